@@ -1,0 +1,25 @@
+"""lstm_jax: the LSTM for JAX. A cell is its equations at one instant; time is the library's."""
+
+from lstm_jax import cells, engines, initializers
+from lstm_jax.cells import Cell, initial_state
+from lstm_jax.engines import step, trace, unroll
+from lstm_jax.initializers import init
+from lstm_jax.types import Batch, CellParams, LSTMState, Model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "Cell",
+    "CellParams",
+    "LSTMState",
+    "Model",
+    "cells",
+    "engines",
+    "init",
+    "initial_state",
+    "initializers",
+    "step",
+    "trace",
+    "unroll",
+]

@@ -1,0 +1,127 @@
+"""The contract of a recurrent cell: its equations at one instant, and nothing about time."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.types import Array, Row, row_type
+
+Range = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A recurrent cell: a static, hashable description and `update`, one row of one instant.
+
+    A subclass is a frozen dataclass that names its `gates` and `states` and writes `update`; what
+    else it may say has a default here.
+
+    Attributes:
+      hidden: H, the width of every gate and state that `widths` does not name.
+      gates: names of the blocks of pre-activations, packed in this order.
+      states: names of the vectors carried from one instant to the next.
+      reads: what a block's pre-activation is made of, for blocks that do not take both: "x" for
+        the input only, "h" for the recurrent product only.
+      bias: initial bias of the blocks that do not start at zero.
+      ranges: closed intervals that activated gates and states must stay in, by name.
+    """
+
+    hidden: int
+
+    gates: ClassVar[tuple[str, ...]] = ()
+    states: ClassVar[tuple[str, ...]] = ("h",)
+    reads: ClassVar[Mapping[str, str]] = {}
+    bias: ClassVar[Mapping[str, float]] = {}
+    ranges: ClassVar[Mapping[str, Range]] = {}
+
+    def __post_init__(self):
+        if not isinstance(self.hidden, int) or self.hidden < 1:
+            raise ValueError(f"hidden must be a positive integer, got {self.hidden!r}")
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), jax.Array) or not _hashable(self, field.name):
+                raise TypeError(
+                    f"{type(self).__name__}.{field.name} must be hashable and no array: a cell is "
+                    "a static description; arrays belong to CellParams.theta"
+                )
+        for name, source in self.reads.items():
+            if name not in self.gates or source not in ("x", "h"):
+                raise ValueError(
+                    f"{type(self).__name__}.reads[{name!r}] = {source!r}: expected one of the "
+                    f"gates {self.gates} mapped to 'x' or 'h'"
+                )
+
+    def update(self, gates: Row, state: Row, theta: Row) -> tuple[Row, Row]:
+        """Returns the next state and the activated gates of one row at one instant.
+
+        Args:
+          gates: pre-activations, a vector [width] for each name in `gates`.
+          state: the state before this instant, a vector [width] for each name in `states`.
+          theta: the cell's small parameters, shared by all rows.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define update")
+
+    def output(self, state: Row) -> Array:
+        """Returns what the layer emits at an instant: `h`."""
+        return state.h
+
+    def feedback(self, state: Row) -> Array:
+        """Returns what multiplies `w_h` at the next instant: `h`."""
+        return state.h
+
+    def init_theta(self, key: Array) -> Mapping[str, Array]:
+        """Returns the initial small parameters by name: none."""
+        del key
+        return {}
+
+    def widths(self) -> Mapping[str, int]:
+        """Returns the widths of the gates and states that are not `hidden` wide."""
+        return {}
+
+    def width(self, name: str) -> int:
+        """Returns the width of the gate or state called `name`."""
+        return self.widths().get(name, self.hidden)
+
+    @property
+    def x_blocks(self) -> tuple[str, ...]:
+        """Names of the gates that read the input: the blocks of columns of `w_x`."""
+        return tuple(g for g in self.gates if self.reads.get(g) != "h")
+
+    @property
+    def h_blocks(self) -> tuple[str, ...]:
+        """Names of the gates that read the state: the blocks of columns of `w_h`."""
+        return tuple(g for g in self.gates if self.reads.get(g) != "x")
+
+    @property
+    def Gates(self) -> type:
+        """The NamedTuple type of the cell's gates."""
+        return row_type(f"{type(self).__name__}Gates", tuple(self.gates))
+
+    @property
+    def State(self) -> type:
+        """The NamedTuple type of the cell's state, `LSTMState(h, c)` for the LSTM."""
+        return row_type(f"{type(self).__name__}State", tuple(self.states))
+
+    def Theta(self, values: Mapping[str, Array]) -> Row:
+        """Returns small parameters as a NamedTuple, by name."""
+        return row_type(f"{type(self).__name__}Theta", tuple(values))(**values)
+
+
+def _hashable(cell: Cell, field: str) -> bool:
+    try:
+        hash(getattr(cell, field))
+    except TypeError:
+        return False
+    return True
+
+
+def initial_state(cell: Cell, batch_shape: tuple[int, ...] = (), dtype=jnp.float32) -> Row:
+    """Returns the zero state, a vector [*batch_shape, width] for each of the cell's states."""
+    return cell.State(*(jnp.zeros((*batch_shape, cell.width(s)), dtype) for s in cell.states))
+
+
+def feedback_width(cell: Cell) -> int:
+    """Returns the width of what multiplies `w_h`."""
+    return jax.eval_shape(cell.feedback, jax.eval_shape(lambda: initial_state(cell))).shape[-1]

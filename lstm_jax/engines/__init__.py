@@ -1,0 +1,8 @@
+"""Time: one loop over instants, many engines that run it with the same numbers."""
+
+from lstm_jax.engines.choice import ENGINES, Engine, resolve
+from lstm_jax.engines.loop import Trace, step, trace, unroll
+from lstm_jax.engines.reference import Reference
+from lstm_jax.engines.scan import Scan
+
+__all__ = ["ENGINES", "Engine", "Reference", "Scan", "Trace", "resolve", "step", "trace", "unroll"]

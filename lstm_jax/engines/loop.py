@@ -1,0 +1,142 @@
+"""A cell over time: `step` is one instant, `unroll` the loop, `trace` the loop with everything kept."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cells import Cell, initial_state
+from lstm_jax.engines import doorway
+from lstm_jax.engines.choice import Engine, resolve
+from lstm_jax.engines.products import advance, preactivations
+from lstm_jax.engines.select import begin, zero_unless
+from lstm_jax.types import Array, CellParams, Row
+
+
+class Trace(NamedTuple):
+    """Everything a loop did.
+
+    Attributes:
+      final: the state after the last instant, each [B, width].
+      h: [T, B, H] outputs, zero where masked.
+      states: the state after every instant, each [T, B, width]; held where masked.
+      gates: the activated gates of every instant, each [T, B, width].
+    """
+
+    final: Row
+    h: Array
+    states: Row
+    gates: Row
+
+
+def step(cell: Cell, params: CellParams, state: Row, x_t: Array) -> tuple[Row, Array]:
+    """Advances a batch of rows by one instant, for streaming.
+
+    Args:
+      cell: the recurrent cell.
+      params: its parameters.
+      state: the state before this instant, each [B, width].
+      x_t: [B, D] the input at this instant.
+
+    Returns:
+      The next state and the output [B, H].
+
+    Raises:
+      ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
+    """
+    doorway.check_params(cell, params)
+    doorway.check_input("x_t", x_t, ("B", "D"), params)
+    doorway.check_state("state", cell, state, x_t.shape[0], x_t.dtype)
+    feedback = jax.vmap(cell.feedback)(state)
+    packed = preactivations(cell, params, x_t, feedback)
+    state, _ = advance(cell, packed, state, params.theta)
+    return state, jax.vmap(cell.output)(state)
+
+
+def unroll(
+    cell: Cell,
+    params: CellParams,
+    x: Array,
+    state: Row | None = None,
+    *,
+    initial: Row | None = None,
+    mask: Array | None = None,
+    reset: Array | None = None,
+    engine: str | Engine = "auto",
+    checked: bool = False,
+) -> tuple[Row, Array]:
+    """Runs a cell over time: state_t = update(x_t w_x + feedback(state_{t-1}) w_h + b, state_{t-1}).
+
+    Args:
+      cell: the recurrent cell.
+      params: its parameters.
+      x: [T, B, D] inputs, of the parameters' dtype.
+      state: where the call starts, each [B, width]; `initial` by default.
+      initial: where a sequence starts, each [width] or [B, width]; zeros by default.
+      mask: [T, B] bool; where False the state is held and the output is zero.
+      reset: [T, B] bool; where True the state becomes `initial` before the instant, also where the
+        mask is False.
+      engine: what runs the loop: "auto", "reference", "scan", or an instance.
+      checked: asserts with chex that everything is finite and in the cell's `ranges`; inside `jit`
+        wrap the whole function in `chex.chexify(..., async_check=False)`.
+
+    Returns:
+      The final state, each [B, width], and the outputs [T, B, H].
+
+    Raises:
+      ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
+      AssertionError: with `checked`, a value is not finite or outside its range.
+    """
+    if checked:
+        kept = trace(
+            cell, params, x, state, initial=initial, mask=mask, reset=reset, engine=engine,
+            checked=True,
+        )  # fmt: skip
+        return kept.final, kept.h
+    engine, state, initial = _enter(cell, params, x, state, initial, mask, reset, engine)
+    final, h = engine.loop(cell, jax.vmap(cell.output), params, x, state, initial, mask, reset)
+    return final, zero_unless(mask, h)
+
+
+def trace(
+    cell: Cell,
+    params: CellParams,
+    x: Array,
+    state: Row | None = None,
+    *,
+    initial: Row | None = None,
+    mask: Array | None = None,
+    reset: Array | None = None,
+    engine: str | Engine = "auto",
+    checked: bool = False,
+) -> Trace:
+    """Is `unroll`, and returns every state and every activated gate as well.
+
+    The gates are made again from the engine's states, all instants at once. Arguments and errors
+    are those of `unroll`.
+    """
+    engine, state, initial = _enter(cell, params, x, state, initial, mask, reset, engine)
+    final, states = engine.loop(cell, lambda s: s, params, x, state, initial, mask, reset)
+    start = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s])[: len(x)], state, states)
+    start = begin(reset, initial, start)
+    packed = preactivations(cell, params, x, jax.vmap(jax.vmap(cell.feedback))(start))
+    _, gates = jax.vmap(advance, in_axes=(None, 0, 0, None))(cell, packed, start, params.theta)
+    h = zero_unless(mask, jax.vmap(jax.vmap(cell.output))(states))
+    if checked:
+        doorway.check_values(cell, states, gates)
+    return Trace(final, h, states, gates)
+
+
+def _enter(cell, params, x, state, initial, mask, reset, engine):
+    doorway.check_params(cell, params)
+    doorway.check_input("x", x, ("T", "B", "D"), params)
+    doorway.check_flags("mask", mask, x.shape[:2])
+    doorway.check_flags("reset", reset, x.shape[:2])
+    B, dtype = x.shape[1], x.dtype
+    initial = initial_state(cell, (B,), dtype) if initial is None else initial
+    doorway.check_kind("initial", cell, initial)
+    initial = jax.tree.map(lambda s: jnp.broadcast_to(s, (B, s.shape[-1])), initial)
+    doorway.check_state("initial", cell, initial, B, dtype)
+    state = initial if state is None else state
+    doorway.check_state("state", cell, state, B, dtype)
+    return resolve(engine, cell, x.shape), state, initial

@@ -1,0 +1,60 @@
+"""Pre-activations: what the weights make of the input and of the state, block by block."""
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cells import Cell
+from lstm_jax.types import Array, CellParams, Row
+
+
+def split(cell: Cell, blocks: tuple[str, ...], packed: Array) -> dict[str, Array]:
+    """Returns the blocks of `packed` [..., sum of widths] by name."""
+    parts, start = {}, 0
+    for name in blocks:
+        parts[name] = packed[..., start : start + cell.width(name)]
+        start += cell.width(name)
+    return parts
+
+
+def pack(parts: list[Array]) -> Array:
+    """Returns blocks side by side on the last axis."""
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+
+
+def reads_both(cell: Cell) -> bool:
+    """Says whether every block takes both the input and the state."""
+    return cell.x_blocks == cell.h_blocks == tuple(cell.gates)
+
+
+def times_w_h(feedback: Array, w_h: Array | tuple[Array, Array]) -> Array:
+    """Returns feedback @ w_h, through the projection where `w_h` is a pair (P, U)."""
+    if isinstance(w_h, tuple):
+        return (feedback @ w_h[0]) @ w_h[1]
+    return feedback @ w_h
+
+
+def assemble(cell: Cell, from_x: Array, from_h: Array) -> Array:
+    """Returns packed pre-activations [..., G] from the two products, without the bias."""
+    if reads_both(cell):
+        return from_x + from_h
+    x, h = split(cell, cell.x_blocks, from_x), split(cell, cell.h_blocks, from_h)
+    return pack([x[g] + h[g] if g in x and g in h else x.get(g, h.get(g)) for g in cell.gates])
+
+
+def pick(cell: Cell, blocks: tuple[str, ...], packed: Array) -> Array:
+    """Returns the columns of `packed` [..., G] that belong to `blocks`."""
+    if blocks == tuple(cell.gates):
+        return packed
+    parts = split(cell, tuple(cell.gates), packed)
+    return pack([parts[name] for name in blocks] or [packed[..., :0]])
+
+
+def preactivations(cell: Cell, params: CellParams, x: Array, feedback: Array) -> Array:
+    """Returns packed pre-activations [..., G] = x w_x + feedback w_h + b."""
+    return assemble(cell, x @ params.w_x, times_w_h(feedback, params.w_h)) + params.b
+
+
+def advance(cell: Cell, packed: Array, state: Row, theta: Row) -> tuple[Row, Row]:
+    """Maps the cell's `update` over a batch: packed [B, G], states [B, ...]."""
+    gates = cell.Gates(**split(cell, tuple(cell.gates), packed))
+    return jax.vmap(cell.update, in_axes=(0, 0, None))(gates, state, theta)

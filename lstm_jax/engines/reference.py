@@ -1,0 +1,39 @@
+"""The plain loop: `lax.scan` over instants, differentiated by JAX. The truth the others equal."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+from lstm_jax.cells import Cell
+from lstm_jax.engines.products import advance, preactivations
+from lstm_jax.engines.select import begin, where_row
+from lstm_jax.types import Array, CellParams, Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The plain engine: slow, simple, and the only one with forward-mode derivatives."""
+
+    def loop(
+        self,
+        cell: Cell,
+        emit: Callable[[Row], Row],
+        params: CellParams,
+        x: Array,
+        state: Row,
+        initial: Row,
+        mask: Array | None,
+        reset: Array | None,
+    ) -> tuple[Row, Row]:
+        """Returns the final state and what `emit` makes of every state [T, B, ...]."""
+
+        def instant(state, inputs):
+            x_t, mask_t, reset_t = inputs
+            start = begin(reset_t, initial, state)
+            packed = preactivations(cell, params, x_t, jax.vmap(cell.feedback)(start))
+            new, _ = advance(cell, packed, start, params.theta)
+            state = where_row(mask_t, new, start)
+            return state, emit(state)
+
+        return jax.lax.scan(instant, state, (x, mask, reset))

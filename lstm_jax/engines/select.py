@@ -1,0 +1,23 @@
+"""Masks and resets at one instant."""
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.types import Array, Row
+
+
+def where_row(condition: Array | None, new: Row, old: Row) -> Row:
+    """Returns `new` where `condition` [B] holds and `old` elsewhere; `new` if it is None."""
+    if condition is None:
+        return new
+    return jax.tree.map(lambda n, o: jnp.where(condition[..., None], n, o), new, old)
+
+
+def zero_unless(mask: Array | None, values: Row) -> Row:
+    """Returns `values` where `mask` holds and zeros elsewhere."""
+    return where_row(mask, values, jax.tree.map(jnp.zeros_like, values))
+
+
+def begin(reset: Array | None, initial: Row, state: Row) -> Row:
+    """Returns the state an instant starts from: `initial` where a sequence begins."""
+    return state if reset is None else where_row(reset, initial, state)

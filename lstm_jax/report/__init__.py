@@ -1,0 +1,1 @@
+"""Telling: statistics, tables, figures and pages made from records alone, without jax."""

@@ -1,0 +1,103 @@
+"""Figures that survive colour blindness and half size: every series has a colour, marker and dash."""
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lstm_jax.report.statistics import Estimate, Share
+
+# Okabe & Ito 2008: told apart with any common colour vision; their yellow, which fades on white, is left out
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), ":", "--")
+LOOK = {
+    "font.size": 15,
+    "axes.titlesize": 15,
+    "legend.fontsize": 14,
+    "lines.linewidth": 2.2,
+    "lines.markersize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+Style = Mapping[str, Any]
+
+
+class Picture(NamedTuple):
+    """A drawn figure with the name of its file and what to see in it."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+def look() -> AbstractContextManager[None]:
+    """The house's fonts and lines, to draw under: `with look(): ...`."""
+    return matplotlib.rc_context(LOOK)
+
+
+def canvas(rows: int, columns: int, panel: tuple[float, float] = (5.6, 4.6)) -> tuple[Figure, Any]:
+    """A figure of rows by columns panels, each `panel` inches, and its axes [rows, columns]."""
+    figure = Figure((panel[0] * columns, panel[1] * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """A look of its own for each of up to seven series.
+
+    Raises ValueError for more series than there are looks.
+    """
+    if len(names) > len(COLOURS):
+        raise ValueError(f"{len(names)} series: at most {len(COLOURS)} can be told apart")
+    looks = zip(names, COLOURS, MARKERS, DASHES, strict=False)
+    return {name: {"color": c, "marker": m, "linestyle": d} for name, c, m, d in looks}
+
+
+def points(
+    axes: Axes, x: Sequence[float], y: Sequence[Estimate | Share], style: Style, label: str
+) -> None:
+    """A series of estimates over x, each with its interval as a bar."""
+    middle = [estimate.value for estimate in y]
+    below = [estimate.value - estimate.low for estimate in y]
+    above = [estimate.high - estimate.value for estimate in y]
+    axes.errorbar(x, middle, (below, above), capsize=4, elinewidth=1.4, label=label, **style)
+
+
+def band(axes: Axes, x: Sequence[float], y: Sequence[Estimate], style: Style, label: str) -> None:
+    """A curve of estimates over x, their intervals as a band; a marker at about every tenth point."""
+    low, high = [estimate.low for estimate in y], [estimate.high for estimate in y]
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    middle = [estimate.value for estimate in y]
+    axes.plot(x, middle, markevery=max(1, len(x) // 10), label=label, **style)
+
+
+def level(axes: Axes, y: float, name: str) -> None:
+    """A named horizontal line, such as chance or a threshold."""
+    axes.axhline(y, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
+    where = axes.get_yaxis_transform()  # x along the axis from 0 to 1, y in data
+    axes.annotate(
+        name, (1, y), (0, 3), where, "offset points", ha="right", fontsize=12, color="0.35"
+    )
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels, above them, from the labels of one of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG; the same figure gives the same bytes."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    return out.getvalue()

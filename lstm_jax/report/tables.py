@@ -1,0 +1,52 @@
+"""Tables: rows of named values, as aligned text for people and as CSV for programs.
+
+A value is a number, a string, None, or one of `statistics`' named tuples, which is one cell of text and several columns of CSV.
+"""
+
+import csv as csv_format
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def cell(value: Any) -> str:
+    """A value as a person reads it: numbers to three digits, None as a dash."""
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def text(rows: Sequence[Row]) -> str:
+    """Rows as aligned columns under their names; numbers to the right, words to the left."""
+    if not rows:
+        return "(no rows)"
+    lines = [list(rows[0])] + [[cell(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    right = [not isinstance(value, str) for value in rows[0].values()]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(_justified(line, widths, right)).rstrip() for line in lines)
+
+
+def csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV with full precision; a named tuple `x` of fields a, b becomes x_a, x_b."""
+    out = io.StringIO()
+    flat = [dict(_columns(row)) for row in rows]
+    writer = csv_format.DictWriter(out, list(flat[0]) if flat else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue()
+
+
+def _justified(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> Iterator[str]:
+    for value, width, flush in zip(line, widths, right, strict=True):
+        yield value.rjust(width) if flush else value.ljust(width)
+
+
+def _columns(row: Row) -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if hasattr(value, "_asdict"):
+            yield from ((f"{name}_{field}", part) for field, part in value._asdict().items())
+        else:
+            yield name, value

@@ -1,0 +1,49 @@
+"""Problems: each one sampler plus its sizes; `make` finds them by name."""
+
+import inspect
+from collections.abc import Callable
+
+from lstm_jax.tasks.adding import Adding, Adding1997, adding
+from lstm_jax.tasks.base import SPLITS, Stats, Task
+from lstm_jax.tasks.copy_memory import CopyMemory
+from lstm_jax.tasks.digits import Digits
+from lstm_jax.tasks.recall import Recall
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "recall": Recall,
+    "copy_memory": CopyMemory,
+    "adding": adding,
+    "digits": Digits,
+}
+
+
+def make(name: str, **sizes) -> Task:
+    """Returns the task called `name` in `TASKS`, with its sizes as keywords.
+
+    Raises:
+      ValueError: the name is unknown, a size is missing, unknown or out of range.
+    """
+    if name not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r}")
+    signature = inspect.signature(TASKS[name])
+    try:
+        signature.bind(**sizes)
+    except TypeError as error:
+        takes = ", ".join(map(str, signature.parameters.values()))
+        raise ValueError(f"task {name}: {error}; its sizes are ({takes})") from None
+    return TASKS[name](**sizes)
+
+
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Adding",
+    "Adding1997",
+    "CopyMemory",
+    "Digits",
+    "Recall",
+    "Stats",
+    "Task",
+    "adding",
+    "make",
+]

@@ -1,0 +1,183 @@
+"""Adding: the sum of two marked numbers among many, in the modern form and in that of 1997."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.tasks import base
+from lstm_jax.types import Array, Batch
+
+TOLERANCE = 0.04
+
+
+@dataclasses.dataclass(frozen=True)
+class Adding(base.Task):
+    """Add the two marked numbers of a sequence of fixed length.
+
+    A step shows a value of U[0, 1] and a marker; one step of each half is marked, anywhere in it.
+    The target is the sum of the two marked values, answered at the last step by a linear output.
+    With length=6:
+
+        value    .9  .2  .4  .7  .1  .5
+        marker    0   1   0   0   0   1
+        answer                       .7
+
+    D = 2, V = 1, T = length; y [B] float32. The loss is the mean squared error, and always to
+    answer 1 costs baseline_loss = 1/6. A sequence is correct when |error| < 0.04, which the answer
+    1 is with chance 2 (0.04) - 0.04^2 = 7.84 %; a trial is solved when its running accuracy reaches
+    0.99. Source: Arjovsky, Shah & Bengio 2016, section 4.2.
+
+    Attributes:
+      length: steps of every sequence, at least 2.
+
+    Raises:
+      ValueError: length is too small or no integer.
+    """
+
+    length: int
+
+    name: ClassVar = "adding"
+    readout: ClassVar = "last"
+    metric_name: ClassVar = "error < 0.04"
+    input_size: ClassVar = 2
+    output_size: ClassVar = 1
+    chance: ClassVar = 2 * TOLERANCE - TOLERANCE**2
+    baseline_loss: ClassVar = 1 / 6
+
+    def __post_init__(self):
+        base.check_size("length", self.length, 2)
+
+    def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        value_key, first_key, second_key = jax.random.split(base.split_key(key, split), 3)
+        half = self.length // 2
+        values = jax.random.uniform(value_key, (self.length, batch_size), jnp.float32)
+        first = jax.random.randint(first_key, (batch_size,), 0, half, jnp.int32)
+        second = jax.random.randint(second_key, (batch_size,), half, self.length, jnp.int32)
+        marks = _at(first, self.length) + _at(second, self.length)
+        return Batch(jnp.stack([values, marks], axis=-1), jnp.sum(values * marks, axis=0))
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        return base.squared_error(outputs[:, 0], batch.y)
+
+    def correct(self, outputs: Array, batch: Batch) -> Array:
+        return base.within(TOLERANCE, outputs[:, 0], batch.y)
+
+    def solved(self, stats: base.Stats) -> Array:
+        return stats.metric >= 0.99
+
+
+@dataclasses.dataclass(frozen=True)
+class Adding1997(base.Task):
+    """Add the two marked numbers of a sequence of varying length, as in 1997.
+
+    A row's length is uniform on the integers of [T, 1.1 T]. A step shows a value of U[-1, 1] and a
+    marker: 1 at one of the first ten steps and then at one of the first T/2 - 1 not yet marked, -1
+    at the first and the last step, else 0. The target is 0.5 + (X1 + X2) / 4, answered at a row's
+    last step by a sigmoid output. With T=11, in a row of 12 steps:
+
+        value   -.3   .8   .1  -.6   .2   .5  -.9   .4   .7  -.1   .3   .6
+        marker   -1    0    0    1    1    0    0    0    0    0    0   -1
+        answer                                                          .4
+
+    The first marker is -1 even where the draw has marked that step; its value then counts as zero,
+    so that X1 + X2 is always the sum of the values whose marker is 1. Padded steps are all zero.
+
+    D = 2, V = 1 (the logit of the answer), mask [T, B], y [B] float32. The loss is the mean squared
+    error of sigmoid(output). With q = 1/10 + 9/10 / (T/2 - 1), the probability that the first step
+    is marked, always to answer 0.5 costs baseline_loss = (1 - q) / 24 + q / 48 and is correct
+    (|error| < 0.04) with chance 0.1536 (1 - q) + 0.16 q: 0.0392 and 15.4 % for T = 100. A trial is
+    solved when its running accuracy reaches 0.99.
+    Source: Hochreiter & Schmidhuber 1997, experiment 4.
+
+    Attributes:
+      shortest: T, the steps of the shortest sequence, at least 11 so that no mark meets the end.
+
+    Raises:
+      ValueError: shortest (the `length` of `adding`) is too small or no integer.
+    """
+
+    shortest: int
+
+    name: ClassVar = "adding_1997"
+    readout: ClassVar = "last"
+    metric_name: ClassVar = "error < 0.04"
+    input_size: ClassVar = 2
+    output_size: ClassVar = 1
+
+    def __post_init__(self):
+        base.check_size("length", self.shortest, 11)
+
+    @property
+    def length(self) -> int:
+        return self.shortest + self.shortest // 10
+
+    @property
+    def chance(self) -> float:
+        width, q = 4 * TOLERANCE, self._first_is_marked
+        return (width - width**2 / 4) * (1 - q) + width * q
+
+    @property
+    def baseline_loss(self) -> float:
+        """The loss of always answering 0.5."""
+        q = self._first_is_marked
+        return (1 - q) / 24 + q / 48
+
+    @property
+    def _first_is_marked(self) -> float:
+        return 1 / 10 + 9 / 10 / (self.shortest // 2 - 1)
+
+    def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        value_key, length_key, mark_key = jax.random.split(base.split_key(key, split), 3)
+        shape, row = (self.length, batch_size), (batch_size,)
+        lengths = jax.random.randint(length_key, row, self.shortest, self.length + 1, jnp.int32)
+        mask = jnp.arange(self.length, dtype=jnp.int32)[:, None] < lengths[None, :]
+        marks = self._marks(mark_key, batch_size)
+        values = jax.random.uniform(value_key, shape, jnp.float32, -1.0, 1.0) * mask
+        marker = marks.at[0].set(-1.0) - _at(lengths - 1, self.length)
+        return Batch(
+            x=jnp.stack([values, marker], axis=-1),
+            y=0.5 + jnp.sum(values * marks, axis=0) / 4,
+            mask=mask,
+        )
+
+    def _marks(self, key: Array, batch_size: int) -> Array:
+        """Returns [T, B]: 1 at the steps that count towards the sum, the first never among them."""
+        first_key, second_key = jax.random.split(key)
+        unmarked = self.shortest // 2 - 1
+        first = jax.random.randint(first_key, (batch_size,), 0, 10, jnp.int32)
+        second = jax.random.randint(second_key, (batch_size,), 0, unmarked, jnp.int32)
+        second = second + (second >= first)  # the second-th step that is not yet marked
+        return (_at(first, self.length) + _at(second, self.length)).at[0].set(0.0)
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        return base.squared_error(jax.nn.sigmoid(outputs[:, 0]), batch.y)
+
+    def correct(self, outputs: Array, batch: Batch) -> Array:
+        return base.within(TOLERANCE, jax.nn.sigmoid(outputs[:, 0]), batch.y)
+
+    def solved(self, stats: base.Stats) -> Array:
+        return stats.metric >= 0.99
+
+
+FORMS = {"modern": Adding, "1997": Adding1997}
+
+
+def adding(length: int, form: str = "modern") -> Adding | Adding1997:
+    """Returns the adding problem in one of its forms, by the T of the papers.
+
+    Args:
+      length: steps of a sequence; in the 1997 form of the shortest.
+      form: "modern" (see `Adding`) or "1997" (see `Adding1997`).
+
+    Raises:
+      ValueError: form is unknown, or length is too small for it or no integer.
+    """
+    base.check_choice("form", form, tuple(FORMS))
+    return FORMS[form](length)
+
+
+def _at(step: Array, length: int) -> Array:
+    """Returns [length, B] float32: 1 at each row's step [B], else 0."""
+    return jax.nn.one_hot(step, length, axis=0, dtype=jnp.float32)

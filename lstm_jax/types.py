@@ -1,0 +1,87 @@
+"""The few types every room shares: rows of named vectors, parameters, batches, models."""
+
+import collections
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+Row = Any  # a NamedTuple of arrays made by `row_type`
+
+
+@functools.cache
+def row_type(name: str, fields: tuple[str, ...]) -> type:
+    """Returns the NamedTuple type called `name` with `fields`, the same object for the same words.
+
+    Type identity is what pytrees compare, and pickling goes through this function, so that rows of
+    a cell defined anywhere, a notebook included, survive both.
+    """
+    row = collections.namedtuple(name, fields)
+    row.__reduce__ = lambda self: (_rebuild_row, (name, fields, tuple(self)))
+    return row
+
+
+def _rebuild_row(name: str, fields: tuple[str, ...], values: tuple) -> Row:
+    return row_type(name, fields)(*values)
+
+
+LSTMState = row_type("LSTMState", ("h", "c"))
+
+
+class CellParams(NamedTuple):
+    """Parameters of one recurrent layer; matrices multiply on the right.
+
+    Attributes:
+      w_x: [D, X] input weights, one block of columns for each gate that reads the input.
+      w_h: [H, Y] recurrent weights, one block of columns for each gate that reads the state; or a
+        pair (P [H, J], U [J, Y]) applied as (h @ P) @ U, a recurrent projection.
+      b: [G] biases, one block for each gate.
+      theta: NamedTuple of the cell's small vectors and scalars (peepholes, scales).
+    """
+
+    w_x: Array
+    w_h: Array | tuple[Array, Array]
+    b: Array
+    theta: Row
+
+
+class Batch(NamedTuple):
+    """Sequences to learn from, time first.
+
+    Attributes:
+      x: [T, B, D] inputs.
+      y: targets, in the task's own form.
+      mask: [T, B] bool, True where a step counts; None when every step does.
+      reset: [T, B] bool, True where a new sequence begins in the row; None when none does.
+    """
+
+    x: Array
+    y: Any
+    mask: Array | None = None
+    reset: Array | None = None
+
+
+class Model(Protocol):
+    """What learning sees of a network: two pure functions, hashable and equal by value."""
+
+    def init(self, key: Array, trial: Any) -> Any:
+        """Returns the parameters of one trial."""
+        ...
+
+    def apply(
+        self,
+        params: Any,
+        x: Array,
+        *,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> Array:
+        """Returns outputs [B, V] or [T, B, V]; without a key there is no noise (evaluation)."""
+        ...
+
+
+Blocks = Mapping[str, Array]
