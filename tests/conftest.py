@@ -1,0 +1,44 @@
+"""What holds for every test: strict promotion, two devices on the CPU, slow tests on request."""
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import jax
+import pytest
+
+# Before any backend starts: two devices on the CPU, so that sharding is tested on every machine.
+jax.config.update("jax_num_cpu_devices", 2)
+# A silent change of dtype or rank is how wrong numbers pass for right ones.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compiling takes longer than any deadline for one example; CI must see the same examples each time.
+hypothesis.settings.register_profile("lstm_jax", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("lstm_jax")
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """Usual dtype promotion within a test: optax's Adam multiplies a float by an integer count."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Float64 within a test, for comparison with an oracle beyond float32's rounding."""
+    with jax.enable_x64(True):
+        yield
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests marked slow, too")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("slow") and not item.config.getoption("--all"):
+        pytest.skip("slow: runs with --all")
+    for platform in ("gpu", "tpu"):
+        if item.get_closest_marker(platform) and jax.default_backend() != platform:
+            pytest.skip(f"needs a {platform.upper()}: jax runs on {jax.default_backend()}")
