@@ -72,7 +72,7 @@ class Machine:
         return lines
 
     def installation(self, extras: str) -> str:
-        options = "install --quiet --disable-pip-version-check --editable"
+        options = "install -qq --disable-pip-version-check --editable"
         return f"-m pip {options} {self.checkout}[{extras}]"
 
 
