@@ -30,7 +30,7 @@ def make(name: str, **sizes) -> Task:
         signature.bind(**sizes)
     except TypeError as error:
         takes = ", ".join(map(str, signature.parameters.values()))
-        raise ValueError(f"task {name}: {error}; its sizes are ({takes})") from None
+        raise ValueError(f"task {name} takes ({takes}), got {sizes}: {error}") from None
     return TASKS[name](**sizes)
 
 

@@ -50,6 +50,7 @@ class Adding(base.Task):
         base.check_size("length", self.length, 2)
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        """Draws the values and one mark in each half."""
         value_key, first_key, second_key = jax.random.split(base.split_key(key, split), 3)
         half = self.length // 2
         values = jax.random.uniform(value_key, (self.length, batch_size), jnp.float32)
@@ -59,12 +60,15 @@ class Adding(base.Task):
         return Batch(jnp.stack([values, marks], axis=-1), jnp.sum(values * marks, axis=0))
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean squared error of the answer; outputs [B, 1]."""
         return base.squared_error(outputs[:, 0], batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where |answer - target| < 0.04, [B]."""
         return base.within(TOLERANCE, outputs[:, 0], batch.y)
 
     def solved(self, stats: base.Stats) -> Array:
+        """Whether the running accuracy has reached 0.99."""
         return stats.metric >= 0.99
 
 
@@ -111,10 +115,12 @@ class Adding1997(base.Task):
 
     @property
     def length(self) -> int:
+        """The steps of the longest sequence."""
         return self.shortest + self.shortest // 10
 
     @property
     def chance(self) -> float:
+        """Share of sequences for which 0.5 is within 0.04 of the target."""
         width, q = 4 * TOLERANCE, self._first_is_marked
         return (width - width**2 / 4) * (1 - q) + width * q
 
@@ -129,12 +135,14 @@ class Adding1997(base.Task):
         return 1 / 10 + 9 / 10 / (self.shortest // 2 - 1)
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        """Draws lengths, values and marks."""
         value_key, length_key, mark_key = jax.random.split(base.split_key(key, split), 3)
         shape, row = (self.length, batch_size), (batch_size,)
         lengths = jax.random.randint(length_key, row, self.shortest, self.length + 1, jnp.int32)
         mask = jnp.arange(self.length, dtype=jnp.int32)[:, None] < lengths[None, :]
         marks = self._marks(mark_key, batch_size)
-        values = jax.random.uniform(value_key, shape, jnp.float32, -1.0, 1.0) * mask
+        values = jax.random.uniform(value_key, shape, jnp.float32, -1.0, 1.0)
+        values = jnp.where(mask, values, 0.0)
         marker = marks.at[0].set(-1.0) - _at(lengths - 1, self.length)
         return Batch(
             x=jnp.stack([values, marker], axis=-1),
@@ -148,16 +156,19 @@ class Adding1997(base.Task):
         unmarked = self.shortest // 2 - 1
         first = jax.random.randint(first_key, (batch_size,), 0, 10, jnp.int32)
         second = jax.random.randint(second_key, (batch_size,), 0, unmarked, jnp.int32)
-        second = second + (second >= first)  # the second-th step that is not yet marked
+        second = jnp.where(second >= first, second + 1, second)  # skips the step already marked
         return (_at(first, self.length) + _at(second, self.length)).at[0].set(0.0)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean squared error of sigmoid(outputs); outputs [B, 1]."""
         return base.squared_error(jax.nn.sigmoid(outputs[:, 0]), batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where |answer - target| < 0.04, [B]."""
         return base.within(TOLERANCE, jax.nn.sigmoid(outputs[:, 0]), batch.y)
 
     def solved(self, stats: base.Stats) -> Array:
+        """Whether the running accuracy has reached 0.99."""
         return stats.metric >= 0.99
 
 

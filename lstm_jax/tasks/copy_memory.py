@@ -13,7 +13,7 @@ from lstm_jax.types import Array, Batch
 
 @dataclasses.dataclass(frozen=True)
 class CopyMemory(base.Task):
-    """Repeat `letters` random letters when the delimiter comes, `lag` steps after the last.
+    """Repeat `letters` random letters once the delimiter comes, `lag` steps after the last of them.
 
     The input is the letters, lag - 1 blanks, the delimiter and room for the answer; the target is
     blank until the delimiter has passed, then the letters. With lag=4, letters=3, symbols=8 (blank
@@ -22,9 +22,9 @@ class CopyMemory(base.Task):
         input    2 7 0 _ _ _ : _ _ _
         target   _ _ _ _ _ _ _ 2 7 0
 
-    Symbols are numbered letters first, then the blank, then the delimiter: D = symbols + 2 one-hot
-    inputs and V = symbols + 1 classes, since the delimiter is never an answer.
-    T = lag + 2 letters; y [T, B] int32. The loss is the mean cross-entropy over all steps; a
+    Letters are numbered first, then the blank, then the delimiter: D = symbols + 2 one-hot inputs
+    and V = symbols + 1 classes, since the delimiter is never an answer. T = lag + 2 letters;
+    y [T, B] int32. The loss is the mean cross-entropy over all steps; a
     sequence is correct when every letter is. A model without memory does no better than
 
         baseline_loss = letters ln(symbols) / T,    chance = symbols^-letters,
@@ -34,8 +34,8 @@ class CopyMemory(base.Task):
     lengths as in Tallec & Ollivier 2018, section 3.
 
     Attributes:
-      lag: steps from the last letter to the delimiter, at least 1; also from a letter to its copy,
-        less `letters`.
+      lag: steps from the last letter to the delimiter, at least 1; every letter's copy is due
+        lag + letters steps after it.
       letters: how many letters to keep, at least 1.
       symbols: size of the alphabet, at least 2.
 
@@ -58,18 +58,22 @@ class CopyMemory(base.Task):
 
     @property
     def input_size(self) -> int:
+        """D: one-hot letters, the blank and the delimiter."""
         return self.symbols + 2
 
     @property
     def output_size(self) -> int:
+        """V: one logit for each letter and for the blank."""
         return self.symbols + 1
 
     @property
     def length(self) -> int:
+        """T: letters, blanks and delimiter, answer."""
         return self.lag + 2 * self.letters
 
     @property
     def chance(self) -> float:
+        """Exact recall by guessing every letter."""
         return self.symbols**-self.letters
 
     @property
@@ -78,6 +82,7 @@ class CopyMemory(base.Task):
         return self.letters * math.log(self.symbols) / self.length
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        """Draws the letters; the rest of the sequence is fixed."""
         key = base.split_key(key, split)
         blank, delimiter = self.symbols, self.symbols + 1
         shape = (self.letters, batch_size)
@@ -88,11 +93,14 @@ class CopyMemory(base.Task):
         return Batch(x, jnp.concatenate([blanks, letters]))
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean cross-entropy over all steps, in nats; outputs [T, B, V]."""
         return base.cross_entropy(outputs, batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where every letter of the answer is right, [B]."""
         answer = slice(self.length - self.letters, None)
         return jnp.min(base.labelled(outputs[answer], batch.y[answer]), axis=0)
 
     def solved(self, stats: base.Stats) -> Array:
+        """Whether a tenth of the baseline loss and 0.95 exact recall are reached."""
         return (stats.loss <= self.baseline_loss / 10) & (stats.metric >= 0.95)

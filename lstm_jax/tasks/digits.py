@@ -56,6 +56,7 @@ class Digits(base.Task):
         base.check_choice("permuted", self.permuted, (False, True))
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        """Draws images of one split, with replacement."""
         key = base.split_key(key, split)
         whole = self.examples(split)
         index = jax.random.randint(key, (batch_size,), 0, whole.y.shape[0], jnp.int32)
@@ -68,13 +69,16 @@ class Digits(base.Task):
         return Batch(jnp.asarray(pixels), jnp.asarray(labels))
 
     def split_size(self, split: str) -> int:
+        """Returns how many images a split holds."""
         base.check_choice("split", split, base.SPLITS)
         return len(_splits(self.seed, self.permuted)[split][1])
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean cross-entropy of the digit, in nats; outputs [B, 10]."""
         return base.cross_entropy(outputs, batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where the largest output is that of the digit, [B]."""
         return base.labelled(outputs, batch.y)
 
 

@@ -48,21 +48,26 @@ class Recall(base.Task):
 
     @property
     def input_size(self) -> int:
+        """D: the one-hot symbol, then the marker."""
         return self.symbols + 1
 
     @property
     def output_size(self) -> int:
+        """V: one logit for each symbol."""
         return self.symbols
 
     @property
     def length(self) -> int:
+        """T: the marked symbol and `lag` distractors."""
         return self.lag + 1
 
     @property
     def chance(self) -> float:
+        """Accuracy of any fixed answer."""
         return 1 / self.symbols
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        """Draws symbols for every step and marks the first; the first is the answer."""
         key = base.split_key(key, split)
         shape = (self.length, batch_size)
         symbols = jax.random.randint(key, shape, 0, self.symbols, jnp.int32)
@@ -71,10 +76,13 @@ class Recall(base.Task):
         return Batch(jnp.concatenate([one_hot, marker], axis=-1), symbols[0])
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean cross-entropy of the answer, in nats; outputs [B, symbols]."""
         return base.cross_entropy(outputs, batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where the largest output is that of the marked symbol, [B]."""
         return base.labelled(outputs, batch.y)
 
     def solved(self, stats: base.Stats) -> Array:
+        """Whether the running accuracy has reached 0.99."""
         return stats.metric >= 0.99
