@@ -1,0 +1,97 @@
+"""Checkpoints of what is in flight, by orbax: saved behind the computation, whole or not at all."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lstm_jax.records import replace_file
+
+
+class Checkpoints:
+    """The last few states of one group of trials, each with a JSON note beside it.
+
+    A save that was cut short leaves nothing that `restore` would take; what it left is cleared away
+    when the directory is opened again.
+    """
+
+    def __init__(self, directory: str | os.PathLike):
+        ocp = _orbax()
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+        self._args = ocp.args
+        self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+
+    def latest(self) -> int | None:
+        """Returns the step of the newest checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def note(self) -> dict[str, Any]:
+        """Returns the note of the newest checkpoint."""
+        args = self._args.Composite(note=self._args.JsonRestore())
+        return self._manager.restore(self.latest(), args=args).note
+
+    def restore(self, template: Any) -> Any:
+        """Returns the newest state as NumPy arrays.
+
+        `template` has the state's structure, with leaves of its shapes and types; without one
+        optax's tuples would come back as lists.
+        """
+        args = self._args.Composite(state=self._args.StandardRestore(template))
+        return self._manager.restore(self.latest(), args=args).state
+
+    def save(self, step: int, state: Any, note: dict[str, Any]) -> None:
+        """Saves a tree of NumPy arrays and a note, behind the computation."""
+        args = self._args.Composite(
+            state=self._args.StandardSave(state), note=self._args.JsonSave(note)
+        )
+        self._manager.save(step, args=args)
+
+    def close(self) -> None:
+        """Waits until everything is on the disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def export(path: str | os.PathLike, tree: Any) -> None:
+    """Writes a tree of arrays as an npz file, one entry a leaf, named by its path in the tree.
+
+    The same arrays give the same bytes.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **{_name(at): np.asarray(leaf) for at, leaf in leaves})
+    replace_file(path, content.getvalue())
+
+
+def load(path: str | os.PathLike, template: Any) -> Any:
+    """Reads a tree that `export` wrote, as NumPy arrays; nothing is unpickled.
+
+    `template` has the tree's structure, with leaves that have its shapes and types.
+
+    Raises:
+      ValueError: the file lacks a leaf, has one too many, or one of another shape.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    wanted = {_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(template)}
+    for name in sorted(wanted.keys() ^ arrays.keys()):
+        raise ValueError(f"{path} {'lacks' if name in wanted else 'has the unknown'} {name!r}")
+    for name, leaf in wanted.items():
+        if arrays[name].shape != leaf.shape:
+            raise ValueError(f"{path}: {name!r} is {arrays[name].shape}, expected {leaf.shape}")
+    return jax.tree.map_with_path(lambda at, leaf: arrays[_name(at)].view(leaf.dtype), template)
+
+
+def _name(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _orbax() -> Any:
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError:
+        raise ImportError("checkpoints need orbax: pip install 'lstm_jax[experiments]'") from None
+    return ocp

@@ -1,0 +1,45 @@
+"""Optimisers of one trial, built by optax from that trial's own, traced numbers."""
+
+from collections.abc import Callable
+
+import optax
+
+from lstm_jax.trials import Trials
+
+DIRECTIONS: dict[str, Callable[[Trials], optax.GradientTransformation]] = {
+    "sgd": lambda trial: optax.identity(),
+    "momentum": lambda trial: optax.trace(decay=trial.b1),
+    "rmsprop": lambda trial: optax.scale_by_rms(decay=trial.b2),
+    "adam": lambda trial: optax.scale_by_adam(b1=trial.b1, b2=trial.b2),
+    "adamw": lambda trial: optax.scale_by_adam(b1=trial.b1, b2=trial.b2),
+}
+
+
+def make(name: str, trial: Trials) -> optax.GradientTransformation:
+    """Returns p <- p - learning_rate (direction(clipped gradient) + weight_decay p).
+
+    The gradient g is clipped by its global norm, g min(1, clip / |g|). The direction is
+      sgd: g;
+      momentum: m, with m <- b1 m + g (Polyak 1964);
+      rmsprop: g / sqrt(v + 1e-8), with v <- b2 v + (1 - b2) g^2 from v = 0 (Tieleman & Hinton
+        2012, who take b2 = 0.9);
+      adam, adamw: m / (sqrt(v) + 1e-8), bias-corrected (Kingma & Ba 2015). The two are one here,
+        since every optimiser decouples its weight decay (Loshchilov & Hutter 2019).
+    Built inside the traced trial, so that one compilation serves every value.
+
+    Raises:
+      ValueError: no optimiser is called `name`.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(trial.clip),
+        check_name(name)(trial),
+        optax.add_decayed_weights(trial.weight_decay),
+        optax.scale_by_learning_rate(trial.learning_rate),
+    )
+
+
+def check_name(name: str) -> Callable[[Trials], optax.GradientTransformation]:
+    """Returns the direction called `name`, or raises a ValueError that lists those there are."""
+    if name not in DIRECTIONS:
+        raise ValueError(f"optimizer must be one of {', '.join(DIRECTIONS)}, got {name!r}")
+    return DIRECTIONS[name]

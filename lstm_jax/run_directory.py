@@ -1,0 +1,258 @@
+"""The directory of a run: what was asked, the ledger, what is in flight, and what came out."""
+
+import contextlib
+import json
+import os
+import reprlib
+import shutil
+import signal
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lstm_jax.checkpoints import Checkpoints, export
+from lstm_jax.records import RecordLog, plain, replace_file
+
+SAVE_SECONDS = 15.0
+CONFIG = "config.json"
+
+
+class RunDirectory:
+    """A run on the disk; a run consists of groups of trials, one call of `fit` each.
+
+        config.json       what was asked (settings) and under which circumstances (about)
+        records.jsonl     the ledger: everything else is made from it
+        params/*.npz      the final parameters of each finished group
+        checkpoints/      what is in flight, gone when its group is finished
+        tensorboard/      curves
+        timing.jsonl      seconds; the ledger has none, to be the same after a kill and a resume
+
+    Make one with `create` or `resume`. A run that was killed at any moment and resumed leaves the
+    same bytes in records.jsonl and params/ as one that was not (on the same device and versions).
+
+    Attributes:
+      path: the directory.
+      settings: what was asked, as in config.json.
+      records: the ledger.
+      save_seconds: least time between two checkpoints.
+    """
+
+    def __init__(self, path: str | os.PathLike, save_seconds: float = SAVE_SECONDS):
+        self.path = Path(path).absolute()
+        self.settings = json.loads((self.path / CONFIG).read_text())["settings"]
+        self.records = RecordLog(self.path / "records.jsonl")
+        self.save_seconds = save_seconds
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike,
+        settings: Mapping[str, Any],
+        about: Mapping[str, Any] | None = None,
+        save_seconds: float = SAVE_SECONDS,
+    ) -> "RunDirectory":
+        """Begins a run: makes the directory and writes config.json.
+
+        `settings` are JSON values that a resume must not change; `about` is merely told (versions,
+        device, revision).
+
+        Raises:
+          ValueError: the directory already holds a run, or cannot be written.
+        """
+        path = Path(path).absolute()
+        if (path / CONFIG).exists():
+            raise ValueError(f"{path} already holds a run: resume it or choose another directory")
+        config = plain({"settings": settings, "about": about or {}})
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            replace_file(path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error.strerror}") from None
+        return cls(path, save_seconds)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike,
+        settings: Mapping[str, Any] | None = None,
+        save_seconds: float = SAVE_SECONDS,
+    ) -> "RunDirectory":
+        """Opens a run again; every setting that is given must be as it was.
+
+        Raises:
+          ValueError: there is no run, or a setting differs; nothing is changed then.
+        """
+        if not (Path(path) / CONFIG).exists():
+            raise ValueError(f"{path} holds no run to resume: it has no {CONFIG}")
+        run = cls(path, save_seconds)
+        asked = run.settings | plain(settings or {})
+        _refuse_difference(asked, run.settings, f"{run.path / CONFIG}")
+        finished = run.finished()
+        run.records.keep(lambda r: r.get("kind") != "result" or r["group"] in finished)
+        for group in finished:
+            shutil.rmtree(run.room("checkpoints", group), ignore_errors=True)
+        return run
+
+    def finished(self) -> set[str]:
+        """Returns the groups whose results stand in the ledger."""
+        return {r["group"] for r in self.records.read() if r.get("kind") == "finished"}
+
+    @contextlib.contextmanager
+    def open_group(self, name: str, settings: Mapping[str, Any]) -> Iterator["GroupLog"]:
+        """Opens a group for training; waits at the end until everything is on the disk.
+
+        Raises:
+          ValueError: the group is finished.
+        """
+        if name in self.finished():
+            raise ValueError(f"group {name!r} is finished, its results are in {self.records.path}")
+        with _sigterm() as came:
+            log = GroupLog(self, name, settings, came)
+            try:
+                yield log
+            finally:
+                log.close()
+
+    def finish(self, group: str, results: Iterable[Mapping[str, Any]], params: Any) -> None:
+        """Puts a group's results on the ledger, exports its parameters, drops its checkpoints."""
+        results = [{"kind": "result", "group": group, **result} for result in results]
+        self.room("params", group).parent.mkdir(exist_ok=True)
+        export(self.params_path(group), params)
+        mark = {"kind": "finished", "group": group, "trials": len(results)}
+        self.records.append([*results, mark])
+        shutil.rmtree(self.room("checkpoints", group), ignore_errors=True)
+
+    def params_path(self, group: str) -> Path:
+        """Returns the npz file of a finished group's parameters, for `checkpoints.load`."""
+        return self.room("params", group).with_name(f"{_file_name(group)}.npz")
+
+    def room(self, room: str, group: str) -> Path:
+        """Returns the place of a group in checkpoints/, tensorboard/ or params/."""
+        return self.path / room / _file_name(group)
+
+
+class NoLog:
+    """What `fit` leaves on the disk without a run directory: nothing."""
+
+    def restore(self, template: Any) -> tuple[int, Any] | None:
+        """Returns the step and state to go on from, None at the beginning."""
+
+    def progress(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Appends progress records to the ledger."""
+
+    def curves(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a point to each named TensorBoard curve."""
+
+    def checkpoint(self, step: int, state: Callable[[], Any], last: bool) -> None:
+        """Saves a checkpoint when it is time to, or the last one."""
+
+
+class GroupLog(NoLog):
+    """What `fit` leaves on the disk while it trains one group."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        name: str,
+        settings: Mapping[str, Any],
+        preempted: Callable[[], bool],
+    ):
+        self._run, self._name, self._preempted = run, name, preempted
+        self._settings = plain(settings)
+        self._checkpoints = Checkpoints(run.room("checkpoints", name))
+        self._written = 0
+        self._opened_at = self._saved_at = time.monotonic()
+        self._curves: Any = None
+
+    def restore(self, template: Any) -> tuple[int, Any] | None:
+        """Returns the step and state of the newest checkpoint, and rewinds the ledger to it.
+
+        Raises:
+          ValueError: the group was begun with other settings.
+        """
+        step = self._checkpoints.latest()
+        if step is not None:
+            note = self._checkpoints.note()
+            _refuse_difference(self._settings, note["settings"], f"group {self._name!r}")
+            self._written = note["written"]
+        self._run.records.rewind(self._name, self._written)
+        self._curves = _curves(self._run.room("tensorboard", self._name), step or 0)
+        return None if step is None else (step, self._checkpoints.restore(template))
+
+    def progress(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Appends progress records to the ledger."""
+        records = [{"kind": "progress", "group": self._name, **record} for record in records]
+        self._run.records.append(records)
+        self._written += len(records)
+
+    def curves(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a point to each named TensorBoard curve."""
+        for name, value in values.items():
+            self._curves.add_scalar(name, value, step)
+
+    def checkpoint(self, step: int, state: Callable[[], Any], last: bool) -> None:
+        """Saves a checkpoint behind the computation: the last, every so often, and on SIGTERM.
+
+        Raises:
+          Preempted: SIGTERM came.
+        """
+        stopping = self._preempted()
+        due = time.monotonic() - self._saved_at >= self._run.save_seconds
+        if due or last or stopping:
+            note = {"settings": self._settings, "written": self._written}
+            self._checkpoints.save(step, state(), note)
+            self._saved_at = time.monotonic()
+        if stopping:
+            raise Preempted(f"stopped by SIGTERM at step {step} of {self._name!r}, all saved")
+
+    def close(self) -> None:
+        """Waits until everything is on the disk, and notes how long it took."""
+        self._checkpoints.close()
+        if self._curves is not None:
+            self._curves.close()
+        seconds = round(time.monotonic() - self._opened_at, 3)
+        timing = RecordLog(self._run.path / "timing.jsonl")
+        timing.append([{"group": self._name, "seconds": seconds}])
+
+
+class Preempted(Exception):
+    """Training stopped because the machine is taken away; everything is saved."""
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGTERM came; outside the main thread it never does."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _refuse_difference(asked: Mapping[str, Any], stored: Mapping[str, Any], where: str) -> None:
+    """Raises a ValueError that names the first key whose values differ."""
+    for key in sorted(asked.keys() | stored.keys()):
+        new, old = asked.get(key), stored.get(key)
+        if new != old:
+            new, old = reprlib.repr(new), reprlib.repr(old)
+            raise ValueError(f"cannot resume with {key} = {new}: {where} says {old}")
+
+
+def _file_name(group: str) -> str:
+    """Returns a file name for any group name, slashes escaped."""
+    return urllib.parse.quote(group, safe=" =,+()")
+
+
+def _curves(directory: Path, step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ImportError("curves need tensorboardX: pip install 'lstm_jax[experiments]'") from None
+    return SummaryWriter(str(directory), purge_step=step)

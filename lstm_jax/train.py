@@ -1,0 +1,373 @@
+"""Learning: a batch of training runs as one compiled program."""
+
+import contextlib
+import functools
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from lstm_jax import optimizers, parallel
+from lstm_jax.evaluation import Evaluation, evaluate
+from lstm_jax.progress import Quiet, meter
+from lstm_jax.run_directory import NoLog, Preempted, RunDirectory
+from lstm_jax.tasks.base import Stats, Task
+from lstm_jax.trials import Trials, describe_trials, keys, make_trials
+from lstm_jax.types import Array, Model
+
+__all__ = [
+    "Evaluation",
+    "Preempted",
+    "Result",
+    "RunDirectory",
+    "Trials",
+    "evaluate",
+    "fit",
+    "make_trials",
+    "result_records",
+]
+
+WINDOW = 1000  # sequences that the running means look back on, about
+PATIENCE = 1.0  # seconds between two looks at the clock and for SIGTERM, about
+
+RUNNING, SOLVED, DIVERGED = range(3)
+STATUS = np.array(["finished", "solved", "diverged"])
+
+
+class State(NamedTuple):
+    """One trial in training.
+
+    Attributes:
+      params: the model's parameters.
+      optimizer: the optimiser's state.
+      step: int32, updates done.
+      stats: running means of the training batches' loss and metric.
+      status: int32, RUNNING or why it stopped; a trial that stopped never changes again.
+    """
+
+    params: Any
+    optimizer: Any
+    step: Array
+    stats: Stats
+    status: Array
+
+
+class Result(NamedTuple):
+    """What training made of R trials; NumPy arrays.
+
+    Attributes:
+      params: the parameters, leaves [R, ...].
+      status: [R] "finished" all steps, "solved" before their end, or "diverged".
+      step: [R] updates done.
+      solved_at: [R] updates until the task called the trial solved, -1 where it did not.
+      loss: [R] running mean of the training loss, over about the last 1,000 sequences; nan where a
+        trial diverged at its first batch.
+      metric: [R] the same of the task's metric.
+    """
+
+    params: Any
+    status: np.ndarray
+    step: np.ndarray
+    solved_at: np.ndarray
+    loss: np.ndarray
+    metric: np.ndarray
+
+
+class Settings(NamedTuple):
+    """What is compiled into the loop besides the task and the model."""
+
+    batch_size: int
+    optimizer: str
+    batching: str
+
+
+class Loop(NamedTuple):
+    """The loop of one trial: `begin(trial)` and `run((trial, idle, state), stop)` give a State."""
+
+    begin: Callable[..., State]
+    run: Callable[..., State]
+
+
+def fit(
+    task: Task,
+    model: Model,
+    trials: Trials,
+    steps: int,
+    *,
+    batch_size: int = 16,
+    optimizer: str = "adam",
+    batching: str = "auto",
+    chunk: int = 100,
+    run: RunDirectory | None = None,
+    group: str = "main",
+    progress: bool = True,
+) -> Result:
+    """Trains R trials for `steps` updates each, as one compiled program.
+
+    A trial draws its data and noise from its seed and the step alone. One whose loss or gradient is
+    not finite is frozen before the update that would spoil it, one that the task calls solved after
+    the update that made it so; its neighbours never notice. Training ends when none is running.
+
+    With a run directory, every chunk puts a line for each running trial on the ledger, {"kind":
+    "progress", "group", "trial", "step", "loss", "metric"}, checkpoints are saved every few seconds
+    and at the end, and the same call after a kill goes on from the last one. `run.finish(group,
+    result_records(...), result.params)` then closes the group.
+
+    Args:
+      task: the problem.
+      model: the network, hashable and equal by value.
+      trials: R settings, see `make_trials`.
+      steps: updates of each trial.
+      batch_size: B, sequences a step.
+      optimizer: "sgd", "momentum", "rmsprop", "adam" or "adamw".
+      batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere.
+      chunk: steps from one progress record to the next.
+      run: where to leave records, curves and checkpoints; nowhere by default.
+      group: what the run calls these trials.
+      progress: whether to show a bar (in a terminal) or a line now and then (elsewhere).
+
+    Raises:
+      ValueError: an argument out of its range, or a group that is finished or was begun with other
+        settings.
+      Preempted: SIGTERM came; everything is saved (with a run directory only).
+    """
+    for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    optimizers.check_name(optimizer)
+    settings = Settings(batch_size, optimizer, parallel.resolve(batching))
+    layout = parallel.Layout(len(trials.seed), settings.batching)
+    asked = _describe(task, model, trials) | settings._asdict() | {"steps": steps, "chunk": chunk}
+    with run.open_group(group, asked) if run else contextlib.nullcontext(NoLog()) as log:
+        loop, placed = _loop(task, model, settings), layout.spread(trials)
+        step, state = _start(loop, layout, placed, log)
+        done = int(Seen.of(layout, state).step.sum())
+        with contextlib.closing(meter(progress, group, done)) as bar:
+
+            def advance(state, stop):
+                return loop.run((placed, layout.idle, state), stop)
+
+            state = _train(advance, layout, state, step, steps, chunk, log, bar)
+    return _result(layout.gather(state.params), Seen.of(layout, state))
+
+
+# The loop of one trial. ---------------------------------------------------------------------------
+
+
+def _begin(model: Model, settings: Settings, trial: Trials) -> State:
+    """Returns a trial before its first step."""
+    params = model.init(keys(trial).init, trial)
+    return State(
+        params=params,
+        optimizer=optimizers.make(settings.optimizer, trial).init(_wide(params)),
+        step=jnp.int32(0),
+        stats=Stats(loss=jnp.float32(jnp.nan), metric=jnp.float32(jnp.nan)),
+        status=jnp.int32(RUNNING),
+    )
+
+
+def _step(task: Task, model: Model, settings: Settings, trial: Trials, state: State) -> State:
+    """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite."""
+    data_key = jax.random.fold_in(keys(trial).data, state.step)
+    noise_key = jax.random.fold_in(keys(trial).noise, state.step)
+    batch = task.sample(data_key, settings.batch_size)
+
+    def objective(params):
+        outputs = model.apply(
+            params, batch.x, mask=batch.mask, reset=batch.reset, trial=trial, key=noise_key
+        )
+        return task.loss(outputs, batch), task.metric(outputs, batch)
+
+    (loss, metric), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(_wide(grads)))
+    return lax.cond(
+        finite,
+        lambda: _learn(task, settings, trial, state, grads, Stats(loss, metric)),
+        lambda: state._replace(status=jnp.int32(DIVERGED)),
+    )
+
+
+def _learn(
+    task: Task, settings: Settings, trial: Trials, state: State, grads: Any, seen: Stats
+) -> State:
+    """Does one update; calls the trial solved when its task does, once the window has been seen."""
+    optimizer = optimizers.make(settings.optimizer, trial)
+    updates, moments = optimizer.update(_wide(grads), state.optimizer, _wide(state.params))
+    step = state.step + 1
+    stats = _running_means(state.stats, seen, step, settings.batch_size)
+    solved = task.solved(stats) & (step * settings.batch_size >= WINDOW)
+    return State(
+        params=optax.apply_updates(state.params, updates),
+        optimizer=moments,
+        step=step,
+        stats=stats,
+        status=jnp.where(solved, jnp.int32(SOLVED), state.status),
+    )
+
+
+def _running_means(means: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
+    """m_n = m_(n-1) + (x_n - m_(n-1)) max(1 / n, B / WINDOW): a mean of all, later of the last."""
+    rate = jnp.maximum(1 / step.astype(jnp.float32), jnp.float32(min(1, batch_size / WINDOW)))
+
+    def moved(mean, new):
+        new = new.astype(jnp.float32)
+        return jnp.where(step == 1, new, mean + (new - mean) * rate)
+
+    return jax.tree.map(moved, means, seen)
+
+
+def _wide(tree: Any) -> Any:
+    """Returns the leaves in float32 at least: moments of bfloat16 parameters need the digits."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
+
+
+# Many trials. -------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _loop(task: Task, model: Model, settings: Settings) -> Loop:
+    """Returns the compiled loop, the same for equal arguments, so that it is compiled once."""
+
+    def begin(trial):
+        return _begin(model, settings, trial)
+
+    def run(args, stop):
+        trial, idle, state = args
+        return lax.while_loop(
+            lambda state: (state.status == RUNNING) & ~idle & (state.step < stop),
+            lambda state: _step(task, model, settings, trial, state),
+            state,
+        )
+
+    over_trials = functools.partial(parallel.over_trials, batching=settings.batching)
+    return Loop(begin=over_trials(begin), run=over_trials(run))
+
+
+def _start(loop: Loop, layout: parallel.Layout, trials: Trials, log: NoLog) -> tuple[int, State]:
+    """Returns the step and state to go on from: the last checkpoint, or the beginning."""
+    shapes = jax.eval_shape(loop.begin, trials)
+    restored = log.restore(layout.gather(jax.tree.map(_blank, shapes)))
+    return (restored[0], layout.spread(restored[1])) if restored else (0, loop.begin(trials))
+
+
+def _blank(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    return np.zeros(leaf.shape, leaf.dtype)
+
+
+def _train(
+    advance: Callable[[State, np.int32], State],
+    layout: parallel.Layout,
+    state: State,
+    step: int,
+    steps: int,
+    chunk: int,
+    log: NoLog,
+    bar: Quiet,
+) -> State:
+    """Takes all trials to the end, returning to Python about once a second.
+
+    What is recorded does not depend on the clock: only steps that are multiples of `chunk` (and the
+    last) are.
+    """
+    seen, stride = Seen.of(layout, state), 1
+    while step < steps and seen.running.any():
+        boundary = min(steps, step - step % chunk + chunk)
+        began, before, step = time.monotonic(), seen, min(boundary, step + stride)
+        state = advance(state, np.int32(step))
+        seen = Seen.of(layout, state)
+        seconds = time.monotonic() - began
+        stride = min(chunk, _paced(stride, seconds))
+        if step == boundary:
+            log.progress(seen.records())
+            log.curves(step, seen.curves(before, seconds))
+        bar.update(*seen.extent(steps))
+        last = step == steps or not seen.running.any()
+        log.checkpoint(step, functools.partial(layout.gather, state), last)
+    return state
+
+
+def _paced(stride: int, seconds: float) -> int:
+    """Returns a stride that comes nearer to taking `PATIENCE` seconds."""
+    if seconds > 2 * PATIENCE:
+        return max(1, stride // 2)
+    return 2 * stride if seconds < PATIENCE / 2 else stride
+
+
+# Telling. -----------------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """What people look at between two calls of the loop; NumPy arrays [R]."""
+
+    step: np.ndarray
+    loss: np.ndarray
+    metric: np.ndarray
+    status: np.ndarray
+
+    @classmethod
+    def of(cls, layout: parallel.Layout, state: State) -> "Seen":
+        """Returns the small part of a state."""
+        return layout.gather(cls(state.step, *state.stats, state.status))  # pyright: ignore
+
+    @property
+    def running(self) -> np.ndarray:
+        """[R] bool."""
+        return self.status == RUNNING
+
+    def records(self) -> list[dict[str, Any]]:
+        """Returns a progress record for each trial still running."""
+        return [
+            {"trial": i, "step": self.step[i], "loss": self.loss[i], "metric": self.metric[i]}
+            for i in np.flatnonzero(self.running)
+        ]
+
+    def curves(self, before: "Seen", seconds: float) -> dict[str, float]:
+        """Returns the quartiles over the trials still running, their number and the speed."""
+        points = {
+            "running": float(self.running.sum()),
+            "trial_steps_per_second": float((self.step - before.step).sum() / seconds),
+        }
+        for name, values in (("loss", self.loss), ("metric", self.metric)):
+            for share in (25, 50, 75) if self.running.any() else ():
+                points[f"{name}/{share}"] = float(np.percentile(values[self.running], share))
+        return points
+
+    def extent(self, steps: int) -> tuple[int, int, float, int]:
+        """Returns trial-steps done, done at the end, the median loss, and the trials running."""
+        running, done = self.running, int(self.step.sum())
+        loss = float(np.median(self.loss[running])) if running.any() else float("nan")
+        return done, int(np.where(running, steps, self.step).sum()), loss, int(running.sum())
+
+
+def _describe(task: Task, model: Model, trials: Trials) -> dict[str, Any]:
+    """Returns what a resumed group must have in common with the one begun, in JSON's values."""
+    names = {"task": repr(task), "model": re.sub(r" at 0x[0-9a-f]+", "", repr(model))}
+    return names | describe_trials(trials)
+
+
+def _result(params: Any, seen: Seen) -> Result:
+    solved_at = np.where(seen.status == SOLVED, seen.step, -1)
+    return Result(params, STATUS[seen.status], seen.step, solved_at, seen.loss, seen.metric)
+
+
+def result_records(
+    trials: Trials, result: Result, **evaluations: Evaluation
+) -> list[dict[str, Any]]:
+    """Returns one record a trial for `RunDirectory.finish`: its settings and what came of them.
+
+    {"trial", "seed", "learning_rate", ..., "gate_bias_f", ..., "status", "step", "solved_at",
+    "loss", "metric"}, and for `test=evaluation` {"test_correct", "test_n", "test_loss",
+    "test_metric"}.
+    """
+    columns = describe_trials(trials) | result._asdict()
+    del columns["params"]
+    for split, evaluation in evaluations.items():
+        columns |= {f"{split}_{name}": values for name, values in evaluation._asdict().items()}
+    count = len(trials.seed)
+    return [{"trial": i} | {k: v[i] for k, v in columns.items()} for i in range(count)]
