@@ -1,6 +1,6 @@
 """lstm_jax: the LSTM for JAX. A cell is its equations at one instant; time is the library's."""
 
-from lstm_jax import cells, engines, initializers
+from lstm_jax import cells, engines, initializers, layers
 from lstm_jax.cells import Cell, initial_state
 from lstm_jax.engines import step, trace, unroll
 from lstm_jax.initializers import init
@@ -19,6 +19,7 @@ __all__ = [
     "init",
     "initial_state",
     "initializers",
+    "layers",
     "step",
     "trace",
     "unroll",

@@ -1,5 +1,10 @@
-"""Initial parameters: weights block by block, and biases that say what a cell remembers at first."""
+"""Initial parameters: weights block by block, and biases that say what a cell remembers at first.
 
+An initialiser is a small frozen dataclass that is called, so that two of the same settings are
+equal and hash equal, and a compiled function can be kept by what it was made of.
+"""
+
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax
@@ -12,14 +17,135 @@ WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
 BiasInit = Callable[..., Mapping[str, Array]]  # (key, cell, dtype) -> block -> vector
 
 
-def glorot() -> WeightInit:
-    """Uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010)."""
-    return jax.nn.initializers.glorot_uniform()
+@dataclasses.dataclass(frozen=True)
+class glorot:
+    """Weights uniform with variance 2 / (rows + columns) of the block.
+
+    Source: Glorot & Bengio 2010.
+    """
+
+    def __call__(self, key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
+        """Returns a block [rows, columns] of weights."""
+        return jax.nn.initializers.glorot_uniform()(key, shape, dtype)
 
 
-def orthogonal() -> WeightInit:
-    """A random orthogonal matrix, or its best part when the block is not square (Saxe et al. 2014)."""
-    return jax.nn.initializers.orthogonal()
+@dataclasses.dataclass(frozen=True)
+class orthogonal:
+    """Weights with orthonormal rows and columns; of the shorter side where the block is not square.
+
+    Source: Saxe, McClelland & Ganguli 2014.
+    """
+
+    def __call__(self, key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
+        """Returns a block [rows, columns] of weights, made in float32 at least."""
+        exact = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+        return jax.nn.initializers.orthogonal()(key, shape, exact).astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class identity:
+    """Weights `scale` times the identity: what a recurrent block starts with in an IRNN.
+
+    Source: Le, Jaitly & Hinton 2015.
+    """
+
+    scale: float = 1.0
+
+    def __call__(self, key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
+        """Returns a block [rows, columns] of weights; the key is not used."""
+        del key
+        return jnp.eye(*shape, dtype=dtype) * jnp.asarray(self.scale, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class torch_uniform:
+    """Weights from U(-1/sqrt(H), 1/sqrt(H)), whatever the shape of the block, as in torch.
+
+    Attributes:
+      hidden: H, the width of the cell.
+
+    Raises:
+      ValueError: hidden is not positive.
+    """
+
+    hidden: int
+
+    def __post_init__(self):
+        if self.hidden < 1:
+            raise ValueError(f"hidden must be a positive integer, got {self.hidden!r}")
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+        """Returns a block [rows, columns] of weights."""
+        bound = self.hidden**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class torch_uniform_bias:
+    """Biases from U(-1/sqrt(H), 1/sqrt(H)) for every block.
+
+    torch adds two such biases where a block reads both input and state; here there is one.
+    """
+
+    def __call__(self, key: Array, cell: Cell, dtype=jnp.float32) -> dict[str, Array]:
+        """Returns the bias [width] of every block of the cell."""
+        draw, keys = torch_uniform(cell.hidden), jax.random.split(key, len(cell.gates))
+        return {g: draw(k, (cell.width(g),), dtype) for k, g in zip(keys, cell.gates, strict=True)}
+
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class gate_bias:
+    """Biases constant within a block: `gate_bias(f=1.0)` is a forget bias of one.
+
+    Source: of the forget bias, Gers et al. 2000, Jozefowicz et al. 2015; of negative input- and
+    output-gate biases, Hochreiter & Schmidhuber 1997.
+    """
+
+    values: tuple[tuple[str, float], ...]
+
+    def __init__(self, **values: float):
+        object.__setattr__(self, "values", tuple(sorted(values.items())))
+
+    def __repr__(self) -> str:
+        return f"gate_bias({', '.join(f'{block}={value}' for block, value in self.values)})"
+
+    def __call__(self, key: Array, cell: Cell, dtype=jnp.float32) -> dict[str, Array]:
+        """Returns the bias [width] of every block it names; the key is not used."""
+        del key
+        return {g: jnp.full((cell.width(g),), value, dtype) for g, value in self.values}
+
+
+@dataclasses.dataclass(frozen=True)
+class chrono:
+    """Biases that spread what the units remember over lags up to `max_lag` instants.
+
+        b_forget ~ log U[1, max_lag - 1]      a unit remembers for about 1 + exp(b_forget) instants
+        b_input = -b_forget                   and lets in as little as it forgets
+
+    Attributes:
+      max_lag: the longest lag to be bridged, in instants; at least 2.
+      forget: the block that keeps: "f" of the LSTM, "z" of the GRU.
+      input: the block that lets in; None where the cell has none, as the GRU.
+
+    Raises:
+      ValueError: max_lag is below 2.
+
+    Source: Tallec & Ollivier 2018, section 2.
+    """
+
+    max_lag: float
+    forget: str = "f"
+    input: str | None = "i"
+
+    def __post_init__(self):
+        if not self.max_lag >= 2:
+            raise ValueError(f"max_lag must be at least 2 instants, got {self.max_lag!r}")
+
+    def __call__(self, key: Array, cell: Cell, dtype=jnp.float32) -> dict[str, Array]:
+        """Returns the biases [width] of the forget and of the input block."""
+        shape = (cell.width(self.forget),)
+        b_f = jnp.log(jax.random.uniform(key, shape, dtype, 1, self.max_lag - 1))
+        return {self.forget: b_f} if self.input is None else {self.forget: b_f, self.input: -b_f}
 
 
 def init(
@@ -38,8 +164,8 @@ def init(
       cell: the recurrent cell.
       key: a PRNG key.
       input_size: D, the width of the input.
-      w_x: initialiser of each input block [D, width]; Glorot by default.
-      w_h: initialiser of each recurrent block [H, width]; orthogonal by default.
+      w_x: initialiser of each input block [D, width]; `glorot()` by default.
+      w_h: initialiser of each recurrent block [H, width]; `orthogonal()` by default.
       b: biases by block; a block it does not name starts at `cell.bias`, or zero.
       dtype: of every parameter.
 
@@ -62,8 +188,8 @@ def _blocks(cell, blocks, key, rows, initializer, dtype) -> Array:
     if not blocks or not rows:
         return jnp.zeros((rows, sum(cell.width(name) for name in blocks)), dtype)
     keys = jax.random.split(key, len(blocks))
-    columns = [initializer(k, (rows, cell.width(n)), dtype) for k, n in zip(keys, blocks)]
-    return jnp.concatenate(columns, axis=1)
+    named = zip(keys, blocks, strict=True)
+    return jnp.concatenate([initializer(k, (rows, cell.width(n)), dtype) for k, n in named], axis=1)
 
 
 def _biases(cell, key, b, dtype) -> Array:

@@ -1,0 +1,507 @@
+"""Depth: Flax NNX modules round a cell over time, and the two pure functions that learning sees.
+
+A layer is called with x [T, B, D] and returns its final state and h [T, B, H]; where it stands in a
+stack does not matter. Modules own parameters, functions own mathematics, and keys go through the
+call: no module keeps a stream of random numbers.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lstm_jax.cells import Cell, initial_state
+from lstm_jax.engines import Engine, unroll
+from lstm_jax.initializers import BiasInit, WeightInit, glorot, init, orthogonal
+from lstm_jax.types import Array, CellParams, Row
+
+State = Any  # a row of one layer, or a tuple of states, one for each part
+
+
+class Layer(Protocol):
+    """What a stack asks of its layers.
+
+    Attributes:
+      output_size: H, the width of the outputs.
+    """
+
+    output_size: int
+
+    def __call__(
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        initial: State | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+    ) -> tuple[State, Array]:
+        """Returns the final state and the outputs [T, B, H]."""
+        ...
+
+    def last(self, h: Array, mask: Array | None = None) -> Array:
+        """Returns what the layer puts out last [B, H], of its outputs [T, B, H]."""
+        ...
+
+
+class Recurrent(nnx.Module):
+    """One recurrent layer of any cell: `unroll` with parameters of its own.
+
+    A reversed layer reads every sequence from its last instant to its first. It equals the forward
+    layer on each reversed segment: masked instants hold the state, so padding on the right needs
+    no special case; a reset, which begins a segment, ends it for whom comes from behind.
+
+    Attributes:
+      w_x, w_h, b, theta: the parameters, as `CellParams` has them.
+      initial: the learned initial state by name, each [width], or None.
+      output_size: H, the width of the outputs.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        *,
+        rngs: nnx.Rngs,
+        w_x: WeightInit | None = None,
+        w_h: WeightInit | None = None,
+        b: BiasInit | None = None,
+        learn_initial: bool = False,
+        reverse: bool = False,
+        engine: str | Engine = "auto",
+        dtype=jnp.float32,
+    ):
+        """Draws the initial parameters.
+
+        Args:
+          cell: the recurrent cell.
+          input_size: D, the width of the input.
+          rngs: where the key `params` is drawn from; not kept.
+          w_x: initialiser of the input weights, block by block; Glorot by default.
+          w_h: initialiser of the recurrent weights, block by block; orthogonal by default.
+          b: initialiser of the biases; those of the cell by default.
+          learn_initial: makes the initial state a parameter, zero at first.
+          reverse: reads sequences from their end.
+          engine: what runs the loop, by name or an instance.
+          dtype: of the parameters, and of the input that the layer takes.
+        """
+        params = init(cell, rngs.params(), input_size, w_x=w_x, w_h=w_h, b=b, dtype=dtype)
+        self.cell, self.reverse, self.engine = cell, reverse, engine
+        self.w_x, self.w_h, self.b = map(nnx.Param, (params.w_x, params.w_h, params.b))
+        self.theta = _named(params.theta)
+        self.initial = _named(initial_state(cell, dtype=dtype)) if learn_initial else None
+        self.output_size = jax.eval_shape(lambda: cell.output(initial_state(cell))).shape[-1]
+
+    @property
+    def params(self) -> CellParams:
+        """The parameters as `lj.unroll` and `lj.step` take them."""
+        theta = self.cell.Theta(_values(self.theta))
+        return CellParams(self.w_x[...], self.w_h[...], self.b[...], theta)
+
+    def __call__(
+        self,
+        x: Array,
+        state: Row | None = None,
+        *,
+        initial: Row | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+    ) -> tuple[Row, Array]:
+        """Runs the layer over time.
+
+        Args:
+          x: [T, B, D] inputs.
+          state: where the call starts, each [B, width]: before instant 0, or behind the last one
+            when reversed; `initial` by default.
+          initial: where a sequence starts, each [width] or [B, width]; the learned state, or zeros,
+            by default.
+          mask: [T, B] bool; where False the state is held and the output is zero.
+          reset: [T, B] bool; True where a new sequence begins.
+
+        Returns:
+          The state after the instant read last, each [B, width], and the outputs [T, B, H], which
+          stand where their inputs stand.
+
+        Raises:
+          ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
+        """
+        if initial is None and self.initial is not None:
+            initial = self.cell.State(**_values(self.initial))
+        if self.reverse:
+            x, mask, reset = _flip((x, mask, _ends(reset)))
+        state, h = unroll(
+            self.cell, self.params, x, state,
+            initial=initial, mask=mask, reset=reset, engine=self.engine,
+        )  # fmt: skip
+        return state, _flip(h) if self.reverse else h
+
+    def last(self, h: Array, mask: Array | None = None) -> Array:
+        """Returns the output [B, H] at the last valid instant that the layer reads of each row.
+
+        That is the last instant whose mask holds, or the first when reversed; zeros where a row has
+        none.
+        """
+        return _last_valid(*_flip((h, mask))) if self.reverse else _last_valid(h, mask)
+
+
+class Bidirectional(nnx.Module):
+    """Two layers of one cell, the second reversed, their outputs side by side: [T, B, 2H].
+
+    Its state, and `initial`, is the pair of theirs.
+    """
+
+    def __init__(self, cell: Cell, input_size: int, *, rngs: nnx.Rngs, **options: Any):
+        """Makes both layers; `options` are those of `Recurrent`, except `reverse`."""
+        self.forward = Recurrent(cell, input_size, rngs=rngs, **options)
+        self.backward = Recurrent(cell, input_size, rngs=rngs, reverse=True, **options)
+        self.output_size = self.forward.output_size + self.backward.output_size
+
+    def __call__(
+        self,
+        x: Array,
+        state: tuple[Row, Row] | None = None,
+        *,
+        initial: tuple[Row, Row] | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+    ) -> tuple[tuple[Row, Row], Array]:
+        """Runs both layers; arguments, results and errors are those of `Recurrent`, in pairs."""
+        starts, begins = state or (None, None), initial or (None, None)
+        ahead, h = self.forward(x, starts[0], initial=begins[0], mask=mask, reset=reset)
+        behind, g = self.backward(x, starts[1], initial=begins[1], mask=mask, reset=reset)
+        return (ahead, behind), jnp.concatenate([h, g], axis=-1)
+
+    def last(self, h: Array, mask: Array | None = None) -> Array:
+        """Returns what each direction puts out last, side by side [B, 2H]."""
+        h, g = jnp.split(h, [self.forward.output_size], axis=-1)
+        return jnp.concatenate([self.forward.last(h, mask), self.backward.last(g, mask)], axis=-1)
+
+
+class Stack(nnx.Module):
+    """Layers one on another, each reading the outputs of the one below, with dropout between them.
+
+    Its state, and `initial`, is the tuple of theirs, the lowest first.
+    """
+
+    def __init__(self, layers: Sequence[Layer]):
+        """Takes the layers, the lowest first.
+
+        Raises:
+          ValueError: there are none.
+        """
+        if not layers:
+            raise ValueError("layers must hold at least one layer, got none")
+        self.layers = nnx.List(layers)
+        self.output_size = layers[-1].output_size
+
+    def __call__(
+        self,
+        x: Array,
+        state: tuple[State, ...] | None = None,
+        *,
+        initial: tuple[State, ...] | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        dropout: float | Array = 0.0,
+        key: Array | None = None,
+    ) -> tuple[tuple[State, ...], Array]:
+        """Runs the layers; each has its own state, all share `mask` and `reset`.
+
+        Args:
+          x: [T, B, D] inputs.
+          state: where the call starts, one state for each layer; `initial` by default.
+          initial: where a sequence starts, one state for each layer.
+          mask: [T, B] bool; where False states are held and the output is zero.
+          reset: [T, B] bool; True where a new sequence begins.
+          dropout: the rate, in [0, 1), of outputs dropped between layers; may be traced.
+          key: of the dropout; without it nothing is dropped.
+
+        Returns:
+          The final states and the outputs [T, B, H] of the highest layer.
+        """
+        none = (None,) * len(self.layers)
+        keys = none if key is None else jax.random.split(key, len(self.layers))
+        finals, h = [], x
+        each = zip(self.layers, state or none, initial or none, keys, strict=True)
+        for depth, (layer, start, begin, layer_key) in enumerate(each):
+            h = drop(h, dropout, layer_key) if depth else h
+            final, h = layer(h, start, initial=begin, mask=mask, reset=reset)
+            finals.append(final)
+        return tuple(finals), h
+
+    def last(self, h: Array, mask: Array | None = None) -> Array:
+        """Returns what the highest layer puts out last [B, H]."""
+        return self.layers[-1].last(h, mask)
+
+
+class SequenceModel(nnx.Module):
+    """A front, a stack of layers and a readout: outputs = head(readout(stack(front(x)))).
+
+    The readout is "every", all outputs of the stack, or "last", what the stack puts out last: its
+    output at the last valid instant of each row, and at the first one for a layer that reads
+    backwards. A row with no valid instant is read as zeros.
+    """
+
+    def __init__(
+        self,
+        front: nnx.Module | None,
+        stack: Stack,
+        head: nnx.Module,
+        readout: Literal["last", "every"] = "last",
+    ):
+        """Takes the parts.
+
+        Args:
+          front: maps the input to [T, B, D], such as `nnx.Linear` or `nnx.Embed`, or None.
+          stack: the recurrent layers.
+          head: maps [..., H] to [..., V], such as `nnx.Linear`.
+          readout: "last" for outputs [B, V], "every" for [T, B, V].
+
+        Raises:
+          ValueError: readout is neither.
+        """
+        _check_choice("readout", readout, ("last", "every"))
+        self.front, self.stack, self.head, self.readout = front, stack, head, readout
+
+    def __call__(
+        self,
+        x: Array,
+        *,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        key: Array | None = None,
+        dropout: float | Array = 0.0,
+    ) -> Array:
+        """Returns the outputs, [B, V] or [T, B, V].
+
+        Args:
+          x: the input, time first: [T, B, D], or what the front takes.
+          mask: [T, B] bool; where False the states are held.
+          reset: [T, B] bool; True where a new sequence begins.
+          key: of the dropout; without it nothing is dropped.
+          dropout: the rate, in [0, 1), dropped between layers and before the head; may be traced.
+        """
+        between, above = (None, None) if key is None else jax.random.split(key)
+        x = x if self.front is None else self.front(x)
+        _, h = self.stack(x, mask=mask, reset=reset, dropout=dropout, key=between)
+        h = h if self.readout == "every" else self.stack.last(h, mask)
+        return self.head(drop(h, dropout, above))
+
+
+def drop(x: Array, rate: float | Array, key: Array | None) -> Array:
+    """Returns x / (1 - rate) with each entry zeroed with probability `rate`, so that its mean is x.
+
+    Args:
+      x: values of any shape.
+      rate: a scalar in [0, 1); may be traced.
+      key: of the draw; None returns x itself.
+
+    Source: Srivastava et al. 2014; between layers only, Zaremba et al. 2014.
+    """
+    if key is None:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceSpec:
+    """A `SequenceModel` in words, and the two pure functions that learning sees: `init`, `apply`.
+
+    Equal by value and hashable, so that compiled functions can be kept by it.
+
+    Attributes:
+      cell: the recurrent cell of every layer.
+      input_size: D, the width of the input, or the number of symbols for front="embed".
+      output_size: V, the width of the output.
+      readout: "last" for outputs [B, V], "every" for [T, B, V].
+      depth: how many layers.
+      bidirectional: every layer reads in both directions.
+      front: what stands before the layers: None, "dense" (a linear map) or "embed" (a table, for
+        integer symbols).
+      front_width: the width of what the front puts out; None without a front.
+      w_x: initialiser of the input weights, block by block.
+      w_h: initialiser of the recurrent weights, block by block.
+      b: initialiser of the biases; None for those of the cell.
+      learn_initial: makes the initial states parameters.
+      engine: what runs the loops, by name or an instance.
+      dtype: of parameters, computation and outputs; any spelling, kept as `jnp.dtype`.
+
+    Raises:
+      ValueError: a size is not positive, a choice is unknown, or `front_width` does not go with
+        `front`; TypeError: dtype is not a floating one.
+    """
+
+    cell: Cell
+    input_size: int
+    output_size: int
+    readout: Literal["last", "every"] = "last"
+    depth: int = 1
+    bidirectional: bool = False
+    front: Literal["dense", "embed"] | None = None
+    front_width: int | None = None
+    w_x: WeightInit = dataclasses.field(default=glorot())
+    w_h: WeightInit = dataclasses.field(default=orthogonal())
+    b: BiasInit | None = None
+    learn_initial: bool = False
+    engine: str | Engine = "auto"
+    dtype: Any = "float32"
+
+    def __post_init__(self):
+        for name in ("input_size", "output_size", "depth"):
+            _check_size(name, getattr(self, name))
+        _check_choice("readout", self.readout, ("last", "every"))
+        _check_choice("front", self.front, (None, "dense", "embed"))
+        if self.front is not None:
+            _check_size("front_width", self.front_width)
+        elif self.front_width is not None:
+            raise ValueError(f"front_width must be None without a front, got {self.front_width!r}")
+        object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
+        if not jnp.issubdtype(self.dtype, jnp.floating):
+            raise TypeError(f"dtype must be a floating one, got {self.dtype}")
+
+    def init(self, key: Array, trial: Any = None) -> Any:
+        """Returns the initial parameters as nested dictionaries of arrays.
+
+        Args:
+          key: a PRNG key.
+          trial: None, or what has `init_scale`, a scalar that multiplies every initial weight
+            (front, layers and head; no bias), and `gate_bias`, a mapping of block to scalar that
+            sets the initial bias of this block in every layer, whatever `b` says.
+
+        Raises:
+          ValueError: `gate_bias` or `b` names a block that the cell does not have.
+        """
+        return nnx.to_pure_dict(nnx.state(self.build(nnx.Rngs(params=key), trial), nnx.Param))
+
+    def apply(
+        self,
+        params: Any,
+        x: Array,
+        *,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> Array:
+        """Returns the outputs, [B, V] or [T, B, V].
+
+        Args:
+          params: what `init` returns.
+          x: [T, B, D] floats, cast to `dtype`; [T, B] integers below D for front="embed".
+          mask: [T, B] bool; where False the states are held.
+          reset: [T, B] bool; True where a new sequence begins.
+          trial: None, or what has `dropout`, the rate dropped between layers and before the head.
+          key: of the dropout; without a key, or without a trial, nothing is dropped.
+
+        Raises:
+          ValueError: a shape does not fit; TypeError: a dtype does not.
+        """
+        model = nnx.merge(_graph(self), params)
+        noise = {} if trial is None else {"key": key, "dropout": trial.dropout}
+        return model(self._checked(x), mask=mask, reset=reset, **noise)
+
+    def build(self, rngs: nnx.Rngs, trial: Any = None) -> SequenceModel:
+        """Returns the module itself, its parameters drawn as by `init`."""
+        scale, biases = (1.0, {}) if trial is None else (trial.init_scale, trial.gate_bias)
+        front = self._front(rngs, scale)
+        layers, width = [], self.front_width or self.input_size
+        for _ in range(self.depth):
+            layers.append(self._layer(width, rngs, scale, biases))
+            width = layers[-1].output_size
+        head = self._linear(width, self.output_size, rngs, scale)
+        return SequenceModel(front, Stack(layers), head, self.readout)
+
+    def _front(self, rngs, scale):
+        if self.front_width is None:
+            return None
+        if self.front == "dense":
+            return self._linear(self.input_size, self.front_width, rngs, scale)
+        rows_of_norm_one = jax.nn.initializers.normal(self.front_width**-0.5)
+        return nnx.Embed(
+            self.input_size, self.front_width, rngs=rngs, dtype=self.dtype, param_dtype=self.dtype,
+            embedding_init=_scaled(rows_of_norm_one, scale),
+        )  # fmt: skip
+
+    def _layer(self, width, rngs, scale, biases):
+        return (Bidirectional if self.bidirectional else Recurrent)(
+            self.cell, width, rngs=rngs, w_x=_scaled(self.w_x, scale),
+            w_h=_scaled(self.w_h, scale), b=_overridden(self.b, biases),
+            learn_initial=self.learn_initial, engine=self.engine, dtype=self.dtype,
+        )  # fmt: skip
+
+    def _linear(self, rows, columns, rngs, scale):
+        kernel_init = _scaled(jax.nn.initializers.lecun_normal(), scale)
+        return nnx.Linear(
+            rows, columns, rngs=rngs, dtype=self.dtype, param_dtype=self.dtype,
+            kernel_init=kernel_init,
+        )  # fmt: skip
+
+    def _checked(self, x):
+        if self.front == "embed":
+            if x.ndim != 2:
+                raise ValueError(f"x must be symbols [T, B], time first, got shape {x.shape}")
+            if not jnp.issubdtype(x.dtype, jnp.integer):
+                raise TypeError(f"x must be integers for front='embed', got {x.dtype}")
+            return x
+        if x.ndim != 3 or x.shape[-1] != self.input_size:
+            want = f"[T, B, D], time first, with D = {self.input_size}"
+            raise ValueError(f"x must be {want}, got shape {x.shape}")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"x must be floats (front='embed' takes integers), got {x.dtype}")
+        return x.astype(self.dtype)
+
+
+@functools.cache
+def _graph(spec: SequenceSpec) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: spec.build(nnx.Rngs(0))))
+
+
+def _scaled(initializer: WeightInit, scale: float | Array) -> WeightInit:
+    return lambda key, shape, dtype: initializer(key, shape, dtype) * jnp.asarray(scale, dtype)
+
+
+def _overridden(b: BiasInit | None, biases: Mapping[str, Array]) -> BiasInit:
+    return lambda key, cell, dtype: {**(b(key, cell, dtype) if b else {}), **biases}
+
+
+def _named(row: Row) -> nnx.Dict:
+    return nnx.Dict({name: nnx.Param(value) for name, value in row._asdict().items()})
+
+
+def _values(named: nnx.Dict) -> dict[str, Array]:
+    return {name: param[...] for name, param in named.items()}
+
+
+def _flip(sequences: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.flip(a, axis=0), sequences)
+
+
+def _ends(reset: Array | None) -> Array | None:
+    """Returns [T, B]: True where a segment ends because the next one begins."""
+    if reset is None:
+        return None
+    return jnp.concatenate([reset[1:], jnp.zeros_like(reset[:1])])
+
+
+def _last_valid(h: Array, mask: Array | None) -> Array:
+    """Returns h [B, H] at the last instant whose mask holds; zeros where there is none."""
+    T, B, _ = h.shape
+    mask = jnp.ones((T, B), bool) if mask is None else mask
+    last = jnp.max(jnp.where(mask, jnp.arange(T)[:, None], -1), axis=0, initial=-1)
+    last = jnp.where(last < 0, T, last)  # out of range, where the gather fills in zeros
+    return jnp.take_along_axis(h, last[None, :, None], axis=0, mode="fill", fill_value=0)[0]
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
