@@ -1,4 +1,4 @@
-"""Figures that survive colour blindness and half size: every series has a colour, marker and dash."""
+"""Figures for any eye and half the size: a series has a colour, a marker and a dash of its own."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from lstm_jax.report.statistics import Estimate, Share
 
-# Okabe & Ito 2008: told apart with any common colour vision; their yellow, which fades on white, is left out
+# Okabe & Ito 2008, told apart with any common colour vision; without the yellow, faint on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), ":", "--")
-LOOK = {
+LOOK: Any = {
     "font.size": 15,
     "axes.titlesize": 15,
     "legend.fontsize": 14,
@@ -70,11 +70,13 @@ def points(
     middle = [estimate.value for estimate in y]
     below = [estimate.value - estimate.low for estimate in y]
     above = [estimate.high - estimate.value for estimate in y]
-    axes.errorbar(x, middle, (below, above), capsize=4, elinewidth=1.4, label=label, **style)
+    axes.errorbar(
+        x, middle, (below, above), capsize=4, elinewidth=1.4, label=label, clip_on=False, **style
+    )
 
 
 def band(axes: Axes, x: Sequence[float], y: Sequence[Estimate], style: Style, label: str) -> None:
-    """A curve of estimates over x, their intervals as a band; a marker at about every tenth point."""
+    """A curve of estimates over x, intervals as a band; a marker at every tenth point or so."""
     low, high = [estimate.low for estimate in y], [estimate.high for estimate in y]
     axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
     middle = [estimate.value for estimate in y]
@@ -85,9 +87,7 @@ def level(axes: Axes, y: float, name: str) -> None:
     """A named horizontal line, such as chance or a threshold."""
     axes.axhline(y, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
     where = axes.get_yaxis_transform()  # x along the axis from 0 to 1, y in data
-    axes.annotate(
-        name, (1, y), (0, 3), where, "offset points", ha="right", fontsize=12, color="0.35"
-    )
+    axes.annotate(name, (0, y), (4, -14), where, "offset points", fontsize=12, color="0.35")
 
 
 def legend(figure: Figure, axes: Axes) -> None:

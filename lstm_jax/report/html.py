@@ -9,11 +9,13 @@ from typing import Any
 from lstm_jax.report.tables import Row, cell
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; }
 p { white-space: pre-line; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; }
+th, td { text-align: left; white-space: nowrap; }
 thead th { border-bottom: 2px solid #888; }
 .wide { overflow-x: auto; }
 figure { margin: 2rem 0; }
@@ -47,7 +49,8 @@ def table(rows: Sequence[Row]) -> str:
     """Rows under their names, as `tables.text` shows them."""
     head = _line("th", list(rows[0])) if rows else ""
     body = "\n".join(_line("td", [cell(value) for value in row.values()]) for row in rows)
-    return f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    whole = f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    return f'<div class="wide">{whole}</div>'
 
 
 def picture(png: bytes, caption: str) -> str:

@@ -1,7 +1,7 @@
 """Statistics of repeated trials, and the two rules by which a trial is judged."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import inf, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ class Share(NamedTuple):
 
     @property
     def value(self) -> float:
+        """The share itself."""
         return self.count / self.total
 
     def __str__(self) -> str:
@@ -40,13 +41,13 @@ class Share(NamedTuple):
 
 
 class Median(NamedTuple):
-    """The step by which half of the trials had succeeded (None: fewer did), and how many never did."""
+    """The step by which half of the trials succeeded, None if fewer did; how many never did."""
 
-    steps: int | None
+    value: int | None
     censored: int
 
     def __str__(self) -> str:
-        steps = "-" if self.steps is None else str(self.steps)
+        steps = "-" if self.value is None else str(self.value)
         return f"{steps} ({self.censored} censored)" if self.censored else steps
 
 
@@ -56,7 +57,7 @@ def is_solved(correct: int, total: int) -> bool:
 
 
 def is_chance(correct: int, total: int, chance: float) -> bool:
-    """Whether |correct/total - p| <= 3 sqrt(p (1 - p) / total), p = `chance`: as good as guessing."""
+    """Whether it may be guessing: |correct/total - p| <= 3 sqrt(p (1 - p) / total), p = chance."""
     error = sqrt(chance * (1.0 - chance) / total)
     return abs(correct / total - chance) <= CHANCE_ERRORS * error
 
@@ -77,8 +78,14 @@ def wilson(count: int, total: int, confidence: float = CONFIDENCE) -> Share:
     return Share(count, total, low if count else 0.0, high if count < total else 1.0)
 
 
-def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def t_interval(
+    values: Sequence[float],
+    within: tuple[float, float] = (-inf, inf),
+    confidence: float = CONFIDENCE,
+) -> Estimate:
     """Mean of independent values with Student's interval, mean -+ t s / sqrt(n).
+
+    The interval is cut where the mean cannot be, outside of `within`.
 
     Raises ValueError for fewer than two values, which have no spread.
     """
@@ -87,7 +94,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Estim
         raise ValueError(f"{n} values: an interval needs two or more")
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / sqrt(n)
     reach = float(special.stdtrit(n - 1, 0.5 + confidence / 2)) * error
-    return Estimate(mean, mean - reach, mean + reach)
+    return Estimate(mean, max(mean - reach, within[0]), min(mean + reach, within[1]))
 
 
 def median_steps(solved_at: Sequence[int]) -> Median:

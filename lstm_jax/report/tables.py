@@ -1,6 +1,7 @@
 """Tables: rows of named values, as aligned text for people and as CSV for programs.
 
-A value is a number, a string, None, or one of `statistics`' named tuples, which is one cell of text and several columns of CSV.
+A value is a number, a string, None, or one of the named tuples of `statistics`, which is one cell
+of text and several columns of CSV.
 """
 
 import csv as csv_format

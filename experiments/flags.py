@@ -1,0 +1,159 @@
+"""From the command line to one frozen config: a flag for every field of it, checked at the door.
+
+An experiment subclasses `Config`, gives each field a default and a line of help with `setting`, and
+checks its own fields in `__post_init__` with `need`. Its scales are three such configs; a flag that
+is given replaces the field of its name in the scale's config.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from absl import flags
+
+MAX_SEED = 2**32 - 1  # key(2**32 + 7) would be key(7)
+SCALES = ("quick", "small", "paper")
+ENGINES = ("auto", "reference", "scan")
+PLATFORMS = ("auto", "cpu", "gpu", "tpu")
+BATCHINGS = ("auto", "vmap", "map")
+WORDS = {int: "a whole number", float: "a number", str: "a word"}
+
+
+def setting(default: Any, help_line: str) -> Any:
+    """A field of a config: its value at the default scale, and what its flag says of it."""
+    return dataclasses.field(default=default, metadata={"help": help_line})
+
+
+def need(holds: bool, flag: str, value: Any, right: str) -> None:
+    """Raises ValueError naming the flag, its value and what is right, unless `holds`."""
+    if not holds:
+        raise ValueError(f"--{flag}={shown(value)}: {right}")
+
+
+def need_each(flag: str, values: Sequence[Any], choices: Sequence[Any] = ()) -> None:
+    """Raises ValueError unless values are distinct, at least one, and among `choices` if given."""
+    need(len(values) > 0, flag, values, "need at least one")
+    need(len(set(values)) == len(values), flag, values, "need each of them once")
+    for value in values if choices else ():
+        need(value in choices, flag, value, f"need one of {', '.join(map(str, choices))}")
+
+
+def shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every experiment can be asked; on one machine equal configs give equal records.
+
+    Raises:
+      ValueError: a value that cannot be right, in one line with its flag.
+    """
+
+    seeds: int = setting(10, "trials reported for each setting, each from its own seed")
+    seed: int = setting(0, "the first seed; the others follow it")
+    steps: int = setting(1000, "updates of a trial")
+    hidden: int = setting(32, "hidden units of a layer")
+    engine: str = setting("auto", f"the loop over time: {', '.join(ENGINES)}")
+    platform: str = setting("auto", f"where it runs: {', '.join(PLATFORMS)}")
+    batching: str = setting("auto", f"the trials of one device: {', '.join(BATCHINGS)}")
+
+    def __post_init__(self):
+        need(self.seeds >= 2, "seeds", self.seeds, "need 2 or more, for an interval")
+        need(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"need 0 to {MAX_SEED}")
+        need(self.steps >= 1, "steps", self.steps, "need 1 or more")
+        need(self.hidden >= 1, "hidden", self.hidden, "need 1 or more")
+        need_each("engine", (self.engine,), ENGINES)
+        need_each("platform", (self.platform,), PLATFORMS)
+        need_each("batching", (self.batching,), BATCHINGS)
+
+
+class Request(NamedTuple):
+    """A parsed command line.
+
+    Attributes:
+      given: the fields of the config that it names.
+      scale: the scale they are laid over; None when it names none.
+      workdir: the directory for a new run; None for the default.
+      resume: the directory of the run to go on with; None for a new run.
+      help: whether it only asks for help.
+    """
+
+    given: Mapping[str, Any]
+    scale: str | None
+    workdir: str | None
+    resume: str | None
+    help: bool
+
+
+def parse(argv: Sequence[str], config_type: type[Config]) -> Request:
+    """Reads a command line with one flag for each field of `config_type` and the run's own flags.
+
+    Raises:
+      ValueError: an unknown flag, a value of the wrong kind, flags that exclude each other.
+    """
+    values = _flags(config_type)
+    try:
+        rest = values(list(argv))
+    except flags.Error as error:
+        raise ValueError(str(error).removeprefix("flag ")) from None
+    if len(rest) > 1:
+        raise ValueError(f"{rest[1]}: need flags only, as --name=value")
+    fields = [field.name for field in dataclasses.fields(config_type)]
+    given = {name: values[name].value for name in fields if values[name].present}
+    clash = values.quick and values.scale not in (None, "quick")
+    need(not clash, "scale", values.scale, "need quick, or no --quick")
+    need(not (values.resume and values.workdir), "workdir", values.workdir, "need no --resume")
+    scale = "quick" if values.quick else values.scale
+    return Request(given, scale, values.workdir, values.resume, values.help)
+
+
+def usage(scales: Mapping[str, Config]) -> str:
+    """What each flag means and what it is at each scale, a line each."""
+    lines = [
+        f"  --scale={'|'.join(SCALES)}: how much to compute (small)",
+        "  --quick: the same as --scale=quick",
+        "  --workdir=DIR: a new directory for the run (runs/<experiment>-<time>)",
+        "  --resume=DIR: go on with the run in DIR, with its own settings",
+    ]
+    for field in dataclasses.fields(scales["small"]):
+        values = {scale: shown(getattr(config, field.name)) for scale, config in scales.items()}
+        same = len(set(values.values())) == 1
+        default = values["small"] if same else ", ".join(f"{s} {v}" for s, v in values.items())
+        lines.append(f"  --{field.name}: {field.metadata['help']} ({default})")
+    return "\n".join(lines)
+
+
+class _Parser(flags.ArgumentParser):
+    """One value of a kind, or several of them separated by commas."""
+
+    def __init__(self, hint: Any):
+        self.several = bool(get_args(hint))
+        self.kind = get_args(hint)[0] if self.several else hint
+        words = WORDS[self.kind]
+        self.words = words.removeprefix("a ") + "s separated by commas" if self.several else words
+        self.syntactic_help = self.words
+
+    def parse(self, argument: str) -> Any:
+        try:
+            parts = [self.kind(part) for part in argument.split(",")] if self.several else None
+            return self.kind(argument) if parts is None else tuple(parts)
+        except ValueError:
+            raise ValueError(f"need {self.words}") from None
+
+    def flag_type(self) -> str:
+        return self.words
+
+
+def _flags(config_type: type[Config]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("help", False, "", flag_values=values)
+    flags.DEFINE_boolean("quick", False, "", flag_values=values)
+    flags.DEFINE_enum("scale", None, SCALES, "", flag_values=values)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_string("resume", None, "", flag_values=values)
+    hints = get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):
+        flags.DEFINE(_Parser(hints[field.name]), field.name, None, "", flag_values=values)
+    return values

@@ -1,0 +1,223 @@
+"""An LSTM learns to name a symbol after 300 steps if its biases start spread over time scales.
+
+A tanh RNN (orthogonal start), an IRNN (relu, identity start), a GRU, an LSTM with forget bias 1 and
+one with chrono biases learn to recall a marked symbol after a lag full of other symbols, and to
+name real handwritten digits read pixel by pixel. Optimiser (Adam), clipping (norm 1) and budget are
+the same for all. Each network's learning rate on each task is chosen on tuning seeds by validation;
+what is reported are other seeds, on 2,000 test sequences each (the digits: all test images).
+
+Command: scripts/run long_memory
+Cost: --quick a minute, by default 12 minutes, both on two cores; --scale=paper is for a GPU
+Expect: at lag 300 the chrono LSTM solves recall (95 % right or more) on at least 9 of 10 seeds and
+the tanh RNN on none; on the digits the LSTMs name more than 90 % of the test images.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+from experiments import networks, runner, tuning
+from experiments.flags import MAX_SEED, Config, need, need_each, setting
+from experiments.runner import Experiment, Group
+from lstm_jax import tasks
+from lstm_jax.report import figures, ledger, statistics
+from lstm_jax.report.figures import Picture, Style
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.statistics import SOLVED, is_chance, is_solved
+from lstm_jax.report.tables import Row
+from lstm_jax.tasks import Task
+
+CLIP = 1.0
+OVER_LAGS: dict[str, Callable[[int], Task]] = {
+    "recall": lambda lag: tasks.make("recall", lag=lag),
+    "copy_memory": lambda lag: tasks.make("copy_memory", lag=lag),
+    "adding": lambda lag: tasks.make("adding", length=lag),
+}
+TASKS = (*OVER_LAGS, "digits")
+CELLS = tuple(networks.LABELS)
+
+
+class Problem(NamedTuple):
+    """A task at one lag; the digits have none."""
+
+    name: str
+    lag: int | None
+    task: Task
+
+    def group(self, cell: str, phase: str) -> str:
+        """The name of the trials of one network in one phase."""
+        return f"{self.name if self.lag is None else f'{self.name}_{self.lag}'}-{cell}-{phase}"
+
+
+def problems(config: "LongMemory") -> list[Problem]:
+    """All tasks at all their lags; raises ValueError for a lag that a task does not allow."""
+    found = []
+    for name, lag in product([name for name in config.tasks if name in OVER_LAGS], config.lags):
+        try:
+            found.append(Problem(name, lag, OVER_LAGS[name](lag)))
+        except ValueError as error:
+            raise ValueError(f"--lags={lag}: {error} ({name})") from None
+    return found + [Problem("digits", None, tasks.make("digits"))] * ("digits" in config.tasks)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LongMemory(Config):
+    """Which networks learn which tasks over which lags, and how long they may try."""
+
+    tasks: tuple[str, ...] = setting(("recall", "digits"), f"of {', '.join(TASKS)}")
+    lags: tuple[int, ...] = setting((10, 30, 100, 300), "steps to remember, where a task has a lag")
+    cells: tuple[str, ...] = setting(CELLS, f"of {', '.join(CELLS)}")
+    learning_rates: tuple[float, ...] = setting((1e-3, 3e-3, 1e-2), "the grid to choose from")
+    tuning_seeds: int = setting(3, "seeds to choose on, before those that are reported")
+    batch_size: int = setting(16, "sequences an update")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_each("tasks", self.tasks, TASKS)
+        need_each("lags", self.lags)
+        need_each("cells", self.cells, CELLS)
+        need_each("learning_rates", self.learning_rates)
+        for rate in self.learning_rates:
+            need(0 < rate < math.inf, "learning_rates", rate, "need numbers above 0")
+        for name in ("tuning_seeds", "batch_size"):
+            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
+        last = self.seed + self.tuning_seeds + self.seeds - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+        problems(self)
+
+
+SCALES = {
+    "quick": LongMemory(
+        tasks=("recall",), lags=(10, 30), seeds=4, steps=300, learning_rates=(1e-2,)
+    ),
+    "small": LongMemory(),
+    "paper": LongMemory(
+        lags=(10, 30, 100, 300, 1000), seeds=20, steps=20_000, hidden=128, batch_size=64,
+        learning_rates=(3e-4, 1e-3, 3e-3, 1e-2),
+    ),
+}  # fmt: skip
+
+
+def plan(config: LongMemory, records: Sequence[Record]) -> list[Group]:
+    """For each problem and network: every rate on the tuning seeds, then the best on the others."""
+    first = config.seed + config.tuning_seeds
+    tuned, reported = range(config.seed, first), range(first, first + config.seeds)
+    groups, rates = [], config.learning_rates
+    for problem, cell in product(problems(config), config.cells):
+        model = networks.network(cell, problem.task, config.hidden, config.engine)
+        shared = problem.task, model, config.steps, config.batch_size
+        name = problem.group(cell, "tuning")
+        if len(rates) > 1:
+            groups.append(Group(name, *shared, tuning.trials(tuned, rates, CLIP), "validation"))
+        rate = tuning.chosen(rates, ledger.results(ledger.group(records, name)))
+        best = None if rate is None else tuning.trials(reported, [rate], CLIP)
+        groups.append(Group(problem.group(cell, "reported"), *shared, best, "test"))
+    return groups
+
+
+def summarise(config: LongMemory, records: Sequence[Record]) -> list[Row]:
+    """What each network made of each problem, on the reported seeds alone."""
+    return [
+        row(problem, cell, ledger.group(records, problem.group(cell, "reported")))
+        for problem, cell in product(problems(config), config.cells)
+    ]
+
+
+def row(problem: Problem, cell: str, records: Sequence[Record]) -> Row:
+    """One line of the table, from the records of one group."""
+    results = ledger.results(records)
+    asked = [(r["test_correct"], r["test_n"]) for r in results]
+    solved = [is_solved(*answers) for answers in asked]
+    steps = zip(ledger.first_steps(records, "metric", SOLVED), solved, strict=True)
+    return {
+        "task": problem.name,
+        "lag": problem.lag,
+        "network": networks.LABELS[cell],
+        "learning_rate": results[0]["learning_rate"],
+        "solved": statistics.wilson(sum(solved), len(solved)),
+        "at_chance": sum(is_chance(*answers, problem.task.chance) for answers in asked),
+        "accuracy": statistics.t_interval([c / n for c, n in asked], within=(0, 1)),
+        "steps_to_success": statistics.median_steps([step if won else -1 for step, won in steps]),
+        "diverged": sum(r["status"] == "diverged" for r in results),
+    }
+
+
+def draw(config: LongMemory, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """Success and accuracy against lag, accuracy on the digits, learning curves."""
+    looks = figures.styles([networks.LABELS[cell] for cell in config.cells])
+    pictures = [
+        against_lag(task, [row for row in rows if row["task"] == task], looks)
+        for task in config.tasks
+        if task in OVER_LAGS
+    ]
+    if "digits" in config.tasks:
+        pictures.append(on_digits([row for row in rows if row["task"] == "digits"], looks))
+    return [*pictures, learning(config, records, looks)]
+
+
+def against_lag(task: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
+    """Success and accuracy of every network over the lags of one task."""
+    figure, ((success, accuracy),) = figures.canvas(1, 2)
+    lags = sorted({row["lag"] for row in rows})
+    for shift, (label, look) in enumerate(looks.items()):
+        mine = sorted((row for row in rows if row["network"] == label), key=lambda row: row["lag"])
+        x = [lag * 1.04 ** (shift - len(looks) // 2) for lag in lags]  # side by side
+        figures.points(success, x, [row["solved"] for row in mine], look, label)
+        figures.points(accuracy, x, [row["accuracy"] for row in mine], look, label)
+    figures.level(accuracy, OVER_LAGS[task](lags[0]).chance, "chance")
+    for axes, name in ((success, "seeds that solve it"), (accuracy, "test accuracy, mean")):
+        axes.set(xscale="log", xlabel="lag (steps)", ylabel=name, ylim=(-0.02, 1.02))
+        axes.set_xticks(lags, map(str, lags))
+        axes.minorticks_off()
+    figures.legend(figure, success)
+    caption = (
+        f"{task}: share of seeds with {SOLVED:.0%} of the test sequences right (bars: Wilson's "
+        "95 % interval), and mean test accuracy (bars: Student's 95 % interval), against the lag."
+    )
+    return Picture(task, caption, figure)
+
+
+def on_digits(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
+    """Test accuracy of every network on the digits."""
+    figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 4))
+    for place, row in enumerate(rows):
+        figures.points(axes, [place], [row["accuracy"]], looks[row["network"]], row["network"])
+    figures.level(axes, tasks.make("digits").chance, "chance")
+    axes.set_xticks(range(len(rows)), [row["network"].replace(" ", "\n", 1) for row in rows])
+    axes.set(ylabel="test accuracy, mean", ylim=(0, 1.03), xlim=(-0.5, len(rows) - 0.5))
+    caption = (
+        "digits, pixel by pixel: mean test accuracy over seeds, bars: Student's 95 % interval."
+    )
+    return Picture("digits", caption, figure)
+
+
+def learning(config: LongMemory, records: Sequence[Record], looks: Mapping[str, Style]) -> Picture:
+    """Running training accuracy against updates, a panel for each problem."""
+    shown = problems(config)
+    columns = min(3, len(shown))
+    figure, panels = figures.canvas(math.ceil(len(shown) / columns), columns, panel=(5, 3.8))
+    for axes, problem in zip(panels.flat, shown, strict=False):
+        for cell, (label, look) in zip(config.cells, looks.items(), strict=True):
+            mine = ledger.group(records, problem.group(cell, "reported"))
+            figures.band(axes, *ledger.curve(mine, "metric", within=(0, 1)), look, label)
+        title = problem.name if problem.lag is None else f"{problem.name}, lag {problem.lag}"
+        axes.set(title=title, xlabel="updates", ylabel="training accuracy")
+        axes.set(ylim=(-0.03, 1.03), xlim=(0, config.steps))
+        figures.level(axes, problem.task.chance, "chance")
+    for axes in panels.flat[len(shown) :]:
+        axes.remove()
+    figures.legend(figure, panels.flat[0])
+    caption = (
+        "Accuracy on the training sequences of about the last 1,000, mean over seeds, bands: "
+        "Student's 95 % interval; a seed that is done keeps its last value."
+    )
+    return Picture("learning", caption, figure)
+
+
+EXPERIMENT = Experiment("long_memory", str(__doc__), SCALES, plan, summarise, draw)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))

@@ -1,0 +1,303 @@
+"""What all experiments share: the directory of a run, its groups one after another, the report.
+
+An experiment plans groups of trials, of which some may wait for the results of others; the runner
+trains whatever is ready and not finished until nothing is left, and then tells what the records
+say. To resume is to do the same thing again in an old directory.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments import flags
+from experiments.flags import Config, Request
+from lstm_jax import engines
+from lstm_jax.layers import SequenceSpec
+from lstm_jax.records import replace_file
+from lstm_jax.report import figures, html, tables
+from lstm_jax.report.figures import Picture
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.tables import Row
+from lstm_jax.run_directory import CONFIG, Preempted, RunDirectory
+from lstm_jax.tasks import Task
+from lstm_jax.train import evaluate, fit, result_records
+from lstm_jax.trials import Trials
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "orbax-checkpoint", "scikit-learn")
+POINTS = 40  # of a learning curve
+
+
+class Group(NamedTuple):
+    """Trials that are trained together, as one compiled program.
+
+    Attributes:
+      name: of its own within the experiment.
+      task: what they learn.
+      model: the network that learns it.
+      steps: updates of a trial.
+      batch_size: sequences an update.
+      trials: their settings; None while they wait for the results of another group.
+      split: "validation" or "test", what they are asked in the end.
+    """
+
+    name: str
+    task: Task
+    model: SequenceSpec
+    steps: int
+    batch_size: int
+    trials: Trials | None
+    split: str
+
+
+class Experiment(NamedTuple):
+    """A claim and how it is put to the test; its functions are pure.
+
+    Attributes:
+      name: of its module.
+      doc: its claim, command, cost and the number to expect.
+      scales: quick, small and paper.
+      plan: (config, records so far) -> all groups, in the order to train them.
+      summarise: (config, records) -> the table.
+      draw: (config, table, records) -> the figures.
+    """
+
+    name: str
+    doc: str
+    scales: Mapping[str, Config]
+    plan: Callable[[Any, Sequence[Record]], list[Group]]
+    summarise: Callable[[Any, Sequence[Record]], list[Row]]
+    draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
+
+
+def main(experiment: Experiment, argv: Sequence[str]) -> int:
+    """Runs an experiment as its command line says; returns the exit code.
+
+    0 when it is done; 2 for bad input, with one line on stderr and nothing written; 130 or 143 when
+    it was interrupted or told to stop, with everything saved that a resume needs.
+    """
+    try:
+        request = flags.parse(argv, type(experiment.scales["small"]))
+        if request.help:
+            print(f"{experiment.doc}\nFlags:\n{flags.usage(experiment.scales)}")
+            return 0
+        scale, config = choose(experiment, request)
+        start(config.platform)
+        about = circumstances([experiment.name, *argv[1:]], experiment.plan(config, []))
+        run = open_run(experiment.name, request, scale, config, about)
+    except ValueError as error:
+        print(f"{experiment.name}: {error}", file=sys.stderr)
+        return 2
+    return carry_out(experiment, config, run)
+
+
+def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
+    """Returns the scale and config asked for: given flags over a scale, or those of an old run.
+
+    Raises:
+      ValueError: a value that cannot be right, no run to resume, or a flag that differs from it.
+    """
+    if request.resume is None:
+        scale = request.scale or "small"
+        return scale, dataclasses.replace(experiment.scales[scale], **request.given)
+    scale, config = _stored(experiment, request.resume)
+    for name, value in {"scale": request.scale or scale, **request.given}.items():
+        was = scale if name == "scale" else getattr(config, name)
+        right = f"{request.resume} was begun with {flags.shown(was)}; leave it out to resume"
+        flags.need(value == was, name, value, right)
+    return scale, config
+
+
+def start(platform_name: str) -> None:
+    """Chooses the platform before jax starts; a CPU becomes one device for each of its cores.
+
+    Raises:
+      ValueError: the platform is not there.
+    """
+    jax.config.update("jax_num_cpu_devices", _cores())
+    if platform_name != "auto":
+        jax.config.update("jax_platforms", platform_name)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--platform={platform_name}: jax finds none here ({reason})") from None
+
+
+def circumstances(command: Sequence[str], groups: Sequence[Group]) -> dict[str, Any]:
+    """What a run runs on: command, versions, devices, revision, the engine of each group."""
+    devices = jax.devices()
+    return {
+        "command": " ".join(command),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "platform": devices[0].platform,
+        "devices": [device.device_kind for device in devices],
+        "revision": _git("rev-parse", "HEAD"),
+        "uncommitted changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "engines": {group.name: _engine(group) for group in groups},
+    }
+
+
+def open_run(
+    name: str, request: Request, scale: str, config: Config, about: Mapping[str, Any]
+) -> RunDirectory:
+    """Makes the directory of a new run, or opens the run to resume.
+
+    Raises:
+      ValueError: the directory is not empty or cannot be written.
+    """
+    if request.resume is not None:
+        _tell_changes(Path(request.resume), about)
+        return RunDirectory.resume(request.resume)
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path(request.workdir or f"runs/{name}-{now}")
+    settings = {"experiment": name, "scale": scale, **dataclasses.asdict(config)}
+    try:
+        if path.exists() and any(path.iterdir()):
+            raise ValueError(
+                "is not empty; need a new directory, or --resume for a run begun there"
+            )
+        return RunDirectory.create(path, settings, about)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--workdir={path}: {error}") from None
+
+
+def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
+    """Trains whatever is not finished, then prints and writes the report; returns the exit code."""
+    print(f"run directory: {run.path}", flush=True)
+    wall, processor = time.monotonic(), time.process_time()
+    try:
+        train_all(experiment, config, run)
+    except (KeyboardInterrupt, Preempted) as stop:
+        print(f"stopped; to go on: --resume={run.path}", file=sys.stderr)
+        return 143 if isinstance(stop, Preempted) else 130
+    report(experiment, config, run)
+    wall, processor = time.monotonic() - wall, time.process_time() - processor
+    print(f"took {wall:.0f} s and {processor:.0f} s of processor time")
+    print(f"run directory: {run.path}")
+    return 0
+
+
+def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None:
+    """Trains every group that is ready and not finished, until none is left."""
+    while True:
+        groups, finished = experiment.plan(config, run.records.read()), run.finished()
+        left = [group for group in groups if group.name not in finished]
+        if not left:
+            return
+        group = next(group for group in left if group.trials is not None)
+        print(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}", flush=True)
+        train(group, config.batching, run)
+
+
+def train(group: Group, batching: str, run: RunDirectory) -> None:
+    """Trains a group that is ready, asks it the questions of its split, and closes it."""
+    assert group.trials is not None
+    fitted = fit(
+        group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
+        batching=batching, chunk=max(1, group.steps // POINTS), run=run, group=group.name,
+    )  # fmt: skip
+    asked = evaluate(
+        group.task, group.model, fitted.params, group.trials, split=group.split, batching=batching
+    )
+    results = result_records(group.trials, fitted, **{group.split: asked})
+    run.finish(group.name, results, fitted.params)
+
+
+def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
+    """Prints the table; writes summary.csv, the figures and report.html, from records alone."""
+    records = run.records.read()
+    rows = experiment.summarise(config, records)
+    with figures.look():
+        drawn = experiment.draw(config, rows, records)
+        pictures = {picture: figures.png(picture.figure) for picture in drawn}
+    print(f"\n{tables.text(rows)}\n")
+    replace_file(run.path / "summary.csv", tables.csv(rows).encode())
+    (run.path / "figures").mkdir(exist_ok=True)
+    for picture, png in pictures.items():
+        replace_file(run.path / "figures" / f"{picture.name}.png", png)
+    page = html.page(
+        experiment.name,
+        html.prose(experiment.doc),
+        html.heading("Results"),
+        html.table(rows),
+        *(html.picture(png, picture.caption) for picture, png in pictures.items()),
+        html.heading("How it was made"),
+        html.listing("Settings and circumstances", json.loads((run.path / CONFIG).read_text())),
+        html.listing("Files", _manifest(run.path)),
+    )
+    replace_file(run.path / "report.html", page.encode())
+
+
+def _stored(experiment: Experiment, path: str) -> tuple[str, Config]:
+    """Returns the scale and config of a run, which stays as it is."""
+    try:
+        settings = RunDirectory(path).settings
+        flags.need(
+            settings.pop("experiment") == experiment.name, "resume", path, "is another's run"
+        )
+        values: dict[str, Any] = {k: _tupled(v) for k, v in settings.items()}
+        return values.pop("scale"), type(experiment.scales["small"])(**values)
+    except (OSError, KeyError, TypeError) as error:
+        right = f"need the directory of a run of {experiment.name} ({error})"
+        raise ValueError(f"--resume={path}: {right}") from None
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _tell_changes(path: Path, about: Mapping[str, Any]) -> None:
+    """Says on stderr what is no longer as it was when the run was begun."""
+    was = json.loads((path / CONFIG).read_text())["about"]
+    for name in ("versions", "platform", "devices", "revision"):
+        if was[name] != about[name]:
+            print(f"note: {name} was {was[name]}, is {about[name]}", file=sys.stderr)
+
+
+def _manifest(path: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file that is for keeps, but the report itself."""
+    files = [path / CONFIG, path / "records.jsonl", path / "summary.csv"]
+    files += sorted([*path.glob("figures/*"), *path.glob("params/*")])
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    }
+
+
+def _engine(group: Group) -> str:
+    shape = (group.task.length, group.batch_size, group.task.input_size)
+    return str(engines.resolve(group.model.engine, group.model.cell, shape))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Returns what git says of our source, None where it is no checkout."""
+    try:
+        told = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
+    except OSError:
+        return None
+    return told.stdout.strip() if told.returncode == 0 else None

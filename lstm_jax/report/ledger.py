@@ -1,0 +1,62 @@
+"""Reading a run's records: the results of a group of trials, and how they came about."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Any
+
+from lstm_jax.report.statistics import Estimate, t_interval
+
+Record = Mapping[str, Any]
+
+
+def group(records: Iterable[Record], name: str) -> list[Record]:
+    """The records of one group."""
+    return [record for record in records if record["group"] == name]
+
+
+def results(records: Iterable[Record]) -> list[Record]:
+    """The results of a group, in the order of its trials; none while it is not finished."""
+    return [record for record in records if record["kind"] == "result"]
+
+
+def curve(
+    records: Iterable[Record], field: str, within: tuple[float, float] = (-inf, inf)
+) -> tuple[list[int], list[Estimate]]:
+    """Mean and t-interval of a field over the trials of a finished group, against the step.
+
+    A trial that stopped before the others, solved or diverged, keeps the value of its result from
+    then on. A value that is no number (null) is left out. The mean cannot be outside of `within`.
+    """
+    records = list(records)
+    steps = {r["step"] for r in records if r["kind"] == "progress"}
+    steps.add(max(r["step"] for r in results(records)))
+    trials = _histories(records, field).values()
+    points = {step: [_last(seen, step) for seen in trials] for step in sorted(steps)}
+    known = {step: [v for v in values if v is not None] for step, values in points.items()}
+    known = {step: values for step, values in known.items() if len(values) >= 2}
+    return list(known), [t_interval(values, within) for values in known.values()]
+
+
+def first_steps(records: Iterable[Record], field: str, level: float) -> list[int]:
+    """For each trial of a group the first step on record with `level` or more, else its last."""
+    histories = _histories(records, field)
+    reached = {
+        trial: [step for step, value in seen.items() if value is not None and value >= level]
+        for trial, seen in histories.items()
+    }
+    return [min(reached[trial], default=max(histories[trial])) for trial in sorted(reached)]
+
+
+def _histories(records: Iterable[Record], field: str) -> dict[int, dict[int, float | None]]:
+    """The values of a field by trial and step."""
+    histories: dict[int, dict[int, float | None]] = defaultdict(dict)
+    for record in records:
+        if field in record:
+            histories[record["trial"]][record["step"]] = record[field]
+    return histories
+
+
+def _last(seen: Mapping[int, float | None], step: int) -> float | None:
+    past = [at for at in seen if at <= step]
+    return seen[max(past)] if past else None
