@@ -48,8 +48,10 @@ class RecordLog:
 
     def keep(self, wanted: Callable[[Record], bool]) -> None:
         """Drops the records that are not wanted; the new file takes the old one's place at once."""
-        lines, records = self._lines(), self.read()
-        replace_file(self.path, b"".join(lines[i] for i, r in enumerate(records) if wanted(r)))
+        pairs = zip(self._lines(), self.read(), strict=True)
+        kept = b"".join(line for line, record in pairs if wanted(record))
+        if self.path.exists() and kept != self.path.read_bytes():
+            replace_file(self.path, kept)
 
     def rewind(self, group: str, count: int) -> None:
         """Drops all but the first `count` records of a group."""

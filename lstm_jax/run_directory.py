@@ -105,8 +105,10 @@ class RunDirectory:
         """Opens a group for training; waits at the end until everything is on the disk.
 
         Raises:
-          ValueError: the group is finished.
+          ValueError: the group is finished, or its name is none.
         """
+        if not name.strip("."):
+            raise ValueError(f"group must be a name, got {name!r}")
         if name in self.finished():
             raise ValueError(f"group {name!r} is finished, its results are in {self.records.path}")
         with _sigterm() as came:

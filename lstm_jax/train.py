@@ -138,8 +138,8 @@ def fit(
       Preempted: SIGTERM came; everything is saved (with a run directory only).
     """
     for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk", chunk)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
     optimizers.check_name(optimizer)
     settings = Settings(batch_size, optimizer, parallel.resolve(batching))
     layout = parallel.Layout(len(trials.seed), settings.batching)
@@ -245,8 +245,12 @@ def _loop(task: Task, model: Model, settings: Settings) -> Loop:
             state,
         )
 
-    over_trials = functools.partial(parallel.over_trials, batching=settings.batching)
-    return Loop(begin=over_trials(begin), run=over_trials(run))
+    # Not vmap on a CPU, by any name: batched QR (orthogonal weights) on several host devices waits
+    # for a thread of a pool in which all threads wait for it.
+    return Loop(
+        begin=parallel.over_trials(begin, parallel.resolve("auto")),
+        run=parallel.over_trials(run, settings.batching),
+    )
 
 
 def _start(loop: Loop, layout: parallel.Layout, trials: Trials, log: NoLog) -> tuple[int, State]:
