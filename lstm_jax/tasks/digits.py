@@ -24,7 +24,7 @@ class Digits(base.Task):
     in [0, 1] (sixteenths). A three, its second row in full:
 
         step     0    1    2 ..    8    9   10   11   12   13   14   15 ..   63
-        pixel    0    0  .44 ..    0  .50  .81  .50  .94  .25    0    0 ..    0
+        pixel    0    0  .44 ..    0  .50  .81  .38  .94  .25    0    0 ..    0
         answer                                                                3
 
     D = 1, V = 10, T = 64; y [B] int32. Tenths of every class are set apart by `seed`: seven train,
