@@ -61,9 +61,9 @@ def evaluate(
     Raises:
       ValueError: an argument out of its range.
     """
+    if not isinstance(sequences, int) or sequences < 1:
+        raise ValueError(f"sequences must be a whole number of at least 1, got {sequences}")
     count = task.split_size(split)
-    if sequences < 1:
-        raise ValueError(f"sequences must be at least 1, got {sequences}")
     batching = parallel.resolve(batching)
     layout = parallel.Layout(len(trials.seed), batching)
     args = layout.spread((trials, params))
@@ -116,9 +116,11 @@ def _whole(task: Task, model: Model, batching: str) -> Callable:
 def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
     """Adds up ask(index, size) over whole batches and the rest, every sequence once."""
     full, rest = divmod(sequences, BATCH)
-    sums = lax.map(lambda index: ask(index, BATCH), jnp.arange(full, dtype=jnp.int32))
-    total = jax.tree.map(lambda leaf: leaf.sum(0), sums)
-    return jax.tree.map(jnp.add, total, ask(full, rest)) if rest else total
+    parts = [ask(full, rest)] if rest else []
+    if full:
+        sums = lax.map(lambda index: ask(index, BATCH), jnp.arange(full, dtype=jnp.int32))
+        parts.append(jax.tree.map(lambda leaf: leaf.sum(0), sums))
+    return jax.tree.map(lambda *leaves: sum(leaves), *parts)
 
 
 def _sums(task: Task, model: Model, params: Any, trial: Trials, batch: Batch, size: int) -> Sums:

@@ -1,0 +1,59 @@
+"""Optimisers against their recursions written out in float64 NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_jax import optimizers
+from lstm_jax.trials import make_trials
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+LEARNING_RATE, B1, B2 = 0.03, 0.8, 0.95
+
+
+def directions(name, gradients):
+    """The recursions of the docstring."""
+    m = v = 0.0
+    for n, g in enumerate(gradients, start=1):
+        m_adam, v = B1 * m + (1 - B1) * g, B2 * v + (1 - B2) * g**2
+        if name == "momentum":
+            m = B1 * m + g
+            yield m
+        elif name == "rmsprop":
+            yield g / np.sqrt(v + 1e-8)
+        elif name in ("adam", "adamw"):
+            m = m_adam
+            yield (m / (1 - B1**n)) / (np.sqrt(v / (1 - B2**n)) + 1e-8)
+        else:
+            yield g
+
+
+@pytest.mark.parametrize("name", optimizers.DIRECTIONS)
+@pytest.mark.parametrize(("clip", "decay"), [(np.inf, 0.0), (1.5, 0.2)])
+def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, clip, decay):
+    gradients = np.random.default_rng(0).normal(size=(6, 5))
+    wanted = np.linspace(-1, 1, 5)
+    clipped = [g * min(1, clip / np.linalg.norm(g)) for g in gradients]
+    for direction in directions(name, clipped):
+        wanted = wanted - LEARNING_RATE * (direction + decay * wanted)
+
+    @jax.jit
+    def run(trial, gradients):
+        optimizer = optimizers.make(name, trial)
+        params = jnp.linspace(-1, 1, 5)
+        state = optimizer.init(params)
+        for g in gradients:
+            updates, state = optimizer.update(g, state, params)
+            params = params + updates
+        return params
+
+    trials = make_trials(learning_rate=LEARNING_RATE, b1=B1, b2=B2, clip=clip, weight_decay=decay)
+    trial = jax.tree.map(lambda leaf: leaf[0], trials)
+    np.testing.assert_allclose(run(trial, gradients.astype(np.float32)), wanted, rtol=2e-5)
+
+
+def test_an_unknown_optimizer_is_refused_with_the_names_there_are():
+    with pytest.raises(ValueError, match="one of sgd, momentum, rmsprop, adam, adamw, got 'sdg'"):
+        optimizers.check_name("sdg")
