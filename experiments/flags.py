@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from absl import flags
 
-MAX_SEED = 2**32 - 1  # key(2**32 + 7) would be key(7)
+from lstm_jax.engines import ENGINES
+from lstm_jax.parallel import BATCHINGS
+from lstm_jax.trials import MAX_SEED
+
 SCALES = ("quick", "small", "paper")
-ENGINES = ("auto", "reference", "scan")
 PLATFORMS = ("auto", "cpu", "gpu", "tpu")
-BATCHINGS = ("auto", "vmap", "map")
 WORDS = {int: "a whole number", float: "a number", str: "a word"}
 
 
@@ -40,7 +41,9 @@ def need_each(flag: str, values: Sequence[Any], choices: Sequence[Any] = ()) -> 
 
 def shown(value: Any) -> str:
     """A value as it is written on the command line."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,7 @@ class Config:
         need(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"need 0 to {MAX_SEED}")
         need(self.steps >= 1, "steps", self.steps, "need 1 or more")
         need(self.hidden >= 1, "hidden", self.hidden, "need 1 or more")
-        need_each("engine", (self.engine,), ENGINES)
+        need_each("engine", (self.engine,), tuple(ENGINES))
         need_each("platform", (self.platform,), PLATFORMS)
         need_each("batching", (self.batching,), BATCHINGS)
 
@@ -104,7 +107,11 @@ def parse(argv: Sequence[str], config_type: type[Config]) -> Request:
     given = {name: values[name].value for name in fields if values[name].present}
     clash = values.quick and values.scale not in (None, "quick")
     need(not clash, "scale", values.scale, "need quick, or no --quick")
-    need(not (values.resume and values.workdir), "workdir", values.workdir, "need no --resume")
+    for name in ("workdir", "resume"):
+        need(values[name].value != "", name, "", "need a directory")
+    if values.resume:
+        right = f"leave it out, to resume in {values.resume}"
+        need(values.workdir is None, "workdir", values.workdir, right)
     scale = "quick" if values.quick else values.scale
     return Request(given, scale, values.workdir, values.resume, values.help)
 

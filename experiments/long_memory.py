@@ -20,7 +20,7 @@ from itertools import product
 from typing import NamedTuple
 
 from experiments import networks, runner, tuning
-from experiments.flags import MAX_SEED, Config, need, need_each, setting
+from experiments.flags import Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger, statistics
@@ -29,6 +29,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, is_chance, is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Task
+from lstm_jax.trials import MAX_SEED
 
 CLIP = 1.0
 OVER_LAGS: dict[str, Callable[[int], Task]] = {

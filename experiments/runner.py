@@ -23,7 +23,7 @@ import jax
 
 from experiments import flags
 from experiments.flags import Config, Request
-from lstm_jax import engines
+from lstm_jax.engines import resolve
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.records import replace_file
 from lstm_jax.report import figures, html, tables
@@ -78,7 +78,7 @@ class Experiment(NamedTuple):
     doc: str
     scales: Mapping[str, Config]
     plan: Callable[[Any, Sequence[Record]], list[Group]]
-    summarise: Callable[[Any, Sequence[Record]], list[Row]]
+    summarise: Callable[[Any, Sequence[Record]], Sequence[Row]]
     draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
 
 
@@ -148,7 +148,7 @@ def circumstances(command: Sequence[str], groups: Sequence[Group]) -> dict[str, 
         "devices": [device.device_kind for device in devices],
         "revision": _git("rev-parse", "HEAD"),
         "uncommitted changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "engines": {group.name: _engine(group) for group in groups},
+        "engines": {g.name: str(resolve(g.model.engine, g.model.cell)) for g in groups},
     }
 
 
@@ -245,16 +245,14 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
 
 def _stored(experiment: Experiment, path: str) -> tuple[str, Config]:
     """Returns the scale and config of a run, which stays as it is."""
+    right = f"need the directory of a run of {experiment.name}"
     try:
-        settings = RunDirectory(path).settings
-        flags.need(
-            settings.pop("experiment") == experiment.name, "resume", path, "is another's run"
-        )
-        values: dict[str, Any] = {k: _tupled(v) for k, v in settings.items()}
-        return values.pop("scale"), type(experiment.scales["small"])(**values)
+        values: dict[str, Any] = {k: _tupled(v) for k, v in RunDirectory(path).settings.items()}
+        owner, scale = values.pop("experiment"), values.pop("scale")
+        flags.need(owner == experiment.name, "resume", path, f"{right}, not of {owner}")
+        return scale, type(experiment.scales["small"])(**values)
     except (OSError, KeyError, TypeError) as error:
-        right = f"need the directory of a run of {experiment.name} ({error})"
-        raise ValueError(f"--resume={path}: {right}") from None
+        raise ValueError(f"--resume={path}: {right} ({error})") from None
 
 
 def _tupled(value: Any) -> Any:
@@ -276,11 +274,6 @@ def _manifest(path: Path) -> dict[str, str]:
     return {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     }
-
-
-def _engine(group: Group) -> str:
-    shape = (group.task.length, group.batch_size, group.task.input_size)
-    return str(engines.resolve(group.model.engine, group.model.cell, shape))
 
 
 def _cores() -> int:

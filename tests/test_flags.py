@@ -1,0 +1,85 @@
+"""Flags: what a command line may say; the rest is refused by flag, value and what is right."""
+
+import dataclasses
+import re
+
+import pytest
+
+from experiments import flags
+from experiments.flags import Config, setting
+from lstm_jax.engines import ENGINES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy(Config):
+    lags: tuple[int, ...] = setting((10, 30), "steps to remember")
+    rates: tuple[float, ...] = setting((1e-3,), "the grid")
+
+    def __post_init__(self):
+        super().__post_init__()
+        flags.need_each("lags", self.lags)
+
+
+SCALES = {"quick": Toy(steps=5), "small": Toy(), "paper": Toy(lags=(10, 1000))}
+
+
+def parse(line: str) -> flags.Request:
+    return flags.parse(["toy", *line.split()], Toy)
+
+
+def test_flags_are_read_into_the_types_of_their_fields():
+    request = parse("--lags=3,4 --rates 1e-2,1 --engine=scan --steps=7 --resume=somewhere")
+    assert request.given == {"lags": (3, 4), "rates": (0.01, 1.0), "engine": "scan", "steps": 7}
+    assert (request.scale, request.resume, request.workdir) == (None, "somewhere", None)
+    assert parse("--quick").scale == parse("--scale=quick").scale == "quick"
+    assert parse("--help").help and not parse("").help
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--lags=3,b", "--lags=3,b: need whole numbers separated by commas"),
+        ("--lags=", "--lags=: need whole numbers separated by commas"),
+        ("--rates=x", "--rates=x: need numbers separated by commas"),
+        ("--steps=1.5", "--steps=1.5: need a whole number"),
+        ("--stepz=1", "Unknown command line flag 'stepz'. Did you mean: steps ?"),
+        ("--scale=big", "--scale=big: value should be one of <quick|small|paper>"),
+        ("--quick --scale=paper", "--scale=paper: need quick, or no --quick"),
+        ("--resume=a --workdir=b", "--workdir=b: leave it out, to resume in a"),
+        ("--workdir=", "--workdir=: need a directory"),
+        ("--resume=", "--resume=: need a directory"),
+        ("lags", "lags: need flags only, as --name=value"),
+    ],
+)
+def test_a_bad_line_is_refused_by_name(line, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        parse(line)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": 1}, "--seeds=1: need 2 or more, for an interval"),
+        ({"seed": -1}, "--seed=-1: need 0 to 4294967295"),
+        ({"seed": 2**32}, "--seed=4294967296: need 0 to 4294967295"),
+        ({"steps": 0}, "--steps=0: need 1 or more"),
+        ({"hidden": -3}, "--hidden=-3: need 1 or more"),
+        ({"engine": "fast"}, f"--engine=fast: need one of {', '.join(ENGINES)}"),
+        ({"platform": "cuda"}, "--platform=cuda: need one of auto, cpu, gpu, tpu"),
+        ({"batching": "all"}, "--batching=all: need one of auto, vmap, map"),
+        ({"lags": ()}, "--lags=: need at least one"),
+        ({"lags": (3, 3)}, "--lags=3,3: need each of them once"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(given, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Toy(**given)
+
+
+def test_usage_tells_every_flag_and_its_value_at_each_scale():
+    lines = flags.usage(SCALES).splitlines()
+    assert "  --steps: updates of a trial (quick 5, small 1000, paper 1000)" in lines
+    assert "  --rates: the grid (0.001)" in lines
+    told = {line.split(":")[0].split("=")[0].strip(" -") for line in lines}
+    fields = {field.name for field in dataclasses.fields(Toy)}
+    assert told == fields | {"scale", "quick", "workdir", "resume"}

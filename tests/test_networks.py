@@ -1,0 +1,47 @@
+"""The networks of the experiments start as their papers say, and answer as their task asks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import networks
+from lstm_jax import tasks
+
+H, LAG = 8, 20
+TASK = tasks.make("recall", lag=LAG, symbols=3)
+
+
+def start(name: str) -> dict:
+    spec = networks.network(name, TASK, H, "reference")
+    return spec.init(jax.random.key(0))["stack"]["layers"][0]
+
+
+@pytest.mark.parametrize("name", networks.LABELS)
+def test_outputs_are_what_the_task_asks_for(name):
+    spec = networks.network(name, TASK, H, "reference")
+    batch = TASK.sample(jax.random.key(1), 5)
+    outputs = spec.apply(spec.init(jax.random.key(0)), batch.x)
+    assert TASK.correct(outputs, batch).shape == (5,)
+    assert spec == networks.network(name, TASK, H, "reference")
+    assert hash(spec) == hash(networks.network(name, TASK, H, "reference"))
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "lstm_chrono"])
+def test_recurrent_blocks_start_orthogonal(name):
+    w_h = start(name)["w_h"]
+    for block in jnp.split(w_h, w_h.shape[1] // H, axis=1):
+        np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-5)
+
+
+def test_the_irnn_starts_at_the_identity():
+    np.testing.assert_array_equal(start("irnn")["w_h"], np.eye(H))
+
+
+def test_biases_of_the_lstms():
+    i, f, g, o = jnp.split(start("lstm")["b"], 4)
+    assert (f == 1).all() and not jnp.concatenate([i, g, o]).any()
+    i, f, g, o = jnp.split(start("lstm_chrono")["b"], 4)
+    np.testing.assert_array_equal(i, -f)
+    assert (jnp.exp(f) >= 1).all() and (jnp.exp(f) <= TASK.length - 1).all()
+    assert len(set(f.tolist())) == H and not jnp.concatenate([g, o]).any()

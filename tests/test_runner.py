@@ -1,0 +1,222 @@
+"""The runner: what a run leaves behind, whenever it is killed, and what it refuses to begin."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments import networks, runner, tuning
+from experiments.flags import Config, need, setting
+from experiments.runner import Experiment, Group
+from lstm_jax import tasks
+from lstm_jax.report import figures, ledger
+from lstm_jax.run_directory import GroupLog, Preempted, RunDirectory
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy(Config):
+    lag: int = setting(2, "steps to remember")
+    rates: tuple[float, ...] = setting((1e-2, 3e-2), "the grid")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need(self.lag >= 1, "lag", self.lag, "need 1 or more")
+
+
+def plan(config, records):
+    task = tasks.make("recall", lag=config.lag, symbols=2)
+    shared = task, networks.network("rnn", task, config.hidden, config.engine), config.steps, 4
+    rate = tuning.chosen(config.rates, ledger.results(ledger.group(records, "first")))
+    later = None if rate is None else tuning.trials(range(1, 3), [rate], 1.0)
+    return [
+        Group("first", *shared, tuning.trials([0], config.rates, 1.0), "validation"),
+        Group("second", *shared, later, "test"),
+    ]
+
+
+def summarise(config, records):
+    results = ledger.results(ledger.group(records, "second"))
+    return [{"seed": r["seed"], "rate": r["learning_rate"], "loss": r["loss"]} for r in results]
+
+
+def draw(config, rows, records):
+    figure, ((axes,),) = figures.canvas(1, 1)
+    axes.plot([row["loss"] for row in rows])
+    return [figures.Picture("losses", "the losses", figure)]
+
+
+SMALL = Toy(seeds=2, steps=4, hidden=3, engine="reference")
+SCALES = {"quick": SMALL, "small": SMALL, "paper": SMALL}
+TOY = Experiment("toy", "A toy.\n\nCost: nothing", SCALES, plan, summarise, draw)
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch):
+    """The tests' own jax has started, with two devices."""
+    monkeypatch.setattr(runner, "start", lambda platform: None)
+
+
+def run(*arguments: object) -> int:
+    return runner.main(TOY, ["toy", *map(str, arguments)])
+
+
+def outcome(path: Path) -> dict[str, bytes]:
+    kept = ["records.jsonl", "summary.csv", *(f"params/{g}.npz" for g in ("first", "second"))]
+    return {name: (path / name).read_bytes() for name in kept}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a run that nothing disturbed."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(runner, "start", lambda platform: None)
+        assert run(f"--workdir={path}") == 0
+    return path
+
+
+def test_groups_wait_for_each_other_and_all_is_told(whole):
+    records = [json.loads(line) for line in (whole / "records.jsonl").read_text().splitlines()]
+    first = ledger.results(ledger.group(records, "first"))
+    second = ledger.results(ledger.group(records, "second"))
+    best = tuning.chosen(SMALL.rates, first)
+    assert [(r["seed"], r["learning_rate"]) for r in first] == [(0, 0.01), (0, 0.03)]
+    assert [(r["seed"], r["learning_rate"]) for r in second] == [(1, best), (2, best)]
+    assert all(r["validation_n"] == 2000 for r in first)
+    assert all(r["test_n"] == 2000 for r in second)
+    rows = list(csv.DictReader((whole / "summary.csv").read_text().splitlines()))
+    assert [float(row["loss"]) for row in rows] == [r["loss"] for r in second]
+
+
+def test_the_config_says_all_that_was_asked_and_where_it_ran(whole):
+    config = json.loads((whole / "config.json").read_text())
+    asked = {"experiment": "toy", "scale": "small", **dataclasses.asdict(SMALL)}
+    assert config["settings"] == json.loads(json.dumps(asked))
+    about = config["about"]
+    assert about["devices"] == ["cpu", "cpu"] and about["platform"] == "cpu"
+    assert about["versions"]["jax"] and set(about["engines"]) == {"first", "second"}
+
+
+def test_the_report_holds_claim_table_figure_and_settings(whole):
+    page = (whole / "report.html").read_text()
+    assert "A toy." in page and "data:image/png;base64," in page and "&quot;hidden&quot;: 3" in page
+    assert (whole / "figures" / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_run_directory_is_printed_first_and_last(tmp_path, capsys):
+    assert run(f"--workdir={tmp_path / 'run'}") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == lines[-1] == f"run directory: {tmp_path / 'run'}"
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing gets the chance to clean up after it but the test."""
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_a_run_killed_at_any_moment_ends_as_if_it_was_not(moment, whole, tmp_path, monkeypatch):
+    """Dies before or after one of the things that are written, then resumes."""
+    calls = 0
+
+    def mortal(method):
+        def call(*arguments, **keywords):
+            nonlocal calls
+            calls += 1
+            if calls == moment // 2 + 1 and moment % 2 == 0:
+                raise Killed
+            result = method(*arguments, **keywords)
+            if calls == moment // 2 + 1:
+                raise Killed
+            return result
+
+        return call
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        for owner, name in ((GroupLog, "progress"), (RunDirectory, "finish"), (runner, "report")):
+            patch.setattr(owner, name, mortal(getattr(owner, name)))
+        with pytest.raises(Killed):
+            run(f"--workdir={path}")
+    assert run(f"--resume={path}") == 0
+    assert outcome(path) == outcome(whole)
+
+
+def test_a_finished_run_is_told_again_without_training(whole, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "train", None)
+    before = outcome(whole)
+    assert run(f"--resume={whole}", "--hidden=3") == 0
+    assert outcome(whole) == before
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (Preempted("told"), 143)])
+def test_a_stopped_run_says_how_to_go_on(stop, code, tmp_path, monkeypatch, capsys):
+    def stopped(*arguments):
+        raise stop
+
+    monkeypatch.setattr(runner, "train", stopped)
+    assert run(f"--workdir={tmp_path}") == code
+    assert capsys.readouterr().err == f"stopped; to go on: --resume={tmp_path}\n"
+
+
+def refused(arguments: list[str], capsys) -> str:
+    assert run(*arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1
+    return told.err.removeprefix("toy: ").removesuffix("\n")
+
+
+def test_a_resume_with_other_settings_is_refused(whole, capsys):
+    before = outcome(whole)
+    for flag, was in (("hidden=4", 3), ("rates=0.01", "0.01,0.03"), ("scale=paper", "small")):
+        right = f"{whole} was begun with {was}; leave it out to resume"
+        assert refused([f"--resume={whole}", f"--{flag}"], capsys) == f"--{flag}: {right}"
+    assert outcome(whole) == before
+
+
+def test_a_resume_of_nothing_is_refused(tmp_path, capsys):
+    told = refused([f"--resume={tmp_path / 'nowhere'}"], capsys)
+    assert told.startswith(f"--resume={tmp_path / 'nowhere'}: need the directory of a run of toy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resume_of_another_experiment_is_refused(whole, tmp_path, capsys):
+    config = json.loads((whole / "config.json").read_text())
+    config["settings"]["experiment"] = "another"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    told = refused([f"--resume={tmp_path}"], capsys)
+    assert told == f"--resume={tmp_path}: need the directory of a run of toy, not of another"
+
+
+def test_a_directory_with_anything_in_it_is_refused(whole, tmp_path, capsys):
+    (tmp_path / "precious").write_text("mine")
+    for path in (whole, tmp_path):
+        told = refused([f"--workdir={path}"], capsys)
+        assert told.startswith(f"--workdir={path}: is not empty; need a new directory")
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    told = refused([f"--workdir={tmp_path / 'file' / 'run'}"], capsys)
+    assert told.startswith(f"--workdir={tmp_path / 'file' / 'run'}: ")
+    assert "Not a directory" in told
+
+
+@pytest.mark.parametrize(
+    ("flag", "right"),
+    [("--lag=0", "need 1 or more"), ("--steps=x", "need a whole number")],
+)
+def test_bad_values_are_refused_before_anything_is_written(flag, right, tmp_path, capsys):
+    assert refused([flag, f"--workdir={tmp_path / 'run'}"], capsys) == f"{flag}: {right}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_tells_the_claim_and_the_flags(capsys):
+    assert run("--help") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("A toy.") and "--lag: steps to remember (2)" in told

@@ -1,0 +1,42 @@
+"""Choosing a rate: most seeds solved, then soonest, then most accurate; on the seeds given."""
+
+import numpy as np
+
+from experiments import tuning
+
+
+def results(*trials: tuple[int, int]) -> list[dict]:
+    """Results of trials that got so many of 100 right in so many steps."""
+    return [
+        {"validation_correct": correct, "validation_n": 100, "step": step}
+        for correct, step in trials
+    ]
+
+
+def test_trials_are_every_rate_with_every_seed():
+    trials = tuning.trials([5, 6], [1e-3, 1e-2, 1e-1], clip=1.0)
+    assert trials.seed.tolist() == [5, 6] * 3
+    np.testing.assert_allclose(trials.learning_rate, np.repeat([1e-3, 1e-2, 1e-1], 2), rtol=1e-6)
+    assert set(trials.clip.tolist()) == {1.0}
+
+
+def test_most_seeds_solved_comes_before_accuracy():
+    assert tuning.chosen((1, 2), results((95, 9), (10, 9), (94, 9), (94, 9))) == 1
+
+
+def test_of_equally_many_solved_the_soonest_wins():
+    assert tuning.chosen((1, 2), results((99, 9), (10, 2), (95, 8), (10, 9))) == 2
+
+
+def test_a_trial_that_stopped_unsolved_was_not_soon():
+    assert tuning.chosen((1, 2), results((10, 1), (10, 1), (20, 9), (20, 9))) == 2
+
+
+def test_none_solved_the_most_accurate_wins_and_the_first_of_equals():
+    assert tuning.chosen((1, 2, 3), results((10, 9), (30, 9), (20, 9))) == 2
+    assert tuning.chosen((1, 2, 3), results((10, 9), (30, 9), (30, 9))) == 2
+
+
+def test_there_is_no_choice_without_results_or_without_alternatives():
+    assert tuning.chosen((1, 2), []) is None
+    assert tuning.chosen((3,), []) == 3
