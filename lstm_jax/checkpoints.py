@@ -43,7 +43,9 @@ class Checkpoints:
         return self._manager.restore(self.latest(), args=args).state
 
     def save(self, step: int, state: Any, note: dict[str, Any]) -> None:
-        """Saves a tree of NumPy arrays and a note, behind the computation."""
+        """Saves a tree of NumPy arrays and a note behind the computation, once for each step."""
+        if step == self.latest():
+            return
         args = self._args.Composite(
             state=self._args.StandardSave(state), note=self._args.JsonSave(note)
         )
@@ -72,17 +74,27 @@ def load(path: str | os.PathLike, template: Any) -> Any:
     `template` has the tree's structure, with leaves that have its shapes and types.
 
     Raises:
-      ValueError: the file lacks a leaf, has one too many, or one of another shape.
+      ValueError: the file lacks a leaf, has one too many, or one of another shape or type.
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     wanted = {_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(template)}
     for name in sorted(wanted.keys() ^ arrays.keys()):
         raise ValueError(f"{path} {'lacks' if name in wanted else 'has the unknown'} {name!r}")
-    for name, leaf in wanted.items():
-        if arrays[name].shape != leaf.shape:
-            raise ValueError(f"{path}: {name!r} is {arrays[name].shape}, expected {leaf.shape}")
-    return jax.tree.map_with_path(lambda at, leaf: arrays[_name(at)].view(leaf.dtype), template)
+    return jax.tree.map_with_path(
+        lambda at, leaf: _fitting(path, _name(at), arrays, leaf), template
+    )
+
+
+def _fitting(
+    path: str | os.PathLike, name: str, arrays: dict[str, np.ndarray], leaf: Any
+) -> np.ndarray:
+    """Returns the array called `name`; types that NumPy does not know lie in the file as bytes."""
+    array = arrays[name].view(leaf.dtype) if arrays[name].dtype.kind == "V" else arrays[name]
+    if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+        found, wanted = f"{array.shape} {array.dtype}", f"{leaf.shape} {leaf.dtype}"
+        raise ValueError(f"{path}: {name!r} is {found}, expected {wanted}")
+    return array
 
 
 def _name(path: jax.tree_util.KeyPath) -> str:
