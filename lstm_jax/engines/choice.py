@@ -29,19 +29,31 @@ class Engine(Protocol):
         ...
 
 
-def _auto(cell: Cell, x_shape: tuple[int, ...]) -> Engine:
-    return Scan()
+def _auto(cell: Cell) -> Engine:
+    """Picks an engine by platform and width, from the measurements in docs/benchmarks.md.
+
+    On a CPU the product is joined while the weights stay in cache (H < 384), and pre-activations
+    are saved where their product costs more than the memory they fill (H >= 192). Elsewhere
+    launches cost most: the input product is hoisted and the loop unrolled.
+    """
+    if jax.default_backend() != "cpu":
+        return Scan(product="hoisted", chunk=64, unroll=8)
+    if cell.hidden < 192:
+        return Scan(product="joined", residuals="rebuilt")
+    if cell.hidden < 384:
+        return Scan(product="joined", residuals="saved")
+    return Scan(product="hoisted", residuals="saved")
 
 
-ENGINES: dict[str, Callable[[Cell, tuple[int, ...]], Engine]] = {
+ENGINES: dict[str, Callable[[Cell], Engine]] = {
     "auto": _auto,
-    "reference": lambda cell, x_shape: Reference(),
-    "scan": lambda cell, x_shape: Scan(),
+    "reference": lambda cell: Reference(),
+    "scan": lambda cell: Scan(),
 }
 
 
-def resolve(engine: str | Engine, cell: Cell, x_shape: tuple[int, ...]) -> Engine:
-    """Returns the engine that `engine` names for `cell` on inputs of shape [T, B, D].
+def resolve(engine: str | Engine, cell: Cell) -> Engine:
+    """Returns the engine that `engine` names for `cell`; an instance is its own name.
 
     Raises:
       ValueError: the name is unknown.
@@ -50,9 +62,4 @@ def resolve(engine: str | Engine, cell: Cell, x_shape: tuple[int, ...]) -> Engin
         return engine
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {engine!r}")
-    return ENGINES[engine](cell, x_shape)
-
-
-def platform() -> str:
-    """Returns the platform that "auto" decides for: JAX's default backend."""
-    return jax.default_backend()
+    return ENGINES[engine](cell)

@@ -1,4 +1,4 @@
-"""A cell over time: `step` is one instant, `unroll` the loop, `trace` the loop with everything kept."""
+"""A cell over time: `step` one instant, `unroll` the loop, `trace` the loop with all it did."""
 
 from typing import NamedTuple
 
@@ -65,7 +65,11 @@ def unroll(
     engine: str | Engine = "auto",
     checked: bool = False,
 ) -> tuple[Row, Array]:
-    """Runs a cell over time: state_t = update(x_t w_x + feedback(state_{t-1}) w_h + b, state_{t-1}).
+    """Runs a cell over time.
+
+        gates_t = x_t w_x + feedback(state_{t-1}) w_h + b
+        state_t = update(gates_t, state_{t-1})
+        h_t     = output(state_t)
 
     Args:
       cell: the recurrent cell.
@@ -139,4 +143,4 @@ def _enter(cell, params, x, state, initial, mask, reset, engine):
     doorway.check_state("initial", cell, initial, B, dtype)
     state = initial if state is None else state
     doorway.check_state("state", cell, state, B, dtype)
-    return resolve(engine, cell, x.shape), state, initial
+    return resolve(engine, cell), state, initial

@@ -9,11 +9,10 @@ from lstm_jax.types import Array, CellParams, Row
 
 def split(cell: Cell, blocks: tuple[str, ...], packed: Array) -> dict[str, Array]:
     """Returns the blocks of `packed` [..., sum of widths] by name."""
-    parts, start = {}, 0
-    for name in blocks:
-        parts[name] = packed[..., start : start + cell.width(name)]
-        start += cell.width(name)
-    return parts
+    if not blocks:
+        return {}
+    widths = [cell.width(name) for name in blocks]
+    return dict(zip(blocks, jax.lax.split(packed, widths, axis=packed.ndim - 1), strict=True))
 
 
 def pack(parts: list[Array]) -> Array:
@@ -33,6 +32,11 @@ def times_w_h(feedback: Array, w_h: Array | tuple[Array, Array]) -> Array:
     return feedback @ w_h
 
 
+def transpose_w_h(w_h: Array | tuple[Array, Array]) -> Array | tuple[Array, Array]:
+    """Returns the transposed recurrent weights, as `times_w_h` takes them."""
+    return (w_h[1].T, w_h[0].T) if isinstance(w_h, tuple) else w_h.T
+
+
 def assemble(cell: Cell, from_x: Array, from_h: Array) -> Array:
     """Returns packed pre-activations [..., G] from the two products, without the bias."""
     if reads_both(cell):
@@ -49,9 +53,14 @@ def pick(cell: Cell, blocks: tuple[str, ...], packed: Array) -> Array:
     return pack([parts[name] for name in blocks] or [packed[..., :0]])
 
 
+def add_bias(packed: Array, b: Array) -> Array:
+    """Returns packed + b for any number of leading axes."""
+    return packed + jnp.broadcast_to(b, packed.shape)
+
+
 def preactivations(cell: Cell, params: CellParams, x: Array, feedback: Array) -> Array:
     """Returns packed pre-activations [..., G] = x w_x + feedback w_h + b."""
-    return assemble(cell, x @ params.w_x, times_w_h(feedback, params.w_h)) + params.b
+    return add_bias(assemble(cell, x @ params.w_x, times_w_h(feedback, params.w_h)), params.b)
 
 
 def advance(cell: Cell, packed: Array, state: Row, theta: Row) -> tuple[Row, Row]:

@@ -1,37 +1,48 @@
 """The scan engine: `lax.scan` with a backward pass of our own, in chunks of instants.
 
-The forward loop saves the states alone. The backward loop walks over chunks of instants: one matrix
-product rebuilds a chunk's pre-activations from its states, an inner loop of `jax.vjp`s of the
-cell's `update` walks back through its instants, and one matrix product makes the chunk's share of
-every weight gradient.
+The forward loop saves the states and nothing else. The backward loop walks over chunks of instants,
+the last one first: one matrix product rebuilds a chunk's pre-activations from its states, which are
+known by then; an inner loop goes back through its instants by the `jax.vjp` of the cell's `update`;
+and one matrix product makes the chunk's share of every weight gradient, where plain autodiff reads,
+adds to and writes all of it at every instant. Chunks are small enough to stay in cache.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell
-from lstm_jax.engines.products import advance, assemble, pick, preactivations, reads_both, times_w_h
-from lstm_jax.engines.select import begin, where_row
+from lstm_jax.engines.products import (
+    add_bias,
+    advance,
+    assemble,
+    pick,
+    preactivations,
+    reads_both,
+    times_w_h,
+    transpose_w_h,
+)
+from lstm_jax.engines.select import begin, parted, where_row
 from lstm_jax.types import Array, CellParams, Row
 
-Emit = Callable[[Row], Row]
+PRODUCTS = ("joined", "hoisted")
+RESIDUALS = ("rebuilt", "saved")
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """`lax.scan` with a custom VJP.
+    """`lax.scan` with a custom VJP; no forward-mode derivatives (`Reference` has them).
 
     Attributes:
-      product: "joined" multiplies [x, h] by [w_x; w_h] at every instant; "hoisted" multiplies the
-        input by w_x before the loop.
+      product: "joined" multiplies [x, h] by [w_x; w_h] at every instant, for cells whose every
+        gate reads both; "hoisted" multiplies all inputs by w_x before the loop.
       residuals: "rebuilt" saves the states and makes the pre-activations again in the backward
-        pass; "saved" keeps them, for more memory and one product less.
-      chunk: instants whose weight gradients are made by one product.
+        pass; "saved" keeps them too: more memory, one matrix product less.
+      chunk: the most instants whose weight gradients are made by one product.
       unroll: instants in one iteration of the compiled loops.
     """
 
@@ -40,104 +51,201 @@ class Scan:
     chunk: int = 16
     unroll: int = 1
 
-    def loop(self, cell, emit, params, x, state, initial, mask, reset):
+    def __post_init__(self):
+        if self.product not in PRODUCTS:
+            raise ValueError(f"product must be one of {PRODUCTS}, got {self.product!r}")
+        if self.residuals not in RESIDUALS:
+            raise ValueError(f"residuals must be one of {RESIDUALS}, got {self.residuals!r}")
+        if self.chunk < 1 or self.unroll < 1:
+            raise ValueError(
+                f"chunk and unroll must be positive, got {self.chunk} and {self.unroll}"
+            )
+
+    def loop(
+        self,
+        cell: Cell,
+        emit: Callable[[Row], Row],
+        params: CellParams,
+        x: Array,
+        state: Row,
+        initial: Row,
+        mask: Array | None,
+        reset: Array | None,
+    ) -> tuple[Row, Row]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
-        return _loop(self, cell, emit, params, x, state, initial, mask, reset)
+        return _loop(self, cell, emit, Inputs(params, x, state, initial, mask, reset))
+
+
+class Inputs(NamedTuple):
+    """What a loop is a function of."""
+
+    params: CellParams
+    x: Array
+    state: Row
+    initial: Row
+    mask: Array | None
+    reset: Array | None
+
+
+class Instants(NamedTuple):
+    """What the backward pass knows of a stretch of time: [T, ...], [N, K, ...] or [K, ...].
+
+    `packed` is None where the pre-activations are rebuilt; `before` is the state before the
+    stretch, without its axis of instants.
+    """
+
+    x: Array
+    states: Row
+    d_emitted: Row
+    mask: Array | None
+    reset: Array | None
+    packed: Array | None
+    before: Row
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _loop(engine, cell, emit, params, x, state, initial, mask, reset):
-    return _forward(engine, cell, lambda s, _: emit(s), params, x, state, initial, mask, reset)
+def _loop(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs):
+    return _forward(engine, cell, inputs, lambda state, packed: emit(state))
 
 
-def _forward(engine, cell, emit, params, x, state, initial, mask, reset):
-    joined = engine.product == "joined" and reads_both(cell) and not isinstance(params.w_h, tuple)
-    if joined:
-        w = jnp.concatenate([params.w_x, params.w_h])
-        inputs = x
-    else:
-        inputs = x.reshape(-1, x.shape[-1]) @ params.w_x
-        inputs = inputs.reshape(*x.shape[:2], params.w_x.shape[1])
+def _loop_fwd(engine, cell, emit, inputs):
+    save = engine.residuals == "saved"
+    final, (states, packed) = _forward(
+        engine, cell, inputs, lambda state, packed: (state, packed if save else None)
+    )
+    return (final, jax.vmap(emit)(states)), (inputs, states, packed)
 
-    def instant(state, step_inputs):
-        in_t, mask_t, reset_t = step_inputs
+
+def _loop_bwd(engine, cell, emit, residuals, cotangents):
+    inputs, states, packed = residuals
+    d_final, d_emitted = cotangents
+    known = Instants(inputs.x, states, d_emitted, inputs.mask, inputs.reset, packed, inputs.state)
+    zeros = jax.tree.map(_accumulator, (inputs.params, inputs.initial))
+    carry, d_x = (d_final, *zeros), []
+    for stretch in reversed(_stretches(engine.chunk, known)):
+        back = functools.partial(_chunk_back, engine, cell, emit, inputs)
+        carry, d_x_n = jax.lax.scan(back, carry, stretch, reverse=True)
+        d_x.insert(0, d_x_n.reshape(-1, *inputs.x.shape[1:]))
+    d_state, *totals = carry
+    d_params, d_initial = _cast(tuple(totals), (inputs.params, inputs.initial))
+    d_x = jnp.concatenate(d_x) if d_x else jnp.zeros_like(inputs.x)
+    return (Inputs(d_params, d_x, d_state, d_initial, None, None),)
+
+
+_loop.defvjp(_loop_fwd, _loop_bwd)
+
+
+def _forward(engine: Scan, cell: Cell, inputs: Inputs, emit: Callable) -> tuple[Row, Any]:
+    params, x, state, initial, mask, reset = inputs
+    multiply, from_x = _products(engine, cell, params, x)
+
+    def instant(state, step):
+        from_x_t, mask_t, reset_t = step
         start = begin(reset_t, initial, state)
-        feedback = jax.vmap(cell.feedback)(start)
-        if joined:
-            packed = jnp.concatenate([in_t, feedback], axis=-1) @ w + params.b
-        else:
-            packed = assemble(cell, in_t, times_w_h(feedback, params.w_h)) + params.b
+        packed = multiply(from_x_t, jax.vmap(cell.feedback)(start))
         new, _ = advance(cell, packed, start, params.theta)
         state = where_row(mask_t, new, start)
         return state, emit(state, packed)
 
-    return jax.lax.scan(instant, state, (inputs, mask, reset), unroll=engine.unroll)
+    return jax.lax.scan(instant, state, (from_x, mask, reset), unroll=engine.unroll)
 
 
-def _loop_fwd(engine, cell, emit, params, x, state, initial, mask, reset):
-    save = engine.residuals == "saved"
-    final, (states, packed) = _forward(
-        engine, cell, lambda s, p: (s, p if save else None), params, x, state, initial, mask, reset
+def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
+    """Returns the product made at every instant, and what it takes from the input."""
+    if engine.product == "joined" and reads_both(cell) and not isinstance(params.w_h, tuple):
+        w = jnp.concatenate([params.w_x, params.w_h])
+        return lambda x_t, h: add_bias(jnp.concatenate([x_t, h], axis=-1) @ w, params.b), x
+    T, B, D = x.shape
+    from_x = (x.reshape(T * B, D) @ params.w_x).reshape(T, B, params.w_x.shape[1])
+
+    def multiply(from_x_t, h):
+        return add_bias(assemble(cell, from_x_t, times_w_h(h, params.w_h)), params.b)
+
+    return multiply, from_x
+
+
+def _accumulator(value: Array) -> Array:
+    # A sum over many chunks outgrows the precision of a half.
+    half = jnp.finfo(value.dtype).bits < 32
+    return jnp.zeros(value.shape, jnp.float32 if half else value.dtype)
+
+
+def _cast(values: Row, like: Row) -> Row:
+    return jax.tree.map(lambda value, target: value.astype(target.dtype), values, like)
+
+
+def _rows(a: Array) -> Array:
+    return a.reshape(-1, a.shape[-1])
+
+
+def _add(total: Row, part: Row) -> Row:
+    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, part)
+
+
+def _stretches(chunk: int, known: Instants) -> list[Instants]:
+    """Cuts time into stretches of equal chunks [N, K, ...]; a second one holds a remainder."""
+    T = known.x.shape[0]
+    even = max((k for k in range(1, min(chunk, T) + 1) if T % k == 0), default=1)
+    K = even if 2 * even > chunk else min(chunk, T)
+    cuts = [(0, T // K, K), (T - T % K, 1, T % K)] if T else []
+    return [_stretch(known, *cut) for cut in cuts if cut[1] * cut[2]]
+
+
+def _stretch(known: Instants, start: int, N: int, K: int) -> Instants:
+    def cut(a):
+        return a[start : start + N * K].reshape(N, K, *a.shape[1:])
+
+    def last(before, states):
+        ends = cut(states)[:-1, -1]
+        return jnp.concatenate([states[start - 1][None] if start else before[None], ends])
+
+    before = jax.tree.map(last, known.before, known.states)
+    return Instants(*(jax.tree.map(cut, field) for field in known[:-1]), before)
+
+
+def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry, known: Instants):
+    """Goes back through one chunk; returns the carry before it and d_x [K, B, D]."""
+    d_state, d_params, d_initial = carry
+    params, K = inputs.params, known.x.shape[0]
+    previous = jax.tree.map(
+        lambda before, states: jnp.concatenate([before[None], states[:-1]]),
+        known.before,
+        known.states,
     )
-    return (final, jax.vmap(emit)(states)), (params, x, state, initial, mask, reset, states, packed)
+    start = begin(known.reset, inputs.initial, previous)
+    feedback = jax.vmap(jax.vmap(cell.feedback))(start)
+    weights = params._replace(theta=())
+    rebuilt, products_back = jax.vjp(
+        functools.partial(preactivations, cell), weights, _rows(known.x), _rows(feedback)
+    )
+    packed = rebuilt.reshape(K, -1, rebuilt.shape[1]) if known.packed is None else known.packed
+    back = functools.partial(_instant_back, cell, emit, params.theta, transpose_w_h(params.w_h))
+    (d_state, d_theta, d_initial), d_packed = jax.lax.scan(
+        back,
+        (d_state, d_params.theta, d_initial),
+        (start, packed, known.states, known.d_emitted, known.mask, known.reset),
+        reverse=True,
+        unroll=engine.unroll,
+    )
+    d_weights, d_x, _ = products_back(_rows(d_packed))
+    d_params = _add(d_params._replace(theta=()), d_weights)._replace(theta=d_theta)
+    return (d_state, d_params, d_initial), d_x.reshape(known.x.shape)
 
 
-def _loop_bwd(engine, cell, emit, residuals, cotangents):
-    params, x, state, initial, mask, reset, states, packed = residuals
-    d_final, d_emitted = cotangents
-    T = x.shape[0]
-    zeros = jax.tree.map(jnp.zeros_like, (params, initial))
-    previous = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s])[:-1][:: 1], state, states)
-
-    def chunk(carry, xs):
-        d_state, d_params, d_initial = carry
-        x_k, previous_k, states_k, d_emitted_k, mask_k, reset_k, packed_k = xs
-        start_k = begin(reset_k, initial, previous_k)
-        feedback_k, feedback_vjp = jax.vjp(jax.vmap(jax.vmap(cell.feedback)), start_k)
-        if packed_k is None:
-            packed_k = preactivations(cell, params, x_k, feedback_k)
-
-        def instant(carry, xs):
-            d_state, d_theta, d_initial = carry
-            start_t, state_t, packed_t, d_emitted_t, mask_t, reset_t = xs
-            _, emit_vjp = jax.vjp(emit, state_t)
-            d_state = jax.tree.map(jnp.add, d_state, emit_vjp(d_emitted_t)[0])
-            d_new = d_state if mask_t is None else where_row(mask_t, d_state, jax.tree.map(jnp.zeros_like, d_state))
-            _, update_vjp = jax.vjp(
-                lambda p, s, th: advance(cell, p, s, th)[0], packed_t, start_t, params.theta)
-            d_packed, d_start, d_th = update_vjp(d_new)
-            if mask_t is not None:
-                d_start = where_row(mask_t, d_start, d_state)
-            d_h = pick(cell, cell.h_blocks, d_packed)
-            _, fb_vjp = jax.vjp(jax.vmap(cell.feedback), start_t)
-            d_start = jax.tree.map(jnp.add, d_start, fb_vjp(times_w_h_T(d_h, params.w_h))[0])
-            if reset_t is not None:
-                z = jax.tree.map(jnp.zeros_like, d_start)
-                d_initial = jax.tree.map(jnp.add, d_initial, where_row(reset_t, d_start, z))
-                d_start = where_row(reset_t, z, d_start)
-            return (d_start, jax.tree.map(jnp.add, d_theta, d_th), d_initial), d_packed
-
-        (d_state, d_theta, d_initial), d_packed = jax.lax.scan(
-            instant, (d_state, d_params.theta, d_initial),
-            (start_k, states_k, packed_k, d_emitted_k, mask_k, reset_k), reverse=True, unroll=engine.unroll)
-        flat = lambda a: a.reshape(-1, a.shape[-1])
-        d_x_part, d_h_part = pick(cell, cell.x_blocks, d_packed), pick(cell, cell.h_blocks, d_packed)
-        d_params = CellParams(
-            d_params.w_x + flat(x_k).T @ flat(d_x_part),
-            d_params.w_h + flat(feedback_k).T @ flat(d_h_part),
-            d_params.b + d_packed.sum((0, 1)), d_theta)
-        d_x = (flat(d_x_part) @ params.w_x.T).reshape(x_k.shape)
-        return (d_state, d_params, d_initial), d_x
-
-    K = engine.chunk
-    N = T // K
-    assert N * K == T
-    xs = jax.tree.map(lambda a: a.reshape(N, K, *a.shape[1:]), (x, previous, states, d_emitted, mask, reset, packed))
-    (d_state, d_params, d_initial), d_x = jax.lax.scan(chunk, (d_final, zeros[0], zeros[1]), xs, reverse=True)
-    d_x = d_x.reshape(x.shape)
-    return d_params, d_x, d_state, d_initial, None, None
-
-def times_w_h_T(d, w_h):
-    return d @ w_h.T
-
-_loop.defvjp(_loop_fwd, _loop_bwd)
+def _instant_back(cell: Cell, emit: Callable, theta: Row, w_h_transposed, carry, known):
+    """Goes back through one instant; returns the carry before it and d_packed [B, G]."""
+    d_state, d_theta, d_initial = carry
+    start, packed, state, d_emitted, mask, reset = known
+    d_state = _add(d_state, jax.vjp(emit, state)[1](d_emitted)[0])
+    d_new, d_held = (d_state, None) if mask is None else parted(mask, d_state)
+    _, update_back = jax.vjp(lambda *a: advance(cell, *a)[0], packed, start, theta)
+    d_packed, d_start, d_theta_t = update_back(d_new)
+    d_feedback = times_w_h(pick(cell, cell.h_blocks, d_packed), w_h_transposed)
+    _, feedback_back = jax.vjp(jax.vmap(cell.feedback), start)
+    d_start = _add(d_start, feedback_back(d_feedback)[0])
+    if d_held is not None:
+        d_start = _add(d_start, d_held)
+    if reset is not None:
+        d_initial_t, d_start = parted(reset, d_start)
+        d_initial = _add(d_initial, d_initial_t)
+    return (d_start, _add(d_theta, d_theta_t), d_initial), d_packed

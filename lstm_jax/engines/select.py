@@ -21,3 +21,9 @@ def zero_unless(mask: Array | None, values: Row) -> Row:
 def begin(reset: Array | None, initial: Row, state: Row) -> Row:
     """Returns the state an instant starts from: `initial` where a sequence begins."""
     return state if reset is None else where_row(reset, initial, state)
+
+
+def parted(condition: Array, row: Row) -> tuple[Row, Row]:
+    """Returns `row` where `condition` holds, and `row` where it does not, zeros elsewhere."""
+    zeros = jax.tree.map(jnp.zeros_like, row)
+    return where_row(condition, row, zeros), where_row(condition, zeros, row)

@@ -1,0 +1,270 @@
+"""Laws of the time loop, for every cell under every engine."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lstm_jax as lj
+from lstm_jax.engines import Reference, Scan
+from tests.cells_under_test import CELLS
+from tests.oracle import lstm, lstm_gradients
+
+T, B, D = 11, 3, 4
+ENGINES = [
+    Scan("joined", "rebuilt", chunk=4),
+    Scan("joined", "saved", chunk=16),
+    Scan("hoisted", "rebuilt", chunk=1, unroll=3),
+    Scan("hoisted", "saved", chunk=4),
+]
+EVERY = [Reference(), Scan(chunk=4)]
+name = str
+
+
+def problem(cell, seed=0, dtype=jnp.float64):
+    """Returns parameters, inputs, a carried and an initial state, a mask with gaps, and resets."""
+    keys = jax.random.split(jax.random.key(seed), 6)
+    params = lj.init(cell, keys[0], D, dtype=dtype)
+    x = jax.random.normal(keys[1], (T, B, D), dtype)
+    state, initial = (random_state(cell, k, dtype) for k in keys[2:4])
+    mask = jax.random.bernoulli(keys[4], 0.7, (T, B)).at[:, 1].set(False)
+    reset = jax.random.bernoulli(keys[5], 0.2, (T, B)).at[0, 0].set(True)
+    return params, x, state, initial, mask, reset
+
+
+def random_state(cell, key, dtype):
+    zeros = lj.initial_state(cell, (B,), dtype)
+    return jax.tree.map(lambda s: 0.5 * jax.random.normal(key, s.shape, dtype), zeros)
+
+
+def score(cell, engine, params, x, state, initial, mask, reset):
+    """Returns a number that depends on the outputs, every state and the final one."""
+    inputs, given = (cell, params, x, state), dict(initial=initial, mask=mask, reset=reset)
+    if mask is None:
+        final, h = lj.unroll(*inputs, **given, engine=engine)
+        leaves = [h, *final]
+    else:
+        final, h, states, _ = lj.trace(*inputs, **given, engine=engine)
+        leaves = [h, *states, *final]
+    return sum(jnp.sum(jnp.sin(leaf * (i + 1.0))) for i, leaf in enumerate(leaves))
+
+
+def assert_close(got, want, tolerance):
+    for (path, g), w in zip(
+        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True
+    ):
+        error = np.linalg.norm(np.asarray(g - w, np.float64))
+        size = np.linalg.norm(np.asarray(w, np.float64))
+        assert error <= tolerance * (size + 1e-3), (jax.tree_util.keystr(path), error, size)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=name)
+def test_every_engine_has_the_gradients_of_reference(cell, x64):
+    """With masks, resets, carried and initial states, under vmap over parameters too."""
+    given = [problem(cell, seed) for seed in (0, 1)]
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *given)
+
+    def gradients(engine, args):
+        def one(smooth, flags):
+            return jax.value_and_grad(lambda s: score(cell, engine, *s, *flags))(smooth)
+
+        return jax.vmap(one)(args[:4], args[4:]), one(
+            jax.tree.map(lambda a: a[0], args[:4]), (None, None)
+        )
+
+    want = jax.jit(lambda args: gradients(Reference(), args))(both)
+    for engine in ENGINES[::3]:
+        got = jax.jit(lambda args, e=engine: gradients(e, args))(both)
+        assert_close(got, want, 1e-10)
+
+
+@pytest.mark.parametrize("engine", [Reference(), *ENGINES], ids=name)
+def test_the_lstm_equals_the_oracle(engine, x64):
+    """Outputs, final state and every gradient, against NumPy with four separate gates."""
+    cell = lj.cells.LSTM(5)
+    params, x, state, _, mask, reset = problem(cell)
+    weights = {
+        k: tuple(np.asarray(a) for a in ws)
+        for k, *ws in zip(
+            cell.gates,
+            jnp.split(params.w_x, 4, 1),
+            jnp.split(params.w_h, 4, 1),
+            jnp.split(params.b, 4),
+            strict=True,
+        )
+    }
+    d_h, (d_final_h, d_final_c) = (
+        np.cos(np.arange(T * B * 5.0)).reshape(T, B, 5),
+        (
+            np.ones((B, 5)),
+            2 * np.ones((B, 5)),
+        ),
+    )
+
+    def loss(params, x, state):
+        final, h = lj.unroll(cell, params, x, state, mask=mask, reset=reset, engine=engine)
+        return (h * d_h).sum() + (final.h * d_final_h).sum() + (final.c * d_final_c).sum(), h
+
+    (_, h), got = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, x, state)
+    numpy = [np.asarray(a) for a in (x, state.h, state.c, mask, reset)]
+    want_h, _, tape = lstm(weights, *numpy)
+    grads, d_x, (d_h0, d_c0) = lstm_gradients(
+        weights, tape, d_h, d_final_h, d_final_c, np.asarray(reset)
+    )
+    assert_close(h, want_h, 1e-12)
+    w_x, w_h, b = (np.concatenate([grads[k][n] for k in cell.gates], -1) for n in range(3))
+    assert_close(got, (lj.CellParams(w_x, w_h, b, ()), d_x, lj.LSTMState(d_h0, d_c0)), 1e-10)
+
+
+@pytest.mark.parametrize("engine", EVERY, ids=name)
+@pytest.mark.parametrize("cell", CELLS, ids=name)
+def test_laws_of_time(cell, engine, x64):
+    """Split anywhere, streaming, held states, resets, rows apart and in any order."""
+    params, x, state, initial, mask, reset = problem(cell)
+
+    @jax.jit
+    def run(x, state, mask, reset):
+        kept = lj.trace(cell, params, x, state, initial=initial, mask=mask, reset=reset,
+                        engine=engine)  # fmt: skip
+        return kept.final, kept.h, kept.states
+
+    final, h, states = run(x, state, mask, reset)
+    for cut in (1, 5):
+        middle, h_1, _ = run(x[:cut], state, mask[:cut], reset[:cut])
+        end, h_2, _ = run(x[cut:], middle, mask[cut:], reset[cut:])
+        assert_close((end, jnp.concatenate([h_1, h_2])), (final, h), 1e-12)
+
+    assert_close(jax.tree.map(lambda s: s[-1], states), final, 0)
+    assert not np.any(np.asarray(h)[~np.asarray(mask)]), "a masked step must be silent"
+    before = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s[:-1]]), state, states)
+    start = jax.tree.map(
+        lambda i, s: jnp.where(reset[..., None], jnp.broadcast_to(i, s.shape), s), initial, before
+    )
+    held = jax.tree.map(lambda s, s0: jnp.where(mask[..., None], 0, s - s0), states, start)
+    assert_close(held, jax.tree.map(jnp.zeros_like, held), 0)
+
+    order = jnp.array([2, 0, 1])
+    shuffled = run(x[:, order], jax.tree.map(lambda s: s[order], state), mask[:, order],
+                   reset[:, order])  # fmt: skip
+    if jax.tree.leaves(initial)[0].ndim == 1:
+        assert_close(shuffled[1], h[:, order], 1e-12)
+
+
+@pytest.mark.parametrize("engine", EVERY, ids=name)
+@pytest.mark.parametrize("cell", CELLS, ids=name)
+def test_a_reset_is_a_fresh_start_and_a_stream_is_an_unroll(cell, engine, x64):
+    params, x, state, initial, _, _ = problem(cell)
+    at = 4
+    reset = jnp.zeros((T, B), bool).at[at].set(True)
+    run = jax.jit(lambda x, s, r: lj.unroll(cell, params, x, s, initial=initial, reset=r,
+                                            engine=engine))  # fmt: skip
+    _, h = run(x, state, reset)
+    _, fresh = run(x[at:], initial, jnp.zeros((T - at, B), bool))
+    assert_close(h[at:], fresh, 1e-12)
+
+    step = jax.jit(lambda s, x_t: lj.step(cell, params, s, x_t))
+    streamed, streaming = [], state
+    for t in range(at):
+        streaming, h_t = step(streaming, x[t])
+        streamed.append(h_t)
+    assert_close(jnp.stack(streamed), h[:at], 1e-12)
+
+
+@pytest.mark.parametrize("engine", EVERY, ids=name)
+@pytest.mark.parametrize("cell", CELLS, ids=name)
+def test_the_past_and_other_rows_are_all_that_is_seen(cell, engine, x64):
+    """Causality and batch independence, by gradient."""
+    params, x, state, *_ = problem(cell)
+    at, row = 5, 1
+
+    def output(x):
+        return jnp.sum(jnp.sin(lj.unroll(cell, params, x, state, engine=engine)[1][at, row]))
+
+    seen = np.asarray(jax.jit(jax.grad(output))(x))
+    assert not seen[at + 1 :].any(), "an output must not depend on later inputs"
+    assert not np.delete(seen, row, axis=1).any(), "rows must not see each other"
+    assert np.abs(seen[at, row]).min() > 0
+    assert np.abs(seen[0, row]).max() > 0, "the first input must reach the output"
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=name)
+def test_edges(cell):
+    """T = 0 and 1, B = 1, and rows that are masked throughout, gradients finite."""
+    params, x, state, _, _, reset = problem(cell, dtype=jnp.float32)
+    nothing, one = jnp.zeros((T, B), bool), (slice(None), slice(0, 1))
+
+    def grads(x, state, mask, reset):
+        def loss(params, x, state):
+            final, h = lj.unroll(
+                cell, params, x, state, mask=mask, reset=reset, engine=Scan(chunk=4)
+            )
+            return jnp.sum(h**2) + sum(jnp.sum(s) for s in final), (final, h)
+
+        return jax.grad(loss, (0, 1, 2), has_aux=True)(params, x, state)
+
+    row = jax.tree.map(lambda s: s[:1], state)
+    empty, first, alone, masked = jax.jit(
+        lambda x: (
+            grads(x[:0], state, nothing[:0], reset[:0]),
+            grads(x[:1], state, None, None),
+            grads(x[one], row, None, reset[one]),
+            grads(x, state, nothing, None),
+        )
+    )(x)
+    for (d_params, d_x, d_state), (final, h) in (empty, masked):
+        assert_close((final, d_state), (state, jax.tree.map(jnp.ones_like, state)), 0)
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves((d_params, d_x, h)))
+    _, (final, h) = first
+    want, want_h = lj.step(cell, params, state, x[0])
+    assert_close((final, h[0]), (want, want_h), 1e-6)
+    assert alone[1][1].shape == (T, 1, h.shape[-1])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((first, alone)))
+
+
+@pytest.mark.parametrize("engine", EVERY, ids=name)
+def test_checkpoint_and_bfloat16(engine):
+    cell = lj.cells.LSTM(16)
+    params, x, *_ = problem(cell, dtype=jnp.float32)
+
+    def loss(params, x):
+        return jnp.sum(lj.unroll(cell, params, x, engine=engine)[1] ** 2)
+
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, x))
+    plain, again, low = jax.jit(
+        lambda: (
+            jax.grad(loss)(params, x),
+            jax.grad(jax.checkpoint(loss))(params, x),
+            jax.grad(loss)(*half),
+        )
+    )()
+    assert_close(again, plain, 1e-6)
+    assert {leaf.dtype for leaf in jax.tree.leaves(low)} == {jnp.dtype(jnp.bfloat16)}
+    assert_close(jax.tree.map(lambda a: a.astype(jnp.float32), low), plain, 3e-2)
+
+
+def test_vmap_over_data_is_a_batch():
+    cell = lj.cells.GRU(5)
+    params, x, *_ = problem(cell, dtype=jnp.float32)
+    whole = lj.unroll(cell, params, x)[1]
+    one = jax.vmap(lambda x: lj.unroll(cell, params, x[:, None])[1][:, 0], 1, 1)(x)
+    assert_close(one, whole, 1e-6)
+
+
+def test_forward_mode_belongs_to_reference():
+    cell = lj.cells.LSTM(5)
+    params, x, *_ = problem(cell, dtype=jnp.float32)
+
+    def loss(x, engine):
+        return jnp.sum(lj.unroll(cell, params, x, engine=engine)[1] ** 2)
+
+    push = jax.jvp(lambda x: loss(x, "reference"), (x,), (jnp.ones_like(x),))[1]
+    pull = jnp.sum(jax.grad(lambda x: loss(x, "scan"))(x))
+    np.testing.assert_allclose(push, pull, rtol=1e-5)
+
+
+def test_auto_is_one_of_the_named_engines(monkeypatch):
+    narrow, wide, widest = (lj.engines.resolve("auto", lj.cells.LSTM(h)) for h in (128, 256, 512))
+    assert (narrow, wide) == (Scan("joined", "rebuilt"), Scan("joined", "saved"))
+    assert widest == Scan("hoisted", "saved")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert lj.engines.resolve("auto", lj.cells.LSTM(128)) == Scan("hoisted", chunk=64, unroll=8)
