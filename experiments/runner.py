@@ -10,20 +10,17 @@ import datetime
 import hashlib
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from experiments import flags
+from experiments.circumstances import changes, circumstances
 from experiments.flags import Config, Request
-from lstm_jax.engines import resolve
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.records import replace_file
 from lstm_jax.report import figures, html, tables
@@ -35,8 +32,6 @@ from lstm_jax.tasks import Task
 from lstm_jax.train import evaluate, fit, result_records
 from lstm_jax.trials import Trials
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "orbax-checkpoint", "scikit-learn")
 POINTS = 40  # of a learning curve
 
 
@@ -95,7 +90,8 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
             return 0
         scale, config = choose(experiment, request)
         start(config.platform)
-        about = circumstances([experiment.name, *argv[1:]], experiment.plan(config, []))
+        models = {group.name: group.model for group in experiment.plan(config, [])}
+        about = circumstances([experiment.name, *argv[1:]], models)
         run = open_run(experiment.name, request, scale, config, about)
     except ValueError as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)
@@ -136,22 +132,6 @@ def start(platform_name: str) -> None:
         raise ValueError(f"--platform={platform_name}: jax finds none here ({reason})") from None
 
 
-def circumstances(command: Sequence[str], groups: Sequence[Group]) -> dict[str, Any]:
-    """What a run runs on: command, versions, devices, revision, the engine of each group."""
-    devices = jax.devices()
-    return {
-        "command": " ".join(command),
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "platform": devices[0].platform,
-        "devices": [device.device_kind for device in devices],
-        "revision": _git("rev-parse", "HEAD"),
-        "uncommitted changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "engines": {g.name: str(resolve(g.model.engine, g.model.cell)) for g in groups},
-    }
-
-
 def open_run(
     name: str, request: Request, scale: str, config: Config, about: Mapping[str, Any]
 ) -> RunDirectory:
@@ -161,7 +141,9 @@ def open_run(
       ValueError: the directory is not empty or cannot be written.
     """
     if request.resume is not None:
-        _tell_changes(Path(request.resume), about)
+        was = json.loads((Path(request.resume) / CONFIG).read_text())["about"]
+        for change in changes(was, about):
+            print(f"note: {change}", file=sys.stderr)
         return RunDirectory.resume(request.resume)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     path = Path(request.workdir or f"runs/{name}-{now}")
@@ -251,20 +233,12 @@ def _stored(experiment: Experiment, path: str) -> tuple[str, Config]:
         owner, scale = values.pop("experiment"), values.pop("scale")
         flags.need(owner == experiment.name, "resume", path, f"{right}, not of {owner}")
         return scale, type(experiment.scales["small"])(**values)
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"--resume={path}: {right} ({error})") from None
 
 
 def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _tell_changes(path: Path, about: Mapping[str, Any]) -> None:
-    """Says on stderr what is no longer as it was when the run was begun."""
-    was = json.loads((path / CONFIG).read_text())["about"]
-    for name in ("versions", "platform", "devices", "revision"):
-        if was[name] != about[name]:
-            print(f"note: {name} was {was[name]}, is {about[name]}", file=sys.stderr)
 
 
 def _manifest(path: Path) -> dict[str, str]:
@@ -278,19 +252,3 @@ def _manifest(path: Path) -> dict[str, str]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git(*arguments: str) -> str | None:
-    """Returns what git says of our source, None where it is no checkout."""
-    try:
-        told = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
-    except OSError:
-        return None
-    return told.stdout.strip() if told.returncode == 0 else None

@@ -1,0 +1,55 @@
+"""What a run runs on, to be told with its results: versions, devices, revision, engines."""
+
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lstm_jax.engines import resolve
+from lstm_jax.layers import SequenceSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "orbax-checkpoint", "scikit-learn")
+
+
+def circumstances(command: Sequence[str], models: Mapping[str, SequenceSpec]) -> dict[str, Any]:
+    """Returns the command, machine, versions, devices and revision, and each model's engine."""
+    devices = jax.devices()
+    return {
+        "command": " ".join(command),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "platform": devices[0].platform,
+        "devices": [device.device_kind for device in devices],
+        "revision": _git("rev-parse", "HEAD"),
+        "uncommitted changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "engines": {name: str(resolve(spec.engine, spec.cell)) for name, spec in models.items()},
+    }
+
+
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line for whatever changed that may change numbers."""
+    for name in ("python", "versions", "platform", "devices", "revision", "engines"):
+        if was.get(name) != now[name]:
+            yield f"{name} was {was.get(name)}, is {now[name]}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Returns what git says of our source, None where it is no checkout."""
+    try:
+        told = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
+    except OSError:
+        return None
+    return told.stdout.strip() if told.returncode == 0 else None
