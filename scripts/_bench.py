@@ -1,0 +1,262 @@
+"""Measure speed and memory against other libraries: medians, rivals interleaved in one process.
+
+    peers   forward and training step of one layer: our engines, Flax linen, torch
+    trials  a training step of one trial alone, and of many in one program
+    memory  the peak of a training step on a long sequence: our engines and Flax linen
+
+A training step is the gradient of mean(h^2) in parameters and input. Every repetition has inputs of
+its own and runs the rivals in an order of its own. A rival that is not installed is named and left
+out. Needs no scripts/ around it: `python scripts/_bench.py` runs wherever the libraries are.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+import lstm_jax as lj
+from lstm_jax import layers, tasks, train
+from lstm_jax.engines import Reference, Scan
+
+PEER_SHAPES = (
+    (512, 32, 64, 128), (200, 64, 256, 256), (100, 20, 512, 512), (784, 128, 1, 128),
+    (100, 128, 8, 64), (100, 16, 8, 32), (110, 1, 2, 8),
+)  # fmt: skip
+MEMORY_SHAPE = (4096, 32, 64, 128)
+ENGINES = {"auto": "auto", "reference": Reference(), "scan": Scan()}
+
+REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each rival at each shape", 1)
+SHAPES = flags.DEFINE_multi_string("shape", [], "T,B,D,H instead of the usual ones; repeatable")
+TRIALS = flags.DEFINE_list("trials", ["1", "8", "32"], "numbers of trials (suite trials)")
+JSON = flags.DEFINE_string("json", None, "file to write the figures to")
+RIVAL = flags.DEFINE_string("rival", None, "one rival alone (how the suite memory calls itself)")
+
+Shape = tuple[int, int, int, int]
+
+
+class Rival(NamedTuple):
+    """One implementation at one shape: `forward(x)` and `step(x)` on what `place(array)` gives."""
+
+    place: Callable[[np.ndarray], Any]
+    forward: Callable[[Any], None]
+    step: Callable[[Any], None]
+
+
+def jax_rival(run: Callable, params: Any) -> Rival:
+    """A rival from a pure function run(params, x) -> h."""
+
+    def loss(params, x):
+        return jnp.mean(run(params, x) ** 2)
+
+    forward, step = jax.jit(loss), jax.jit(jax.grad(loss, argnums=(0, 1)))
+    return Rival(
+        jax.device_put,
+        lambda x: jax.block_until_ready(forward(params, x)),
+        lambda x: jax.block_until_ready(step(params, x)),
+    )
+
+
+def ours(engine: Any, shape: Shape) -> Rival:
+    """Our LSTM under one engine."""
+    _, _, D, H = shape
+    cell = lj.cells.LSTM(H)
+    params = lj.init(cell, jax.random.key(0), D)
+    return jax_rival(lambda p, x: lj.unroll(cell, p, x, engine=engine)[1], params)
+
+
+def flax_linen(shape: Shape) -> Rival:
+    """Flax's RNN of its faster cell."""
+    from flax import linen
+
+    T, B, D, H = shape
+    model = linen.RNN(linen.OptimizedLSTMCell(H), time_major=True)
+    return jax_rival(model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))))
+
+
+def torch_lstm(shape: Shape) -> Rival:
+    """torch's nn.LSTM, on as many threads as there are cores."""
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = torch.nn.LSTM(*shape[2:])
+
+    def forward(x):
+        with torch.no_grad():
+            model(x)[0].pow(2).mean()
+
+    def step(x):
+        model.zero_grad()
+        x.grad = None
+        model(x)[0].pow(2).mean().backward()
+
+    return Rival(lambda a: torch.tensor(a, requires_grad=True), forward, step)
+
+
+RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
+    **{name: ("jax", functools.partial(ours, engine)) for name, engine in ENGINES.items()},
+    "flax linen": ("flax", flax_linen),
+    "torch": ("torch", torch_lstm),
+}
+
+
+def installed() -> dict[str, Callable[[Shape], Rival]]:
+    """The rivals whose library is here; the others are named on stderr."""
+    present = {}
+    for name, (library, make) in RIVALS.items():
+        if importlib.util.find_spec(library):
+            present[name] = make
+        else:
+            print(f"bench: {name} left out, {library} is not installed", file=sys.stderr)
+    return present
+
+
+def interleaved(calls: dict[str, Callable[[int], None]], repeats: int) -> dict[str, np.ndarray]:
+    """Milliseconds of each call, `repeats` rounds in random order after one to warm up."""
+    order, times = np.random.default_rng(0), {name: [] for name in calls}
+    for call in calls.values():
+        call(0)
+    for n in range(repeats):
+        for name in order.permutation(list(calls)):
+            began = time.perf_counter()
+            calls[name](n)
+            times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: np.array(t) for name, t in times.items()}
+
+
+def peers() -> list[dict[str, Any]]:
+    """Forward and training step of every rival at every shape."""
+    rows = []
+    for shape in shapes(PEER_SHAPES):
+        made = {name: make(shape) for name, make in installed().items()}
+        numbers = np.random.default_rng(1)
+        given = [numbers.standard_normal(shape[:3], np.float32) for _ in range(4)]
+        for kind in ("forward", "step"):
+            inputs = {name: [rival.place(x) for x in given] for name, rival in made.items()}
+            calls = {
+                name: lambda n, call=getattr(rival, kind), xs=inputs[name]: call(xs[n % len(xs)])
+                for name, rival in made.items()
+            }
+            times = interleaved(calls, REPEATS.value)
+            rows.append({"shape": list(shape), "kind": kind} | summary(times))
+            show(rows[-1], "flax linen")
+    for name in made:
+        ratios = [r["median_ms"][name] / r["median_ms"]["flax linen"]
+                  for r in rows if r["kind"] == "step" and r["shape"][3] > 32]  # fmt: skip
+        if ratios:
+            mean, worst = np.exp(np.mean(np.log(ratios))), max(ratios)
+            print(
+                f"{name}: {mean:.2f} of Flax's step at H > 32 (geometric mean), worst {worst:.2f}"
+            )
+    return rows
+
+
+def trials() -> list[dict[str, Any]]:
+    """Milliseconds for each trial-step of R trials in one program, sampling and Adam included."""
+    task = tasks.make("recall", lag=99)
+    model = layers.SequenceSpec(lj.cells.LSTM(32), task.input_size, task.output_size)
+    counts, steps = [int(r) for r in TRIALS.value], 100
+
+    def call(R, n):
+        given = train.make_trials(seed=list(range(n * R, n * R + R)), learning_rate=1e-4)
+        train.fit(task, model, given, steps, optimizer="adamw", progress=False)
+
+    times = interleaved({f"R = {R}": functools.partial(call, R) for R in counts}, REPEATS.value)
+    times = {f"R = {R}": times[f"R = {R}"] / (R * steps) for R in counts}
+    row = {"shape": [100, 16, task.input_size, 32], "kind": "trial-step"} | summary(times)
+    show(row, f"R = {counts[0]}")
+    return [row]
+
+
+def memory() -> list[dict[str, Any]]:
+    """Peak memory of a training step, each rival in a process of its own."""
+    rows = []
+    for shape in shapes((MEMORY_SHAPE,)):
+        peak = {}
+        for name in (name for name in installed() if name not in ("auto", "torch")):
+            flag = ["--rival", name, "--shape", ",".join(map(str, shape))]
+            child = [sys.executable, "-P", __file__, "memory", *flag]
+            peak[name] = json.loads(subprocess.run(child, check=True, stdout=-1).stdout)
+        rows.append({"shape": list(shape), "kind": "memory", "peak_MB": peak})
+        for name, row in peak.items():
+            print(f"{shape!s:22} {name:12} " + "  ".join(f"{k} {v:8.0f}" for k, v in row.items()))
+    return rows
+
+
+def memory_of(name: str, shape: Shape) -> None:
+    """Prints what one training step adds to this process at its peak, as JSON."""
+    rival = RIVALS[name][1](shape)
+    x = rival.place(np.random.default_rng(0).standard_normal(shape[:3], np.float32))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rival.step(x)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"resident, added (MB)": (after - before) / 1024}))
+
+
+def summary(times: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Medians and quartiles in milliseconds."""
+    return {
+        "median_ms": {name: float(np.median(t)) for name, t in times.items()},
+        "quartiles_ms": {name: np.percentile(t, (25, 75)).tolist() for name, t in times.items()},
+    }
+
+
+def show(row: dict[str, Any], base: str) -> None:
+    """Prints one line of the table: medians, and their ratio to `base`."""
+    medians = row["median_ms"]
+    cells = (f"{name} {t:.3g} ({t / medians[base]:.2f})" for name, t in medians.items())
+    print(
+        f"{','.join(map(str, row['shape'])):16} {row['kind']:10} ms: {'  '.join(cells)}", flush=True
+    )
+
+
+def shapes(usual: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    """The shapes asked for by flag, or the usual ones."""
+    asked = [tuple(int(n) for n in text.split(",")) for text in SHAPES.value]
+    return tuple(asked) or usual
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": platform.processor() or platform.machine(),
+        "jax": jax.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+SUITES = {"peers": peers, "trials": trials, "memory": memory}
+
+
+def main(arguments: list[str]) -> None:
+    """Runs one suite."""
+    suite = arguments[1] if len(arguments) > 1 else "peers"
+    if suite not in SUITES or len(arguments) > 2:
+        raise app.UsageError(f"SUITE={' '.join(arguments[1:])}: need one of {', '.join(SUITES)}")
+    if RIVAL.value:
+        memory_of(RIVAL.value, shapes(())[0])
+        return
+    logging.set_verbosity(logging.WARNING)
+    rows = SUITES[suite]()
+    if JSON.value:
+        Path(JSON.value).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["trials"]:
+        # One host device a core, as the experiments have it; before any backend starts.
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    app.run(main)
