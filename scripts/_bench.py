@@ -87,7 +87,7 @@ def flax_linen(shape: Shape) -> Rival:
 
 
 def torch_lstm(shape: Shape) -> Rival:
-    """torch's nn.LSTM, on as many threads as there are cores."""
+    """The nn.LSTM of torch, on as many threads as there are cores."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = torch.nn.LSTM(*shape[2:])
@@ -135,6 +135,11 @@ def interleaved(calls: dict[str, Callable[[int], None]], repeats: int) -> dict[s
     return {name: np.array(t) for name, t in times.items()}
 
 
+def call_in_turn(call: Callable[[Any], None], inputs: list[Any], n: int) -> None:
+    """Calls on the n-th of the inputs, over and over."""
+    call(inputs[n % len(inputs)])
+
+
 def peers() -> list[dict[str, Any]]:
     """Forward and training step of every rival at every shape."""
     rows = []
@@ -145,7 +150,7 @@ def peers() -> list[dict[str, Any]]:
         for kind in ("forward", "step"):
             inputs = {name: [rival.place(x) for x in given] for name, rival in made.items()}
             calls = {
-                name: lambda n, call=getattr(rival, kind), xs=inputs[name]: call(xs[n % len(xs)])
+                name: functools.partial(call_in_turn, getattr(rival, kind), inputs[name])
                 for name, rival in made.items()
             }
             times = interleaved(calls, REPEATS.value)

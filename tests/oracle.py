@@ -1,4 +1,4 @@
-"""The LSTM in float64 NumPy, its four gates apart and its gradients by hand: slow, plain, the truth."""
+"""The LSTM in float64 NumPy: its four gates apart, its gradients by hand; slow, plain, true."""
 
 import numpy as np
 

@@ -139,7 +139,7 @@ def _enter(cell, params, x, state, initial, mask, reset, engine):
     B, dtype = x.shape[1], x.dtype
     initial = initial_state(cell, (B,), dtype) if initial is None else initial
     doorway.check_kind("initial", cell, initial)
-    initial = jax.tree.map(lambda s: jnp.broadcast_to(s, (B, s.shape[-1])), initial)
+    initial = jax.tree.map(lambda s: jnp.tile(s, (B, 1)) if s.ndim == 1 else s, initial)
     doorway.check_state("initial", cell, initial, B, dtype)
     state = initial if state is None else state
     doorway.check_state("state", cell, state, B, dtype)
