@@ -1,9 +1,10 @@
 """lstm_jax: the LSTM for JAX. A cell is its equations at one instant; time is the library's."""
 
-from lstm_jax import cells, engines, initializers, layers
+from lstm_jax import cells, engines, initializers, layers, tasks
 from lstm_jax.cells import Cell, initial_state
 from lstm_jax.engines import step, trace, unroll
 from lstm_jax.initializers import init
+from lstm_jax.train import Trials, evaluate, fit, make_trials
 from lstm_jax.types import Batch, CellParams, LSTMState, Model
 
 __version__ = "0.1.0"
@@ -14,13 +15,18 @@ __all__ = [
     "CellParams",
     "LSTMState",
     "Model",
+    "Trials",
     "cells",
     "engines",
+    "evaluate",
+    "fit",
     "init",
     "initial_state",
     "initializers",
     "layers",
+    "make_trials",
     "step",
+    "tasks",
     "trace",
     "unroll",
 ]

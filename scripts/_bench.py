@@ -228,8 +228,16 @@ def show(row: dict[str, Any], base: str) -> None:
 
 def shapes(usual: tuple[Shape, ...]) -> tuple[Shape, ...]:
     """The shapes asked for by flag, or the usual ones."""
-    asked = [tuple(int(n) for n in text.split(",")) for text in SHAPES.value]
-    return tuple(asked) or usual
+    return tuple(parsed(text) for text in SHAPES.value) or usual
+
+
+def parsed(text: str) -> Shape:
+    """T,B,D,H as four whole numbers."""
+    try:
+        T, B, D, H = (int(n) for n in text.split(","))
+    except ValueError:
+        raise app.UsageError(f"--shape={text}: need four whole numbers T,B,D,H") from None
+    return T, B, D, H
 
 
 def machine() -> dict[str, Any]:

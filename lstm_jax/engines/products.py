@@ -1,5 +1,7 @@
 """Pre-activations: what the weights make of the input and of the state, block by block."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -41,8 +43,9 @@ def assemble(cell: Cell, from_x: Array, from_h: Array) -> Array:
     """Returns packed pre-activations [..., G] from the two products, without the bias."""
     if reads_both(cell):
         return from_x + from_h
-    x, h = split(cell, cell.x_blocks, from_x), split(cell, cell.h_blocks, from_h)
-    return pack([x[g] + h[g] if g in x and g in h else x.get(g, h.get(g)) for g in cell.gates])
+    products = (split(cell, cell.x_blocks, from_x), split(cell, cell.h_blocks, from_h))
+    read = [[product[g] for product in products if g in product] for g in cell.gates]
+    return pack([functools.reduce(jnp.add, parts) for parts in read])
 
 
 def pick(cell: Cell, blocks: tuple[str, ...], packed: Array) -> Array:

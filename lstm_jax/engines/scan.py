@@ -200,7 +200,7 @@ def _stretch(known: Instants, start: int, N: int, K: int) -> Instants:
         return jnp.concatenate([states[start - 1][None] if start else before[None], ends])
 
     before = jax.tree.map(last, known.before, known.states)
-    return Instants(*(jax.tree.map(cut, field) for field in known[:-1]), before)
+    return jax.tree.map(cut, known._replace(before=()))._replace(before=before)
 
 
 def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry, known: Instants):
