@@ -45,9 +45,8 @@ def evaluate(
 ) -> Evaluation:
     """Asks R trials `sequences` questions of a split, without noise.
 
-    Finite splits are asked whole, each sequence exactly once, whatever `sequences` says: then
-    `task.examples(split)` holds them along axis 1 of x, and of y where there is an answer at every
-    step. Others are drawn from the trial's seed, never as in training.
+    Finite splits are asked whole, each sequence exactly once, whatever `sequences` says; others are
+    drawn from the trial's seed, never as in training.
 
     Args:
       task: the problem.

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,7 +32,7 @@ class FiniteLine(Line):
 
     def examples(self, split):
         n = self.split_size(split)
-        x = np.arange(n, dtype=np.float32).reshape(1, n, 1) / n
+        x = jnp.arange(n, dtype=jnp.float32).reshape(1, n, 1) / n
         return Batch(x, 3 * x[0])
 
 
@@ -41,7 +42,7 @@ def test_a_finite_split_is_asked_whole_and_each_sequence_once(count, batching):
     task = FiniteLine(count=count)
     asked = evaluate(task, Slope(), SLOPES, TRIALS, split="test", sequences=5, batching=batching)
     x = task.examples("test").x[0]
-    error = (SLOPES["w"][:, 0] - 3) * x[None, :, 0]
+    error = (SLOPES["w"][:, 0] - 3) * np.asarray(x)[None, :, 0]
     assert asked.n.tolist() == [count + 4] * 3
     assert asked.correct.tolist() == (np.abs(error) < 0.3).sum(1).tolist()
     np.testing.assert_allclose(asked.metric, asked.correct / asked.n, rtol=1e-6)
@@ -54,8 +55,8 @@ def test_targets_at_every_step_are_cut_along_the_sequences(monkeypatch):
         readout = "every"
 
         def examples(self, split):
-            x = np.arange(2 * 7, dtype=np.float32).reshape(2, 7, 1)
-            return Batch(x, x[..., 0] * np.arange(7, dtype=np.float32)[None])
+            x = jnp.arange(2 * 7, dtype=jnp.float32).reshape(2, 7, 1)
+            return Batch(x, x[..., 0] * jnp.arange(7, dtype=jnp.float32)[None])
 
         def split_size(self, split):
             return 7
@@ -67,13 +68,13 @@ def test_targets_at_every_step_are_cut_along_the_sequences(monkeypatch):
             return (batch.y[1] == 7 + 1).astype("float32")
 
     @dataclasses.dataclass(frozen=True)
-    class Zero:
+    class Zero(Slope):
         def apply(self, params, x, **_):
             return 0 * x[..., 0]
 
     monkeypatch.setattr(evaluation, "BATCH", 3)
     asked = evaluate(Echo(), Zero(), SLOPES, TRIALS)
-    np.testing.assert_allclose(asked.loss, np.mean(Echo().examples("test").y ** 2), rtol=1e-6)
+    np.testing.assert_allclose(asked.loss, np.mean(np.square(Echo().examples("test").y)), rtol=1e-6)
     assert asked.correct.tolist() == [1, 1, 1]
 
 

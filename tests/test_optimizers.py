@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lstm_jax import optimizers
@@ -46,7 +47,7 @@ def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, cl
         state = optimizer.init(params)
         for g in gradients:
             updates, state = optimizer.update(g, state, params)
-            params = params + updates
+            params = optax.apply_updates(params, updates)
         return params
 
     trials = make_trials(learning_rate=LEARNING_RATE, b1=B1, b2=B2, clip=clip, weight_decay=decay)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -161,11 +162,12 @@ def test_sigterm_saves_and_stops(undisturbed, tmp_path, monkeypatch):
         carry_out(run)
     monkeypatch.undo()
     assert signal.getsignal(signal.SIGTERM) == before
+    assert "24" in os.listdir(run.room("checkpoints", "lag=1, elman/a"))
     lines = run.records.path.read_bytes()
     monkeypatch.setattr(train, "PATIENCE", 0.0)
     carry_out(RunDirectory.resume(tmp_path))
     assert left(tmp_path) == left(undisturbed)
-    assert left(tmp_path)["records.jsonl"].startswith(lines)  # nothing was done twice
+    assert left(tmp_path)["records.jsonl"].startswith(lines)
 
 
 def killed(path, after_lines, delay):
@@ -208,7 +210,7 @@ def test_a_group_goes_on_only_with_the_settings_it_was_begun_with(tmp_path):
     fit(Line(), Slope(), TRIALS, 5, run=run, progress=False)
     ledger = run.records.path.read_bytes()
 
-    begun = dict(task=Line(), model=Slope(), trials=TRIALS, steps=5)
+    begun: Any = dict(task=Line(), model=Slope(), trials=TRIALS, steps=5)
     for name, value, said in (
         ("steps", 6, "= 6: group 'main' says 5"),
         ("batch_size", 8, "= 8: group 'main' says 16"),

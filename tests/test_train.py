@@ -1,13 +1,14 @@
 """Learning: the law of one trial, and that its neighbours make no difference to it."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import train
+from lstm_jax import parallel, train
 from lstm_jax.tasks import Recall
 from lstm_jax.train import fit, make_trials
 from lstm_jax.trials import keys
@@ -85,7 +86,7 @@ def test_how_steps_are_cut_and_trials_are_ordered_makes_no_difference(monkeypatc
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
 def test_a_trial_that_diverges_is_frozen_and_its_neighbours_never_notice(batching):
-    settings = dict(optimizer="sgd", progress=False, batching=batching)
+    settings: Any = dict(optimizer="sgd", progress=False, batching=batching)
     trials = make_trials(
         seed=[0, 1, 2, 3], learning_rate=[0.1, 1e10, 0.1, 0.1], init_scale=[1, 1, 1e30, 1]
     )
@@ -102,10 +103,21 @@ def test_a_trial_that_diverges_is_frozen_and_its_neighbours_never_notice(batchin
     assert_same(pick(before.params, 1), pick(result.params, 1))
 
 
+def test_a_gradient_that_is_not_finite_freezes_a_trial_though_its_loss_is():
+    @dataclasses.dataclass(frozen=True)
+    class Cusp(Slope):
+        def apply(self, params, x, **rest):
+            return super().apply(params, x) + jnp.sqrt(0 * params["w"])
+
+    result = fit(LINE, Cusp(), make_trials(), 3, optimizer="sgd", progress=False)
+    assert result.status.tolist() == ["diverged"] and result.step.tolist() == [0]
+    assert np.isfinite(result.params["w"]).all()
+
+
 @pytest.mark.parametrize("batching", ["map", "vmap"])
 def test_a_solved_trial_stops_where_it_was_solved_and_training_ends_with_the_last(batching):
     task = dataclasses.replace(LINE, solvable=True)
-    settings = dict(optimizer="sgd", batch_size=20, progress=False, batching=batching)
+    settings: Any = dict(optimizer="sgd", batch_size=20, progress=False, batching=batching)
     trials = make_trials(seed=[0, 1, 2], learning_rate=[0.1, 0.02, 1e-6])
     result = fit(task, SLOPE, trials, 400, **settings)
     assert result.status.tolist() == ["solved", "solved", "finished"]
@@ -129,6 +141,16 @@ def test_nothing_is_solved_before_the_window_has_been_seen():
 
     result = fit(Solved(), SLOPE, make_trials(), 100, optimizer="sgd", progress=False)
     assert result.solved_at.tolist() == [-(-train.WINDOW // 16)]
+
+
+@pytest.mark.parametrize("batching", ["map", "vmap"])
+def test_idle_places_take_no_step(batching):
+    layout = parallel.Layout(3, batching)
+    trials = layout.spread(make_trials(seed=[0, 1, 2]))
+    loop = train._loop(LINE, SLOPE, train.Settings(16, "sgd", batching))
+    state = loop.run((trials, layout.idle, loop.begin(trials)), np.int32(5))
+    assert np.asarray(layout.idle).any()
+    np.testing.assert_array_equal(state.step, np.where(layout.idle, 0, 5))
 
 
 class Counting(Slope):

@@ -1,7 +1,7 @@
 """The smallest problems and models that learning can be tested with: they compile in no time."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ class Elman:
             "w_y": jax.random.normal(y_key, (8, self.output_size)) / 3,
         }
 
-    def apply(self, params, x, *, mask=None, reset=None, trial=None, key=None):
+    def apply(self, params, x, *, mask=None, reset=None, trial: Any = None, key=None):
         def instant(h, x_t):
             return jnp.tanh(x_t @ params["w_x"] + h @ params["w_h"]), None
 

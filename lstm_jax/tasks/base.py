@@ -75,6 +75,13 @@ class Task(abc.ABC):
         check_choice("split", split, SPLITS)
         return None
 
+    def examples(self, split: str) -> Batch:
+        """Returns every sequence of a split once, where `split_size` is not None.
+
+        They lie along axis 1 of x and, with an answer at every step, of y; else along axis 0 of y.
+        """
+        raise ValueError(f"{self.name} draws its sequences without end: no split can be whole")
+
 
 def split_key(key: Array, split: str) -> Array:
     """Returns the key of one split, so that the same key draws other sequences in each."""
