@@ -262,6 +262,25 @@ def test_forward_mode_belongs_to_reference():
     np.testing.assert_allclose(push, pull, rtol=1e-5)
 
 
+def test_second_derivatives(x64):
+    """Reverse over reverse, and forward over reverse, are those of reference."""
+    cell = lj.cells.LSTM(5)
+    params, x, *_ = problem(cell)
+
+    def products(engine):
+        def loss(x):
+            return jnp.sum(lj.unroll(cell, params, x, engine=engine)[1] ** 2)
+
+        def slope(x):
+            return jnp.sum(jnp.sin(jax.grad(loss)(x)))
+
+        return jax.grad(slope)(x), jax.jvp(jax.grad(loss), (x,), (jnp.cos(x),))[1]
+
+    assert_close(
+        jax.jit(lambda: products("scan"))(), jax.jit(lambda: products("reference"))(), 1e-10
+    )
+
+
 def test_auto_is_one_of_the_named_engines(monkeypatch):
     narrow, wide, widest = (lj.engines.resolve("auto", lj.cells.LSTM(h)) for h in (128, 256, 512))
     assert (narrow, wide) == (Scan("joined", "rebuilt"), Scan("joined", "saved"))

@@ -35,7 +35,7 @@ RESIDUALS = ("rebuilt", "saved")
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """`lax.scan` with a custom VJP; no forward-mode derivatives (`Reference` has them).
+    """`lax.scan` with a custom VJP; `jax.jvp` of the loop itself is for `Reference`.
 
     Attributes:
       product: "joined" multiplies [x, h] by [w_x; w_h] at every instant, for cells whose every
