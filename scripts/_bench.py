@@ -29,14 +29,13 @@ from absl import app, flags, logging
 
 import lstm_jax as lj
 from lstm_jax import layers, tasks, train
-from lstm_jax.engines import Reference, Scan
 
 PEER_SHAPES = (
     (512, 32, 64, 128), (200, 64, 256, 256), (100, 20, 512, 512), (784, 128, 1, 128),
     (100, 128, 8, 64), (100, 16, 8, 32), (110, 1, 2, 8),
 )  # fmt: skip
 MEMORY_SHAPE = (4096, 32, 64, 128)
-ENGINES = {"auto": "auto", "reference": Reference(), "scan": Scan()}
+ENGINES = {"scan": "scan", "reference": "reference"}
 
 REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each rival at each shape", 1)
 SHAPES = flags.DEFINE_multi_string("shape", [], "T,B,D,H instead of the usual ones; repeatable")
@@ -189,7 +188,7 @@ def memory() -> list[dict[str, Any]]:
     rows = []
     for shape in shapes((MEMORY_SHAPE,)):
         peak = {}
-        for name in (name for name in installed() if name not in ("auto", "torch")):
+        for name in (name for name in installed() if name != "torch"):
             flag = ["--rival", name, "--shape", ",".join(map(str, shape))]
             child = [sys.executable, "-P", __file__, "memory", *flag]
             peak[name] = json.loads(subprocess.run(child, check=True, stdout=-1).stdout)

@@ -13,7 +13,7 @@ from tests.oracle import lstm, lstm_gradients
 T, B, D = 11, 3, 4
 ENGINES = [
     Scan("joined", "rebuilt", chunk=4),
-    Scan("joined", "saved", chunk=16),
+    Scan("joined", "saved"),
     Scan("hoisted", "rebuilt", chunk=1, unroll=3),
     Scan("hoisted", "saved", chunk=4),
 ]

@@ -29,8 +29,8 @@ class Engine(Protocol):
         ...
 
 
-def _auto(cell: Cell) -> Engine:
-    """Picks an engine by platform and width, from the measurements in docs/benchmarks.md.
+def _scan(cell: Cell) -> Engine:
+    """Picks settings by platform and width, from the measurements in docs/benchmarks.md.
 
     On a CPU the product is joined while the weights stay in cache (H < 384), and pre-activations
     are saved where their product costs more than the memory they fill (H >= 192). Elsewhere
@@ -46,9 +46,9 @@ def _auto(cell: Cell) -> Engine:
 
 
 ENGINES: dict[str, Callable[[Cell], Engine]] = {
-    "auto": _auto,
+    "auto": _scan,
     "reference": lambda cell: Reference(),
-    "scan": lambda cell: Scan(),
+    "scan": _scan,
 }
 
 

@@ -66,6 +66,17 @@ def preactivations(cell: Cell, params: CellParams, x: Array, feedback: Array) ->
     return add_bias(assemble(cell, x @ params.w_x, times_w_h(feedback, params.w_h)), params.b)
 
 
+def joined_preactivations(cell: Cell, params: CellParams, x: Array, feedback: Array) -> Array:
+    """Returns [x, feedback, 1] [w_x; w_h; b], for a cell whose every gate reads both.
+
+    One product, and so is its gradient: narrow inputs and biases cost next to nothing.
+    """
+    del cell
+    ones = jnp.ones((*x.shape[:-1], 1), x.dtype)
+    w = jnp.concatenate([params.w_x, params.w_h, params.b[None]])
+    return jnp.concatenate([x, feedback, ones], axis=-1) @ w
+
+
 def advance(cell: Cell, packed: Array, state: Row, theta: Row) -> tuple[Row, Row]:
     """Maps the cell's `update` over a batch: packed [B, G], states [B, ...]."""
     gates = cell.Gates(**split(cell, tuple(cell.gates), packed))

@@ -20,6 +20,7 @@ from lstm_jax.engines.products import (
     add_bias,
     advance,
     assemble,
+    joined_preactivations,
     pick,
     preactivations,
     reads_both,
@@ -42,13 +43,14 @@ class Scan:
         gate reads both; "hoisted" multiplies all inputs by w_x before the loop.
       residuals: "rebuilt" saves the states and makes the pre-activations again in the backward
         pass; "saved" keeps them too: more memory, one matrix product less.
-      chunk: the most instants whose weight gradients are made by one product.
+      chunk: the most instants whose weight gradients are made by one product; None for 16, or as
+        many as make 256 rows of a narrow batch.
       unroll: instants in one iteration of the compiled loops.
     """
 
     product: str = "joined"
     residuals: str = "rebuilt"
-    chunk: int = 16
+    chunk: int | None = None
     unroll: int = 1
 
     def __post_init__(self):
@@ -56,7 +58,7 @@ class Scan:
             raise ValueError(f"product must be one of {PRODUCTS}, got {self.product!r}")
         if self.residuals not in RESIDUALS:
             raise ValueError(f"residuals must be one of {RESIDUALS}, got {self.residuals!r}")
-        if self.chunk < 1 or self.unroll < 1:
+        if (self.chunk is not None and self.chunk < 1) or self.unroll < 1:
             raise ValueError(
                 f"chunk and unroll must be positive, got {self.chunk} and {self.unroll}"
             )
@@ -122,7 +124,7 @@ def _loop_bwd(engine, cell, emit, residuals, cotangents):
     known = Instants(inputs.x, states, d_emitted, inputs.mask, inputs.reset, packed, inputs.state)
     zeros = jax.tree.map(_accumulator, (inputs.params, inputs.initial))
     carry, d_x = (d_final, *zeros), []
-    for stretch in reversed(_stretches(engine.chunk, known)):
+    for stretch in reversed(_stretches(_most(engine, inputs.x), known)):
         back = functools.partial(_chunk_back, engine, cell, emit, inputs)
         carry, d_x_n = jax.lax.scan(back, carry, stretch, reverse=True)
         d_x.insert(0, d_x_n.reshape(-1, *inputs.x.shape[1:]))
@@ -152,7 +154,7 @@ def _forward(engine: Scan, cell: Cell, inputs: Inputs, emit: Callable) -> tuple[
 
 def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
     """Returns the product made at every instant, and what it takes from the input."""
-    if engine.product == "joined" and reads_both(cell) and not isinstance(params.w_h, tuple):
+    if _joins(engine, cell, params):
         w = jnp.concatenate([params.w_x, params.w_h])
         return lambda x_t, h: add_bias(jnp.concatenate([x_t, h], axis=-1) @ w, params.b), x
     T, B, D = x.shape
@@ -162,6 +164,10 @@ def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
         return add_bias(assemble(cell, from_x_t, times_w_h(h, params.w_h)), params.b)
 
     return multiply, from_x
+
+
+def _joins(engine: Scan, cell: Cell, params: CellParams) -> bool:
+    return engine.product == "joined" and reads_both(cell) and not isinstance(params.w_h, tuple)
 
 
 def _accumulator(value: Array) -> Array:
@@ -180,6 +186,11 @@ def _rows(a: Array) -> Array:
 
 def _add(total: Row, part: Row) -> Row:
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, part)
+
+
+def _most(engine: Scan, x: Array) -> int:
+    """Returns how many instants a chunk may have."""
+    return engine.chunk or max(16, 256 // max(1, x.shape[1]))
 
 
 def _stretches(chunk: int, known: Instants) -> list[Instants]:
@@ -214,9 +225,10 @@ def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry,
     )
     start = begin(known.reset, inputs.initial, previous)
     feedback = jax.vmap(jax.vmap(cell.feedback))(start)
-    weights = params._replace(theta=())
-    rebuilt, products_back = jax.vjp(
-        functools.partial(preactivations, cell), weights, _rows(known.x), _rows(feedback)
+    product = joined_preactivations if _joins(engine, cell, params) else preactivations
+    rebuilt, product_back = jax.vjp(
+        lambda weights: product(cell, weights, _rows(known.x), _rows(feedback)),
+        params._replace(theta=()),
     )
     packed = rebuilt.reshape(K, -1, rebuilt.shape[1]) if known.packed is None else known.packed
     back = functools.partial(_instant_back, cell, emit, params.theta, transpose_w_h(params.w_h))
@@ -227,7 +239,8 @@ def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry,
         reverse=True,
         unroll=engine.unroll,
     )
-    d_weights, d_x, _ = products_back(_rows(d_packed))
+    (d_weights,) = product_back(_rows(d_packed))
+    d_x = pick(cell, cell.x_blocks, _rows(d_packed)) @ params.w_x.T
     d_params = _add(d_params._replace(theta=()), d_weights)._replace(theta=d_theta)
     return (d_state, d_params, d_initial), d_x.reshape(known.x.shape)
 
