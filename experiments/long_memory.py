@@ -148,7 +148,7 @@ def row(problem: Problem, cell: str, records: Sequence[Record]) -> Row:
 
 def draw(config: LongMemory, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Success and accuracy against lag, accuracy on the digits, learning curves."""
-    looks = figures.styles([networks.LABELS[cell] for cell in config.cells])
+    looks = figures.styles(list(networks.LABELS.values()))  # the same in every run
     pictures = [
         against_lag(task, [row for row in rows if row["task"] == task], looks)
         for task in config.tasks
@@ -163,14 +163,16 @@ def against_lag(task: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> P
     """Success and accuracy of every network over the lags of one task."""
     figure, ((success, accuracy),) = figures.canvas(1, 2)
     lags = sorted({row["lag"] for row in rows})
-    for shift, (label, look) in enumerate(looks.items()):
+    labels = list(dict.fromkeys(row["network"] for row in rows))
+    for place, label in enumerate(labels):
         mine = sorted((row for row in rows if row["network"] == label), key=lambda row: row["lag"])
-        x = [lag * 1.04 ** (shift - len(looks) // 2) for lag in lags]  # side by side
-        figures.points(success, x, [row["solved"] for row in mine], look, label)
-        figures.points(accuracy, x, [row["accuracy"] for row in mine], look, label)
+        x = [lag * 1.04 ** (place - len(labels) // 2) for lag in lags]  # side by side
+        figures.points(success, x, [row["solved"] for row in mine], looks[label], label)
+        figures.points(accuracy, x, [row["accuracy"] for row in mine], looks[label], label)
     figures.level(accuracy, OVER_LAGS[task](lags[0]).chance, "chance")
     for axes, name in ((success, "seeds that solve it"), (accuracy, "test accuracy, mean")):
         axes.set(xscale="log", xlabel="lag (steps)", ylabel=name, ylim=(-0.02, 1.02))
+        axes.set_xlim(lags[0] / 1.3, lags[-1] * 1.3)
         axes.set_xticks(lags, map(str, lags))
         axes.minorticks_off()
     figures.legend(figure, success)
@@ -201,9 +203,10 @@ def learning(config: LongMemory, records: Sequence[Record], looks: Mapping[str, 
     columns = min(3, len(shown))
     figure, panels = figures.canvas(math.ceil(len(shown) / columns), columns, panel=(5, 3.8))
     for axes, problem in zip(panels.flat, shown, strict=False):
-        for cell, (label, look) in zip(config.cells, looks.items(), strict=True):
+        for cell in config.cells:
             mine = ledger.group(records, problem.group(cell, "reported"))
-            figures.band(axes, *ledger.curve(mine, "metric", within=(0, 1)), look, label)
+            means, label = ledger.curve(mine, "metric", within=(0, 1)), networks.LABELS[cell]
+            figures.band(axes, *means, looks[label], label)
         title = problem.name if problem.lag is None else f"{problem.name}, lag {problem.lag}"
         axes.set(title=title, xlabel="updates", ylabel="training accuracy")
         axes.set(ylim=(-0.03, 1.03), xlim=(0, config.steps))

@@ -5,28 +5,24 @@ import io
 from html.parser import HTMLParser
 from typing import cast
 
-import hypothesis
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 from matplotlib.container import ErrorbarContainer
 from scipy import special, stats
 
-from lstm_jax.report import figures, html, statistics, tables
+from lstm_jax.report import figures, html, ledger, statistics, tables
 from lstm_jax.report.statistics import Estimate, Median, Share
 
-counts = st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
-
-@hypothesis.given(counts)
-def test_wilson_bounds_solve_the_score_equation(case):
-    count, total = case
-    share = statistics.wilson(count, total)
+def test_wilson_bounds_solve_the_score_equation():
     z = special.ndtri(0.975)
-    for bound in (share.low, share.high):
-        score = (share.value - bound) ** 2 - z**2 * bound * (1 - bound) / total
-        assert abs(score) < 1e-12
-    assert 0 <= share.low <= share.value <= share.high <= 1
+    for total in (1, 2, 3, 10, 57, 2000):
+        for count in {0, 1, total // 3, total // 2, total - 1, total}:
+            share = statistics.wilson(count, total)
+            for bound in (share.low, share.high):
+                score = (share.value - bound) ** 2 - z**2 * bound * (1 - bound) / total
+                assert abs(score) < 1e-12
+            assert 0 <= share.low <= share.value <= share.high <= 1
 
 
 def test_wilson_of_ten_in_ten_is_the_published_interval():
@@ -45,6 +41,8 @@ def test_t_interval_is_students():
     got = statistics.t_interval(values.tolist())
     low, high = stats.t.interval(0.95, 9, loc=values.mean(), scale=stats.sem(values))
     np.testing.assert_allclose(got, (values.mean(), low, high), rtol=1e-12)
+    cut = statistics.t_interval(values.tolist(), within=(low + 0.1, 100))
+    np.testing.assert_allclose(cut, (values.mean(), low + 0.1, high), rtol=1e-12)
 
 
 def test_one_value_has_no_interval():
@@ -52,18 +50,15 @@ def test_one_value_has_no_interval():
         statistics.t_interval([0.5])
 
 
-@hypothesis.given(st.lists(st.one_of(st.just(-1), st.integers(0, 1000)), min_size=1, max_size=20))
-def test_by_the_median_step_half_had_succeeded_and_not_before(solved_at):
-    median = statistics.median_steps(solved_at)
-    assert median.censored == solved_at.count(-1)
-
-    def succeeded(step):
-        return sum(0 <= s <= step for s in solved_at)
-
-    if median.value is None:
-        assert 2 * succeeded(1000) < len(solved_at)
-    else:
-        assert 2 * succeeded(median.value) >= len(solved_at) > 2 * succeeded(median.value - 1)
+def test_by_the_median_step_half_had_succeeded_and_not_before():
+    rng = np.random.default_rng(0)
+    for trials in [*range(1, 12)] * 20:
+        steps = np.where(rng.random(trials) < rng.random(), -1, rng.integers(0, 9, trials))
+        median = statistics.median_steps(steps.tolist())
+        assert median.censored == np.sum(steps == -1)
+        step = np.inf if median.value is None else median.value
+        before, by = (np.sum((steps >= 0) & (steps <= s)) for s in (step - 1, step))
+        assert 2 * by < trials if median.value is None else 2 * by >= trials > 2 * before
 
 
 def test_no_trials_have_no_median():
@@ -75,6 +70,42 @@ def test_chance_is_three_standard_errors_and_solved_is_95_percent():
     # 2,000 sequences at p = 1/8: three standard errors are 44.37 sequences around 250
     assert [statistics.is_chance(c, 2000, 0.125) for c in (205, 206, 294, 295)] == [0, 1, 1, 0]
     assert [statistics.is_solved(c, 2000) for c in (1899, 1900)] == [False, True]
+
+
+def line(kind: str, trial: int, step: int, value: float | None) -> dict:
+    return {"kind": kind, "group": "g", "trial": trial, "step": step, "value": value}
+
+
+LEDGER = [
+    line("progress", 0, 10, 0.1),
+    line("progress", 1, 10, 0.3),
+    line("progress", 2, 10, 0.2),
+    line("progress", 0, 20, 0.5),
+    line("result", 0, 30, 0.9),
+    line("result", 1, 15, 1.0),  # done between two progress records
+    line("result", 2, 12, None),  # diverged
+    {"kind": "finished", "group": "g", "trials": 3},
+]
+
+
+def test_a_curve_is_the_mean_of_all_trials_at_every_step():
+    steps, estimates = ledger.curve(LEDGER, "value")
+    assert steps == [10, 20, 30]
+    expected = [[0.1, 0.3, 0.2], [0.5, 1.0], [0.9, 1.0]]
+    assert estimates == [statistics.t_interval(values) for values in expected]
+    _, bounded = ledger.curve(LEDGER, "value", within=(0, 1))
+    assert max(e.high for e in estimates) > 1 == max(e.high for e in bounded)
+
+
+def test_first_steps_are_those_on_record_or_the_last():
+    assert ledger.first_steps(LEDGER, "value", 0.5) == [20, 15, 12]
+    assert ledger.first_steps(LEDGER, "value", 0.2) == [20, 10, 10]
+
+
+def test_a_group_has_its_own_records():
+    other = [{**record, "group": "h"} for record in LEDGER]
+    assert ledger.group([*other, *LEDGER], "g") == LEDGER
+    assert [r["trial"] for r in ledger.results(LEDGER)] == [0, 1, 2]
 
 
 ROWS = [
@@ -141,10 +172,11 @@ class Outside(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.fetched, self.open, self.seen = [], [], []
+        self.fetched, self.open, self.seen, self.words = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
+        self.words += [value for name, value in attrs if name == "alt"]
         links = [value or "" for name, value in attrs if name in ("src", "href")]
         self.fetched += [link for link in links if not link.startswith("data:")]
         if tag not in self.void:
@@ -160,6 +192,7 @@ def test_the_page_is_whole_escaped_and_fetches_nothing():
     page = html.page("Title <1>", html.prose("one\n\ntwo"), html.table(ROWS), picture, settings)
     reader = Outside()
     reader.feed(page)
+    assert reader.words == ['a < b & "c"']
     assert reader.fetched == [] and reader.open == [] and "script" not in reader.seen
     assert reader.seen.count("p") == 2 and reader.seen.count("tr") == 3
     assert "url(" not in page and "@import" not in page
