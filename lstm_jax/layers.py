@@ -53,7 +53,8 @@ class Recurrent(nnx.Module):
 
     A reversed layer reads every sequence from its last instant to its first. It equals the forward
     layer on each reversed segment: masked instants hold the state, so padding on the right needs
-    no special case; a reset, which begins a segment, ends it for whom comes from behind.
+    no special case; a reset, which begins a segment, ends it for whom comes from behind. A reset at
+    instant 0 concerns earlier instants alone, so it does nothing here.
 
     Attributes:
       w_x, w_h, b, theta: the parameters, as `CellParams` has them.
@@ -312,7 +313,8 @@ def drop(x: Array, rate: float | Array, key: Array | None) -> Array:
 class SequenceSpec:
     """A `SequenceModel` in words, and the two pure functions that learning sees: `init`, `apply`.
 
-    Equal by value and hashable, so that compiled functions can be kept by it.
+    Equal by value and hashable, so that compiled functions can be kept by it. A dense front and the
+    head start with LeCun-normal weights and no bias, an embedding with rows of norm one or so.
 
     Attributes:
       cell: the recurrent cell of every layer.
