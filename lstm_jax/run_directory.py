@@ -109,8 +109,7 @@ class RunDirectory:
         """
         if not name.strip("."):
             raise ValueError(f"group must be a name, got {name!r}")
-        if name in self.finished():
-            raise ValueError(f"group {name!r} is finished, its results are in {self.records.path}")
+        self._refuse_finished(name)
         with _sigterm() as came:
             log = GroupLog(self, name, settings, came)
             try:
@@ -119,7 +118,12 @@ class RunDirectory:
                 log.close()
 
     def finish(self, group: str, results: Iterable[Mapping[str, Any]], params: Any) -> None:
-        """Puts a group's results on the ledger, exports its parameters, drops its checkpoints."""
+        """Puts a group's results on the ledger, exports its parameters, drops its checkpoints.
+
+        Raises:
+          ValueError: the group is finished.
+        """
+        self._refuse_finished(group)
         results = [{"kind": "result", "group": group, **result} for result in results]
         self.room("params", group).parent.mkdir(exist_ok=True)
         export(self.params_path(group), params)
@@ -130,6 +134,10 @@ class RunDirectory:
     def params_path(self, group: str) -> Path:
         """Returns the npz file of a finished group's parameters, for `checkpoints.load`."""
         return self.room("params", group).with_name(f"{_file_name(group)}.npz")
+
+    def _refuse_finished(self, group: str) -> None:
+        if group in self.finished():
+            raise ValueError(f"group {group!r} is finished, its results are in {self.records.path}")
 
     def room(self, room: str, group: str) -> Path:
         """Returns the place of a group in checkpoints/, tensorboard/ or params/."""

@@ -227,6 +227,8 @@ def test_a_group_goes_on_only_with_the_settings_it_was_begun_with(tmp_path):
     result = fit(Line(), Slope(), TRIALS, 5, run=run, progress=False)  # all done: nothing to do
     run.finish("main", result_records(TRIALS, result), result.params)
     with pytest.raises(ValueError, match="group 'main' is finished"):
+        run.finish("main", [], result.params)
+    with pytest.raises(ValueError, match="group 'main' is finished"):
         fit(Line(), Slope(), TRIALS, 5, run=run, progress=False)
     with pytest.raises(ValueError, match=r"group must be a name, got '\.\.'"):
         fit(Line(), Slope(), TRIALS, 5, run=run, group="..", progress=False)
