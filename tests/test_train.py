@@ -67,9 +67,12 @@ def test_a_trial_of_a_batch_is_the_trial_alone():
     for i in (0, 3, 4):
         alone = fit(TASK, NETWORK, pick(trials, [i]), 30, progress=False, batching="map")
         assert_same(pick(together, [i]), alone)
-    mapped = fit(TASK, NETWORK, trials, 30, progress=False, batching="vmap")
-    np.testing.assert_allclose(mapped.loss, together.loss, rtol=1e-4)
-    for one, other in zip(*map(jax.tree.leaves, (mapped.params, together.params)), strict=True):
+    # Adam makes much of the rounding of small gradients, the more the longer it goes on.
+    few, mapped = (
+        fit(TASK, NETWORK, trials, 10, progress=False, batching=how) for how in ("map", "vmap")
+    )
+    np.testing.assert_allclose(mapped.loss, few.loss, rtol=1e-4)
+    for one, other in zip(*map(jax.tree.leaves, (mapped.params, few.params)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
     assert np.all(together.params["w_h"][0] != together.params["w_h"][2])  # dropout is the trial's
 
