@@ -80,7 +80,7 @@ def test_every_engine_has_the_gradients_of_reference(cell, x64):
 
 @pytest.mark.parametrize("engine", [Reference(), *ENGINES], ids=name)
 def test_the_lstm_equals_the_oracle(engine, x64):
-    """Outputs, final state and every gradient, against NumPy with four separate gates."""
+    """Outputs, gates, final state and every gradient, against NumPy with four separate gates."""
     cell = lj.cells.LSTM(5)
     params, x, state, _, mask, reset = problem(cell)
     weights = {
@@ -112,6 +112,8 @@ def test_the_lstm_equals_the_oracle(engine, x64):
         weights, tape, d_h, d_final_h, d_final_c, np.asarray(reset)
     )
     assert_close(h, want_h, 1e-12)
+    gates = lj.trace(cell, params, x, state, mask=mask, reset=reset, engine=engine).gates
+    assert_close(gates, cell.Gates(*(np.array([t[n] for t in tape]) for n in (3, 4, 5, 6))), 1e-12)
     w_x, w_h, b = (np.concatenate([grads[k][n] for k in cell.gates], -1) for n in range(3))
     assert_close(got, (lj.CellParams(w_x, w_h, b, ()), d_x, lj.LSTMState(d_h0, d_c0)), 1e-10)
 
