@@ -22,7 +22,7 @@ from lstm_jax.report import figures
 from lstm_jax.trials import Trials
 
 ROOT = Path(__file__).parent.parent
-CONFIG = LongMemory(cells=("rnn", "lstm"), lags=(5, 50), seeds=4, steps=100)
+CONFIG = LongMemory(cells=("rnn", "lstm"), lags=(5, 50), seeds=4, steps=100, digits_steps=100)
 RIGHT: dict[tuple[str, int | None], list[int]]  # of 2,000, for each seed
 RIGHT = {("rnn", 5): [1950] * 3 + [1899], ("lstm", 5): [2000] * 4}
 RIGHT |= {("rnn", 50): [250, 206, 295, 1000], ("lstm", 50): [1900] * 4}
@@ -86,8 +86,9 @@ def test_every_network_gets_the_same_grid_budget_and_clipping_on_other_seeds():
     groups = long_memory.plan(CONFIG, tuned(best=3e-3))
     tuning, reports = groups[::2], groups[1::2]
     for group in tuning:
-        assert trials(group).seed.tolist() == [0, 1, 2] * 3
-        np.testing.assert_allclose(trials(group).learning_rate[::3], [1e-3, 3e-3, 1e-2], rtol=1e-6)
+        assert trials(group).seed.tolist() == [0, 1, 2] * 4
+        rates = trials(group).learning_rate[::3]
+        np.testing.assert_allclose(rates, [1e-3, 3e-3, 1e-2, 3e-2], rtol=1e-6)
     for group in reports:
         assert trials(group).seed.tolist() == [3, 4, 5, 6]
         np.testing.assert_allclose(trials(group).learning_rate, 3e-3, rtol=1e-6)
@@ -153,6 +154,7 @@ def test_figures_show_the_rows(tmp_path):
         ({"learning_rates": (float("nan"),)}, "--learning_rates=nan: need numbers above 0"),
         ({"learning_rates": (float("inf"),)}, "--learning_rates=inf: need numbers above 0"),
         ({"hidden": 0}, "--hidden=0: need 1 or more"),
+        ({"digits_steps": 0}, "--digits_steps=0: need 1 or more"),
         ({"batch_size": -1}, "--batch_size=-1: need 1 or more"),
         ({"tuning_seeds": 0}, "--tuning_seeds=0: need 1 or more"),
         ({"seed": 2**32}, "--seed=4294967296: need 0 to 4294967295"),

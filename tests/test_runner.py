@@ -14,6 +14,7 @@ from experiments.runner import Experiment, Group
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger
 from lstm_jax.run_directory import GroupLog, Preempted, RunDirectory
+from lstm_jax.train import evaluate, fit
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -91,6 +92,16 @@ def test_groups_wait_for_each_other_and_all_is_told(whole):
     assert all(r["test_n"] == 2000 for r in second)
     rows = list(csv.DictReader((whole / "summary.csv").read_text().splitlines()))
     assert [float(row["loss"]) for row in rows] == [r["loss"] for r in second]
+
+
+def test_a_group_is_asked_about_its_own_split(whole):
+    records = [json.loads(line) for line in (whole / "records.jsonl").read_text().splitlines()]
+    group = plan(SMALL, [])[0]
+    assert group.trials is not None
+    fitted = fit(group.task, group.model, group.trials, group.steps, batch_size=4, progress=False)
+    asked = evaluate(group.task, group.model, fitted.params, group.trials, split="validation")
+    told = [r["validation_correct"] for r in ledger.results(ledger.group(records, "first"))]
+    assert told == asked.correct.tolist()
 
 
 def test_the_config_says_all_that_was_asked_and_where_it_ran(whole):
