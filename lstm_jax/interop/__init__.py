@@ -1,0 +1,31 @@
+"""Weights in and out: other libraries' layers, safetensors, and whole models as directories.
+
+Other libraries are spoken of, never imported: what goes in and out are dictionaries of arrays.
+"""
+
+from lstm_jax.interop.flax import from_linen, from_nnx, to_linen, to_nnx
+from lstm_jax.interop.keras import from_keras, to_keras
+from lstm_jax.interop.model_files import load_model, save_model
+from lstm_jax.interop.networks import Layers, layers_of, unroll_layers, with_layers
+from lstm_jax.interop.tensors import load_tensors, load_tree, save_tensors
+from lstm_jax.interop.torch import from_torch, to_torch
+
+__all__ = [
+    "Layers",
+    "from_keras",
+    "from_linen",
+    "from_nnx",
+    "from_torch",
+    "layers_of",
+    "load_model",
+    "load_tensors",
+    "load_tree",
+    "save_model",
+    "save_tensors",
+    "to_keras",
+    "to_linen",
+    "to_nnx",
+    "to_torch",
+    "unroll_layers",
+    "with_layers",
+]

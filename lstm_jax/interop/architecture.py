@@ -1,0 +1,91 @@
+"""What a model is, as JSON: frozen dataclasses by the names of their classes, field by field.
+
+    LSTM(8)                      ->  {"class": "LSTM", "hidden": 8}
+    SequenceSpec(LSTM(8), 3, 2)  ->  {"class": "SequenceSpec", "cell": {...}, "input_size": 3, ...}
+
+Reading makes the classes of a registry only, so that a file cannot name code of its own.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax import cells, engines, initializers, layers
+
+# Every public dataclass of the rooms that a model is described with.
+REGISTRY: dict[str, type] = {
+    name: value
+    for room in (cells, engines, initializers, layers)
+    for name, value in vars(room).items()
+    if isinstance(value, type) and dataclasses.is_dataclass(value)
+}
+
+
+def registry(classes: Iterable[type]) -> dict[str, type]:
+    """Returns the library's classes and `classes`, by name.
+
+    Raises:
+      ValueError: one of them has the name of another.
+    """
+    known = dict(REGISTRY)
+    for one in classes:
+        if known.setdefault(one.__name__, one) is not one:
+            raise ValueError(f"classes has a second {one.__name__}: give it a name of its own")
+    return known
+
+
+def encode(value: Any, at: str = "spec") -> Any:
+    """Returns `value` as what JSON can say; `at` says where it stands, for errors.
+
+    Raises:
+      TypeError: it is, or holds, something other than dataclasses, tuples, dtypes, numbers, strings
+        and None; ValueError: a class has the name of one of the library's.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": str(value)}
+    if isinstance(value, np.dtype):
+        return {"dtype": value.name}
+    if isinstance(value, tuple):
+        return [encode(item, f"{at}[{i}]") for i, item in enumerate(value)]
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"{at} must be a dataclass, a tuple, a number or a word, got {value!r}")
+    name = type(value).__name__
+    registry([type(value)])
+    fields = [field.name for field in dataclasses.fields(value) if field.init]
+    return {"class": name} | {f: encode(getattr(value, f), f"{at}.{f}") for f in fields}
+
+
+def decode(content: Any, known: Mapping[str, type], at: str = "spec") -> Any:
+    """Returns what `encode` was given, made of the classes of `known`.
+
+    Raises:
+      ValueError: a class is unknown, or has other fields.
+    """
+    if isinstance(content, list):
+        return tuple(decode(item, known, f"{at}[{i}]") for i, item in enumerate(content))
+    if not isinstance(content, dict):
+        return content
+    if "dtype" in content and "class" not in content:
+        return jnp.dtype(content["dtype"])
+    if "float" in content and "class" not in content:
+        return float(content["float"])
+    fields = {f: decode(v, known, f"{at}.{f}") for f, v in content.items() if f != "class"}
+    return _made(content.get("class"), fields, known, at)
+
+
+def _made(name: Any, fields: dict[str, Any], known: Mapping[str, type], at: str) -> Any:
+    if name not in known:
+        raise ValueError(f"{at} is a {name}, which is unknown here: pass its class in `classes`")
+    own = {field.name for field in dataclasses.fields(known[name]) if field.init}
+    for field in sorted(fields.keys() ^ own):
+        word = "lacks" if field in own else "has an unknown"
+        raise ValueError(f"{at}, a {name}, {word} field {field!r}")
+    if known[name] is initializers.gate_bias:  # written with keywords, not with its field
+        return initializers.gate_bias(**dict(fields["values"]))
+    return known[name](**fields)

@@ -1,0 +1,89 @@
+"""Flax: the cells of linen and of NNX, by their own trees of parameters.
+
+Both have one bias a gate: the LSTM's beside the recurrent product, the GRU's and the simple cell's
+beside that of the input. Linen's GRU has one more, in the recurrent half of its candidate; that of
+NNX has not. Both reset after the product, as ours does.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.cells import Cell
+from lstm_jax.interop.checking import named
+from lstm_jax.interop.layouts import LINEN, NNX, NNX_LSTM_CELL, kind, read, write
+from lstm_jax.types import CellParams
+
+
+def from_linen(cell: Cell, tree: Mapping[str, Any]) -> CellParams:
+    """Returns the parameters of a linen cell.
+
+    Args:
+      cell: `LSTM(H)`, `GRU(H)` or `RNN(H)`, for `LSTMCell` and `OptimizedLSTMCell`, `GRUCell` and
+        `SimpleCell`.
+      tree: the cell's own parameters, `{"ii": {"kernel": ...}, ...}`: those of `linen.RNN(cell)`
+        have them under "cell".
+
+    Raises:
+      TypeError: there is no such cell.
+      ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
+    """
+    name = kind(cell, LINEN)
+    return read(f"flax.linen {name}", LINEN[name], cell, named(tree))
+
+
+def to_linen(cell: Cell, params: CellParams) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the parameters of a linen cell as nested dictionaries of NumPy arrays.
+
+    Raises:
+      TypeError: there is no such cell.
+      ValueError: `w_h` is a pair, or a bias has no place there.
+    """
+    name = kind(cell, LINEN)
+    return _nested(write(f"flax.linen {name}", LINEN[name], cell, params))
+
+
+def from_nnx(cell: Cell, tree: Mapping[str, Any]) -> CellParams:
+    """Returns the parameters of an NNX cell.
+
+    Args:
+      cell: `LSTM(H)`, `GRU(H)` or `RNN(H)`, for `OptimizedLSTMCell` and `LSTMCell`, `GRUCell` and
+        `SimpleCell`.
+      tree: `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`.
+
+    Raises:
+      TypeError: there is no such cell.
+      ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
+    """
+    name = kind(cell, NNX)
+    layout = NNX_LSTM_CELL if name == "LSTM" and "ii" in tree else NNX[name]
+    return read(f"flax.nnx {name}", layout, cell, named(tree))
+
+
+def to_nnx(
+    cell: Cell, params: CellParams, *, optimized: bool = True
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the parameters of an NNX cell as nested dictionaries of NumPy arrays.
+
+    Args:
+      cell: the cell.
+      params: its parameters.
+      optimized: for an LSTM, those of `OptimizedLSTMCell`; False for those of `LSTMCell`.
+
+    Raises:
+      TypeError: there is no such cell.
+      ValueError: `w_h` is a pair, or a bias has no place there: that of the block `nh` of a GRU
+        must be zero.
+    """
+    name = kind(cell, NNX)
+    layout = NNX_LSTM_CELL if name == "LSTM" and not optimized else NNX[name]
+    return _nested(write(f"flax.nnx {name}", layout, cell, params))
+
+
+def _nested(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    tree: dict[str, dict[str, np.ndarray]] = {}
+    for path, array in tensors.items():
+        layer, name = path.split(".")
+        tree.setdefault(layer, {})[name] = array
+    return tree

@@ -1,0 +1,193 @@
+"""The one place that knows how other libraries lay out the parameters of a recurrent layer.
+
+A layout is a row of `Tensor`s: what each of their tensors is called, and which of our blocks it
+packs, in their order. `read` and `write` walk over it; docs/interop.md tabulates the same.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.cells import GRU, LSTM, RNN, Cell
+from lstm_jax.interop.checking import check, exact
+from lstm_jax.types import Array, CellParams
+
+
+class Tensor(NamedTuple):
+    """A tensor of another library, in our words.
+
+    Attributes:
+      name: what they call it.
+      part: the field of `CellParams` that it belongs to: "w_x", "w_h" or "b". A block of "b" that
+        two tensors hold is their sum.
+      blocks: the blocks that it packs, in their order.
+      rows: a matrix that packs blocks as rows, and multiplies from the left, as torch's do.
+    """
+
+    name: str
+    part: str
+    blocks: tuple[str, ...]
+    rows: bool = False
+
+
+Layout = tuple[Tensor, ...]
+
+IFGO, RZX, RZH, ZRX, ZRH, H = (
+    tuple(blocks.split()) for blocks in ("i f g o", "r z nx", "r z nh", "z r nx", "z r nh", "h")
+)
+
+
+def _torch(x: tuple[str, ...], h: tuple[str, ...]) -> Layout:
+    weights = Tensor("weight_ih", "w_x", x, rows=True), Tensor("weight_hh", "w_h", h, rows=True)
+    return (*weights, Tensor("bias_ih", "b", x), Tensor("bias_hh", "b", h))
+
+
+def _keras(x: tuple[str, ...], h: tuple[str, ...], *biases: Tensor) -> Layout:
+    return Tensor("kernel", "w_x", x), Tensor("recurrent_kernel", "w_h", h), *biases
+
+
+def _dense(part: str, blocks: Iterable[str], name: str, bias: bool) -> Layout:
+    """A dense layer of Flax: a kernel, and a bias or none."""
+    blocks = tuple(blocks)
+    kernel = Tensor(f"{name}.kernel", part, blocks)
+    return (kernel, Tensor(f"{name}.bias", "b", blocks)) if bias else (kernel,)
+
+
+def _dense_each(names: str, blocks: tuple[str, ...], part: str, biased: tuple[str, ...]) -> Layout:
+    """A dense layer of Flax for each block, with a bias where the block is `biased`."""
+    each = zip(names.split(), blocks, strict=True)
+    return sum((_dense(part, [block], name, block in biased) for name, block in each), ())
+
+
+TORCH: dict[str, Layout] = {
+    "LSTM": _torch(IFGO, IFGO),
+    "GRU": _torch(RZX, RZH),
+    "RNN": _torch(H, H),
+}
+KERAS: dict[str, Layout] = {
+    "LSTM": _keras(IFGO, IFGO, Tensor("bias", "b", IFGO)),
+    # One bias [2, 3H] there: of the input product and of the recurrent one.
+    "GRU": _keras(ZRX, ZRH, Tensor("bias[0]", "b", ZRX), Tensor("bias[1]", "b", ZRH)),
+}
+LINEN: dict[str, Layout] = {
+    "LSTM": _dense_each("ii if ig io", IFGO, "w_x", ())
+    + _dense_each("hi hf hg ho", IFGO, "w_h", IFGO),
+    "GRU": _dense_each("ir iz in", RZX, "w_x", RZX) + _dense_each("hr hz hn", RZH, "w_h", ("nh",)),
+    "RNN": _dense("w_x", H, "i", True) + _dense("w_h", H, "h", False),
+}
+NNX: dict[str, Layout] = {
+    "LSTM": _dense("w_x", IFGO, "dense_i", False) + _dense("w_h", IFGO, "dense_h", True),
+    # Nothing adds to the candidate's recurrent product: `nh` has no bias there.
+    "GRU": _dense("w_x", RZX, "dense_i", True) + _dense("w_h", RZH, "dense_h", False),
+    "RNN": _dense("w_x", H, "dense_i", True) + _dense("w_h", H, "dense_h", False),
+}
+NNX_LSTM_CELL = _dense_each("ii if_ ig io", IFGO, "w_x", ()) + _dense_each(
+    "hi hf hg ho", IFGO, "w_h", IFGO
+)
+
+
+def kind(cell: Cell, library: Mapping[str, Layout]) -> str:
+    """Returns "LSTM", "GRU" or "RNN": what other libraries call the cell.
+
+    Raises:
+      TypeError: the library has no such cell.
+    """
+    plain = {"LSTM": LSTM(cell.hidden), "GRU": GRU(cell.hidden), "RNN": RNN(cell.hidden)}
+    if isinstance(cell, RNN):
+        plain["RNN"] = RNN(cell.hidden, cell.activation)
+    for name in library:
+        if cell == plain[name]:
+            return name
+    wanted = " or ".join(str(plain[name]) for name in library)
+    raise TypeError(f"cell must be {wanted}, got {cell}: the other library has no such cell")
+
+
+def present(layout: Layout, tensors: Mapping[str, Array | np.ndarray]) -> Layout:
+    """Returns the layout without its biases where `tensors` has none of them, as a layer may."""
+    if any(tensor.name in tensors for tensor in layout if tensor.part == "b"):
+        return layout
+    return tuple(tensor for tensor in layout if tensor.part != "b")
+
+
+def read(
+    source: str,
+    layout: Layout,
+    cell: Cell,
+    tensors: Mapping[str, Array | np.ndarray],
+    feedback: int | None = None,
+) -> CellParams:
+    """Returns our parameters from a library's tensors; it can be differentiated.
+
+    Args:
+      source: what the tensors are called in errors.
+      layout: what the library makes of the cell.
+      cell: the cell.
+      tensors: those of the layout and no others, of one dtype. A bias that the layout does not
+        have is zero.
+      feedback: the rows of `w_h`; H by default.
+
+    Raises:
+      ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
+    """
+    check(source, tensors, _shapes(layout, cell, tensors, feedback or cell.hidden))
+    found: dict[tuple[str, str], Array] = {}
+    for tensor in layout:
+        packed = exact(tensor.name, tensors[tensor.name])
+        for name, block in _split(cell, tensor.blocks, packed.T if tensor.rows else packed).items():
+            at = (tensor.part, name)
+            found[at] = found[at] + block if at in found else block
+    w_x = jnp.concatenate([found["w_x", name] for name in cell.x_blocks], axis=1)
+    w_h = jnp.concatenate([found["w_h", name] for name in cell.h_blocks], axis=1)
+    zeros = {name: jnp.zeros((cell.width(name),), w_x.dtype) for name in cell.gates}
+    b = jnp.concatenate([found.get(("b", name), zeros[name]) for name in cell.gates])
+    return CellParams(w_x, w_h, b, cell.Theta({}))
+
+
+def write(target: str, layout: Layout, cell: Cell, params: CellParams) -> dict[str, np.ndarray]:
+    """Returns a library's tensors, as NumPy arrays, from our parameters.
+
+    Where they add two biases, the first holds ours and the second is zero.
+
+    Raises:
+      ValueError: `w_h` is a pair, or a bias that is not zero has no place there.
+    """
+    if isinstance(params.w_h, tuple):
+        raise ValueError(f"w_h must be one matrix: {target} has no projection, got a pair (P, U)")
+    left = {
+        (part, name): block
+        for part, names in (("w_x", cell.x_blocks), ("w_h", cell.h_blocks), ("b", cell.gates))
+        for name, block in _split(cell, names, np.asarray(getattr(params, part))).items()
+    }
+    tensors = {}
+    for tensor in layout:
+        zeros = {name: np.zeros((cell.width(name),), params.b.dtype) for name in tensor.blocks}
+        blocks = [left.pop((tensor.part, name), zeros[name]) for name in tensor.blocks]
+        packed = np.concatenate(blocks, axis=-1)
+        tensors[tensor.name] = np.ascontiguousarray(packed.T if tensor.rows else packed)
+    for (part, name), block in left.items():
+        if block.any():
+            raise ValueError(f"{part} of block {name!r} must be zero: {target} has no place for it")
+    return tensors
+
+
+def _split(cell: Cell, blocks: tuple[str, ...], packed: Any) -> dict[str, Any]:
+    ends = itertools.accumulate(cell.width(name) for name in blocks)
+    return {b: packed[..., end - cell.width(b) : end] for b, end in zip(blocks, ends, strict=True)}
+
+
+def _shapes(layout, cell, tensors, feedback) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns what the tensors must be; width of input and dtype are those of the first."""
+    first = tensors.get(layout[0].name, np.zeros((0, 0)))
+    D = (first.shape or (0,))[-1 if layout[0].rows else 0]
+    heads = {"w_x": (D,), "w_h": (feedback,), "b": ()}
+    wanted = {}
+    for tensor in layout:
+        shape = (*heads[tensor.part], sum(map(cell.width, tensor.blocks)))
+        wanted[tensor.name] = jax.ShapeDtypeStruct(
+            shape[::-1] if tensor.rows else shape, first.dtype
+        )
+    return wanted

@@ -1,0 +1,93 @@
+"""A trained model as one directory: what it is, in JSON, and its parameters, as safetensors.
+
+    directory/architecture.json        the spec: cell, sizes, initialisers, engine, dtype
+    directory/parameters.safetensors   the parameters, by their paths in the tree
+
+A fresh process needs nothing else, and nothing is unpickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lstm_jax.interop.architecture import decode, encode, registry
+from lstm_jax.interop.checking import check, named
+from lstm_jax.interop.tensors import load_tree, save_tensors
+from lstm_jax.layers import SequenceSpec
+
+ARCHITECTURE, PARAMETERS = "architecture.json", "parameters.safetensors"
+FORMAT = "lstm_jax model, version 1"
+
+
+def save_model(directory: str | os.PathLike, spec: SequenceSpec, params: Any) -> None:
+    """Writes a model to a new directory, whole or not at all.
+
+    Args:
+      directory: where; it must not exist.
+      spec: the model's description.
+      params: its parameters, those of one trial: of many that `fit` returns,
+        `jax.tree.map(lambda p: p[trial], result.params)`.
+
+    Raises:
+      FileExistsError: the directory exists; it is left as it is.
+      ValueError: a parameter is missing, unexpected or of another shape or dtype than the spec's.
+      TypeError: the spec holds what JSON cannot say, such as a function.
+    """
+    directory = Path(directory).absolute()
+    content = {"format": FORMAT, "spec": encode(spec)}
+    check("params", named(params), named(_template(spec)))
+    if directory.exists():
+        raise FileExistsError(f"{directory} exists, and a model is never overwritten")
+    draft = directory.with_name(f".{directory.name}.{os.getpid()}.draft")
+    draft.mkdir(parents=True)
+    try:
+        save_tensors(draft / PARAMETERS, params)
+        (draft / ARCHITECTURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        draft.rename(directory)  # refuses a directory that holds anything
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def load_model(
+    directory: str | os.PathLike, classes: Iterable[type] = ()
+) -> tuple[SequenceSpec, Any]:
+    """Reads a model that `save_model` wrote.
+
+    Args:
+      directory: where.
+      classes: the classes in the spec that are not the library's own, such as a cell of yours.
+
+    Returns:
+      The spec and the parameters, as JAX arrays.
+
+    Raises:
+      FileNotFoundError: a file is not there.
+      ValueError: the description is of another format or names an unknown class; or a tensor is
+        missing, unexpected or of another shape or dtype: the first is named.
+    """
+    directory = Path(directory)
+    spec = decode(_described(directory / ARCHITECTURE), registry(classes))
+    return spec, load_tree(directory / PARAMETERS, _template(spec))
+
+
+def _template(spec: SequenceSpec) -> Any:
+    """Returns the shapes and dtypes of the parameters."""
+    if jax.dtypes.canonicalize_dtype(spec.dtype) != spec.dtype:
+        raise ValueError(f"the model is {spec.dtype}: set jax_enable_x64, or JAX rounds it")
+    return jax.eval_shape(spec.init, jax.random.key(0))
+
+
+def _described(path: Path) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not whole: {error}") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT or "spec" not in content:
+        raise ValueError(f"{path} must have the format {FORMAT!r} and a spec, got {found!r}")
+    return content["spec"]
