@@ -1,0 +1,256 @@
+"""Draw the figures of docs/lstm.md and write down the numbers that its text tells.
+
+  carousel.png    what is left of a change in memory, against lag, in networks not yet trained
+  lstm_gates.png  gates, candidate, cell and hidden state of a trained LSTM over one sequence
+  lstm.json       the numbers
+
+Command: scripts/figures
+Cost: 40 CPU seconds, most of them compilation.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import orthogonal
+from matplotlib.figure import Figure
+
+import lstm_jax as lj
+from lstm_jax.initializers import chrono, gate_bias
+from lstm_jax.layers import SequenceSpec
+from lstm_jax.report import figures
+from lstm_jax.report.statistics import Estimate
+from lstm_jax.tasks import Recall, Task
+from lstm_jax.train import Result, evaluate, fit, make_trials
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "figures"
+
+
+def extremes(values: np.ndarray) -> Estimate:
+    """Returns the median of repeated values between the least and the greatest."""
+    return Estimate(float(np.median(values)), float(values.min()), float(values.max()))
+
+
+# The carousel: networks before their first update. ------------------------------------------------
+
+FAR = Recall(lag=300)
+WIDTH = 32
+STARTS: dict[str, tuple[lj.Cell, dict[str, Any]]] = {
+    "tanh RNN": (lj.cells.RNN(WIDTH), {}),
+    "tanh RNN, w_h × 1.5": (lj.cells.RNN(WIDTH), {"w_h": orthogonal(1.5)}),
+    "LSTM, bias 0": (lj.cells.LSTM(WIDTH), {"b": gate_bias(f=0.0)}),
+    "LSTM, bias 1": (lj.cells.LSTM(WIDTH), {"b": gate_bias(f=1.0)}),
+    "LSTM, bias 5": (lj.cells.LSTM(WIDTH), {"b": gate_bias(f=5.0)}),
+    "LSTM, chrono": (lj.cells.LSTM(WIDTH), {"b": chrono(FAR.length)}),
+}
+
+
+class Gains(NamedTuple):
+    """What is left of a change in memory after each lag 1, 2, ..., [draws, lag] float64.
+
+    With J = d memory_T / d memory_t, the memory being c of the LSTM and h of the RNN, it is
+    |J|_F / sqrt(H): the root mean square length in the end of a change of length 1 in a random
+    direction.
+
+    Attributes:
+      whole: along every path from one to the other.
+      cell: along the cell alone, J = diag(f_T ... f_{t+1}); None where there is no forget gate.
+    """
+
+    whole: Any
+    cell: Any
+
+
+def gains(cell: lj.Cell, options: Mapping[str, Any], draws: int = 20) -> Gains:
+    """Returns the gains from the marked step on, for fresh parameters and sequences of `FAR`."""
+
+    def draw(key):
+        init_key, data_key = jax.random.split(key)
+        params = lj.init(cell, init_key, FAR.input_size, dtype=jnp.float64, **options)
+        return params, FAR.sample(data_key, 1).x.astype(jnp.float64)
+
+    with jax.enable_x64(True):
+        params, x = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), draws))
+        return jax.device_get(gains_along(cell, params, x))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.vmap, in_axes=(None, 0, 0))
+def gains_along(cell: lj.Cell, params: lj.CellParams, x: jax.Array) -> Gains:
+    """Returns the gains [draws, T - 1] from step 0 of sequences x [draws, T, 1, D] on."""
+    start, _ = lj.unroll(cell, params, x[:1])
+    memory = cell.states[-1]
+
+    def later(value):
+        state = start._replace(**{memory: value})
+        kept = lj.trace(cell, params, x[1:], state, engine="reference")
+        return getattr(kept.states, memory), kept.gates
+
+    J, gates = jax.jacfwd(later, has_aux=True)(getattr(start, memory))  # [T - 1, 1, H, 1, H]
+    whole = jnp.sqrt(jnp.sum(J**2, axis=(1, 2, 3, 4)) / cell.hidden)
+    if "f" not in cell.gates:
+        return Gains(whole, None)
+    return Gains(whole, jnp.sqrt(jnp.mean(jnp.cumprod(gates.f, axis=0) ** 2, axis=(1, 2))))
+
+
+def carousel_figure(measured: Mapping[str, Gains]) -> Figure:
+    """Draws gains against lag, medians and extremes over draws."""
+    with figures.look():
+        figure, ((left, right),) = figures.canvas(1, 2, (6.4, 5.6))
+        for name, style in figures.styles(list(measured)).items():
+            for axes, gain in ((left, measured[name].cell), (right, measured[name].whole)):
+                if gain is not None:
+                    lags = range(1, gain.shape[1] + 1)
+                    figures.band(axes, lags, [extremes(g) for g in gain.T], style, name)
+        for axes, title in ((left, "along the cell alone"), (right, "along every path")):
+            axes.set(title=title, yscale="log", ylim=(1e-12, 1e6), xlabel="lag in steps")
+        left.set_ylabel("what is left of a change of 1")
+        figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def carousel_numbers(measured: Mapping[str, Gains], lags: Sequence[int]) -> dict[str, Any]:
+    """Returns the gains at some lags, {"network": {"whole" or "cell": {lag: extremes}}}."""
+    return {
+        name: {
+            path: {str(lag): extremes(gain[:, lag - 1]) for lag in lags}
+            for path, gain in paths._asdict().items()
+            if gain is not None
+        }
+        for name, paths in measured.items()
+    }
+
+
+# The gates: trained networks. ---------------------------------------------------------------------
+
+NEAR = Recall(lag=40, symbols=4)
+FURTHER = Recall(lag=400, symbols=4)
+MODEL = SequenceSpec(
+    lj.cells.LSTM(16),
+    NEAR.input_size,
+    NEAR.output_size,
+    b=chrono(NEAR.length),
+    engine="reference",  # its rounding, which training amplifies, stays as other engines improve
+)
+TRIALS = make_trials(seed=range(5), learning_rate=1e-2, clip=1.0)
+
+
+def train() -> Result:
+    """Returns five LSTMs with chrono biases that have learnt to recall a symbol over 40 steps."""
+    return fit(NEAR, MODEL, TRIALS, 1500, progress=False)
+
+
+def traces(result: Result, sequences: int = 1000) -> tuple[lj.Batch, lj.engines.Trace]:
+    """Returns test sequences and what each network did on them, leaves [R, T, B, ...]."""
+    layer = result.params["stack"]["layers"][0]
+    params = lj.CellParams(layer["w_x"], layer["w_h"], layer["b"], MODEL.cell.Theta({}))
+    batch = NEAR.sample(jax.random.key(0), sequences, "test")
+    run = jax.jit(jax.vmap(functools.partial(lj.trace, MODEL.cell), in_axes=(0, None)))
+    return jax.device_get((batch, run(params, batch.x)))
+
+
+def gates_figure(batch: lj.Batch, trace: lj.engines.Trace) -> Figure:
+    """Draws what the first network does on the first sequence, its longest memory on top."""
+    by_memory = np.argsort(-trace.gates.f[0].mean((0, 1)))
+    i, f, g, o = (gate[0, :, 0, by_memory] for gate in trace.gates)
+    h, c = (state[0, :, 0, by_memory] for state in trace.states)
+    selectors = {"input": batch.x[:, 0].T, "gate i": i, "gate f": f, "gate o": o}
+    signed = {"candidate g": g, "cell c": c, "hidden h": h}
+    with figures.look():
+        figure = Figure((9.5, 13.5), layout="constrained")
+        axes = figure.subplots(7, 1, sharex=True, height_ratios=[5, *[10] * 6])
+        _heat_maps(figure, axes[:4], selectors, 0, "viridis", "neither")
+        _heat_maps(figure, axes[4:], signed, -1, "RdBu_r", "both")
+        axes[0].set_yticks(range(NEAR.input_size), [*range(NEAR.symbols), "mark"])
+        axes[-1].set_xlabel("step")
+    return figure
+
+
+def _heat_maps(figure, axes, panels, least, colours, extend) -> None:
+    """Draws panels [rows, T] on axes, from `least` to 1, beside one bar of colours for all."""
+    for ax, (name, values) in zip(axes, panels.items(), strict=True):
+        cells = ax.imshow(values, colours, aspect="auto", interpolation="nearest")
+        cells.set_clim(least, 1)
+        ax.set(ylabel=name, yticks=())
+        ax.grid(False)
+    figure.colorbar(axes[-1].images[0], ax=list(axes), aspect=40, extend=extend)
+
+
+def gates_numbers(result: Result, batch: lj.Batch, trace: lj.engines.Trace) -> dict[str, Estimate]:
+    """Returns what the networks do, each number with its extremes over them."""
+    c, (i, f, g, _) = trace.states.c, trace.gates
+    symbol = symbols_part(c, batch)
+    of_mark = symbols_part(i[:, 0] * g[:, 0] * f[:, 1:].prod(axis=1), batch)
+    deaf = without_recurrence(result.params)
+    measured = {
+        "updates": result.step,
+        "accuracy": accuracy(NEAR, result.params),
+        "accuracy at ten times the lag": accuracy(FURTHER, result.params),
+        "accuracy without w_h": accuracy(NEAR, deaf),
+        "variance of c_T that the symbol explains": symbol[:, -1].var(1) / c[:, -1].var(1),
+        "symbol in c_0": np.sqrt((symbol[:, 0] ** 2).mean((1, 2))),
+        "symbol in c_T": np.sqrt((symbol[:, -1] ** 2).mean((1, 2))),
+        "share of it written at the mark": (of_mark * symbol[:, -1]).sum((1, 2))
+        / (symbol[:, -1] ** 2).sum((1, 2)),
+        "largest |c|": np.abs(c).max((1, 2, 3)),
+    }
+    return {name: extremes(values) for name, values in measured.items()}
+
+
+def symbols_part(values: np.ndarray, batch: lj.Batch) -> np.ndarray:
+    """Returns what the marked symbol says of values [..., B, H]: its mean less that of them all."""
+    part = np.zeros_like(values)
+    for symbol in range(NEAR.symbols):
+        same = batch.y == symbol
+        part[..., same, :] = values[..., same, :].mean(-2, keepdims=True)
+    return part - values.mean(-2, keepdims=True)
+
+
+def accuracy(task: Task, params: Any) -> np.ndarray:
+    """Returns the share of fresh sequences that each network answers right, [R]."""
+    evaluation = evaluate(task, MODEL, params, TRIALS)
+    return evaluation.correct / evaluation.n
+
+
+def without_recurrence(params: Any) -> Any:
+    """Returns parameters with recurrent weights of zero, so that gates see the input alone."""
+    return jax.tree.map_with_path(
+        lambda path, leaf: np.zeros_like(leaf) if path[-1].key == "w_h" else leaf, params
+    )
+
+
+# Both. --------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Draws and writes all into docs/figures."""
+    jax.config.update("jax_platforms", "cpu")  # the text tells what a CPU computes
+    measured = {name: gains(*start) for name, start in STARTS.items()}
+    result = train()
+    batch, trace = traces(result)
+    numbers = {
+        "carousel": carousel_numbers(measured, (100, 300)),
+        "gates": gates_numbers(result, batch, trace),
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    FOLDER.joinpath("carousel.png").write_bytes(figures.png(carousel_figure(measured)))
+    FOLDER.joinpath("lstm_gates.png").write_bytes(figures.png(gates_figure(batch, trace)))
+    FOLDER.joinpath("lstm.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Returns estimates as dictionaries, and numbers to four digits."""
+    if isinstance(value, Estimate):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return float(f"{value:.4g}")
+
+
+if __name__ == "__main__":
+    main()
