@@ -1,0 +1,148 @@
+"""The conformance check passes sound cells and says what is wrong with broken ones."""
+
+import dataclasses
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.nn import tanh
+
+import lstm_jax as lj
+from lstm_jax.cells import sigmoid
+from lstm_jax.testing import check_cell
+from tests.cells_under_test import Uneven
+
+LSTM = lj.cells.LSTM
+KEPT = []
+
+
+def test_a_sound_cell_passes_in_float32():
+    check_cell(LSTM(4))
+
+
+def test_a_sound_cell_passes_in_float64(x64):
+    check_cell(Uneven(3), input_size=1, seed=1)
+
+
+def after(change):
+    """An LSTM whose update is followed by `change(new, activated) -> what update returns`."""
+    return lambda self, gates, state, theta: change(*LSTM.update(self, gates, state, theta))
+
+
+def swapped(new, activated):
+    return new._replace(h=new.c, c=new.h), activated
+
+
+def dropped_term(self, gates, state, theta):
+    c = sigmoid(gates.f) * state.c + sigmoid(gates.i) * tanh(gates.g)
+    return state._replace(h=tanh(c), c=c), gates._replace(i=c * 0, f=c * 0, g=c * 0, o=c * 0)
+
+
+def stuck(self, gates, state, theta):
+    """Forgets to write c."""
+    new, activated = LSTM.update(self, gates, state, theta)
+    return new._replace(c=state.c), activated
+
+
+def forgetful(self, gates, state, theta):
+    """Never reads c."""
+    return LSTM.update(self, gates, state._replace(c=jnp.zeros_like(state.c)), theta)
+
+
+def noisy(new, activated):
+    return new._replace(h=new.h * np.random.default_rng().uniform(0.5, 1)), activated
+
+
+def keeping(new, activated):
+    KEPT.append(new.h)
+    return new, activated
+
+
+def sharp(self, gates, state, theta):
+    """Has no derivative where c is zero, as at a start."""
+    new, activated = LSTM.update(self, gates, state, theta)
+    return new._replace(h=new.h / (1 + jnp.sqrt(state.c**2))), activated
+
+
+def unbounded(self, gates, state, theta):
+    new, activated = LSTM.update(self, gates, state, theta)
+    return new, activated._replace(f=gates.f)
+
+
+def per_state(self, gates, state, theta):
+    new, activated = LSTM.update(self, gates, state, theta)
+    return new._replace(h=new.h / jnp.sum(state.c**2)), activated
+
+
+MUTANTS = {
+    "reversed": (after(lambda new, gates: (gates, new)), {}, "update must return its state as"),
+    "bare": (after(lambda new, gates: ((new.h, new.c), gates)), {}, "its state as .* got tuple"),
+    "alone": (after(lambda new, gates: new), {}, "update must return a pair"),
+    "swapped": (after(swapped), {}, r"h leaves its range \[-1, 1\]"),
+    "stuck": (stuck, {}, "state c is not used|gate f is not used"),
+    "forgetful": (forgetful, {}, "gate f is not used"),
+    "dropped_term": (dropped_term, {}, "gate o is not used"),
+    "scalar": (
+        after(lambda new, gates: (new._replace(c=new.c.sum()), gates)),
+        {},
+        r"state.c must be an array of shape \(4,\), got \(\)",
+    ),
+    "doubled": (
+        after(lambda new, gates: (new, gates._replace(o=jnp.concatenate([gates.o, gates.o])))),
+        {},
+        r"gates.o must be an array of shape \(4,\), got \(8,\)",
+    ),
+    "wide": (
+        after(lambda new, gates: (new._replace(c=new.c.astype(jnp.float32)), gates)),
+        {},
+        "state.c must keep the dtype bfloat16, got float32",
+    ),
+    "noisy": (after(noisy), {}, "update is impure: the same arguments"),
+    "unbounded": (unbounded, {}, r"f leaves its range \[0, 1\]"),
+    "per_state": (per_state, {}, "h is not finite"),
+    "sharp": (sharp, {}, "gradients of .* is not finite"),
+    "twice": (LSTM.update, dict(gates=("i", "f", "f", "o")), "gates has a name twice"),
+    "listed": (LSTM.update, dict(states=["h", "c"]), "states must be a tuple of names"),
+    "misnamed": (LSTM.update, dict(bias={"z": 1.0}), r"bias names \['z'\]"),
+    "misranged": (LSTM.update, dict(ranges={"z": (0, 1)}), r"ranges names \['z'\]"),
+    "misfit": (LSTM.update, dict(widths=lambda self: {"c": 3}), "update fails on one row"),
+    "fed_a_number": (
+        LSTM.update,
+        dict(feedback=lambda self, state: state.h.sum()),
+        "feedback must be an array of shape",
+    ),
+    "idle": (
+        LSTM.update,
+        dict(init_theta=lambda self, key: {"p": jnp.ones(self.hidden)}),
+        "theta.p is not used",
+    ),
+    "drawn_anew": (
+        LSTM.update,
+        dict(init_theta=lambda self, key: {"p": np.random.default_rng().normal(size=2)}),
+        "init_theta is impure",
+    ),
+}
+
+
+@pytest.mark.slow  # jax searches all memory for who holds the tracer
+def test_an_update_that_keeps_what_it_was_given_is_caught():
+    kind = type("keeping", (LSTM,), {"update": after(keeping), "__module__": __name__})
+    with pytest.raises(AssertionError, match="update is impure: it keeps"):
+        check_cell(dataclasses.dataclass(frozen=True)(kind)(4))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught_by_name(name):
+    update, words, message = MUTANTS[name]
+    kind = type(name, (LSTM,), {**words, "update": update, "__module__": __name__})
+    cell = dataclasses.dataclass(frozen=True)(kind)(4)
+    with pytest.raises(AssertionError, match=message) as caught:
+        check_cell(cell)
+    assert re.match(rf"{name}\(hidden=4\): ", str(caught.value))
+
+
+def test_the_setting_of_float64_is_left_alone():
+    with pytest.raises(AssertionError):
+        check_cell(dataclasses.make_dataclass("Bare", [], bases=(lj.Cell,), frozen=True)(2))
+    assert jnp.ones(1).dtype == jnp.float32
