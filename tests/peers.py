@@ -6,6 +6,7 @@ ours go through the import, which thereby is differentiated too.
 """
 
 import itertools
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +97,9 @@ def theirs(torch: Any, case: Case, module: Any, dtype: str) -> Results:
     states = [torch.tensor(state, requires_grad=True) for state in states]
     if case.lengths:
         packed = rnn.pack_padded_sequence(x, case.lengths, enforce_sorted=False)
-    h, final = module(packed, tuple(states) if len(states) > 1 else states[0])
+    with warnings.catch_warnings():  # of what torch runs projections with
+        warnings.simplefilter("ignore")
+        h, final = module(packed, tuple(states) if len(states) > 1 else states[0])
     if case.lengths:
         h, _ = rnn.pad_packed_sequence(h, total_length=case.T)
     final = list(final) if isinstance(final, tuple) else [final]
