@@ -1,6 +1,6 @@
 """lstm_jax: the LSTM for JAX. A cell is its equations at one instant; time is the library's."""
 
-from lstm_jax import cells, engines, initializers, layers, tasks, testing
+from lstm_jax import cells, engines, initializers, interop, layers, tasks, testing
 from lstm_jax.cells import Cell, initial_state
 from lstm_jax.engines import step, trace, unroll
 from lstm_jax.initializers import init
@@ -23,6 +23,7 @@ __all__ = [
     "init",
     "initial_state",
     "initializers",
+    "interop",
     "layers",
     "make_trials",
     "step",
