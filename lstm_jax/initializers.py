@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell, feedback_width
+from lstm_jax.cells import Cell, feedback_width, wired
 from lstm_jax.types import Array, CellParams
 
 WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
@@ -148,6 +148,31 @@ class chrono:
         return {self.forget: b_f} if self.input is None else {self.forget: b_f, self.input: -b_f}
 
 
+@dataclasses.dataclass(frozen=True)
+class uniform_gate:
+    """Biases that make the gate which keeps uniform between 0 and 1 over the units.
+
+        b_keep = logit(u), u ~ U[1/H, 1 - 1/H]
+        b_refine = -b_keep
+
+    Attributes:
+      keep: the block that keeps.
+      refine: the refine gate of the UR gates; None where the cell has none.
+
+    Source: Gu et al. 2020, section 3.
+    """
+
+    keep: str = "f"
+    refine: str | None = "r"
+
+    def __call__(self, key: Array, cell: Cell, dtype=jnp.float32) -> dict[str, Array]:
+        """Returns the biases [width] of the block that keeps and of the refine gate."""
+        width = cell.width(self.keep)
+        u = jax.random.uniform(key, (width,), dtype, 1 / width, 1 - 1 / width)
+        b = jnp.log(u) - jnp.log1p(-u)
+        return {self.keep: b} if self.refine is None else {self.keep: b, self.refine: -b}
+
+
 def init(
     cell: Cell,
     key: Array,
@@ -176,12 +201,13 @@ def init(
         raise ValueError(f"input_size must not be negative, got {input_size}")
     x_key, h_key, b_key, theta_key = jax.random.split(key, 4)
     theta = {n: jnp.asarray(v, dtype) for n, v in cell.init_theta(theta_key).items()}
-    return CellParams(
+    params = CellParams(
         w_x=_blocks(cell, cell.x_blocks, x_key, input_size, w_x or glorot(), dtype),
         w_h=_blocks(cell, cell.h_blocks, h_key, feedback_width(cell), w_h or orthogonal(), dtype),
         b=_biases(cell, b_key, b, dtype),
         theta=cell.Theta(theta),
     )
+    return wired(cell, params)
 
 
 def _blocks(cell, blocks, key, rows, initializer, dtype) -> Array:

@@ -66,6 +66,7 @@ def _check_words(cell: Cell) -> None:
     for word, named, known in (
         ("reads", cell.reads, gates),
         ("bias", cell.bias, gates),
+        ("unbiased", cell.unbiased, gates),
         ("ranges", cell.ranges, both),
         ("widths()", cell.widths(), both),
     ):

@@ -1,9 +1,34 @@
 """An instant: the equations of recurrent cells, row by row."""
 
 from lstm_jax.cells.activations import sigmoid
-from lstm_jax.cells.base import Cell, feedback_width, initial_state
+from lstm_jax.cells.base import Cell, feedback_width, initial_state, parameter_count, wired
 from lstm_jax.cells.gru import GRU
+from lstm_jax.cells.janet import JANET
+from lstm_jax.cells.layer_norm import LayerNormLSTM
 from lstm_jax.cells.lstm import LSTM
+from lstm_jax.cells.memory_block import MemoryBlocks
+from lstm_jax.cells.minimal import MinGRU, MinLSTM
+from lstm_jax.cells.peephole import ODYSSEY, PeepholeLSTM, odyssey
+from lstm_jax.cells.refine import URLSTM
 from lstm_jax.cells.rnn import RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "Cell", "feedback_width", "initial_state", "sigmoid"]
+__all__ = [
+    "GRU",
+    "JANET",
+    "LSTM",
+    "ODYSSEY",
+    "RNN",
+    "URLSTM",
+    "Cell",
+    "LayerNormLSTM",
+    "MemoryBlocks",
+    "MinGRU",
+    "MinLSTM",
+    "PeepholeLSTM",
+    "feedback_width",
+    "initial_state",
+    "odyssey",
+    "parameter_count",
+    "sigmoid",
+    "wired",
+]

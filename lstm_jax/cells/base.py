@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lstm_jax.types import Array, Row, row_type
+from lstm_jax.types import Array, CellParams, Row, row_type
 
 Range = tuple[float, float]
 
@@ -24,8 +25,9 @@ class Cell:
       gates: names of the blocks of pre-activations, packed in this order.
       states: names of the vectors carried from one instant to the next.
       reads: what a block's pre-activation is made of, for blocks that do not take both: "x" for
-        the input only, "h" for the recurrent product only.
+        the input only, "h" for the recurrent product only, "b" for the bias alone.
       bias: initial bias of the blocks that do not start at zero.
+      unbiased: names of the blocks that have no bias: it is zero and stays so.
       ranges: closed intervals that activated gates and states must stay in, by name.
     """
 
@@ -35,6 +37,7 @@ class Cell:
     states: ClassVar[tuple[str, ...]] = ("h",)
     reads: ClassVar[Mapping[str, str]] = {}
     bias: ClassVar[Mapping[str, float]] = {}
+    unbiased: ClassVar[tuple[str, ...]] = ()
     ranges: ClassVar[Mapping[str, Range]] = {}
 
     def __post_init__(self):
@@ -47,10 +50,10 @@ class Cell:
                     "a static description; arrays belong to CellParams.theta"
                 )
         for name, source in self.reads.items():
-            if name not in self.gates or source not in ("x", "h"):
+            if name not in self.gates or source not in ("x", "h", "b"):
                 raise ValueError(
                     f"{type(self).__name__}.reads[{name!r}] = {source!r}: expected one of the "
-                    f"gates {self.gates} mapped to 'x' or 'h'"
+                    f"gates {self.gates} mapped to 'x', 'h' or 'b'"
                 )
 
     def update(self, gates: Row, state: Row, theta: Row) -> tuple[Row, Row]:
@@ -76,6 +79,14 @@ class Cell:
         del key
         return {}
 
+    def wiring(self, name: str) -> np.ndarray | None:
+        """Returns which recurrent weights [F, width] of the block called `name` exist: None, all.
+
+        F is the width of what is fed back. The others are zero and stay so.
+        """
+        del name
+        return None
+
     def widths(self) -> Mapping[str, int]:
         """Returns the widths of the gates and states that are not `hidden` wide."""
         return {}
@@ -87,12 +98,12 @@ class Cell:
     @property
     def x_blocks(self) -> tuple[str, ...]:
         """Names of the gates that read the input: the blocks of columns of `w_x`."""
-        return tuple(g for g in self.gates if self.reads.get(g) != "h")
+        return tuple(g for g in self.gates if self.reads.get(g, "x") == "x")
 
     @property
     def h_blocks(self) -> tuple[str, ...]:
         """Names of the gates that read the state: the blocks of columns of `w_h`."""
-        return tuple(g for g in self.gates if self.reads.get(g) != "x")
+        return tuple(g for g in self.gates if self.reads.get(g, "h") == "h")
 
     @property
     def Gates(self) -> type:
@@ -125,3 +136,43 @@ def initial_state(cell: Cell, batch_shape: tuple[int, ...] = (), dtype=jnp.float
 def feedback_width(cell: Cell) -> int:
     """Returns the width of what multiplies `w_h`."""
     return jax.eval_shape(cell.feedback, jax.eval_shape(lambda: initial_state(cell))).shape[-1]
+
+
+def wired(cell: Cell, params: CellParams) -> CellParams:
+    """Returns `params` with zeros for the biases and recurrent weights that `cell` does not have.
+
+    Raises:
+      ValueError: `w_h` is a pair and the cell has a wiring, which a projection would undo.
+    """
+    if cell.unbiased:
+        biased = [np.full(cell.width(g), g not in cell.unbiased) for g in cell.gates]
+        params = params._replace(b=params.b * np.concatenate(biased).astype(params.b.dtype))
+    if (exist := _recurrent(cell)) is not None:
+        if isinstance(params.w_h, tuple):
+            raise ValueError(f"w_h must be one matrix, not a pair (P, U), for the wiring of {cell}")
+        params = params._replace(w_h=params.w_h * exist.astype(params.w_h.dtype))
+    return params
+
+
+def _recurrent(cell: Cell) -> np.ndarray | None:
+    wirings = [cell.wiring(name) for name in cell.h_blocks]
+    if all(wiring is None for wiring in wirings):
+        return None
+    full = [np.ones((feedback_width(cell), cell.width(name)), bool) for name in cell.h_blocks]
+    return np.concatenate(
+        [f if w is None else w for f, w in zip(full, wirings, strict=True)], axis=1
+    )
+
+
+def parameter_count(cell: Cell, input_size: int) -> int:
+    """Returns how many parameters one layer of `cell` has on inputs of width `input_size`."""
+    widths = {name: cell.width(name) for name in cell.gates}
+    exist, rows = _recurrent(cell), feedback_width(cell)
+    recurrent = rows * sum(widths[g] for g in cell.h_blocks) if exist is None else int(exist.sum())
+    theta = jax.eval_shape(lambda: dict(cell.init_theta(jax.random.key(0))))
+    return (
+        input_size * sum(widths[g] for g in cell.x_blocks)
+        + recurrent
+        + sum(width for g, width in widths.items() if g not in cell.unbiased)
+        + sum(leaf.size for leaf in jax.tree.leaves(theta))
+    )

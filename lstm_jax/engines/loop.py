@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell, initial_state
+from lstm_jax.cells import Cell, initial_state, wired
 from lstm_jax.engines import doorway
 from lstm_jax.engines.choice import Engine, resolve
 from lstm_jax.engines.products import advance, preactivations
@@ -48,6 +48,7 @@ def step(cell: Cell, params: CellParams, state: Row, x_t: Array) -> tuple[Row, A
     doorway.check_input("x_t", x_t, ("B", "D"), params)
     doorway.check_state("state", cell, state, x_t.shape[0], x_t.dtype)
     feedback = jax.vmap(cell.feedback)(state)
+    params = wired(cell, params)
     packed = preactivations(cell, params, x_t, feedback)
     state, _ = advance(cell, packed, state, params.theta)
     return state, jax.vmap(cell.output)(state)
@@ -97,7 +98,7 @@ def unroll(
             checked=True,
         )  # fmt: skip
         return kept.final, kept.h
-    engine, state, initial = _enter(cell, params, x, state, initial, mask, reset, engine)
+    engine, params, state, initial = _enter(cell, params, x, state, initial, mask, reset, engine)
     final, h = engine.loop(cell, jax.vmap(cell.output), params, x, state, initial, mask, reset)
     return final, zero_unless(mask, h)
 
@@ -119,7 +120,7 @@ def trace(
     The gates are made again from the engine's states, all instants at once. Arguments and errors
     are those of `unroll`.
     """
-    engine, state, initial = _enter(cell, params, x, state, initial, mask, reset, engine)
+    engine, params, state, initial = _enter(cell, params, x, state, initial, mask, reset, engine)
     final, states = engine.loop(cell, lambda s: s, params, x, state, initial, mask, reset)
     start = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s])[: len(x)], state, states)
     start = begin(reset, initial, start)
@@ -143,4 +144,4 @@ def _enter(cell, params, x, state, initial, mask, reset, engine):
     doorway.check_state("initial", cell, initial, B, dtype)
     state = initial if state is None else state
     doorway.check_state("state", cell, state, B, dtype)
-    return resolve(engine, cell), state, initial
+    return resolve(engine, cell), wired(cell, params), state, initial

@@ -45,7 +45,16 @@ def assemble(cell: Cell, from_x: Array, from_h: Array) -> Array:
         return from_x + from_h
     products = (split(cell, cell.x_blocks, from_x), split(cell, cell.h_blocks, from_h))
     read = [[product[g] for product in products if g in product] for g in cell.gates]
-    return pack([functools.reduce(jnp.add, parts) for parts in read])
+    return pack(
+        [
+            functools.reduce(jnp.add, parts) if parts else _nothing(cell.width(g), from_x)
+            for g, parts in zip(cell.gates, read, strict=True)
+        ]
+    )
+
+
+def _nothing(width: int, like: Array) -> Array:
+    return jnp.zeros((*like.shape[:-1], width), like.dtype)
 
 
 def pick(cell: Cell, blocks: tuple[str, ...], packed: Array) -> Array:

@@ -1,0 +1,100 @@
+"""The memory blocks of 1997."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.nn import tanh
+
+from lstm_jax.cells.activations import sigmoid
+from lstm_jax.cells.base import Cell
+
+BIASES = ("all", "gates", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryBlocks(Cell):
+    """The LSTM as it was first written: no forget gate, gates shared by the cells of a block.
+
+        a = x w_x + [h, i, o] w_h + b             every gate and cell reads all outputs and gates
+        i, o = sigmoid(a)                         gates, one each for a block of `size` cells
+        g = 4 sigmoid(a) - 2                      squashed cell input, in [-2, 2]
+        c' = c + i * g                            the carousel
+        h' = o * (2 sigmoid(c') - 1)              cell output, in [-1, 1]
+
+    Attributes:
+      hidden: H, the number of cells in all blocks together.
+      size: cells of one block.
+      output_gate: False: o = 1.
+      recurrent: whether gates and cells read outputs and gates; False: only the carousel recurs.
+      biases: what has one: "all" gates and cells, the "gates" only, or "none".
+      truncated: whether the gradient flows back through the carousel only, as in the paper: errors
+        that leave a gate or a cell input change its weights but go no further back.
+
+    Raises:
+      ValueError: blocks of this size do not come to H cells, or `biases` is unknown.
+
+    Source: Hochreiter & Schmidhuber 1997, section 4 and appendix A.1.
+    """
+
+    size: int = 1
+    output_gate: bool = True
+    recurrent: bool = True
+    biases: str = "all"
+    truncated: bool = False
+
+    ranges: ClassVar = {"i": (0, 1), "g": (-2, 2), "h": (-1, 1)}
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.size < 1 or self.hidden % self.size:
+            raise ValueError(f"size must divide hidden = {self.hidden}, got {self.size!r}")
+        if self.biases not in BIASES:
+            raise ValueError(f"biases must be one of {BIASES}, got {self.biases!r}")
+
+    @property
+    def gates(self):
+        """The blocks i, g and, where there is an output gate, o."""
+        return ("i", "g", "o") if self.output_gate else ("i", "g")
+
+    @property
+    def states(self):
+        """The states h and c, and the gates where they are fed back."""
+        return ("h", "c", *self._fed_back)
+
+    @property
+    def _fed_back(self) -> tuple[str, ...]:
+        return tuple(g for g in self.gates if g != "g") if self.recurrent else ()
+
+    @property
+    def reads(self):
+        """Everything, or the input only."""
+        return {} if self.recurrent else dict.fromkeys(self.gates, "x")
+
+    @property
+    def unbiased(self):
+        """The blocks without a bias."""
+        return {"all": (), "gates": ("g",), "none": self.gates}[self.biases]
+
+    def widths(self):
+        """Returns the number of blocks as the width of the gates."""
+        return {name: self.hidden // self.size for name in self.gates if name != "g"}
+
+    def feedback(self, state):
+        """Returns the outputs of the cells and the gates; a constant where truncated."""
+        fed_back = jnp.concatenate([state.h, *(getattr(state, name) for name in self._fed_back)])
+        return jax.lax.stop_gradient(fed_back) if self.truncated else fed_back
+
+    def update(self, gates, state, theta):
+        """Returns the next state and the activated gates of one row."""
+        opened = {name: sigmoid(getattr(gates, name)) for name in self.gates if name != "g"}
+        i, o = (self._shared(opened[n]) if n in opened else 1.0 for n in ("i", "o"))
+        g = 2 * tanh(gates.g / 2)
+        c = state.c + i * g
+        h = o * tanh(c / 2)
+        kept = {name: opened[name] for name in self._fed_back}
+        return state._replace(h=h, c=c, **kept), gates._replace(g=g, **opened)
+
+    def _shared(self, gate):
+        return jnp.repeat(gate, self.size, total_repeat_length=self.hidden)
