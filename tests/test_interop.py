@@ -6,8 +6,9 @@ import operator
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from peers import GOLDEN, assert_equal, numbers, ours
 import lstm_jax as lj
 from lstm_jax import cells, interop
 from lstm_jax.initializers import chrono, gate_bias, identity, torch_uniform
+from lstm_jax.interop import layouts
 from lstm_jax.interop.architecture import decode, encode, registry
 from lstm_jax.interop.checking import named
 from lstm_jax.layers import SequenceSpec
@@ -174,6 +176,7 @@ def test_layers_within_a_model_equal_layers_apart() -> None:
     spec = SequenceSpec(GRU, D, 2, readout="every", depth=2, bidirectional=True, engine="reference")
     layers = layers_of_two(GRU)
     params = interop.with_layers(random_params(spec), layers)
+    assert jax.tree.structure(params) == jax.tree.structure(random_params(spec))
     assert_same(interop.layers_of(GRU, params), layers)
     x: Any = numbers(0, 4, 3, D).astype("float32")
     mask: Any = np.arange(4)[:, None] < [4, 1, 2]
@@ -390,6 +393,14 @@ def test_a_description_comes_back_equal_from_json(spec: SequenceSpec) -> None:
     assert found == spec and repr(found) == repr(spec)
 
 
+def test_every_cell_of_the_library_comes_back_from_json() -> None:
+    named = (getattr(cells, name) for name in cells.__all__)
+    for cell in (c for c in named if isinstance(c, type) and issubclass(c, lj.Cell)):
+        required = [f.name for f in dataclasses.fields(cell) if f.default is dataclasses.MISSING]
+        if required == ["hidden"]:
+            assert decode(encode(cell(4)), registry([])) == cell(4)
+
+
 def test_what_json_cannot_say_is_refused() -> None:
     with pytest.raises(TypeError, match=r"spec.cell.function must be .* got <built-in function"):
         encode(SequenceSpec(Wrapped(H, function=len), D, 2))
@@ -510,3 +521,61 @@ def test_a_model_of_doubles_asks_for_doubles(tmp_path: Path) -> None:
         interop.save_model(tmp_path / "model", spec, random_params(spec))
     with pytest.raises(ValueError, match="float64: set jax_enable_x64"):
         interop.load_model(tmp_path / "model")
+
+
+# The page in the documentation. -------------------------------------------------------------------
+
+PAGE = (ROOT / "docs/interop.md").read_text(encoding="utf-8")
+MODULES = {
+    **{f"torch.nn.{name}": layout for name, layout in layouts.TORCH.items()},
+    **{f"keras.layers.{name}": layout for name, layout in layouts.KERAS.items()},
+    "flax.linen.LSTMCell, .OptimizedLSTMCell": layouts.LINEN["LSTM"],
+    "flax.linen.GRUCell": layouts.LINEN["GRU"],
+    "flax.linen.SimpleCell": layouts.LINEN["RNN"],
+    "flax.nnx.OptimizedLSTMCell": layouts.NNX["LSTM"],
+    "flax.nnx.LSTMCell": layouts.NNX_LSTM_CELL,
+    "flax.nnx.GRUCell": layouts.NNX["GRU"],
+    "flax.nnx.SimpleCell": layouts.NNX["RNN"],
+}
+
+
+def row(module: str) -> str:
+    """The module's row in the table of the page."""
+    columns = [
+        ", ".join(
+            f"`{tensor.name}`{' rows' * tensor.rows} {' '.join(tensor.blocks)}"
+            for tensor in MODULES[module]
+            if tensor.part == part
+        )
+        for part in ("w_x", "w_h", "b")
+    ]
+    return f"| {module} | {' | '.join(columns)} |"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_page_tabulates_the_layouts(module: str) -> None:
+    assert row(module) in PAGE.splitlines()
+
+
+class FakeTensor(NamedTuple):
+    array: np.ndarray
+
+    def numpy(self) -> np.ndarray:
+        return self.array
+
+
+def test_the_page_s_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = PAGE.split("```python\n")[1].split("```")[0].replace("LSTM(64)", "LSTM(3)")
+    layers = ((params_of(LSTM),),)
+    tensors = {n: FakeTensor(a) for n, a in interop.to_torch(LSTM, layers).items()}
+    names: dict[str, Any] = {
+        "torch_lstm": types.SimpleNamespace(state_dict=lambda: tensors),
+        "spec": SequenceSpec(LSTM, D, 2),
+        "key": jax.random.key(0),
+        "x": jnp.zeros((4, 3, D)),
+        "mask": jnp.ones((4, 3), bool),
+    }
+    exec(compile(source, "docs/interop.md", "exec"), names)
+    assert_same(names["state"], {name: tensor.array for name, tensor in tensors.items()})
+    assert_same(interop.layers_of(LSTM, names["params"]), layers)

@@ -74,7 +74,7 @@ def layers_of(cell: Cell, params: Mapping[str, Any]) -> Layers:
     layers = params["stack"]["layers"]
     return tuple(
         tuple(
-            CellParams(part["w_x"], part["w_h"], part["b"], cell.Theta(part["theta"]))
+            CellParams(part["w_x"], part["w_h"], part["b"], cell.Theta(part.get("theta", {})))
             for part in _directions(layers[depth])
         )
         for depth in sorted(layers)
@@ -117,4 +117,6 @@ def _replaced(layer: Mapping[str, Any], parts: tuple[CellParams, ...]) -> dict[s
         each = zip(("forward", "backward"), parts, strict=True)
         return {way: _replaced(layer.get(way, {}), (part,)) for way, part in each}
     new = parts[0]._asdict() | {"theta": parts[0].theta._asdict()}
-    return {name: value for name, value in layer.items() if name not in new} | new
+    if not new["theta"]:  # as `SequenceSpec.init` leaves it out
+        del new["theta"]
+    return {name: value for name, value in layer.items() if name not in CellParams._fields} | new
