@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -119,10 +120,16 @@ def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
 def start(platform_name: str) -> None:
     """Chooses the platform before jax starts; a CPU becomes one device for each of its cores.
 
+    Compiled programs are kept where JAX_COMPILATION_CACHE_DIR says, or else in the user's cache, so
+    that a second run, or a resume, need not compile again.
+
     Raises:
       ValueError: the platform is not there.
     """
     jax.config.update("jax_num_cpu_devices", _cores())
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(_cache()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if platform_name != "auto":
         jax.config.update("jax_platforms", platform_name)
     try:
@@ -248,6 +255,12 @@ def _manifest(path: Path) -> dict[str, str]:
     return {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     }
+
+
+def _cache() -> Path:
+    """Returns a directory of this machine's own: programs for a CPU fit no other."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "lstm_jax" / platform.node()
 
 
 def _cores() -> int:

@@ -17,6 +17,8 @@ def trials(seeds: Sequence[int], rates: Sequence[float], clip: float) -> Trials:
 def chosen(rates: Sequence[float], results: Sequence[Record]) -> float | None:
     """The rate that solves most seeds on validation; of such the soonest, then the most accurate.
 
+    A seed that diverged has nothing right.
+
     Args:
       rates: as given to `trials`; where there is one, it is chosen without results.
       results: of those trials in their order, asked about validation; empty while unfinished.
@@ -34,6 +36,7 @@ def chosen(rates: Sequence[float], results: Sequence[Record]) -> float | None:
 
 
 def _merit(results: Sequence[Record]) -> tuple[int, ...]:
-    solved = [r for r in results if is_solved(r["validation_correct"], r["validation_n"])]
-    right = sum(r["validation_correct"] for r in results)
+    sound = [r for r in results if r["status"] != "diverged"]
+    solved = [r for r in sound if is_solved(r["validation_correct"], r["validation_n"])]
+    right = sum(r["validation_correct"] for r in sound)
     return len(solved), -sum(r["step"] for r in solved), right

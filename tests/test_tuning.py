@@ -5,10 +5,10 @@ import numpy as np
 from experiments import tuning
 
 
-def results(*trials: tuple[int, int]) -> list[dict]:
+def results(*trials: tuple[int, int], status: str = "finished") -> list[dict]:
     """Results of trials that got so many of 100 right in so many steps."""
     return [
-        {"validation_correct": correct, "validation_n": 100, "step": step}
+        {"validation_correct": correct, "validation_n": 100, "step": step, "status": status}
         for correct, step in trials
     ]
 
@@ -35,6 +35,11 @@ def test_a_trial_that_stopped_unsolved_was_not_soon():
 def test_none_solved_the_most_accurate_wins_and_the_first_of_equals():
     assert tuning.chosen((1, 2, 3), results((10, 9), (30, 9), (20, 9))) == 2
     assert tuning.chosen((1, 2, 3), results((10, 9), (30, 9), (30, 9))) == 2
+
+
+def test_trials_that_diverged_have_nothing_right():
+    diverged = results((20, 1), (99, 1), status="diverged")
+    assert tuning.chosen((1, 2), [*diverged, *results((10, 9), (10, 9))]) == 2
 
 
 def test_there_is_no_choice_without_results_or_without_alternatives():
