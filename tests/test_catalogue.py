@@ -1,7 +1,9 @@
 """The catalogue: equations against NumPy, written out again from the papers, and the laws."""
 
 import functools
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -151,6 +153,25 @@ def test_laws(cell):
     check_cell(cell)
 
 
+def test_the_table_of_cells_counts_right():
+    """The page's formulas and numbers, and that every cell of the package is in it."""
+    page = Path(__file__).resolve().parent.parent / "docs" / "cells.md"
+    row = re.compile(
+        r"^\| `(.*?)` \|.*\| (.*?) \| `(.*?)` \| ([\d,]+) \| .*\d{4}.*\|$", re.MULTILINE
+    )
+    rows = row.findall(page.read_text(encoding="utf-8"))
+    kinds = set()
+    for made, states, formula, number in rows:
+        for D, H in ((3, 6), (128, 128)):
+            cell = eval(made, {**vars(lj.cells), "H": H})
+            assert parameter_count(cell, D) == eval(formula, {"D": D, "H": H}), made
+        assert parameter_count(cell, 128) == int(number.replace(",", "")), made
+        assert ", ".join(cell.states) == states
+        kinds.add(type(cell))
+    assert kinds == {k for k in vars(lj.cells).values() if isinstance(k, type)} - {lj.Cell}
+    assert len(rows) == 10 + len(lj.cells.ODYSSEY)
+
+
 def test_without_peepholes_it_is_the_lstm():
     plain, bare = lj.cells.LSTM(H), lj.cells.odyssey("NP", H)
     params = lj.init(plain, jax.random.key(0), 2)
@@ -188,7 +209,8 @@ def test_only_g_is_blind_to_the_gates():
     state = lj.cells.initial_state(cell)._replace(h=jnp.arange(2.0), f=jnp.full(2, 7.0))
     np.testing.assert_array_equal(cell.feedback(state), [0, 1, 0, 0, 7, 7, 0, 0])
     weights = lj.cells.wired(cell, jax.tree.map(jnp.ones_like, lj.init(cell, jax.random.key(0), 1)))
-    rows = dict(zip(cell.gates, jnp.split(weights.w_h.sum(0), 4), strict=True))
+    columns = np.split(np.sum(np.asarray(weights.w_h), 0), 4)
+    rows = dict(zip(cell.gates, columns, strict=True))
     assert {name: tuple(map(int, r)) for name, r in rows.items()} == {
         "i": (8, 8), "f": (8, 8), "g": (2, 2), "o": (8, 8)
     }  # fmt: skip

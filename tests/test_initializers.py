@@ -155,6 +155,7 @@ SAME_SETTINGS = [
     initializers.torch_uniform_bias,
     lambda: initializers.gate_bias(f=1.0, i=-1.0),
     lambda: initializers.chrono(30),
+    initializers.uniform_gate,
 ]
 
 
@@ -164,6 +165,16 @@ def test_initialisers_of_the_same_settings_are_equal_and_hash_equal(make) -> Non
     assert hash(make()) == hash(make())
     assert sum(make() == other() for other in SAME_SETTINGS) == 1
     assert eval(repr(make()), dict(vars(initializers))) == make()
+
+
+def test_a_uniform_gate_is_uniform_between_its_bounds() -> None:
+    cell = cells.URLSTM(1000)
+    b = initializers.uniform_gate()(KEY, cell)
+    np.testing.assert_array_equal(b["r"], -b["f"])
+    kept = np.sort(1 / (1 + np.exp(-np.float64(b["f"]))))
+    assert kept[0] >= 0.99e-3 and kept[-1] <= 1 - 0.99e-3
+    assert np.abs(kept - np.linspace(0, 1, 1000)).max() < 1.63 / np.sqrt(1000)  # Kolmogorov, 1%
+    assert set(initializers.uniform_gate("z", None)(KEY, cells.GRU(4))) == {"z"}
 
 
 def test_initialisers_of_other_settings_differ() -> None:
