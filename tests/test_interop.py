@@ -279,8 +279,26 @@ def test_what_other_libraries_do_not_have_is_refused() -> None:
     wide = projected._replace(w_h=(jnp.ones((H, H)), jnp.ones((H, 4 * H))))
     with pytest.raises(ValueError, match="projection to 3: torch projects LSTMs only, to less"):
         interop.to_torch(LSTM, ((wide,),))
+    above = params_of(LSTM, rows=p)
+    with pytest.raises(ValueError, match=r"outputs of one width, got \[2, 3\]"):
+        interop.to_torch(LSTM, ((projected,), (above,)))
     with pytest.raises(ValueError, match="one direction, or all two, got \\[1, 2\\]"):
         interop.to_torch(LSTM, ((params_of(LSTM),), (params_of(LSTM), params_of(LSTM))))
+
+
+def test_parameters_of_another_width_are_refused() -> None:
+    wide = params_of(cells.LSTM(H + 1))
+    for write in (interop.to_keras, interop.to_linen, interop.to_nnx):
+        with pytest.raises(
+            ValueError, match=r"params: tensor 'w_x' must be \(2, 12\), got \(2, 16\)"
+        ):
+            write(LSTM, wide)
+    pair = params_of(LSTM, projected=True)
+    with pytest.raises(ValueError, match=r"tensor 'w_h\[0\]' must be \(3, 2\), got \(2, 2\)"):
+        interop.to_torch(LSTM, ((pair._replace(w_h=(pair.w_h[0][:2], pair.w_h[1])),),))
+    short = pair._replace(w_h=(pair.w_h[0][:, :1], pair.w_h[1]))
+    with pytest.raises(ValueError, match=r"params: tensor 'w_h' must be \(1, 12\), got \(2, 12\)"):
+        interop.to_torch(LSTM, ((short,),))
 
 
 def test_nothing_is_rounded_in_silence() -> None:

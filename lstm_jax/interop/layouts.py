@@ -5,7 +5,7 @@ packs, in their order. `read` and `write` walk over it; docs/interop.md tabulate
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -50,17 +50,16 @@ def _keras(x: tuple[str, ...], h: tuple[str, ...], *biases: Tensor) -> Layout:
     return Tensor("kernel", "w_x", x), Tensor("recurrent_kernel", "w_h", h), *biases
 
 
-def _dense(part: str, blocks: Iterable[str], name: str, bias: bool) -> Layout:
+def _dense(name: str, part: str, blocks: tuple[str, ...], bias: bool) -> Layout:
     """A dense layer of Flax: a kernel, and a bias or none."""
-    blocks = tuple(blocks)
     kernel = Tensor(f"{name}.kernel", part, blocks)
     return (kernel, Tensor(f"{name}.bias", "b", blocks)) if bias else (kernel,)
 
 
-def _dense_each(names: str, blocks: tuple[str, ...], part: str, biased: tuple[str, ...]) -> Layout:
+def _dense_each(names: str, part: str, blocks: tuple[str, ...], biased: tuple[str, ...]) -> Layout:
     """A dense layer of Flax for each block, with a bias where the block is `biased`."""
     each = zip(names.split(), blocks, strict=True)
-    return sum((_dense(part, [block], name, block in biased) for name, block in each), ())
+    return sum((_dense(name, part, (block,), block in biased) for name, block in each), ())
 
 
 TORCH: dict[str, Layout] = {
@@ -74,19 +73,20 @@ KERAS: dict[str, Layout] = {
     "GRU": _keras(ZRX, ZRH, Tensor("bias[0]", "b", ZRX), Tensor("bias[1]", "b", ZRH)),
 }
 LINEN: dict[str, Layout] = {
-    "LSTM": _dense_each("ii if ig io", IFGO, "w_x", ())
-    + _dense_each("hi hf hg ho", IFGO, "w_h", IFGO),
-    "GRU": _dense_each("ir iz in", RZX, "w_x", RZX) + _dense_each("hr hz hn", RZH, "w_h", ("nh",)),
-    "RNN": _dense("w_x", H, "i", True) + _dense("w_h", H, "h", False),
+    "LSTM": _dense_each("ii if ig io", "w_x", IFGO, ())
+    + _dense_each("hi hf hg ho", "w_h", IFGO, IFGO),
+    "GRU": _dense_each("ir iz in", "w_x", RZX, RZX) + _dense_each("hr hz hn", "w_h", RZH, ("nh",)),
+    "RNN": _dense("i", "w_x", H, True) + _dense("h", "w_h", H, False),
 }
 NNX: dict[str, Layout] = {
-    "LSTM": _dense("w_x", IFGO, "dense_i", False) + _dense("w_h", IFGO, "dense_h", True),
+    "LSTM": _dense("dense_i", "w_x", IFGO, False) + _dense("dense_h", "w_h", IFGO, True),
     # Nothing adds to the candidate's recurrent product: `nh` has no bias there.
-    "GRU": _dense("w_x", RZX, "dense_i", True) + _dense("w_h", RZH, "dense_h", False),
-    "RNN": _dense("w_x", H, "dense_i", True) + _dense("w_h", H, "dense_h", False),
+    "GRU": _dense("dense_i", "w_x", RZX, True) + _dense("dense_h", "w_h", RZH, False),
+    "RNN": _dense("dense_i", "w_x", H, True) + _dense("dense_h", "w_h", H, False),
 }
-NNX_LSTM_CELL = _dense_each("ii if_ ig io", IFGO, "w_x", ()) + _dense_each(
-    "hi hf hg ho", IFGO, "w_h", IFGO
+# The other LSTM of NNX is linen's, but for the name of a Python keyword.
+NNX_LSTM_CELL: Layout = tuple(
+    tensor._replace(name=tensor.name.replace("if.", "if_.")) for tensor in LINEN["LSTM"]
 )
 
 
@@ -147,20 +147,36 @@ def read(
     return CellParams(w_x, w_h, b, cell.Theta({}))
 
 
-def write(target: str, layout: Layout, cell: Cell, params: CellParams) -> dict[str, np.ndarray]:
+def write(
+    target: str, layout: Layout, cell: Cell, params: CellParams, feedback: int | None = None
+) -> dict[str, np.ndarray]:
     """Returns a library's tensors, as NumPy arrays, from our parameters.
 
     Where they add two biases, the first holds ours and the second is zero.
 
+    Args:
+      target: the library's layer, for errors.
+      layout: what the library makes of the cell.
+      cell: the cell.
+      params: its parameters.
+      feedback: the rows of `w_h`; H by default.
+
     Raises:
-      ValueError: `w_h` is a pair, or a bias that is not zero has no place there.
+      ValueError: a parameter is of another shape or dtype, `w_h` is a pair, or a bias that is not
+        zero has no place there.
     """
     if isinstance(params.w_h, tuple):
         raise ValueError(f"w_h must be one matrix: {target} has no projection, got a pair (P, U)")
+    ours = tuple(
+        Tensor(part, part, blocks)
+        for part, blocks in (("w_x", cell.x_blocks), ("w_h", cell.h_blocks), ("b", cell.gates))
+    )
+    arrays = {part: np.asarray(getattr(params, part)) for part, *_ in ours}
+    check("params", arrays, _shapes(ours, cell, arrays, feedback or cell.hidden))
     left = {
         (part, name): block
-        for part, names in (("w_x", cell.x_blocks), ("w_h", cell.h_blocks), ("b", cell.gates))
-        for name, block in _split(cell, names, np.asarray(getattr(params, part))).items()
+        for _, part, blocks, _ in ours
+        for name, block in _split(cell, blocks, arrays[part]).items()
     }
     tensors = {}
     for tensor in layout:

@@ -15,6 +15,11 @@ Layers = tuple[tuple[CellParams, ...], ...]
 States = tuple[tuple[Row, ...], ...]
 
 
+def output_width(cell: Cell, params: CellParams) -> int:
+    """Returns the width of what a layer puts out: H, or that of P where `w_h` is a pair (P, U)."""
+    return params.w_h[0].shape[1] if isinstance(params.w_h, tuple) else cell.hidden
+
+
 def check_layers(cell: Cell, layers: Layers) -> Layers:
     """Returns `layers` if they fit one on another.
 
@@ -31,7 +36,7 @@ def check_layers(cell: Cell, layers: Layers) -> Layers:
             if params.w_x.shape[0] != width:
                 name, rows = f"layers[{depth}][{direction}].w_x", params.w_x.shape[0]
                 raise ValueError(f"{name} must have D = {width} rows, got {rows}")
-        width = sum(_output_width(cell, params) for params in directions)
+        width = sum(output_width(cell, params) for params in directions)
     return layers
 
 
@@ -93,10 +98,6 @@ def with_layers(params: Mapping[str, Any], layers: Layers) -> dict[str, Any]:
     new = {depth: _replaced(old.get(depth, {}), parts) for depth, parts in enumerate(layers)}
     check("layers", named(new), named(old))
     return {**params, "stack": {**params["stack"], "layers": new}}
-
-
-def _output_width(cell: Cell, params: CellParams) -> int:
-    return params.w_h[0].shape[1] if isinstance(params.w_h, tuple) else cell.hidden
 
 
 def _run(cell, params, x, start, mask, engine, reverse):

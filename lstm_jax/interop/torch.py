@@ -9,6 +9,7 @@ above reads, as in `unroll_layers`. A projected h to start from cannot be repres
 ours belongs to it. Zeros can, and so can states of our own, carried on.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -18,7 +19,7 @@ import numpy as np
 from lstm_jax.cells import Cell
 from lstm_jax.interop.checking import check, exact
 from lstm_jax.interop.layouts import TORCH, kind, present, read, write
-from lstm_jax.interop.networks import Layers, check_layers
+from lstm_jax.interop.networks import Layers, check_layers, output_width
 from lstm_jax.types import Array, CellParams
 
 Tensors = Mapping[str, Array | np.ndarray]
@@ -57,6 +58,8 @@ def to_torch(cell: Cell, layers: Layers) -> dict[str, np.ndarray]:
       ValueError: layers do not fit one another, or a projection is not one that torch has.
     """
     name, tensors = kind(cell, TORCH), {}
+    if len(widths := {output_width(cell, params) for params in itertools.chain(*layers)}) > 1:
+        raise ValueError(f"torch's layers have outputs of one width, got {sorted(widths)}")
     for layer, directions in enumerate(check_layers(cell, layers)):
         for end, params in zip((f"_l{layer}", f"_l{layer}_reverse"), directions, strict=False):
             tensors |= _tensors(name, cell, params, end)
@@ -96,7 +99,7 @@ def _one(name: str, cell: Cell, tensors: Tensors, end: str, p: int | None) -> Ce
 
 
 def _tensors(name: str, cell: Cell, params: CellParams, end: str) -> dict[str, np.ndarray]:
-    projection = {}
+    projection, p = {}, None
     if isinstance(params.w_h, tuple):
         P, U = params.w_h
         if name != "LSTM" or P.shape[1] >= cell.hidden:
@@ -104,7 +107,9 @@ def _tensors(name: str, cell: Cell, params: CellParams, end: str) -> dict[str, n
                 f"w_h has a projection to {P.shape[1]}: torch projects LSTMs only, to less than "
                 f"H = {cell.hidden}"
             )
-        params = params._replace(w_h=U)
+        shape = jax.ShapeDtypeStruct((cell.hidden, P.shape[1]), params.b.dtype)
+        check("params", {"w_h[0]": P}, {"w_h[0]": shape})
+        params, p = params._replace(w_h=U), P.shape[1]
         projection = {f"weight_hr{end}": np.ascontiguousarray(np.asarray(P).T)}
     layout = tuple(tensor._replace(name=tensor.name + end) for tensor in TORCH[name])
-    return write(f"torch.nn.{name}", layout, cell, params) | projection
+    return write(f"torch.nn.{name}", layout, cell, params, feedback=p) | projection
