@@ -86,9 +86,9 @@ def test_every_network_gets_the_same_grid_budget_and_clipping_on_other_seeds():
     groups = long_memory.plan(CONFIG, tuned(best=3e-3))
     tuning, reports = groups[::2], groups[1::2]
     for group in tuning:
-        assert trials(group).seed.tolist() == [0, 1, 2] * 4
+        assert trials(group).seed.tolist() == [0, 1, 2] * 5
         rates = trials(group).learning_rate[::3]
-        np.testing.assert_allclose(rates, [1e-3, 3e-3, 1e-2, 3e-2], rtol=1e-6)
+        np.testing.assert_allclose(rates, [3e-4, 1e-3, 3e-3, 1e-2, 3e-2], rtol=1e-6)
     for group in reports:
         assert trials(group).seed.tolist() == [3, 4, 5, 6]
         np.testing.assert_allclose(trials(group).learning_rate, 3e-3, rtol=1e-6)
