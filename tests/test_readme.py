@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_python_of_the_readme_runs(standard_promotion, capsys):
-    names = {"__name__": "readme"}
+    names: dict[str, Any] = {"__name__": "readme"}
     with jax.numpy_rank_promotion("allow"):  # as readers have it
         for block in blocks("python"):
             exec(compile(block, "README.md", "exec"), names)

@@ -118,12 +118,12 @@ def test_run_sets_up_the_first_time_and_passes_its_arguments_on(machine: Machine
 
 def test_the_commands_share_one_environment(machine: Machine) -> None:
     machine("test", "-k", "law")
-    assert machine.asked()[1:] == [machine.installation("experiments,test"), "-m pytest -k law"]
+    assert machine.asked()[1:] == [machine.installation("experiments,test"), "-m pytest -n auto -k law"]
     machine("run", "far")
     assert machine.asked() == ["-P -m experiments.far"]
     machine("test", "--all")
     everything = machine.installation("experiments,test,rivals")
-    assert machine.asked() == [everything, "-m pytest --all"]
+    assert machine.asked() == [everything, "-m pytest -n auto --all"]
     machine("check")
     assert machine.asked() == ["-m ruff check", "-m ruff format --check", "-m pyright"]
 

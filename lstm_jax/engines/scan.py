@@ -155,6 +155,7 @@ def _forward(engine: Scan, cell: Cell, inputs: Inputs, emit: Callable) -> tuple[
 def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
     """Returns the product made at every instant, and what it takes from the input."""
     if _joins(engine, cell, params):
+        assert not isinstance(params.w_h, tuple)
         w = jnp.concatenate([params.w_x, params.w_h])
         return lambda x_t, h: add_bias(jnp.concatenate([x_t, h], axis=-1) @ w, params.b), x
     T, B, D = x.shape
