@@ -118,7 +118,8 @@ def test_run_sets_up_the_first_time_and_passes_its_arguments_on(machine: Machine
 
 def test_the_commands_share_one_environment(machine: Machine) -> None:
     machine("test", "-k", "law")
-    assert machine.asked()[1:] == [machine.installation("experiments,test"), "-m pytest -n auto -k law"]
+    asked = [machine.installation("experiments,test"), "-m pytest -n auto -k law"]
+    assert machine.asked()[1:] == asked
     machine("run", "far")
     assert machine.asked() == ["-P -m experiments.far"]
     machine("test", "--all")
