@@ -15,28 +15,32 @@ def trials(seeds: Sequence[int], rates: Sequence[float], clip: float) -> Trials:
 
 
 def chosen(rates: Sequence[float], results: Sequence[Record]) -> float | None:
-    """The rate that solves most seeds on validation; of such the soonest, then the most accurate.
+    """The middle one of the rates that solve most seeds on validation; if none does, the best.
 
-    A seed that diverged has nothing right.
+    Few seeds cannot tell apart rates that all work: the middle is farthest from those that do not.
+    The best is the most accurate; a seed that diverged has nothing right.
 
     Args:
       rates: as given to `trials`; where there is one, it is chosen without results.
       results: of those trials in their order, asked about validation; empty while unfinished.
 
     Returns:
-      One of the rates, the first of equals, or None while there are no results.
+      One of the rates (the lower of two in the middle, the first of equals), or None while there
+      are no results.
     """
     if len(rates) == 1:
         return rates[0]
     if not results:
         return None
     seeds = len(results) // len(rates)
-    merits = [_merit(results[i * seeds : (i + 1) * seeds]) for i in range(len(rates))]
-    return rates[merits.index(max(merits))]
+    groups = [results[i * seeds : (i + 1) * seeds] for i in range(len(rates))]
+    solved = [sum(is_solved(_right(r), r["validation_n"]) for r in group) for group in groups]
+    if max(solved):
+        working = [rate for rate, count in zip(rates, solved, strict=True) if count == max(solved)]
+        return sorted(working)[(len(working) - 1) // 2]
+    right = [sum(map(_right, group)) for group in groups]
+    return rates[right.index(max(right))]
 
 
-def _merit(results: Sequence[Record]) -> tuple[int, ...]:
-    sound = [r for r in results if r["status"] != "diverged"]
-    solved = [r for r in sound if is_solved(r["validation_correct"], r["validation_n"])]
-    right = sum(r["validation_correct"] for r in sound)
-    return len(solved), -sum(r["step"] for r in solved), right
+def _right(result: Record) -> int:
+    return 0 if result["status"] == "diverged" else result["validation_correct"]
