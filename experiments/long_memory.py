@@ -75,7 +75,7 @@ def problems(config: "LongMemory") -> list[Problem]:
 class LongMemory(Config):
     """Which networks learn which tasks over which lags, and how long they may try."""
 
-    steps: int = setting(1400, "updates of a trial")
+    steps: int = setting(1600, "updates of a trial")
     digits_steps: int = setting(2500, "the same on the digits, few images seen again and again")
     tasks: tuple[str, ...] = setting(("recall", "digits"), f"of {', '.join(TASKS)}")
     lags: tuple[int, ...] = setting((10, 30, 100, 300), "steps to remember, where a task has a lag")
