@@ -44,4 +44,5 @@ def test_biases_of_the_lstms():
     i, f, g, o = jnp.split(start("lstm_chrono")["b"], 4)
     np.testing.assert_array_equal(i, -f)
     assert (jnp.exp(f) >= 1).all() and (jnp.exp(f) <= 1.5 * TASK.length - 1).all()
+    assert (jnp.exp(f) > TASK.length).any()
     assert len(set(f.tolist())) == H and not jnp.concatenate([g, o]).any()
