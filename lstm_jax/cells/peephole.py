@@ -54,8 +54,8 @@ class PeepholeLSTM(Cell):
       clip: the largest |c'|: what lies beyond is cut off before it is used and kept; None: none.
 
     Raises:
-      ValueError: a choice is unknown, the forget gate is coupled to an input gate of 1, or `clip` is
-        not positive.
+      ValueError: a choice is unknown, the forget gate is coupled to an input gate of 1, or the clip
+        is not positive.
 
     Source: Gers & Schmidhuber 2000, the peepholes; Greff et al. 2017, the form and its variants;
     Sak et al. 2014, the clipped cell.

@@ -1,7 +1,7 @@
 """The associative engine: all instants of a linear cell together, in about 2 log2(T) passes.
 
-With gates that read the input only and h_t = a_t * h_{t-1} + b_t, an instant is the pair (a_t, b_t),
-and one stretch of time after another is such a pair again:
+With gates that read the input only and h_t = a_t * h_{t-1} + b_t, an instant is a pair (a_t, b_t),
+and so is one stretch of time after another:
 
     (a_1, b_1) then (a_2, b_2)  =  (a_2 * a_1, a_2 * b_1 + b_2)
 """

@@ -89,7 +89,8 @@ def unroll(
       The final state, each [B, width], and the outputs [T, B, H].
 
     Raises:
-      ValueError: a shape does not fit, or the engine cannot run the cell; TypeError: a dtype or the kind of state does not.
+      ValueError: a shape does not fit, or the engine cannot run the cell; TypeError: a dtype or the
+        kind of state does not.
       AssertionError: with `checked`, a value is not finite or outside its range.
     """
     if checked:
