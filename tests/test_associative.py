@@ -19,7 +19,10 @@ class Leaky(lj.LinearCell):
     """A rate for each unit of its own, as a user would write it; one gate is its bias alone."""
 
     gates = ("u", "d")
-    reads = {"u": "x", "d": "b"}
+
+    @property
+    def reads(self):
+        return {"u": "x", "d": "b"}
 
     def init_theta(self, key):
         return {"rate": jax.random.uniform(key, (self.hidden,), minval=-1.0)}

@@ -49,9 +49,10 @@ def test_the_stabiliser_changes_nothing(cell, x64):
     mask, reset = rng.random((T, B)) < 0.8, rng.random((T, B)) < 0.2
     mask[:, 0], reset[:, 0] = True, False
 
+    flags = [jnp.asarray(f) for f in (mask, reset)]
+
     def total(params):
-        flags = dict(mask=jnp.asarray(mask), reset=jnp.asarray(reset))
-        h = lj.unroll(cell, params, jnp.asarray(x), **flags)[1]
+        h = lj.unroll(cell, params, jnp.asarray(x), mask=flags[0], reset=flags[1])[1]
         return jnp.sum(h**2), h
 
     (_, h), slope = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
