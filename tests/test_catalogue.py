@@ -15,6 +15,7 @@ import lstm_jax as lj
 from lstm_jax.cells import parameter_count
 from lstm_jax.engines import Reference, Scan
 from lstm_jax.testing import check_cell
+from scripts import _bench as bench
 from tests.oracle import sigmoid
 
 
@@ -195,22 +196,26 @@ def test_laws(cell):
 
 
 def test_the_table_of_cells_counts_right():
-    """The page's formulas and numbers, and that every cell of the package is in it."""
+    """The page's formulas, numbers and engines; every cell of the package is in it, and timed."""
     page = Path(__file__).resolve().parent.parent / "docs" / "cells.md"
     row = re.compile(
-        r"^\| `(.*?)` \|.*\| (.*?) \| `(.*?)` \| ([\d,]+) \| .*\d{4}.*\|$", re.MULTILINE
+        r"^\| `(.*?)` \|.*\| (.*?) \| `(.*?)` \| ([\d,]+) \| .*\d{4}.*? "
+        r"\| ([\w, ]+) \| \d+\.\d\d, \d+\.\d\d \|$",
+        re.MULTILINE,
     )
     rows = row.findall(page.read_text(encoding="utf-8"))
     kinds = set()
-    for made, states, formula, number in rows:
+    for made, states, formula, number, engines in rows:
         for D, H in ((3, 6), (128, 128)):
             cell = eval(made, {**vars(lj.cells), "H": H})
             assert parameter_count(cell, D) == eval(formula, {"D": D, "H": H}), made
         assert parameter_count(cell, 128) == int(number.replace(",", "")), made
         assert ", ".join(cell.states) == states
+        assert ", ".join(lj.engines.serves(cell)) == engines
         kinds.add(type(cell))
-    assert kinds == {k for k in vars(lj.cells).values() if isinstance(k, type)} - {lj.Cell}
-    assert len(rows) == 10 + len(lj.cells.ODYSSEY)
+    bases = {lj.Cell, lj.LinearCell}
+    assert kinds == {k for k in vars(lj.cells).values() if isinstance(k, type)} - bases
+    assert [row[0] for row in rows] == list(bench.CELLS)
 
 
 def test_without_peepholes_it_is_the_lstm():
