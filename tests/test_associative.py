@@ -34,7 +34,7 @@ class Leaky(lj.LinearCell):
 
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cells.md"
-CELLS = [lj.cells.MinGRU(5), lj.cells.MinLSTM(5), Leaky(5)]
+CELLS = [lj.cells.MinLSTM(5), Leaky(5)]
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)

@@ -176,8 +176,8 @@ def test_equations(cell, x64):
 @pytest.mark.parametrize(
     "cell",
     [
-        lj.cells.odyssey("vanilla", 3),
         lj.cells.odyssey("FGR", 3),
+        lj.cells.PeepholeLSTM(3, clip=0.3),
         lj.cells.PeepholeLSTM(3, forget_gate="coupled", output_gate=False, gate_recurrence=True),
         lj.cells.LayerNormLSTM(3),
         lj.cells.JANET(3),
@@ -185,9 +185,7 @@ def test_equations(cell, x64):
         lj.cells.MinGRU(3),
         lj.cells.MinLSTM(3),
         lj.cells.MemoryBlocks(4, size=2, biases="gates", truncated=True),
-        lj.cells.PeepholeLSTM(3, clip=0.3),
         lj.cells.SLSTM(4, heads=2),
-        lj.cells.SLSTM(3, forget_gate="exponential"),
     ],
     ids=str,
 )

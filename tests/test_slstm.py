@@ -86,10 +86,12 @@ def test_heads_do_not_see_each_other(x64):
         assert not np.delete(seen.ravel(), 4 * a).any()
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32], ids=lambda d: d.__name__)
-def test_no_gate_is_too_large_or_too_small(dtype):
+@pytest.mark.parametrize(
+    "dtype, forget_gate", [(jnp.bfloat16, "sigmoid"), (jnp.float32, "exponential")]
+)
+def test_no_gate_is_too_large_or_too_small(dtype, forget_gate):
     """From zeros and after a reset, behind masks, for pre-activations of any size."""
-    cell = SLSTM(1)
+    cell = SLSTM(1, forget_gate=forget_gate)
     size = jnp.array([-300.0, -90.0, -30.0, -1.0, 0.0, 1.0, 30.0, 90.0, 300.0])
     i, f = (a.ravel() for a in jnp.meshgrid(size, size))
     x = jnp.stack([jnp.stack([i, f]).T, jnp.stack([f, i]).T, jnp.stack([-i, f]).T] * 2).astype(
