@@ -1,7 +1,7 @@
 """lstm_jax: the LSTM for JAX. A cell is its equations at one instant; time is the library's."""
 
 from lstm_jax import cells, engines, initializers, interop, layers, tasks, testing
-from lstm_jax.cells import Cell, initial_state
+from lstm_jax.cells import Cell, LinearCell, initial_state
 from lstm_jax.engines import step, trace, unroll
 from lstm_jax.initializers import init
 from lstm_jax.train import Trials, evaluate, fit, make_trials
@@ -14,6 +14,7 @@ __all__ = [
     "Cell",
     "CellParams",
     "LSTMState",
+    "LinearCell",
     "Model",
     "Trials",
     "cells",

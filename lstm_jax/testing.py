@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.cells import Cell, initial_state
-from lstm_jax.engines import Reference, Scan, step, trace, unroll
+from lstm_jax.cells import Cell, LinearCell, initial_state
+from lstm_jax.engines import Associative, Reference, Scan, step, trace, unroll
 from lstm_jax.engines.choice import Engine
 from lstm_jax.initializers import init
 from lstm_jax.types import Array, CellParams, Row
 
 T, B, CUT = 8, 3, 4
-ENGINES = (Scan("joined", "rebuilt", chunk=4), Scan("hoisted", "saved", chunk=4))
+ENGINES = (Scan("joined", "rebuilt", chunk=4), Scan("hoisted", "saved", chunk=4), Associative())
 # A few instants, once: what counts is the time to compile.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -28,7 +28,8 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
     widths and dtypes, the same ones for the same arguments; they are finite and in `ranges`; every
     gate, state and small parameter is used. Over time, in float64: streaming, splitting, masks and
     resets give the numbers of one unroll, the future and other rows are not seen, and every engine
-    has the gradients of `Reference`, under `vmap` over parameters too.
+    that runs it has the gradients of `Reference`, under `vmap` over parameters too. The `linear` of
+    a `LinearCell` says what its `update` does.
 
     Args:
       cell: the cell, small: the time it takes is that of compiling.
@@ -47,6 +48,8 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
                           compiler_options=QUICK)  # fmt: skip
         _check_ranges(cell, instant, rows)
         reached = _reached(cell, instant, rows)
+        if isinstance(cell, LinearCell):
+            _check_linear(cell, instant, rows, reached[1])
         _check_use(cell, instant, rows, *reached)
         _check_time(cell, input_size, seed, *reached)
 
@@ -187,6 +190,18 @@ def _reached(cell: Cell, instant: Callable, rows: _Rows) -> tuple[Row, Row]:
     return first, second
 
 
+def _check_linear(cell: LinearCell, instant: Callable, rows: _Rows, state: Row) -> None:
+    given = cell.Gates(*(g[0] for g in rows.gates)), rows.theta
+    result = jax.eval_shape(cell.linear, *given)
+    fact = type(result) is tuple and len(result) == 3
+    _require(cell, fact, "linear must return three: a, b, the activated gates")
+    for name, value in zip("ab", result, strict=False):
+        _check_array(cell, f"linear: {name}", value, state[0].shape[1:], state[0].dtype)
+    a, b, _ = jax.vmap(cell.linear, in_axes=(0, None))(rows.gates, rows.theta)
+    new, *_ = instant(rows.gates, state, rows.theta)
+    _agree(cell, "linear must give what update does: a * h + b", new[0], a * state[0] + b)
+
+
 def _check_use(cell: Cell, instant: Callable, rows: _Rows, first: Row, state: Row) -> None:
     gates, others, theta = rows
     new, _, read = instant(gates, state, theta)
@@ -245,9 +260,13 @@ def _check_time(cell: Cell, input_size: int, seed: int, first: Row, second: Row)
     early = whole["h"][:CUT, 0]
     _agree(cell, "later inputs or other rows are seen", others["h"][:CUT, 0], early, 0)
     want = gradients[str(Reference())]
-    for engine in ENGINES:
+    for engine in _engines(cell):
         law = f"the gradients of {engine} must equal those of {Reference()}"
         _agree(cell, law, gradients[str(engine)], want, 1e-10)
+
+
+def _engines(cell: Cell) -> list[Engine]:
+    return [engine for engine in ENGINES if not engine.refuses(cell)]
 
 
 def _facts(cell: Cell, both: _Problem):
@@ -255,7 +274,7 @@ def _facts(cell: Cell, both: _Problem):
     disturbed = one.x.at[CUT:].add(1.0).at[:, 1:].add(1.0)
     runs = jax.vmap(lambda x: _run(cell, one._replace(x=x)))(jnp.stack([one.x, disturbed]))
     whole, others = (jax.tree.map(lambda a, n=n: a[n], runs) for n in range(2))
-    gradients = {str(e): jax.vmap(functools.partial(_slope, cell, e))(both) for e in ENGINES}
+    gradients = {str(e): jax.vmap(functools.partial(_slope, cell, e))(both) for e in _engines(cell)}
     gradients[str(Reference())] = jax.lax.map(functools.partial(_slope, cell, Reference()), both)
     return whole, others, _stream(cell, one), _split(cell, one), gradients
 

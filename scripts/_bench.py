@@ -3,6 +3,8 @@
     peers   forward and training step of one layer: our engines, Flax linen, torch
     trials  a training step of one trial alone, and of many in one program
     memory  the peak of a training step on a long sequence: our engines and Flax linen
+    cells   a training step of every cell of the catalogue, relative to the LSTM's
+    linear  forward and training step of the MinGRU: as a loop, and as an associative scan
 
 A training step is the gradient of mean(h^2) in parameters and input. Every repetition has inputs of
 its own and runs the rivals in an order of its own. A rival that is not installed is named and left
@@ -35,7 +37,23 @@ PEER_SHAPES = (
     (100, 128, 8, 64), (100, 16, 8, 32), (110, 1, 2, 8),
 )  # fmt: skip
 MEMORY_SHAPE = (4096, 32, 64, 128)
+CELL_SHAPES = ((100, 16, 8, 32), (200, 64, 64, 128))
+LINEAR_SHAPES = tuple((T, 16, H, H) for H in (32, 128) for T in (64, 256, 1024, 4096))
 ENGINES = {"scan": "scan", "reference": "reference"}
+CELLS: dict[str, Callable[[int], lj.Cell]] = {  # by what docs/cells.md calls them
+    **{f"{kind.__name__}(H)": kind for kind in (lj.cells.LSTM, lj.cells.GRU, lj.cells.RNN)},
+    **{f'odyssey("{v}", H)': functools.partial(lj.cells.odyssey, v) for v in lj.cells.ODYSSEY},
+    "PeepholeLSTM(H, clip=3.0)": functools.partial(lj.cells.PeepholeLSTM, clip=3.0),
+    "LayerNormLSTM(H)": lj.cells.LayerNormLSTM,
+    "JANET(H)": lj.cells.JANET,
+    "URLSTM(H)": lj.cells.URLSTM,
+    "SLSTM(H)": lj.cells.SLSTM,
+    "SLSTM(H, heads=2)": functools.partial(lj.cells.SLSTM, heads=2),
+    "MinGRU(H)": lj.cells.MinGRU,
+    "MinLSTM(H)": lj.cells.MinLSTM,
+    "MemoryBlocks(H)": lj.cells.MemoryBlocks,
+    "MemoryBlocks(H, size=2)": functools.partial(lj.cells.MemoryBlocks, size=2),
+}
 
 REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each rival at each shape", 1)
 SHAPES = flags.DEFINE_multi_string("shape", [], "T,B,D,H instead of the usual ones; repeatable")
@@ -68,10 +86,10 @@ def jax_rival(run: Callable, params: Any) -> Rival:
     )
 
 
-def ours(engine: Any, shape: Shape) -> Rival:
-    """Our LSTM under one engine."""
+def ours(engine: Any, shape: Shape, make: Callable[[int], lj.Cell] = lj.cells.LSTM) -> Rival:
+    """A cell of ours under one engine."""
     _, _, D, H = shape
-    cell = lj.cells.LSTM(H)
+    cell = make(H)
     params = lj.init(cell, jax.random.key(0), D)
     return jax_rival(lambda p, x: lj.unroll(cell, p, x, engine=engine)[1], params)
 
@@ -139,21 +157,25 @@ def call_in_turn(call: Callable[[Any], None], inputs: list[Any], n: int) -> None
     call(inputs[n % len(inputs)])
 
 
+def compared(made: dict[str, Rival], shape: Shape, kind: str) -> dict[str, Any]:
+    """The figures of one kind of call, of every rival at one shape."""
+    numbers = np.random.default_rng(1)
+    given = [numbers.standard_normal(shape[:3], np.float32) for _ in range(4)]
+    calls = {
+        name: functools.partial(call_in_turn, getattr(rival, kind), [rival.place(x) for x in given])
+        for name, rival in made.items()
+    }
+    times = interleaved(calls, REPEATS.value)
+    return {"shape": list(shape), "kind": kind} | summary(times)
+
+
 def peers() -> list[dict[str, Any]]:
     """Forward and training step of every rival at every shape."""
     rows = []
     for shape in shapes(PEER_SHAPES):
         made = {name: make(shape) for name, make in installed().items()}
-        numbers = np.random.default_rng(1)
-        given = [numbers.standard_normal(shape[:3], np.float32) for _ in range(4)]
         for kind in ("forward", "step"):
-            inputs = {name: [rival.place(x) for x in given] for name, rival in made.items()}
-            calls = {
-                name: functools.partial(call_in_turn, getattr(rival, kind), inputs[name])
-                for name, rival in made.items()
-            }
-            times = interleaved(calls, REPEATS.value)
-            rows.append({"shape": list(shape), "kind": kind} | summary(times))
+            rows.append(compared(made, shape, kind))
             show(rows[-1], "flax linen")
     for name in made:
         ratios = [r["median_ms"][name] / r["median_ms"]["flax linen"]
@@ -163,6 +185,30 @@ def peers() -> list[dict[str, Any]]:
             print(
                 f"{name}: {mean:.2f} of Flax's step at H > 32 (geometric mean), worst {worst:.2f}"
             )
+    return rows
+
+
+def cells() -> list[dict[str, Any]]:
+    """The training step of every cell under `auto`, its medians relative to the LSTM's."""
+    rows = [
+        compared({n: ours("auto", shape, make) for n, make in CELLS.items()}, shape, "step")
+        for shape in shapes(CELL_SHAPES)
+    ]
+    print(" | ".join([f"{'step / that of the LSTM':25}", *(str(row["shape"]) for row in rows)]))
+    for name in CELLS:
+        ratios = (r["median_ms"][name] / r["median_ms"]["LSTM(H)"] for r in rows)
+        print(" | ".join([f"{name:25}", *(f"{ratio:.2f}" for ratio in ratios)]))
+    return rows
+
+
+def linear() -> list[dict[str, Any]]:
+    """The MinGRU under both engines that suit it, forward and training step."""
+    rows = []
+    for shape in shapes(LINEAR_SHAPES):
+        made = {e: ours(e, shape, lj.cells.MinGRU) for e in ("scan", "associative")}
+        for kind in ("forward", "step"):
+            rows.append(compared(made, shape, kind))
+            show(rows[-1], "scan")
     return rows
 
 
@@ -250,7 +296,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-SUITES = {"peers": peers, "trials": trials, "memory": memory}
+SUITES = {"peers": peers, "trials": trials, "memory": memory, "cells": cells, "linear": linear}
 
 
 def main(arguments: list[str]) -> None:

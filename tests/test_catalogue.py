@@ -15,6 +15,7 @@ import lstm_jax as lj
 from lstm_jax.cells import parameter_count
 from lstm_jax.engines import Reference, Scan
 from lstm_jax.testing import check_cell
+from scripts import _bench as bench
 from tests.oracle import sigmoid
 
 
@@ -26,13 +27,16 @@ class Row(NamedTuple):
     p: dict
 
 
-def vanilla(row, i=None, f=None, o=None, g=np.tanh, out=np.tanh, peepholes=True, couple=False):
+def vanilla(
+    row, i=None, f=None, o=None, g=np.tanh, out=np.tanh, peepholes=True, couple=False, clip=np.inf
+):
     """Greff et al. 2017, section 2: y, c from the pre-activations; a given gate is not learned."""
     a, s, p = row
     p = p if peepholes else dict.fromkeys(("p_i", "p_f", "p_o"), 0.0)
     i = sigmoid(a["i"] + p["p_i"] * s["c"]) if i is None else i
     f = 1 - i if couple else sigmoid(a["f"] + p["p_f"] * s["c"]) if f is None else f
     c = g(a["g"]) * i + s["c"] * f
+    c = np.where(abs(c.real) > clip, np.sign(c.real) * clip, c)
     o = sigmoid(a["o"] + p["p_o"] * c) if o is None else o
     return dict(h=out(c) * o, c=c, i=i, f=f, o=o)
 
@@ -77,7 +81,18 @@ def min_lstm(row):
     return dict(h=f / (f + i) * row.s["h"] + i / (f + i) * row.a["n"])
 
 
-def memory_blocks(row, size, output_gate=True):
+def s_lstm(row, exponential=False):
+    """Beck et al. 2024, equations 8 to 17, the stabilised gates of 15 to 17."""
+    a, s, _ = row
+    f = np.exp(a["f"]) if exponential else sigmoid(a["f"])
+    m = np.where(np.log(f).real + s["m"].real > a["i"].real, np.log(f) + s["m"], a["i"])
+    i, f = np.exp(a["i"] - m), np.exp(np.log(f) + s["m"] - m)
+    c, n = f * s["c"] + i * np.tanh(a["z"]), f * s["n"] + i
+    return dict(h=sigmoid(a["o"]) * c / n, c=c, n=n, m=m)
+
+
+def memory_blocks(row, size, output_gate=True, squash=(lambda a: 4 * sigmoid(a) - 2,
+                                                       lambda c: 2 * sigmoid(c) - 1)):  # fmt: skip
     """Hochreiter & Schmidhuber 1997, appendix A.1: cell v of block j at j * size + v."""
     a, s, _ = row
     h, c = np.zeros_like(s["h"]), np.zeros_like(s["c"])
@@ -85,8 +100,8 @@ def memory_blocks(row, size, output_gate=True):
     y_out = sigmoid(a["o"]) if output_gate else np.ones_like(y_in)
     for j in range(len(y_in)):
         for v in range(j * size, (j + 1) * size):
-            c[v] = s["c"][v] + y_in[j] * (4 * sigmoid(a["g"][v]) - 2)
-            h[v] = y_out[j] * (2 * sigmoid(c[v]) - 1)
+            c[v] = s["c"][v] + y_in[j] * squash[0](a["g"][v])
+            h[v] = y_out[j] * squash[1](c[v])
     return dict(h=h, c=c, i=y_in, o=y_out)
 
 
@@ -115,30 +130,54 @@ EQUATIONS: dict[lj.Cell, Callable[[Row], dict]] = {
     lj.cells.MemoryBlocks(H, output_gate=False, recurrent=False): functools.partial(
         memory_blocks, size=1, output_gate=False
     ),
+    lj.cells.MemoryBlocks(H, input_activation="s", output_activation="identity"): functools.partial(
+        memory_blocks, size=1, squash=(sigmoid, identity)
+    ),
+    lj.cells.PeepholeLSTM(H, clip=0.4): functools.partial(vanilla, clip=0.4),
+    lj.cells.PeepholeLSTM(H, peepholes=False, forget_gate="coupled", clip=0.2): functools.partial(
+        vanilla, peepholes=False, couple=True, clip=0.2
+    ),
+    lj.cells.SLSTM(H, heads=2): s_lstm,
+    lj.cells.SLSTM(H, forget_gate="exponential"): functools.partial(s_lstm, exponential=True),
 }
 
 
 @pytest.mark.parametrize("cell", EQUATIONS, ids=str)
 def test_equations(cell, x64):
-    """Every new state, with small parameters that are not those of the start."""
+    """Every new state and its derivative, with small parameters that are not those of the start.
+
+    The derivative of what NumPy computes is that of its complex numbers: f(v + 1e-30 i d), whose
+    imaginary part is 1e-30 times the derivative of f along d, and nothing is rounded off.
+    """
     rng = np.random.default_rng(0)
     theta = lj.init(cell, jax.random.key(0), 2, dtype=jnp.float64).theta
-    row = Row(
-        {name: 2 * rng.normal(size=cell.width(name)) for name in cell.gates},
-        {name: rng.normal(size=cell.width(name)) for name in cell.states},
-        {name: rng.normal(size=value.shape) for name, value in theta._asdict().items()},
-    )
-    new, _ = cell.update(cell.Gates(**row.a), cell.State(**row.s), cell.Theta(row.p))
-    want = EQUATIONS[cell](row)
+
+    def draw():
+        return Row(
+            {name: 2 * rng.normal(size=cell.width(name)) for name in cell.gates},
+            {name: rng.normal(size=cell.width(name)) for name in cell.states},
+            {name: rng.normal(size=value.shape) for name, value in theta._asdict().items()},
+        )
+
+    def update(row):
+        return cell.update(cell.Gates(**row.a), cell.State(**row.s), cell.Theta(row.p))[0]
+
+    row, along = draw(), draw()
+    row.s.update({name: abs(row.s[name]) for name in row.s if cell.ranges.get(name) == (0, np.inf)})
+    new, slope = jax.jit(lambda *given: jax.jvp(update, *given))((row,), (along,))
+    want = EQUATIONS[cell](jax.tree.map(lambda v, d: v + 1e-30j * d, row, along))
     for name in cell.states:
-        np.testing.assert_allclose(getattr(new, name), want[name], rtol=1e-12, err_msg=name)
+        values = np.asarray(want[name], complex)
+        np.testing.assert_allclose(getattr(new, name), np.real(values), rtol=1e-12, err_msg=name)
+        got = getattr(slope, name)
+        np.testing.assert_allclose(got, 1e30 * np.imag(values), 1e-10, 1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize(
     "cell",
     [
-        lj.cells.odyssey("vanilla", 3),
         lj.cells.odyssey("FGR", 3),
+        lj.cells.PeepholeLSTM(3, clip=0.3),
         lj.cells.PeepholeLSTM(3, forget_gate="coupled", output_gate=False, gate_recurrence=True),
         lj.cells.LayerNormLSTM(3),
         lj.cells.JANET(3),
@@ -146,6 +185,7 @@ def test_equations(cell, x64):
         lj.cells.MinGRU(3),
         lj.cells.MinLSTM(3),
         lj.cells.MemoryBlocks(4, size=2, biases="gates", truncated=True),
+        lj.cells.SLSTM(4, heads=2),
     ],
     ids=str,
 )
@@ -154,22 +194,26 @@ def test_laws(cell):
 
 
 def test_the_table_of_cells_counts_right():
-    """The page's formulas and numbers, and that every cell of the package is in it."""
+    """The page's formulas, numbers and engines; every cell of the package is in it, and timed."""
     page = Path(__file__).resolve().parent.parent / "docs" / "cells.md"
     row = re.compile(
-        r"^\| `(.*?)` \|.*\| (.*?) \| `(.*?)` \| ([\d,]+) \| .*\d{4}.*\|$", re.MULTILINE
+        r"^\| `(.*?)` \|.*\| (.*?) \| `(.*?)` \| ([\d,]+) \| .*\d{4}.*? "
+        r"\| ([\w, ]+) \| \d+\.\d\d, \d+\.\d\d \|$",
+        re.MULTILINE,
     )
     rows = row.findall(page.read_text(encoding="utf-8"))
     kinds = set()
-    for made, states, formula, number in rows:
+    for made, states, formula, number, engines in rows:
         for D, H in ((3, 6), (128, 128)):
             cell = eval(made, {**vars(lj.cells), "H": H})
             assert parameter_count(cell, D) == eval(formula, {"D": D, "H": H}), made
         assert parameter_count(cell, 128) == int(number.replace(",", "")), made
         assert ", ".join(cell.states) == states
+        assert ", ".join(lj.engines.serves(cell)) == engines
         kinds.add(type(cell))
-    assert kinds == {k for k in vars(lj.cells).values() if isinstance(k, type)} - {lj.Cell}
-    assert len(rows) == 10 + len(lj.cells.ODYSSEY)
+    bases = {lj.Cell, lj.LinearCell}
+    assert kinds == {k for k in vars(lj.cells).values() if isinstance(k, type)} - bases
+    assert [row[0] for row in rows] == list(bench.CELLS)
 
 
 def test_without_peepholes_it_is_the_lstm():
@@ -230,7 +274,10 @@ def test_a_projection_cannot_be_wired():
         (lj.cells.MemoryBlocks(4, biases="gates"), 7, 7, False, False, 264),
         (lj.cells.MemoryBlocks(6, size=2, biases="gates"), 7, 7, False, False, 276),
         (
-            lj.cells.MemoryBlocks(1, output_gate=False, recurrent=False, biases="none"),
+            lj.cells.MemoryBlocks(
+                1, output_gate=False, recurrent=False, biases="none", input_activation="s",
+                output_activation="identity",
+            ),
             101, 101, False, True, 10504,
         ),
         (lj.cells.MemoryBlocks(2, biases="none"), 54, 2, False, False, 364),
@@ -283,6 +330,10 @@ def test_the_truncated_gradient_flows_through_the_carousel_unchanged(engine):
         ),
         (lambda: lj.cells.MemoryBlocks(5, size=2), "size must divide hidden = 5, got 2"),
         (lambda: lj.cells.MemoryBlocks(4, biases="cells"), "biases must be one of"),
+        (lambda: lj.cells.MemoryBlocks(4, input_activation="tanh"), "input_activation must be one"),
+        (lambda: lj.cells.PeepholeLSTM(2, clip=0.0), "clip must be positive, or None, got 0.0"),
+        (lambda: lj.cells.SLSTM(5, heads=2), "heads must divide hidden = 5, got 2"),
+        (lambda: lj.cells.SLSTM(5, forget_gate="tanh"), "forget_gate must be one of"),
     ],
 )
 def test_bad_choices_are_named(make, message):

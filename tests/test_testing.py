@@ -13,7 +13,7 @@ from lstm_jax.cells import sigmoid
 from lstm_jax.testing import check_cell
 from tests.cells_under_test import Uneven
 
-LSTM = lj.cells.LSTM
+LSTM, MinGRU = lj.cells.LSTM, lj.cells.MinGRU
 KEPT = []
 
 
@@ -123,6 +123,33 @@ MUTANTS = {
         "init_theta is impure",
     ),
 }
+
+
+def doubled(self, gates, theta):
+    a, b, activated = MinGRU.linear(self, gates, theta)
+    return a, 2 * b, activated
+
+
+LINEAR_MUTANTS = {
+    "apart": (doubled, "linear must give what update does: a \\* h \\+ b"),
+    "pair": (lambda self, *given: MinGRU.linear(self, *given)[:2], "linear must return three"),
+    "narrow": (
+        lambda self, *given: (gates := MinGRU.linear(self, *given)) and (gates[0][0], *gates[1:]),
+        r"linear: a must be an array of shape \(3,\), got \(\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR_MUTANTS)
+def test_a_wrong_linear_beside_an_update_is_caught_by_name(name):
+    linear, message = LINEAR_MUTANTS[name]
+
+    def update(self, gates, state, theta):
+        return MinGRU(3).update(gates, state, theta)
+
+    words = {"linear": linear, "update": update, "__module__": __name__}
+    with pytest.raises(AssertionError, match=message):
+        check_cell(dataclasses.dataclass(frozen=True)(type("MinGRU", (MinGRU,), words))(3))
 
 
 @pytest.mark.slow  # jax searches all memory for who holds the tracer

@@ -5,12 +5,14 @@ from lstm_jax.cells.base import Cell, feedback_width, initial_state, parameter_c
 from lstm_jax.cells.gru import GRU
 from lstm_jax.cells.janet import JANET
 from lstm_jax.cells.layer_norm import LayerNormLSTM
+from lstm_jax.cells.linear import LinearCell
 from lstm_jax.cells.lstm import LSTM
 from lstm_jax.cells.memory_block import MemoryBlocks
 from lstm_jax.cells.minimal import MinGRU, MinLSTM
 from lstm_jax.cells.peephole import ODYSSEY, PeepholeLSTM, odyssey
 from lstm_jax.cells.refine import URLSTM
 from lstm_jax.cells.rnn import RNN
+from lstm_jax.cells.slstm import SLSTM
 
 __all__ = [
     "GRU",
@@ -18,9 +20,11 @@ __all__ = [
     "LSTM",
     "ODYSSEY",
     "RNN",
+    "SLSTM",
     "URLSTM",
     "Cell",
     "LayerNormLSTM",
+    "LinearCell",
     "MemoryBlocks",
     "MinGRU",
     "MinLSTM",

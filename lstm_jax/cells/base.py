@@ -26,7 +26,7 @@ class Cell:
       states: names of the vectors carried from one instant to the next.
       reads: what a block's pre-activation is made of, for blocks that do not take both: "x" for
         the input only, "h" for the recurrent product only, "b" for the bias alone.
-      bias: initial bias of the blocks that do not start at zero.
+      bias: initial bias of the blocks that do not start at zero: a number, or one for each unit.
       unbiased: names of the blocks that have no bias: it is zero and stays so.
       ranges: closed intervals that activated gates and states must stay in, by name.
     """
@@ -36,7 +36,7 @@ class Cell:
     gates: ClassVar[tuple[str, ...]] = ()
     states: ClassVar[tuple[str, ...]] = ("h",)
     reads: ClassVar[Mapping[str, str]] = {}
-    bias: ClassVar[Mapping[str, float]] = {}
+    bias: ClassVar[Mapping[str, float | np.ndarray]] = {}
     unbiased: ClassVar[tuple[str, ...]] = ()
     ranges: ClassVar[Mapping[str, Range]] = {}
 

@@ -1,7 +1,6 @@
 """The memory blocks of 1997."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,8 @@ from lstm_jax.cells.activations import sigmoid
 from lstm_jax.cells.base import Cell
 
 BIASES = ("all", "gates", "none")
+INPUTS = {"4s-2": lambda a: 2 * tanh(a / 2), "s": sigmoid}
+OUTPUTS = {"2s-1": lambda c: tanh(c / 2), "identity": lambda c: c}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +20,9 @@ class MemoryBlocks(Cell):
 
         a = x w_x + [h, i, o] w_h + b             every gate and cell reads all outputs and gates
         i, o = sigmoid(a)                         gates, one each for a block of `size` cells
-        g = 4 sigmoid(a) - 2                      squashed cell input, in [-2, 2]
+        g = 4 s - 2, s = sigmoid(a)               squashed cell input, in [-2, 2]
         c' = c + i * g                            the carousel
-        h' = o * (2 sigmoid(c') - 1)              cell output, in [-1, 1]
+        h' = o * (2 s - 1), s = sigmoid(c')       cell output, in [-1, 1]
 
     Attributes:
       hidden: H, the number of cells in all blocks together.
@@ -31,11 +32,14 @@ class MemoryBlocks(Cell):
       biases: what has one: "all" gates and cells, the "gates" only, or "none".
       truncated: whether the gradient flows back through the carousel only, as in the paper: errors
         that leave a gate or a cell input change its weights but go no further back.
+      input_activation: of g, "4s-2" or "s", s being the logistic function.
+      output_activation: of c', "2s-1" or "identity".
 
     Raises:
-      ValueError: blocks of this size do not come to H cells, or `biases` is unknown.
+      ValueError: blocks of this size do not come to H cells, or a choice is unknown.
 
-    Source: Hochreiter & Schmidhuber 1997, section 4 and appendix A.1.
+    Source: Hochreiter & Schmidhuber 1997, section 4 and appendix A.1; the other squashings, its
+    experiment 2a.
     """
 
     size: int = 1
@@ -43,15 +47,20 @@ class MemoryBlocks(Cell):
     recurrent: bool = True
     biases: str = "all"
     truncated: bool = False
-
-    ranges: ClassVar = {"i": (0, 1), "g": (-2, 2), "h": (-1, 1)}
+    input_activation: str = "4s-2"
+    output_activation: str = "2s-1"
 
     def __post_init__(self):
         super().__post_init__()
         if self.size < 1 or self.hidden % self.size:
             raise ValueError(f"size must divide hidden = {self.hidden}, got {self.size!r}")
-        if self.biases not in BIASES:
-            raise ValueError(f"biases must be one of {BIASES}, got {self.biases!r}")
+        for name, known in (
+            ("biases", BIASES),
+            ("input_activation", tuple(INPUTS)),
+            ("output_activation", tuple(OUTPUTS)),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
     @property
     def gates(self):
@@ -77,6 +86,14 @@ class MemoryBlocks(Cell):
         """The blocks without a bias."""
         return {"all": (), "gates": ("g",), "none": self.gates}[self.biases]
 
+    @property
+    def ranges(self):
+        """The intervals of the gates, and of what is squashed."""
+        g = (-2, 2) if self.input_activation == "4s-2" else (0, 1)
+        opened = {name: (0, 1) for name in self.gates if name != "g"}
+        squashed = {"h": (-1, 1)} if self.output_activation == "2s-1" else {}
+        return {**opened, "g": g, **squashed}
+
     def widths(self):
         """Returns the number of blocks as the width of the gates."""
         return {name: self.hidden // self.size for name in self.gates if name != "g"}
@@ -90,9 +107,9 @@ class MemoryBlocks(Cell):
         """Returns the next state and the activated gates of one row."""
         opened = {name: sigmoid(getattr(gates, name)) for name in self.gates if name != "g"}
         i, o = (self._shared(opened[n]) if n in opened else 1.0 for n in ("i", "o"))
-        g = 2 * tanh(gates.g / 2)
+        g = INPUTS[self.input_activation](gates.g)
         c = state.c + i * g
-        h = o * tanh(c / 2)
+        h = o * OUTPUTS[self.output_activation](c)
         kept = {name: opened[name] for name in self._fed_back}
         return state._replace(h=h, c=c, **kept), gates._replace(g=g, **opened)
 

@@ -36,7 +36,7 @@ class PeepholeLSTM(Cell):
         i = sigmoid(a_i + p_i * c)                gates, in [0, 1]
         f = sigmoid(a_f + p_f * c)
         g = tanh(a_g)                             block input, in [-1, 1]
-        c' = f * c + i * g                        cell state
+        c' = f * c + i * g                        cell state, in [-clip, clip] if so asked
         o = sigmoid(a_o + p_o * c')
         h' = o * tanh(c')                         hidden state
 
@@ -51,11 +51,14 @@ class PeepholeLSTM(Cell):
       input_activation: of g, "tanh" or "identity".
       output_activation: of c', "tanh" or "identity".
       gate_recurrence: whether the gates read the gates of the instant before.
+      clip: the largest |c'|: what lies beyond is cut off before it is used and kept; None: none.
 
     Raises:
-      ValueError: a choice is unknown, or the forget gate is coupled to an input gate of 1.
+      ValueError: a choice is unknown, the forget gate is coupled to an input gate of 1, or the clip
+        is not positive.
 
-    Source: Gers & Schmidhuber 2000, the peepholes; Greff et al. 2017, the form and its variants.
+    Source: Gers & Schmidhuber 2000, the peepholes; Greff et al. 2017, the form and its variants;
+    Sak et al. 2014, the clipped cell.
     """
 
     peepholes: bool = True
@@ -65,6 +68,7 @@ class PeepholeLSTM(Cell):
     input_activation: str = "tanh"
     output_activation: str = "tanh"
     gate_recurrence: bool = False
+    clip: float | None = None
 
     def __post_init__(self):
         for name, known in (
@@ -76,6 +80,8 @@ class PeepholeLSTM(Cell):
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         if self.forget_gate == "coupled" and not self.input_gate:
             raise ValueError("forget_gate='coupled' needs an input gate, got input_gate=False")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive, or None, got {self.clip!r}")
         super().__post_init__()
 
     @property
@@ -103,10 +109,11 @@ class PeepholeLSTM(Cell):
 
     @property
     def ranges(self):
-        """The intervals of the gates, and of what a tanh bounds."""
+        """The intervals of the gates, and of what a tanh or the clip bounds."""
         bounded = {"g": self.input_activation, "h": self.output_activation}
         tanhs = {name: (-1, 1) for name, activation in bounded.items() if activation == "tanh"}
-        return dict.fromkeys(self.selectors, (0, 1)) | tanhs
+        clipped = {} if self.clip is None else {"c": (-self.clip, self.clip)}
+        return dict.fromkeys(self.selectors, (0, 1)) | tanhs | clipped
 
     def init_theta(self, key):
         """Returns the peepholes, normal with a deviation of 0.1."""
@@ -141,6 +148,7 @@ class PeepholeLSTM(Cell):
         f = gate("f", state.c) if self.forget_gate == "learned" else f
         g = ACTIVATIONS[self.input_activation](gates.g)
         c = f * state.c + i * g
+        c = c if self.clip is None else jnp.clip(c, -self.clip, self.clip)
         o = gate("o", c) if self.output_gate else 1.0
         h = o * ACTIVATIONS[self.output_activation](c)
         opened = {name: dict(i=i, f=f, o=o)[name] for name in self.selectors}

@@ -1,8 +1,21 @@
 """Time: one loop over instants, many engines that run it with the same numbers."""
 
-from lstm_jax.engines.choice import ENGINES, Engine, resolve
+from lstm_jax.engines.associative import Associative
+from lstm_jax.engines.choice import ENGINES, Engine, resolve, serves
 from lstm_jax.engines.loop import Trace, step, trace, unroll
 from lstm_jax.engines.reference import Reference
 from lstm_jax.engines.scan import Scan
 
-__all__ = ["ENGINES", "Engine", "Reference", "Scan", "Trace", "resolve", "step", "trace", "unroll"]
+__all__ = [
+    "ENGINES",
+    "Associative",
+    "Engine",
+    "Reference",
+    "Scan",
+    "Trace",
+    "resolve",
+    "serves",
+    "step",
+    "trace",
+    "unroll",
+]

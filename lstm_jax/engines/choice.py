@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 
 from lstm_jax.cells import Cell
+from lstm_jax.engines.associative import Associative
 from lstm_jax.engines.reference import Reference
 from lstm_jax.engines.scan import Scan
 from lstm_jax.types import Array, CellParams, Row
@@ -26,6 +27,10 @@ class Engine(Protocol):
         reset: Array | None,
     ) -> tuple[Row, Row]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
+        ...
+
+    def refuses(self, cell: Cell) -> str | None:
+        """Returns why it cannot run `cell`, or None where it can."""
         ...
 
 
@@ -49,6 +54,7 @@ ENGINES: dict[str, Callable[[Cell], Engine]] = {
     "auto": _scan,
     "reference": lambda cell: Reference(),
     "scan": _scan,
+    "associative": lambda cell: Associative(),
 }
 
 
@@ -56,10 +62,18 @@ def resolve(engine: str | Engine, cell: Cell) -> Engine:
     """Returns the engine that `engine` names for `cell`; an instance is its own name.
 
     Raises:
-      ValueError: the name is unknown.
+      ValueError: the name is unknown, or the engine cannot run `cell`.
     """
-    if not isinstance(engine, str):
-        return engine
-    if engine not in ENGINES:
+    if isinstance(engine, str) and engine not in ENGINES:
         raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {engine!r}")
-    return ENGINES[engine](cell)
+    made = ENGINES[engine](cell) if isinstance(engine, str) else engine
+    if why := made.refuses(cell):
+        able = " and ".join(map(repr, serves(cell)))
+        raise ValueError(f"engine={engine!r} cannot run {cell}: {why}; {able} can")
+    return made
+
+
+def serves(cell: Cell) -> tuple[str, ...]:
+    """Returns the names of the engines that run `cell`, without "auto", which picks one of them."""
+    named = (name for name in ENGINES if name != "auto")
+    return tuple(name for name in named if not ENGINES[name](cell).refuses(cell))

@@ -81,7 +81,7 @@ def unroll(
       mask: [T, B] bool; where False the state is held and the output is zero.
       reset: [T, B] bool; where True the state becomes `initial` before the instant, also where the
         mask is False.
-      engine: what runs the loop: "auto", "reference", "scan", or an instance.
+      engine: what runs the loop: "auto", "reference", "scan", "associative", or an instance.
       checked: asserts with chex that everything is finite and in the cell's `ranges`; inside `jit`
         wrap the whole function in `chex.chexify(..., async_check=False)`.
 
@@ -89,7 +89,8 @@ def unroll(
       The final state, each [B, width], and the outputs [T, B, H].
 
     Raises:
-      ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
+      ValueError: a shape does not fit, or the engine cannot run the cell; TypeError: a dtype or the
+        kind of state does not.
       AssertionError: with `checked`, a value is not finite or outside its range.
     """
     if checked:

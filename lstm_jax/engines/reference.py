@@ -37,3 +37,6 @@ class Reference:
             return state, emit(state)
 
         return jax.lax.scan(instant, state, (x, mask, reset))
+
+    def refuses(self, cell: Cell) -> None:
+        """Returns None: it runs every cell."""

@@ -77,6 +77,9 @@ class Scan:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
         return _loop(self, cell, emit, Inputs(params, x, state, initial, mask, reset))
 
+    def refuses(self, cell: Cell) -> None:
+        """Returns None: it runs every cell."""
+
 
 class Inputs(NamedTuple):
     """What a loop is a function of."""
