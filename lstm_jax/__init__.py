@@ -5,7 +5,7 @@ from lstm_jax.cells import Cell, initial_state
 from lstm_jax.engines import step, trace, unroll
 from lstm_jax.initializers import init
 from lstm_jax.train import Trials, evaluate, fit, make_trials
-from lstm_jax.types import Batch, CellParams, LSTMState, Model
+from lstm_jax.types import Batch, CellParams, LSTMState, Model, Noise
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "CellParams",
     "LSTMState",
     "Model",
+    "Noise",
     "Trials",
     "cells",
     "engines",

@@ -11,6 +11,7 @@ from lstm_jax.cells.minimal import MinGRU, MinLSTM
 from lstm_jax.cells.peephole import ODYSSEY, PeepholeLSTM, odyssey
 from lstm_jax.cells.refine import URLSTM
 from lstm_jax.cells.rnn import RNN
+from lstm_jax.cells.zoneout import Zoneout
 
 __all__ = [
     "GRU",
@@ -25,6 +26,7 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "PeepholeLSTM",
+    "Zoneout",
     "feedback_width",
     "initial_state",
     "odyssey",
