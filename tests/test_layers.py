@@ -11,7 +11,15 @@ from flax import nnx
 
 import lstm_jax as lj
 from lstm_jax import cells, initializers
-from lstm_jax.layers import Bidirectional, Recurrent, SequenceModel, SequenceSpec, Stack, drop
+from lstm_jax.layers import (
+    Bidirectional,
+    Rates,
+    Recurrent,
+    SequenceModel,
+    SequenceSpec,
+    Stack,
+    drop,
+)
 from lstm_jax.types import Array
 
 T, B, D, H, V = 7, 4, 3, 5, 2
@@ -37,7 +45,11 @@ class Trial(NamedTuple):
 
     init_scale: Any = 1.0
     gate_bias: Any = {}
-    dropout: Any = 0.0
+    zoneout: Any = {}
+    dropout: Any = None
+    input_dropout: Any = None
+    recurrent_dropout: Any = None
+    weight_drop: Any = None
 
 
 def draw(seed: int, *shape: int) -> Array:
@@ -229,18 +241,18 @@ def test_splitting_a_stack_in_time_changes_nothing() -> None:
 def test_a_stack_drops_between_its_layers_and_nowhere_else() -> None:
     x, key = draw(1, T, B, D), jax.random.key(0)
     one, two = Stack([layer_of(0)]), Stack([layer_of(0), layer_of(1, width=H)])
-    keys = jax.random.split(key, 2)
+    keys = jax.random.split(key, (2, 2))[0]
 
     @jax.jit
     def results(rate):
         _, h = two.layers[0](x)
         _, by_hand = two.layers[1](drop(h, rate, keys[1]))
-        given: dict[str, Any] = dict(dropout=rate, key=key)
+        given: dict[str, Any] = dict(rates=Rates(dropout=rate), key=key)
         return (
             one(x, **given),
             one(x),
             two(x, **given)[1],
-            two(x, dropout=rate)[1],
+            two(x, rates=Rates(dropout=rate))[1],
             two(x)[1],
             by_hand,
         )

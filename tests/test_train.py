@@ -175,7 +175,7 @@ def test_one_compilation_serves_any_values_and_any_number_of_steps():
     assert traces > 0
     run(
         Counting(), 250, seed=[5, 6, 7, 8], learning_rate=[1, 2, 3, 4], b1=0.5, b2=0.9, clip=1,
-        weight_decay=0.1, init_scale=2, dropout=0.5, zoneout=0.1, gate_bias={"f": 3.0},
+        weight_decay=0.1, init_scale=2, gate_bias={"f": 3.0},
     )  # fmt: skip
     assert Counting.traces == traces
 

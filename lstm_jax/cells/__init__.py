@@ -11,7 +11,7 @@ from lstm_jax.cells.minimal import MinGRU, MinLSTM
 from lstm_jax.cells.peephole import ODYSSEY, PeepholeLSTM, odyssey
 from lstm_jax.cells.refine import URLSTM
 from lstm_jax.cells.rnn import RNN
-from lstm_jax.cells.zoneout import Zoneout
+from lstm_jax.cells.zoneout import Zoneout, zoneout_name
 
 __all__ = [
     "GRU",
@@ -33,4 +33,5 @@ __all__ = [
     "parameter_count",
     "sigmoid",
     "wired",
+    "zoneout_name",
 ]

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 
 from lstm_jax.cells.base import Cell
 
-PREFIX = "zoneout_"  # of the names that rates have in theta
+
+def zoneout_name(state: str) -> str:
+    """Returns what the rate of a state is called in theta."""
+    return f"zoneout_{state}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,20 +64,20 @@ class Zoneout(Cell):
         new, activated = self._update(gates, state, theta, within)
         zoned = {}
         for (name, _), draw in zip(self.rates, draws, strict=True):
-            old, rate = getattr(state, name), getattr(theta, PREFIX + name)
+            old, rate = getattr(state, name), getattr(theta, zoneout_name(name))
             zoned[name] = _mixed(old, getattr(new, name), rate, draw)
         return new._replace(**zoned), activated
 
     def _update(self, gates, state, theta, key):
         """Updates the cell within, given what is its own."""
-        rates = {PREFIX + name for name, _ in self.rates}
+        rates = {zoneout_name(name) for name, _ in self.rates}
         own = {name: value for name, value in theta._asdict().items() if name not in rates}
         given = (gates, state, self.cell.Theta(own))
         return self.cell.update(*given, key) if self.cell.noisy else self.cell.update(*given)
 
     def init_theta(self, key):
         """Returns the small parameters of the cell within, and the rates."""
-        rates = {PREFIX + name: rate for name, rate in self.rates}
+        rates = {zoneout_name(name): rate for name, rate in self.rates}
         return {**self.cell.init_theta(key), **rates}
 
     # The words of the cell within. ----------------------------------------------------------------
