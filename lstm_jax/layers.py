@@ -25,8 +25,8 @@ State = Any  # a row of one layer, or a tuple of states, one for each part
 class Rates(NamedTuple):
     """How much is dropped in a call that has a key: rates in [0, 1), numbers or traced scalars.
 
-    What is left is divided by 1 - rate, so that its mean is what it was. Nothing is drawn for a rate
-    of None. The masks of `input_dropout` and `recurrent_dropout` are one a row for the whole call;
+    What is left is divided by 1 - rate, so that its mean is what it was. For a rate of None nothing
+    is drawn. The masks of `input_dropout` and `recurrent_dropout` are one a row for the whole call;
     a reset does not draw them again.
 
     Attributes:
@@ -35,7 +35,7 @@ class Rates(NamedTuple):
       input_dropout: of the input of every layer, the same units at all instants (Gal & Ghahramani
         2016).
       recurrent_dropout: of what is fed back, the same units at all instants (the same).
-      weight_drop: of the recurrent weights, one draw for all rows and instants (Merity et al. 2018).
+      weight_drop: of the recurrent weights, once for all rows and instants (Merity et al. 2018).
     """
 
     dropout: float | Array | None = None

@@ -27,7 +27,7 @@ def make(name: str, trial: Trials) -> optax.GradientTransformation:
         2012, who take b2 = 0.9);
       adam, adamw: m / (sqrt(v) + 1e-8), bias-corrected (Kingma & Ba 2015). The two are one here,
         since every optimiser decouples its weight decay (Loshchilov & Hutter 2019).
-    Only arrays of two axes or more decay: weight matrices and tables, not biases, scales, peepholes,
+    Only arrays of two axes or more decay: matrices and tables, not biases, scales, peepholes,
     learned initial states or rates of zoneout. Built inside the traced trial, so that one
     compilation serves every value.
 

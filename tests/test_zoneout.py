@@ -125,7 +125,7 @@ def test_rates_are_traced_and_never_trained():
 
         def loss(rate):
             theta = params.theta._replace(zoneout_h=rate)
-            final, h = lj.unroll(CELL, params._replace(theta=theta), x, state, noise=lj.Noise(keys))
+            _, h = lj.unroll(CELL, params._replace(theta=theta), x, state, noise=lj.Noise(keys))
             return jnp.sum(h**2), h
 
         return jax.vmap(jax.value_and_grad(loss, has_aux=True))(rates)
