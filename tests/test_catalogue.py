@@ -169,7 +169,7 @@ def test_the_table_of_cells_counts_right():
         assert ", ".join(cell.states) == states
         kinds.add(type(cell))
     assert kinds == {k for k in vars(lj.cells).values() if isinstance(k, type)} - {lj.Cell}
-    assert len(rows) == 10 + len(lj.cells.ODYSSEY)
+    assert len(rows) == 11 + len(lj.cells.ODYSSEY)
 
 
 def test_without_peepholes_it_is_the_lstm():

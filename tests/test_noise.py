@@ -1,6 +1,7 @@
 """Noise in the loop: laws of keys and of what is kept of the feedback, under every engine."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ KEYS = jax.random.split(jax.random.key(0), T)
 ENGINES = [Scan("joined", "rebuilt", chunk=4), Scan("hoisted", "saved", chunk=3, unroll=2)]
 
 
-def noise_of(cell, seed=9, dtype=jnp.float64, instants=T):
+def noise_of(cell, seed=9, dtype=jnp.float64, instants=T) -> Any:
     """Keys where the cell is noisy, and about half of the feedback kept, doubled."""
     keep_key, key = jax.random.split(jax.random.key(seed))
     shape = (B, lj.cells.feedback_width(cell))
@@ -31,7 +32,7 @@ def noise_of(cell, seed=9, dtype=jnp.float64, instants=T):
 def test_every_engine_has_the_gradients_of_reference(kind, x64):
     """Keys, a mask of the feedback, padding, resets, carried and initial states; float64."""
     cell = Uneven(H) if kind == "uneven" else ZONED
-    params, *given, mask, reset = problem(cell)
+    params, x, state, initial, mask, reset = problem(cell)
     if kind == "pair":
         pair = (jnp.asarray(params.w_h)[:, :2], jnp.asarray(params.w_h)[:2])
         params = params._replace(w_h=pair)
@@ -39,17 +40,17 @@ def test_every_engine_has_the_gradients_of_reference(kind, x64):
 
     def results(noise):
         def one(engine, smooth):
-            def total(smooth):
-                return score(cell, engine, *smooth, mask, reset, noise)
+            def total(params, x, state, initial):
+                return score(cell, engine, params, x, state, initial, mask, reset, noise)
 
-            return jax.value_and_grad(total)(smooth)
+            return jax.value_and_grad(total, (0, 1, 2, 3))(*smooth)
 
-        return [one(engine, (params, *given)) for engine in (Reference(), *ENGINES)]
+        return [one(engine, (params, x, state, initial)) for engine in (Reference(), *ENGINES)]
 
     want, *others = jax.jit(results)(noise)
     for got in others:
         assert_close(got, want, 1e-10)
-    quiet = jax.jit(lambda: score(cell, Reference(), params, *given, mask, reset))()
+    quiet = jax.jit(lambda: score(cell, Reference(), params, x, state, initial, mask, reset))()
     assert abs(quiet - want[0]) > 1e-3, "the noise must do something"
 
 

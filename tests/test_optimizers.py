@@ -1,5 +1,7 @@
 """Optimisers against their recursions written out in float64 NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,7 @@ def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, cl
     @jax.jit
     def run(trial, gradients):
         optimizer = optimizers.make(name, trial)
-        params = tree(jnp.linspace(-1, 1, 5))
+        params: Any = tree(jnp.linspace(-1, 1, 5))
         state = optimizer.init(params)
         for g in gradients:
             updates, state = optimizer.update(tree(g), state, params)

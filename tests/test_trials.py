@@ -20,7 +20,7 @@ def test_what_is_not_given_is_no_part_of_the_program_nor_of_the_records():
     rates = {"dropout", "input_dropout", "recurrent_dropout", "weight_drop"}
     assert not rates & set(describe_trials(make_trials()))
     assert len(jax.tree.leaves(make_trials())) == 7
-    given = make_trials(**dict.fromkeys(rates, (0, 0.5)))
+    given = make_trials(dropout=0.1, input_dropout=0.2, recurrent_dropout=0.3, weight_drop=[0, 0.5])
     assert rates <= set(describe_trials(given))
     assert given.weight_drop.tolist() == [0, 0.5]
 

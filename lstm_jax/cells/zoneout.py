@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -72,8 +72,8 @@ class Zoneout(Cell):
         """Updates the cell within, given what is its own."""
         rates = {zoneout_name(name) for name, _ in self.rates}
         own = {name: value for name, value in theta._asdict().items() if name not in rates}
-        given = (gates, state, self.cell.Theta(own))
-        return self.cell.update(*given, key) if self.cell.noisy else self.cell.update(*given)
+        given: Any = (gates, state, self.cell.Theta(own), *([key] if self.cell.noisy else []))
+        return self.cell.update(*given)
 
     def init_theta(self, key):
         """Returns the small parameters of the cell within, and the rates."""

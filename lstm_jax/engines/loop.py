@@ -103,8 +103,12 @@ def unroll(
             engine=engine, checked=True,
         )  # fmt: skip
         return kept.final, kept.h
-    engine, *given = _enter(cell, params, x, state, initial, mask, reset, noise, engine)
-    final, h = engine.loop(cell, jax.vmap(cell.output), *given)
+    engine, params, state, initial, noise = _enter(
+        cell, params, x, state, initial, mask, reset, noise, engine
+    )
+    final, h = engine.loop(
+        cell, jax.vmap(cell.output), params, x, state, initial, mask, reset, noise
+    )
     return final, zero_unless(mask, h)
 
 
@@ -126,15 +130,16 @@ def trace(
     The gates are made again from the engine's states, all instants at once. Arguments and errors
     are those of `unroll`.
     """
-    engine, *given = _enter(cell, params, x, state, initial, mask, reset, noise, engine)
-    final, states = engine.loop(cell, lambda s: s, *given)
-    params, _, state, initial, _, _, (keys, keep) = given
+    engine, params, state, initial, noise = _enter(
+        cell, params, x, state, initial, mask, reset, noise, engine
+    )
+    final, states = engine.loop(cell, lambda s: s, params, x, state, initial, mask, reset, noise)
     start = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s])[: len(x)], state, states)
     start = begin(reset, initial, start)
-    feedback = jax.vmap(lambda s: fed_back(cell, s, keep))(start)
+    feedback = jax.vmap(lambda s: fed_back(cell, s, noise.keep))(start)
     packed = preactivations(cell, params, x, feedback)
     instants = jax.vmap(advance, in_axes=(None, 0, 0, None, 0))
-    _, gates = instants(cell, packed, start, params.theta, keys)
+    _, gates = instants(cell, packed, start, params.theta, noise.keys)
     h = zero_unless(mask, jax.vmap(jax.vmap(cell.output))(states))
     if checked:
         doorway.check_values(cell, states, gates)
@@ -154,4 +159,4 @@ def _enter(cell, params, x, state, initial, mask, reset, noise, engine):
     state = initial if state is None else state
     doorway.check_state("state", cell, state, B, dtype)
     noise = doorway.checked_noise(cell, noise, x.shape[:1], x)
-    return resolve(engine, cell), wired(cell, params), x, state, initial, mask, reset, noise
+    return resolve(engine, cell), wired(cell, params), state, initial, noise

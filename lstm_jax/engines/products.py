@@ -1,6 +1,7 @@
 """Pre-activations: what the weights make of the input and of the state, block by block."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,4 +102,5 @@ def advance(
     if key is None:
         return jax.vmap(cell.update, in_axes=(0, 0, None))(gates, state, theta)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(packed.shape[0]))
-    return jax.vmap(cell.update, in_axes=(0, 0, None, 0))(gates, state, theta, keys)
+    update: Any = cell.update
+    return jax.vmap(update, in_axes=(0, 0, None, 0))(gates, state, theta, keys)

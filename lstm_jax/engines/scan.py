@@ -138,7 +138,7 @@ def _loop_bwd(engine, cell, emit, residuals, cotangents):
     d_state, *totals = carry
     d_params, d_initial = _cast(tuple(totals), (inputs.params, inputs.initial))
     d_x = jnp.concatenate(d_x) if d_x else jnp.zeros_like(inputs.x)
-    return (Inputs(d_params, d_x, d_state, d_initial, None, None, None),)
+    return (Inputs(d_params, d_x, d_state, d_initial, None, None, Noise()),)
 
 
 _loop.defvjp(_loop_fwd, _loop_bwd)
@@ -264,7 +264,7 @@ def _instant_back(cell: Cell, emit: Callable, theta: Row, w_h_transposed, keep, 
     start, packed, state, d_emitted, mask, reset, key = known
     d_state = _add(d_state, jax.vjp(emit, state)[1](d_emitted)[0])
     d_new, d_held = (d_state, None) if mask is None else parted(mask, d_state)
-    _, update_back = jax.vjp(lambda *a: advance(cell, *a, key)[0], packed, start, theta)
+    _, update_back = jax.vjp(lambda a, s, p: advance(cell, a, s, p, key)[0], packed, start, theta)
     d_packed, d_start, d_theta_t = update_back(d_new)
     d_feedback = times_w_h(pick(cell, cell.h_blocks, d_packed), w_h_transposed)
     _, feedback_back = jax.vjp(lambda s: fed_back(cell, s, keep), start)
