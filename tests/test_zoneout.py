@@ -1,6 +1,7 @@
 """Zoneout against its equations, its mean, and what it shares with the cell within."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -152,6 +153,31 @@ def test_all_else_is_the_cell_within():
     assert CELL == lj.cells.Zoneout(LSTM, {"c": 0.3, "h": 0.4}) == dataclasses.replace(CELL)
     assert hash(CELL) == hash(dataclasses.replace(CELL))
     assert str(CELL) == "Zoneout(cell=LSTM(hidden=4), rates=(('c', 0.3), ('h', 0.4)))"
+
+
+@dataclasses.dataclass(frozen=True)
+class Jittered(lj.cells.LSTM):
+    """An LSTM whose h is multiplied by noise of its own."""
+
+    noisy: ClassVar = True
+
+    def update(self, gates, state, theta, key=None):
+        new, activated = super().update(gates, state, theta)
+        share = 0.5 if key is None else jax.random.uniform(key, new.h.shape)
+        return new._replace(h=new.h * share), activated
+
+
+def test_a_noisy_cell_within_has_a_key_of_its_own():
+    inner = Jittered(H)
+    cell = lj.cells.Zoneout(inner, {"c": 0.5})
+    gates = cell.Gates(*(jnp.linspace(-1, n, H) for n in range(4)))
+    state, theta = cell.State(*jnp.ones((2, H))), cell.Theta({"zoneout_c": jnp.float32(0.5)})
+    key = jax.random.key(3)
+    drawn, meant = cell.update(gates, state, theta, key)[0], cell.update(gates, state, theta)[0]
+    own = inner.update(gates, state, inner.Theta({}), jax.random.split(key)[0])[0]
+    np.testing.assert_array_equal(drawn.h, own.h)
+    np.testing.assert_array_equal(meant.h, inner.update(gates, state, inner.Theta({}))[0].h)
+    assert np.abs(drawn.h - meant.h).max() > 0.01
 
 
 def test_a_saved_model_is_loaded_with_its_rates(tmp_path):
