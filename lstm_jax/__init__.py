@@ -5,7 +5,7 @@ from lstm_jax.cells import Cell, LinearCell, initial_state
 from lstm_jax.engines import step, trace, unroll
 from lstm_jax.initializers import init
 from lstm_jax.train import Trials, evaluate, fit, make_trials
-from lstm_jax.types import Batch, CellParams, LSTMState, Model
+from lstm_jax.types import Batch, CellParams, LSTMState, Model, Noise
 
 __version__ = "0.1.0"
 
@@ -16,6 +16,7 @@ __all__ = [
     "LSTMState",
     "LinearCell",
     "Model",
+    "Noise",
     "Trials",
     "cells",
     "engines",

@@ -8,18 +8,43 @@ call: no module keeps a stream of random numbers.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lstm_jax.cells import Cell, initial_state
+from lstm_jax.cells import Cell, feedback_width, initial_state, zoneout_name
 from lstm_jax.engines import Engine, unroll
 from lstm_jax.initializers import BiasInit, WeightInit, glorot, init, orthogonal
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Noise, Row
 
 State = Any  # a row of one layer, or a tuple of states, one for each part
+
+
+class Rates(NamedTuple):
+    """How much is dropped in a call that has a key: rates in [0, 1), numbers or traced scalars.
+
+    What is left is divided by 1 - rate, so that its mean is what it was. For a rate of None nothing
+    is drawn. The masks of `input_dropout` and `recurrent_dropout` are one a row for the whole call;
+    a reset does not draw them again.
+
+    Attributes:
+      dropout: of the outputs, between the layers of a stack and before the head, at every instant
+        anew (Srivastava et al. 2014; Zaremba et al. 2014).
+      input_dropout: of the input of every layer, the same units at all instants (Gal & Ghahramani
+        2016).
+      recurrent_dropout: of what is fed back, the same units at all instants (the same).
+      weight_drop: of the recurrent weights, once for all rows and instants (Merity et al. 2018).
+    """
+
+    dropout: float | Array | None = None
+    input_dropout: float | Array | None = None
+    recurrent_dropout: float | Array | None = None
+    weight_drop: float | Array | None = None
+
+
+NO_RATES = Rates()
 
 
 class Layer(Protocol):
@@ -39,6 +64,8 @@ class Layer(Protocol):
         initial: State | None = None,
         mask: Array | None = None,
         reset: Array | None = None,
+        key: Array | None = None,
+        rates: Rates = NO_RATES,
     ) -> tuple[State, Array]:
         """Returns the final state and the outputs [T, B, H]."""
         ...
@@ -111,6 +138,8 @@ class Recurrent(nnx.Module):
         initial: Row | None = None,
         mask: Array | None = None,
         reset: Array | None = None,
+        key: Array | None = None,
+        rates: Rates = NO_RATES,
     ) -> tuple[Row, Array]:
         """Runs the layer over time.
 
@@ -122,6 +151,8 @@ class Recurrent(nnx.Module):
             by default.
           mask: [T, B] bool; where False the state is held and the output is zero.
           reset: [T, B] bool; True where a new sequence begins.
+          key: of all noise, a noisy cell's too; without it there is none.
+          rates: what is dropped; `dropout` is not a single layer's business.
 
         Returns:
           The state after the instant read last, each [B, width], and the outputs [T, B, H], which
@@ -134,11 +165,28 @@ class Recurrent(nnx.Module):
             initial = self.cell.State(**_values(self.initial))
         if self.reverse:
             x, mask, reset = _flip((x, mask, _ends(reset)))
+        x, params, noise = self._disturbed(x, key, rates)
         state, h = unroll(
-            self.cell, self.params, x, state,
-            initial=initial, mask=mask, reset=reset, engine=self.engine,
+            self.cell, params, x, state,
+            initial=initial, mask=mask, reset=reset, noise=noise, engine=self.engine,
         )  # fmt: skip
         return state, _flip(h) if self.reverse else h
+
+    def _disturbed(self, x, key, rates):
+        """Returns the input, the parameters and the noise of a call with `key`."""
+        params, cell = self.params, self.cell
+        if key is None:
+            return x, params, None
+        x_key, h_key, w_key, cell_key = jax.random.split(key, 4)
+        (T, B), keep = x.shape[:2], None
+        if rates.input_dropout is not None:
+            x = x * drop(jnp.ones_like(x, shape=(1, *x.shape[1:])), rates.input_dropout, x_key)
+        if rates.recurrent_dropout is not None:
+            ones = jnp.ones_like(x, shape=(B, feedback_width(cell)))
+            keep = drop(ones, rates.recurrent_dropout, h_key)
+        params = params._replace(w_h=drop_weights(params.w_h, rates.weight_drop, w_key))
+        keys = jax.random.split(cell_key, T) if cell.noisy else None
+        return x, params, Noise(keys, keep)
 
     def last(self, h: Array, mask: Array | None = None) -> Array:
         """Returns the output [B, H] at the last valid instant that the layer reads of each row.
@@ -169,11 +217,15 @@ class Bidirectional(nnx.Module):
         initial: tuple[Row, Row] | None = None,
         mask: Array | None = None,
         reset: Array | None = None,
+        key: Array | None = None,
+        rates: Rates = NO_RATES,
     ) -> tuple[tuple[Row, Row], Array]:
         """Runs both layers; arguments, results and errors are those of `Recurrent`, in pairs."""
         starts, begins = state or (None, None), initial or (None, None)
-        ahead, h = self.forward(x, starts[0], initial=begins[0], mask=mask, reset=reset)
-        behind, g = self.backward(x, starts[1], initial=begins[1], mask=mask, reset=reset)
+        keys = (None, None) if key is None else jax.random.split(key)
+        given: dict[str, Any] = dict(mask=mask, reset=reset, rates=rates)
+        ahead, h = self.forward(x, starts[0], initial=begins[0], key=keys[0], **given)
+        behind, g = self.backward(x, starts[1], initial=begins[1], key=keys[1], **given)
         return (ahead, behind), jnp.concatenate([h, g], axis=-1)
 
     def last(self, h: Array, mask: Array | None = None) -> Array:
@@ -207,8 +259,8 @@ class Stack(nnx.Module):
         initial: tuple[State, ...] | None = None,
         mask: Array | None = None,
         reset: Array | None = None,
-        dropout: float | Array = 0.0,
         key: Array | None = None,
+        rates: Rates = NO_RATES,
     ) -> tuple[tuple[State, ...], Array]:
         """Runs the layers; each has its own state, all share `mask` and `reset`.
 
@@ -218,19 +270,21 @@ class Stack(nnx.Module):
           initial: where a sequence starts, one state for each layer.
           mask: [T, B] bool; where False states are held and the output is zero.
           reset: [T, B] bool; True where a new sequence begins.
-          dropout: the rate, in [0, 1), of outputs dropped between layers; may be traced.
-          key: of the dropout; without it nothing is dropped.
+          key: of all noise; without it there is none.
+          rates: what is dropped, between layers and in each.
 
         Returns:
           The final states and the outputs [T, B, H] of the highest layer.
         """
         none = (None,) * len(self.layers)
-        keys = none if key is None else jax.random.split(key, len(self.layers))
+        keys = [none] * 2 if key is None else jax.random.split(key, (2, len(self.layers)))
         finals, h = [], x
-        each = zip(self.layers, state or none, initial or none, keys, strict=True)
-        for depth, (layer, start, begin, layer_key) in enumerate(each):
-            h = drop(h, dropout, layer_key) if depth else h
-            final, h = layer(h, start, initial=begin, mask=mask, reset=reset)
+        each = zip(self.layers, state or none, initial or none, *keys, strict=True)
+        for depth, (layer, start, begin, below, within) in enumerate(each):
+            h = drop(h, rates.dropout, below) if depth else h
+            final, h = layer(
+                h, start, initial=begin, mask=mask, reset=reset, key=within, rates=rates
+            )
             finals.append(final)
         return tuple(finals), h
 
@@ -275,7 +329,7 @@ class SequenceModel(nnx.Module):
         mask: Array | None = None,
         reset: Array | None = None,
         key: Array | None = None,
-        dropout: float | Array = 0.0,
+        rates: Rates = NO_RATES,
     ) -> Array:
         """Returns the outputs, [B, V] or [T, B, V].
 
@@ -283,30 +337,44 @@ class SequenceModel(nnx.Module):
           x: the input, time first: [T, B, D], or what the front takes.
           mask: [T, B] bool; where False the states are held.
           reset: [T, B] bool; True where a new sequence begins.
-          key: of the dropout; without it nothing is dropped.
-          dropout: the rate, in [0, 1), dropped between layers and before the head; may be traced.
+          key: of all noise; without it there is none.
+          rates: what is dropped, between layers, in each, and before the head.
         """
-        between, above = (None, None) if key is None else jax.random.split(key)
+        within, above = (None, None) if key is None else jax.random.split(key)
         x = x if self.front is None else self.front(x)
-        _, h = self.stack(x, mask=mask, reset=reset, dropout=dropout, key=between)
+        _, h = self.stack(x, mask=mask, reset=reset, key=within, rates=rates)
         h = h if self.readout == "every" else self.stack.last(h, mask)
-        return self.head(drop(h, dropout, above))
+        return self.head(drop(h, rates.dropout, above))
 
 
-def drop(x: Array, rate: float | Array, key: Array | None) -> Array:
+def drop(x: Array, rate: float | Array | None, key: Array | None) -> Array:
     """Returns x / (1 - rate) with each entry zeroed with probability `rate`, so that its mean is x.
 
     Args:
       x: values of any shape.
-      rate: a scalar in [0, 1); may be traced.
+      rate: a scalar in [0, 1), which may be traced; None returns x itself.
       key: of the draw; None returns x itself.
 
-    Source: Srivastava et al. 2014; between layers only, Zaremba et al. 2014.
+    Source: Srivastava et al. 2014.
     """
-    if key is None:
+    if key is None or rate is None:
         return x
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+
+
+def drop_weights(
+    w_h: Array | tuple[Array, Array], rate: float | Array | None, key: Array
+) -> Array | tuple[Array, Array]:
+    """Returns recurrent weights of which each is dropped with probability `rate`, as by `drop`.
+
+    Both matrices of a pair (P, U) are, independently, so that the mean of their product is kept.
+
+    Source: Wan et al. 2013, DropConnect; in a recurrent network, Merity et al. 2018.
+    """
+    matrices, pair = jax.tree.flatten(w_h)
+    keys = jax.random.split(key, len(matrices))
+    return pair.unflatten(drop(w, rate, k) for w, k in zip(matrices, keys, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,10 +441,12 @@ class SequenceSpec:
           key: a PRNG key.
           trial: None, or what has `init_scale`, a scalar that multiplies every initial weight
             (front, layers and head; no bias), and `gate_bias`, a mapping of block to scalar that
-            sets the initial bias of this block in every layer, whatever `b` says.
+            sets the initial bias of this block in every layer, whatever `b` says, and `zoneout`, a
+            mapping of state to the rate that takes the place of the cell's own in every layer.
 
         Raises:
-          ValueError: `gate_bias` or `b` names a block that the cell does not have.
+          ValueError: `gate_bias` or `b` names a block, or `zoneout` a state, that the cell does not
+            have.
         """
         return nnx.to_pure_dict(nnx.state(self.build(nnx.Rngs(params=key), trial), nnx.Param))
 
@@ -397,15 +467,15 @@ class SequenceSpec:
           x: [T, B, D] floats, cast to `dtype`; [T, B] integers below D for front="embed".
           mask: [T, B] bool; where False the states are held.
           reset: [T, B] bool; True where a new sequence begins.
-          trial: None, or what has `dropout`, the rate dropped between layers and before the head.
-          key: of the dropout; without a key, or without a trial, nothing is dropped.
+          trial: None, or what has the fields of `Rates`. The rates of zoneout are in `params`.
+          key: of all noise; without it there is none.
 
         Raises:
           ValueError: a shape does not fit; TypeError: a dtype does not.
         """
         model = nnx.merge(_graph(self), params)
-        noise = {} if trial is None else {"key": key, "dropout": trial.dropout}
-        return model(self._checked(x), mask=mask, reset=reset, **noise)
+        rates = NO_RATES if trial is None else Rates(*(getattr(trial, n) for n in Rates._fields))
+        return model(self._checked(x), mask=mask, reset=reset, key=key, rates=rates)
 
     def build(self, rngs: nnx.Rngs, trial: Any = None) -> SequenceModel:
         """Returns the module itself, its parameters drawn as by `init`."""
@@ -414,6 +484,7 @@ class SequenceSpec:
         layers, width = [], self.front_width or self.input_size
         for _ in range(self.depth):
             layers.append(self._layer(width, rngs, scale, biases))
+            _set_zoneout(layers[-1], {} if trial is None else trial.zoneout)
             width = layers[-1].output_size
         head = self._linear(width, self.output_size, rngs, scale)
         return SequenceModel(front, Stack(layers), head, self.readout)
@@ -469,6 +540,14 @@ def _scaled(initializer: WeightInit, scale: float | Array) -> WeightInit:
 
 def _overridden(b: BiasInit | None, biases: Mapping[str, Array]) -> BiasInit:
     return lambda key, cell, dtype: {**(b(key, cell, dtype) if b else {}), **biases}
+
+
+def _set_zoneout(layer: Recurrent | Bidirectional, rates: Mapping[str, Array]) -> None:
+    for part in (layer.forward, layer.backward) if isinstance(layer, Bidirectional) else (layer,):
+        for state, rate in rates.items():
+            if (name := zoneout_name(state)) not in part.theta:
+                raise ValueError(f"zoneout names state {state!r}, of which {part.cell} has no rate")
+            part.theta[name][...] = jnp.asarray(rate, part.b.dtype)
 
 
 def _named(row: Row) -> nnx.Dict:

@@ -1,7 +1,9 @@
 """Optimisers of one trial, built by optax from that trial's own, traced numbers."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import optax
 
 from lstm_jax.trials import Trials
@@ -25,7 +27,9 @@ def make(name: str, trial: Trials) -> optax.GradientTransformation:
         2012, who take b2 = 0.9);
       adam, adamw: m / (sqrt(v) + 1e-8), bias-corrected (Kingma & Ba 2015). The two are one here,
         since every optimiser decouples its weight decay (Loshchilov & Hutter 2019).
-    Built inside the traced trial, so that one compilation serves every value.
+    Only arrays of two axes or more decay: matrices and tables, not biases, scales, peepholes,
+    learned initial states or rates of zoneout. Built inside the traced trial, so that one
+    compilation serves every value.
 
     Raises:
       ValueError: no optimiser is called `name`.
@@ -33,9 +37,13 @@ def make(name: str, trial: Trials) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(trial.clip),
         check_name(name)(trial),
-        optax.add_decayed_weights(trial.weight_decay),
+        optax.add_decayed_weights(trial.weight_decay, mask=_matrices),
         optax.scale_by_learning_rate(trial.learning_rate),
     )
+
+
+def _matrices(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim >= 2, params)
 
 
 def check_name(name: str) -> Callable[[Trials], optax.GradientTransformation]:

@@ -13,7 +13,7 @@ from lstm_jax.cells import Cell, LinearCell, initial_state
 from lstm_jax.engines import Associative, Reference, Scan, step, trace, unroll
 from lstm_jax.engines.choice import Engine
 from lstm_jax.initializers import init
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Noise, Row
 
 T, B, CUT = 8, 3, 4
 ENGINES = (Scan("joined", "rebuilt", chunk=4), Scan("hoisted", "saved", chunk=4), Associative())
@@ -29,10 +29,12 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
     gate, state and small parameter is used. Over time, in float64: streaming, splitting, masks and
     resets give the numbers of one unroll, the future and other rows are not seen, and every engine
     that runs it has the gradients of `Reference`, under `vmap` over parameters too. The `linear` of
-    a `LinearCell` says what its `update` does.
+    a `LinearCell` says what its `update` does. A noisy cell keeps all this with keys, draws from
+    its key and from nothing else, and draws nothing without one.
 
     Args:
-      cell: the cell, small: the time it takes is that of compiling.
+      cell: the cell, small: the time it takes is that of compiling; if it is noisy, with rates
+        that are not zero.
       input_size: D, the width of the input.
       seed: of parameters and data.
 
@@ -50,6 +52,8 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
         reached = _reached(cell, instant, rows)
         if isinstance(cell, LinearCell):
             _check_linear(cell, instant, rows, reached[1])
+        if cell.noisy:
+            _check_noise(cell, rows, reached[0])
         _check_use(cell, instant, rows, *reached)
         _check_time(cell, input_size, seed, *reached)
 
@@ -85,25 +89,29 @@ def _check_results(cell: Cell) -> None:
         state = initial_state(cell, (), dtype)
         theta = _theta(cell, jax.random.key(0), dtype)
         gates = cell.Gates(*(jnp.zeros(cell.width(g), dtype) for g in cell.gates))
-        try:
-            result = jax.eval_shape(cell.update, gates, state, theta)
-        except Exception as error:
-            message = f"{cell}: update fails on one row of the declared widths: {error}"
-            raise AssertionError(message) from error
-        fact = type(result) is tuple and len(result) == 2
-        _require(cell, fact, "update must return a pair: the new state, the activated gates")
-        for what, got, want in zip(("state", "gates"), result, (state, gates), strict=True):
-            fact = type(got) is type(want)
-            law = (
-                f"update must return its {what} as {type(want).__name__}, got {type(got).__name__}"
-            )
-            _require(cell, fact, law)
-            for name, value, like in zip(want._fields, got, want, strict=True):
-                _check_array(cell, f"update: {what}.{name}", value, like.shape, dtype)
+        _check_result(cell, gates, state, theta)
+        if cell.noisy:
+            _check_result(cell, gates, state, theta, jax.random.key(0))
         for name in ("output", "feedback"):
             vector = jax.eval_shape(getattr(cell, name), state)
             width = vector.shape[-1:] if hasattr(vector, "shape") else ()
             _check_array(cell, name, vector, width or ("width",), dtype)
+
+
+def _check_result(cell: Cell, gates: Row, state: Row, theta: Row, *key: Array) -> None:
+    try:
+        result = jax.eval_shape(cell.update, gates, state, theta, *key)
+    except Exception as error:
+        given = "on one row of the declared widths" + (" with a key" if key else "")
+        raise AssertionError(f"{cell}: update fails {given}: {error}") from error
+    fact = type(result) is tuple and len(result) == 2
+    _require(cell, fact, "update must return a pair: the new state, the activated gates")
+    for what, got, want in zip(("state", "gates"), result, (state, gates), strict=True):
+        fact = type(got) is type(want)
+        law = f"update must return its {what} as {type(want).__name__}, got {type(got).__name__}"
+        _require(cell, fact, law)
+        for name, value, like in zip(want._fields, got, want, strict=True):
+            _check_array(cell, f"update: {what}.{name}", value, like.shape, like.dtype)
 
 
 def _check_array(cell: Cell, what: str, value: Any, shape: tuple, dtype: Any) -> None:
@@ -136,8 +144,8 @@ def _rows(cell: Cell, seed: int, count: int = 16) -> _Rows:
     return _Rows(draw(), draw(), _theta(cell, jax.random.key(seed), jnp.float64))
 
 
-def _instant(cell: Cell, gates: Row, state: Row, theta: Row):
-    new, activated = cell.update(gates, state, theta)
+def _instant(cell: Cell, gates: Row, state: Row, theta: Row, *key: Array):
+    new, activated = cell.update(gates, state, theta, *key)
     return new, activated, (cell.output(state), cell.feedback(state))
 
 
@@ -146,10 +154,13 @@ def _check_purity(cell: Cell, gates: Row, others: Row, theta: Row) -> None:
     row = jax.tree.map(lambda a: a[0], gates)
     state = initial_state(cell, (), jnp.float64)
     key = jax.random.key(0)
-    for name, call in {
+    calls = {
         "update": lambda: _instant(cell, row, state, theta),
         "init_theta": lambda: dict(cell.init_theta(key)),
-    }.items():
+    }
+    if cell.noisy:
+        calls["update with a key"] = lambda: _instant(cell, row, state, theta, key)
+    for name, call in calls.items():
         law = f"{name} is impure: the same arguments gave other results"
         _require(cell, _same(call(), call()), law)
     try:
@@ -171,13 +182,16 @@ def _check_ranges(cell: Cell, instant: Callable, rows: _Rows) -> None:
             gates = jax.tree.map(lambda g, s=scale, t=t: s * jnp.roll(g, t, 0), rows.gates)
             state, activated, _ = instant(gates, state, rows.theta)
             values = {**activated._asdict(), **state._asdict()}
-            for name, value in values.items():
-                law = f"{name} is not finite where pre-activations are of size {scale}"
-                _require(cell, np.isfinite(value).all(), law)
-            for name, (low, high) in cell.ranges.items():
-                found = float(values[name].min()), float(values[name].max())
-                law = f"{name} leaves its range [{low}, {high}]: it lies in {found}"
-                _require(cell, low <= found[0] and found[1] <= high, law)
+            _check_in_range(cell, values, f"where pre-activations are of size {scale}")
+
+
+def _check_in_range(cell: Cell, values: dict[str, Array], where: str) -> None:
+    for name, value in values.items():
+        _require(cell, np.isfinite(value).all(), f"{name} is not finite {where}")
+    for name, (low, high) in cell.ranges.items():
+        found = float(values[name].min()), float(values[name].max())
+        law = f"{name} leaves its range [{low}, {high}] {where}: it lies in {found}"
+        _require(cell, low <= found[0] and found[1] <= high, law)
 
 
 def _zeros(cell: Cell, rows: _Rows) -> Row:
@@ -220,6 +234,23 @@ def _check_use(cell: Cell, instant: Callable, rows: _Rows, first: Row, state: Ro
         _require(cell, not _same(changed, new), law)
 
 
+def _check_noise(cell: Cell, rows: _Rows, state: Row) -> None:
+    """Draws several times for the same rows: from the key, and in range."""
+    count = len(rows.gates[0])
+    noisy = jax.jit(jax.vmap(functools.partial(_instant, cell), in_axes=(0, 0, None, 0)),
+                    compiler_options=QUICK)  # fmt: skip
+
+    def drawn(seed):
+        keys = jax.random.split(jax.random.key(seed), count)
+        return noisy(rows.gates, state, rows.theta, keys)
+
+    once, *others = (drawn(seed) for seed in range(4))
+    moved = [not _same(once, other) for other in others]
+    _require(cell, any(moved), "the key is not used: all keys give the same state")
+    for new, activated, _ in (once, *others):
+        _check_in_range(cell, {**activated._asdict(), **new._asdict()}, "with a key")
+
+
 class _Problem(NamedTuple):
     """What a loop is given."""
 
@@ -229,6 +260,7 @@ class _Problem(NamedTuple):
     initial: Row
     mask: Array
     reset: Array
+    noise: Noise
 
 
 def _problems(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -> _Problem:
@@ -247,7 +279,8 @@ def _problems(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -
     reset = jnp.asarray(rng.random((2, T, B)) < 0.2).at[:, 2, 0].set(True)
     state = jax.tree.map(lambda a, b: jnp.stack([a[:B], b[:B]]), first, second)
     initial = jax.tree.map(lambda s: s[::-1].at[0].set(0), state)
-    return _Problem(params, x, state, initial, mask, reset)
+    keys = jax.random.split(jax.random.key(seed), (2, T)) if cell.noisy else None
+    return _Problem(params, x, state, initial, mask, reset, Noise(keys))
 
 
 def _check_time(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -> None:
@@ -281,11 +314,11 @@ def _facts(cell: Cell, both: _Problem):
 
 def _slope(cell: Cell, engine: Engine, problem: _Problem) -> dict[str, Any]:
     """Returns the gradient of a number that every output and the final state enter."""
-    *smooth, mask, reset = problem
+    *smooth, mask, reset, noise = problem
 
     def score(params, x, state, initial):
         final, h = unroll(cell, params, x, state, initial=initial, mask=mask, reset=reset,
-                          engine=engine)  # fmt: skip
+                          noise=noise, engine=engine)  # fmt: skip
         return sum(jnp.sum(jnp.sin((i + 1.0) * leaf)) for i, leaf in enumerate((h, *final)))
 
     gradients = jax.grad(score, argnums=(0, 1, 2, 3))(*smooth)
@@ -293,39 +326,39 @@ def _slope(cell: Cell, engine: Engine, problem: _Problem) -> dict[str, Any]:
 
 
 def _run(cell: Cell, problem: _Problem) -> dict[str, Any]:
-    params, x, state, initial, mask, reset = problem
-    kept = trace(cell, params, x, state, initial=initial, mask=mask, reset=reset,
+    params, x, state, initial, mask, reset, noise = problem
+    kept = trace(cell, params, x, state, initial=initial, mask=mask, reset=reset, noise=noise,
                  engine="reference")  # fmt: skip
     return dict(final=kept.final, h=kept.h, states=kept.states)
 
 
 def _stream(cell: Cell, problem: _Problem) -> dict[str, Any]:
     """Steps through time with masks and resets by hand."""
-    params, x, state, initial, mask, reset = problem
+    params, x, state, initial, mask, reset, (keys, _) = problem
 
     def where(condition, new, old):
         return jax.tree.map(lambda n, o: jnp.where(condition[:, None], n, o), new, old)
 
     def instant(state, now):
-        x_t, mask_t, reset_t = now
+        x_t, mask_t, reset_t, key = now
         start = where(reset_t, initial, state)
-        new, h = step(cell, params, start, x_t)
+        new, h = step(cell, params, start, x_t, noise=Noise(key))
         state = where(mask_t, new, start)
         return state, (where(mask_t, h, jnp.zeros_like(h)), state)
 
-    final, (h, states) = jax.lax.scan(instant, state, (x, mask, reset))
+    final, (h, states) = jax.lax.scan(instant, state, (x, mask, reset, keys))
     return dict(final=final, h=h, states=states)
 
 
 def _split(cell: Cell, problem: _Problem) -> dict[str, Any]:
     """Runs the two halves of a sequence, one after the other."""
-    params, x, state, initial, mask, reset = problem
+    params, x, state, initial, mask, reset, noise = problem
 
     def half(state, part):
         run = _run(cell, _Problem(params, part[0], state, initial, *part[1:]))
         return run.pop("final"), run
 
-    halves = jax.tree.map(lambda a: a.reshape(2, CUT, *a.shape[1:]), (x, mask, reset))
+    halves = jax.tree.map(lambda a: a.reshape(2, CUT, *a.shape[1:]), (x, mask, reset, noise))
     final, runs = jax.lax.scan(half, state, halves)
     return dict(final=final, **jax.tree.map(lambda a: a.reshape(T, *a.shape[2:]), runs))
 

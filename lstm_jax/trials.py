@@ -17,8 +17,8 @@ class Trials(NamedTuple):
     """R training runs that differ in numbers alone; inside a trial every field is a scalar.
 
     All are traced: one compiled program serves any values. A model reads from its trial what
-    concerns it (`init_scale`, `gate_bias` when it draws its parameters, `dropout`, `zoneout` when
-    it is applied), `fit` the rest.
+    concerns it (`init_scale`, `gate_bias`, `zoneout` when it draws its parameters, what is dropped
+    when it is applied), `fit` the rest. What is None, or not named, is no part of the program.
 
     Attributes:
       seed: [R] uint32; data, initial parameters and noise of a trial depend on it alone.
@@ -26,10 +26,15 @@ class Trials(NamedTuple):
       b1: [R] momentum, or Adam's first decay.
       b2: [R] decay of the second moment (Adam, RMSProp).
       clip: [R] largest global norm of a gradient; inf for no clipping.
-      weight_decay: [R] decoupled from the gradient: p <- p - learning_rate weight_decay p.
+      weight_decay: [R] decoupled from the gradient: p <- p - learning_rate weight_decay p, for
+        arrays of two axes or more.
       init_scale: [R] the model multiplies its initial weights by it, biases apart.
-      dropout: [R] rate at which a unit is dropped.
-      zoneout: [R] rate at which a unit keeps its old state.
+      dropout: [R] rate at which a layer's output is dropped, or None.
+      input_dropout: [R] the same of its input, for a whole sequence, or None.
+      recurrent_dropout: [R] the same of what it feeds back, or None.
+      weight_drop: [R] the same of its recurrent weights, or None.
+      zoneout: state name -> [R] rate at which its units keep their old value; states not named keep
+        the cell's own.
       gate_bias: block name -> [R] initial bias of that block; blocks not named keep the cell's own.
     """
 
@@ -41,7 +46,10 @@ class Trials(NamedTuple):
     weight_decay: Any
     init_scale: Any
     dropout: Any
-    zoneout: Any
+    input_dropout: Any
+    recurrent_dropout: Any
+    weight_drop: Any
+    zoneout: dict[str, Any]
     gate_bias: dict[str, Any]
 
 
@@ -69,34 +77,48 @@ def make_trials(
     clip: Values = np.inf,
     weight_decay: Values = 0.0,
     init_scale: Values = 1.0,
-    dropout: Values = 0.0,
-    zoneout: Values = 0.0,
+    dropout: Values | None = None,
+    input_dropout: Values | None = None,
+    recurrent_dropout: Values | None = None,
+    weight_drop: Values | None = None,
+    zoneout: Mapping[str, Values] | None = None,
     gate_bias: Mapping[str, Values] | None = None,
 ) -> Trials:
     """Returns Trials from numbers (the same for every trial) and lists of one number a trial.
 
-    For three seeds of one setting: `make_trials(seed=[0, 1, 2], learning_rate=3e-3)`.
+    For three seeds of one setting: `make_trials(seed=[0, 1, 2], learning_rate=3e-3)`. What a trial
+    may drop or leave alone is dropped at a rate of zero: `make_trials(weight_drop=[0, 0.5])`.
 
     Raises:
       ValueError: a value out of its range, or lists of different lengths; the message names it.
     """
-    numbers = dict(
-        seed=seed, learning_rate=learning_rate, b1=b1, b2=b2, clip=clip, weight_decay=weight_decay,
-        init_scale=init_scale, dropout=dropout, zoneout=zoneout,
+    given = Trials(
+        seed, learning_rate, b1, b2, clip, weight_decay, init_scale, dropout, input_dropout,
+        recurrent_dropout, weight_drop, _named("zoneout", zoneout), _named("gate_bias", gate_bias),
     )  # fmt: skip
-    biases = {f"gate_bias[{block!r}]": values for block, values in (gate_bias or {}).items()}
-    columns = {name: np.asarray(values) for name, values in (numbers | biases).items()}
+    leaves, tree = jax.tree.flatten_with_path(given, is_leaf=_is_column)
+    columns = {jax.tree_util.keystr(path)[1:]: np.asarray(values) for path, values in leaves}
     count = _count(columns)
-    arrays = {name: _checked(name, np.broadcast_to(v, count)) for name, v in columns.items()}
-    by_block = {block: arrays[f"gate_bias[{block!r}]"] for block in gate_bias or {}}
-    return Trials(**{name: arrays[name] for name in numbers}, gate_bias=by_block)
+    return tree.unflatten(_checked(n, np.broadcast_to(v, count)) for n, v in columns.items())
 
 
 def describe_trials(trials: Trials) -> dict[str, np.ndarray]:
-    """Returns field name -> [R], with `gate_bias` as gate_bias_f and so on: what records say."""
-    fields = trials._asdict()
-    biases = fields.pop("gate_bias")
-    return fields | {f"gate_bias_{block}": biases[block] for block in sorted(biases)}
+    """Returns name -> [R] of what is given, with gate_bias_f, zoneout_h and so on: for records."""
+    fields = {name: values for name, values in trials._asdict().items() if values is not None}
+    for kind in ("zoneout", "gate_bias"):
+        values = fields.pop(kind)
+        fields |= {f"{kind}_{name}": values[name] for name in sorted(values)}
+    return fields
+
+
+def _named(field: str, values: Mapping[str, Values] | None) -> dict[str, Values]:
+    if values is not None and not isinstance(values, Mapping):
+        raise ValueError(f"{field} must map names to numbers or lists, got {values!r}")
+    return dict(values or {})
+
+
+def _is_column(value: Any) -> bool:
+    return value is not None and not isinstance(value, (Trials, dict))
 
 
 def _count(columns: Mapping[str, np.ndarray]) -> int:
@@ -116,7 +138,7 @@ class _Range(NamedTuple):
 
 _POSITIVE = _Range("positive and finite", lambda v: (v > 0) & np.isfinite(v))
 _RATE = _Range("in [0, 1)", lambda v: (v >= 0) & (v < 1))
-_RANGES = {
+_RANGES = {  # by field; those of a mapping have one range
     "learning_rate": _POSITIVE,
     "b1": _RATE,
     "b2": _RATE,
@@ -124,6 +146,9 @@ _RANGES = {
     "weight_decay": _Range("at least 0 and finite", lambda v: (v >= 0) & np.isfinite(v)),
     "init_scale": _POSITIVE,
     "dropout": _RATE,
+    "input_dropout": _RATE,
+    "recurrent_dropout": _RATE,
+    "weight_drop": _RATE,
     "zoneout": _RATE,
 }
 _FINITE = _Range("finite", np.isfinite)
@@ -135,7 +160,7 @@ def _checked(name: str, values: np.ndarray) -> np.ndarray:
     if name == "seed":
         kind, dtype, wanted = "iu", np.uint32, _SEED
     else:
-        kind, dtype, wanted = "iuf", np.float32, _RANGES.get(name, _FINITE)
+        kind, dtype, wanted = "iuf", np.float32, _RANGES.get(name.partition("[")[0], _FINITE)
     if values.dtype.kind not in kind:
         raise ValueError(f"{name} must be {wanted.words}, got {values.tolist()}")
     with np.errstate(over="ignore"):

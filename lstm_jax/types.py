@@ -47,6 +47,20 @@ class CellParams(NamedTuple):
     theta: Row
 
 
+class Noise(NamedTuple):
+    """What chance does to one call of a loop. It is a constant: no gradient passes through it.
+
+    Attributes:
+      keys: [T] PRNG keys, one an instant, for a cell that is `noisy`; row b draws from
+        fold_in(keys[t], b), so that a sequence and its keys may be split anywhere. `step` takes one
+        key, of shape []. None is evaluation: the cell takes expectations.
+      keep: [B, F] multiplies what is fed back, at every instant alike; None for nothing.
+    """
+
+    keys: Array | None = None
+    keep: Array | None = None
+
+
 class Batch(NamedTuple):
     """Sequences to learn from, time first.
 

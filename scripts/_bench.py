@@ -53,6 +53,9 @@ CELLS: dict[str, Callable[[int], lj.Cell]] = {  # by what docs/cells.md calls th
     "MinLSTM(H)": lj.cells.MinLSTM,
     "MemoryBlocks(H)": lj.cells.MemoryBlocks,
     "MemoryBlocks(H, size=2)": functools.partial(lj.cells.MemoryBlocks, size=2),
+    'Zoneout(LSTM(H), {"h": 0.05, "c": 0.5})': lambda H: lj.cells.Zoneout(
+        lj.cells.LSTM(H), {"h": 0.05, "c": 0.5}
+    ),
 }
 
 REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each rival at each shape", 1)
@@ -87,11 +90,12 @@ def jax_rival(run: Callable, params: Any) -> Rival:
 
 
 def ours(engine: Any, shape: Shape, make: Callable[[int], lj.Cell] = lj.cells.LSTM) -> Rival:
-    """A cell of ours under one engine."""
-    _, _, D, H = shape
+    """A cell of ours under one engine; one that is noisy draws."""
+    T, _, D, H = shape
     cell = make(H)
     params = lj.init(cell, jax.random.key(0), D)
-    return jax_rival(lambda p, x: lj.unroll(cell, p, x, engine=engine)[1], params)
+    noise = lj.Noise(jax.random.split(jax.random.key(1), T)) if cell.noisy else None
+    return jax_rival(lambda p, x: lj.unroll(cell, p, x, noise=noise, engine=engine)[1], params)
 
 
 def flax_linen(shape: Shape) -> Rival:
@@ -194,10 +198,10 @@ def cells() -> list[dict[str, Any]]:
         compared({n: ours("auto", shape, make) for n, make in CELLS.items()}, shape, "step")
         for shape in shapes(CELL_SHAPES)
     ]
-    print(" | ".join([f"{'step / that of the LSTM':25}", *(str(row["shape"]) for row in rows)]))
+    print(" | ".join([f"{'step / that of the LSTM':39}", *(str(row["shape"]) for row in rows)]))
     for name in CELLS:
         ratios = (r["median_ms"][name] / r["median_ms"]["LSTM(H)"] for r in rows)
-        print(" | ".join([f"{name:25}", *(f"{ratio:.2f}" for ratio in ratios)]))
+        print(" | ".join([f"{name:39}", *(f"{ratio:.2f}" for ratio in ratios)]))
     return rows
 
 

@@ -92,6 +92,14 @@ def test_the_python_of_the_lstm_page_runs(capsys):
     assert capsys.readouterr().out
 
 
+def test_the_python_of_the_cells_page_runs():
+    page = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "cells"}
+    for block in python(page):
+        exec(compile(block, "docs/cells.md", "exec"), names)
+    assert names["h"].shape == (20, 4, 8)
+
+
 # The numbers. -------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Laws of the time loop, for every cell under every engine."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,9 +39,10 @@ def random_state(cell, key, dtype):
     return jax.tree.map(lambda s: 0.5 * jax.random.normal(key, s.shape, dtype), zeros)
 
 
-def score(cell, engine, params, x, state, initial, mask, reset):
+def score(cell, engine, params, x, state, initial, mask, reset, noise=None):
     """Returns a number that depends on the outputs, every state and the final one."""
-    inputs, given = (cell, params, x, state), dict(initial=initial, mask=mask, reset=reset)
+    inputs = (cell, params, x, state)
+    given: dict[str, Any] = dict(initial=initial, mask=mask, reset=reset, noise=noise)
     if mask is None:
         final, h = lj.unroll(*inputs, **given, engine=engine)
         leaves = [h, *final]

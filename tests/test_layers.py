@@ -11,12 +11,22 @@ from flax import nnx
 
 import lstm_jax as lj
 from lstm_jax import cells, initializers
-from lstm_jax.layers import Bidirectional, Recurrent, SequenceModel, SequenceSpec, Stack, drop
+from lstm_jax.layers import (
+    Bidirectional,
+    Rates,
+    Recurrent,
+    SequenceModel,
+    SequenceSpec,
+    Stack,
+    drop,
+    drop_weights,
+)
 from lstm_jax.types import Array
 
 T, B, D, H, V = 7, 4, 3, 5, 2
 CELL = cells.LSTM(H)
 ENGINE = "reference"
+KEY = jax.random.key(11)
 
 
 def flags(*true: list[int]) -> Array:
@@ -37,7 +47,11 @@ class Trial(NamedTuple):
 
     init_scale: Any = 1.0
     gate_bias: Any = {}
-    dropout: Any = 0.0
+    zoneout: Any = {}
+    dropout: Any = None
+    input_dropout: Any = None
+    recurrent_dropout: Any = None
+    weight_drop: Any = None
 
 
 def draw(seed: int, *shape: int) -> Array:
@@ -229,18 +243,18 @@ def test_splitting_a_stack_in_time_changes_nothing() -> None:
 def test_a_stack_drops_between_its_layers_and_nowhere_else() -> None:
     x, key = draw(1, T, B, D), jax.random.key(0)
     one, two = Stack([layer_of(0)]), Stack([layer_of(0), layer_of(1, width=H)])
-    keys = jax.random.split(key, 2)
+    keys = jax.random.split(key, (2, 2))[0]
 
     @jax.jit
     def results(rate):
         _, h = two.layers[0](x)
         _, by_hand = two.layers[1](drop(h, rate, keys[1]))
-        given: dict[str, Any] = dict(dropout=rate, key=key)
+        given: dict[str, Any] = dict(rates=Rates(dropout=rate), key=key)
         return (
             one(x, **given),
             one(x),
             two(x, **given)[1],
-            two(x, dropout=rate)[1],
+            two(x, rates=Rates(dropout=rate))[1],
             two(x)[1],
             by_hand,
         )
@@ -264,6 +278,79 @@ def test_drop_keeps_the_mean_and_the_share_that_was_asked_for() -> None:
     once, again, other = (twice(0.5, jax.random.key(seed))[0] for seed in (3, 3, 4))
     assert_equal(once, again)
     assert np.mean((np.asarray(once) == 0) == (np.asarray(other) == 0)) < 0.51
+
+
+ALL = Rates(0.5, 0.5, 0.5, 0.5)
+ZONED = cells.Zoneout(CELL, {"h": 0.3, "c": 0.2})
+
+
+def test_a_layer_drops_inputs_feedback_and_weights_each_for_the_whole_call() -> None:
+    """One mask a row for input and feedback, one for the weights, and keys for a noisy cell."""
+    layer, quiet, x = layer_of(0, ZONED), layer_of(0), draw(1, T, B, D)
+    keys = jax.random.split(jax.random.key(5), 4)
+    masks = [drop(jnp.ones((B, width)), 0.5, k) for width, k in zip((D, H), keys, strict=False)]
+    w_h = drop_weights(layer.params.w_h, 0.5, keys[2])
+
+    @jax.jit
+    def results(rates):
+        return (
+            layer(x, mask=MASK, reset=RESET, key=jax.random.key(5), rates=rates),
+            lj.unroll(
+                ZONED, layer.params._replace(w_h=w_h), x * masks[0][None], mask=MASK, reset=RESET,
+                noise=lj.Noise(jax.random.split(keys[3], T), masks[1]), engine=ENGINE,
+            ),
+            layer(x, rates=rates),
+            lj.unroll(ZONED, layer.params, x, engine=ENGINE),
+            quiet(x, key=jax.random.key(5), rates=Rates(0.5, 0.0, 0.0, 0.0)),
+            quiet(x),
+        )  # fmt: skip
+
+    found, by_hand, keyless, evaluated, at_zero, plain = results(ALL)
+    assert_equal(found, by_hand)
+    assert_equal(keyless, evaluated)
+    assert_equal(at_zero, plain, atol=0.0)
+    assert all(set(np.unique(mask)) == {0.0, 2.0} for mask in masks)
+    assert 0 < np.mean(w_h == 0) < 1
+
+
+def test_the_mean_of_dropped_weights_is_what_they_were_a_projection_too() -> None:
+    pair, draws = (draw(0, 3, 2), draw(1, 2, 4)), 4000
+
+    @jax.jit
+    def products(rate, keys):
+        def product(key):
+            p, u = drop_weights(pair, rate, key)
+            return p @ u
+
+        return jax.vmap(product)(keys)
+
+    found = np.asarray(products(0.4, jax.random.split(jax.random.key(2), draws)), np.float64)
+    error = found.std(axis=0) / np.sqrt(draws)
+    assert error.min() > 0
+    assert np.all(np.abs(found.mean(axis=0) - pair[0] @ pair[1]) < 5 * error)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a is b, drop_weights(pair, None, KEY), pair))
+
+
+def test_layers_and_directions_draw_for_themselves() -> None:
+    """Two layers, and two directions, of the same parameters differ by their noise alone."""
+    x = draw(1, T, B, D)
+    both = Bidirectional(CELL, D, rngs=nnx.Rngs(0), engine=ENGINE)
+    nnx.update(both.backward, nnx.state(both.forward))
+    stack = Stack([layer_of(0, cells.RNN(D)), layer_of(0, cells.RNN(D))])
+    rates = Rates(input_dropout=0.5)
+
+    @jax.jit
+    def results():
+        first, second = (m(x, key=k, rates=rates)[1] for m, k in zip(
+            (both.forward, both.backward), jax.random.split(KEY), strict=True))  # fmt: skip
+        h = stack.layers[0](x, key=jax.random.split(KEY, (2, 2))[1, 0], rates=rates)[1]
+        _, by_hand = stack.layers[1](h, key=jax.random.split(KEY, (2, 2))[1, 1], rates=rates)
+        return (both(x, key=KEY, rates=rates)[1], jnp.concatenate([first, second], -1),
+                stack(x, key=KEY, rates=rates)[1], by_hand)  # fmt: skip
+
+    sides, sides_by_hand, deep, deep_by_hand = results()
+    assert_equal(sides, sides_by_hand)
+    assert_equal(deep, deep_by_hand)
 
 
 # Sequence models. ---------------------------------------------------------------------------------
@@ -407,12 +494,16 @@ def test_a_spec_is_its_value() -> None:
 
 
 def test_gradients_through_a_batch_of_trials_are_those_of_each_alone() -> None:
-    spec = spec_of(depth=2, **SIMPLE)
+    spec = spec_of(cell=ZONED, depth=2, **SIMPLE)
     x = draw(1, T, B, D)
     trials = Trial(
         init_scale=jnp.array([0.5, 1.0, 2.0]),
         gate_bias={"f": jnp.array([-1.0, 0.0, 3.0]), "o": jnp.array([1.0, 0.0, -1.0])},
+        zoneout={"h": jnp.array([0.0, 0.2, 0.4])},
         dropout=jnp.array([0.0, 0.3, 0.6]),
+        input_dropout=jnp.array([0.0, 0.1, 0.2]),
+        recurrent_dropout=jnp.array([0.3, 0.0, 0.3]),
+        weight_drop=jnp.array([0.3, 0.0, 0.5]),
     )
     keys = jax.random.split(jax.random.key(5), (3, 2))
 
@@ -468,6 +559,20 @@ def test_gate_bias_sets_its_block_in_every_layer_whatever_the_initialiser_says()
         spec.init(jax.random.key(0), Trial(gate_bias={"z": 1.0}))
 
 
+def test_zoneout_of_a_trial_takes_the_place_of_the_cells_own_in_every_layer() -> None:
+    spec = spec_of(cell=ZONED, depth=2, bidirectional=True, **SIMPLE)
+    params = drawn(spec, trial=Trial(zoneout={"h": jnp.float32(0.6)}))
+    for layer in params["stack"]["layers"].values():
+        for direction in ("forward", "backward"):
+            rates = {name: float(rate) for name, rate in layer[direction]["theta"].items()}
+            assert rates == {"zoneout_h": np.float32(0.6), "zoneout_c": np.float32(0.2)}
+    for cell, states in ((CELL, "h"), (cells.Zoneout(CELL, {"c": 0.1}), "h")):
+        with pytest.raises(
+            ValueError, match=f"zoneout names state '{states}', of which .* no rate"
+        ):
+            spec_of(cell=cell).init(jax.random.key(0), Trial(zoneout={states: 0.5}))
+
+
 def test_parameters_depend_on_the_key_and_on_the_layer() -> None:
     spec = spec_of(depth=2, w_x=initializers.identity())
     one, again, other = (drawn(spec, seed) for seed in (0, 0, 1))
@@ -481,10 +586,11 @@ def test_parameters_depend_on_the_key_and_on_the_layer() -> None:
 def test_float64_is_exact_and_bfloat16_rough(x64: None) -> None:
     x = draw(1, T, B, D)
     exact, single, rough = (
-        spec_of(dtype=dtype, depth=2) for dtype in ("float64", "float32", "bfloat16")
+        spec_of(cell=ZONED, dtype=dtype, depth=2) for dtype in ("float64", "float32", "bfloat16")
     )
     params = params_of(exact)
-    key, trial = jax.random.key(1), Trial(dropout=jnp.float32(0.5))
+    key = jax.random.key(1)
+    trial = Trial(**{name: jnp.float32(0.5) for name in Rates._fields})
 
     def apply(spec):
         same = jax.tree.map(lambda a: a.astype(spec.dtype), params)

@@ -1,5 +1,7 @@
 """Optimisers against their recursions written out in float64 NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,19 +38,24 @@ def directions(name, gradients):
 def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, clip, decay):
     gradients = np.random.default_rng(0).normal(size=(6, 5))
     wanted = np.linspace(-1, 1, 5)
+    # A row of weights, which decays, a bias and a rate, which do not.
+    decays = decay * np.array([1, 1, 1, 0, 0])
     clipped = [g * min(1, clip / np.linalg.norm(g)) for g in gradients]
     for direction in directions(name, clipped):
-        wanted = wanted - LEARNING_RATE * (direction + decay * wanted)
+        wanted = wanted - LEARNING_RATE * (direction + decays * wanted)
+
+    def tree(flat):
+        return {"w": flat[None, :3], "b": flat[3:4], "rate": flat[4]}
 
     @jax.jit
     def run(trial, gradients):
         optimizer = optimizers.make(name, trial)
-        params = jnp.linspace(-1, 1, 5)
+        params: Any = tree(jnp.linspace(-1, 1, 5))
         state = optimizer.init(params)
         for g in gradients:
-            updates, state = optimizer.update(g, state, params)
+            updates, state = optimizer.update(tree(g), state, params)
             params = optax.apply_updates(params, updates)
-        return params
+        return jnp.concatenate([params["w"][0], params["b"], params["rate"][None]])
 
     trials = make_trials(learning_rate=LEARNING_RATE, b1=B1, b2=B2, clip=clip, weight_decay=decay)
     trial = jax.tree.map(lambda leaf: leaf[0], trials)

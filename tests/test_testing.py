@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -150,6 +151,48 @@ def test_a_wrong_linear_beside_an_update_is_caught_by_name(name):
     words = {"linear": linear, "update": update, "__module__": __name__}
     with pytest.raises(AssertionError, match=message):
         check_cell(dataclasses.dataclass(frozen=True)(type("MinGRU", (MinGRU,), words))(3))
+
+
+def test_a_sound_noisy_cell_passes():
+    check_cell(lj.cells.Zoneout(lj.cells.odyssey("vanilla", 3), {"h": 0.4, "c": 0.3}))
+
+
+def multiplied(draw):
+    """An LSTM whose h is multiplied by `draw(key)` where there is a key."""
+
+    def update(self, gates, state, theta, key=None):
+        new, activated = LSTM.update(self, gates, state, theta)
+        dropped = new if key is None else new._replace(h=new.h * draw(key).astype(new.h.dtype))
+        return dropped, activated
+
+    return update
+
+
+def of_a_key_of_its_own(key):
+    return jax.random.uniform(jax.random.key(0), (4,))
+
+
+def of_no_key(key):
+    return jnp.asarray(np.random.default_rng().uniform(0.5, 1, 4))
+
+
+def beyond(key):
+    return 9 * jax.random.normal(key, (4,))
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        (multiplied(of_a_key_of_its_own), "the key is not used"),
+        (multiplied(of_no_key), "update with a key is impure"),
+        (multiplied(beyond), r"h leaves its range \[-1, 1\] with a key"),
+        (LSTM.update, "update fails on one row of the declared widths with a key"),
+    ],
+)
+def test_a_noisy_mutant_is_caught(update, message):
+    kind = type("Mutant", (LSTM,), {"update": update, "noisy": True, "__module__": __name__})
+    with pytest.raises(AssertionError, match=message):
+        check_cell(dataclasses.dataclass(frozen=True)(kind)(4))
 
 
 @pytest.mark.slow  # jax searches all memory for who holds the tracer

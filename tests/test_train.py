@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lstm_jax as lj
 from lstm_jax import parallel, train
 from lstm_jax.tasks import Recall
 from lstm_jax.train import fit, make_trials
@@ -175,9 +176,43 @@ def test_one_compilation_serves_any_values_and_any_number_of_steps():
     assert traces > 0
     run(
         Counting(), 250, seed=[5, 6, 7, 8], learning_rate=[1, 2, 3, 4], b1=0.5, b2=0.9, clip=1,
-        weight_decay=0.1, init_scale=2, dropout=0.5, zoneout=0.1, gate_bias={"f": 3.0},
+        weight_decay=0.1, init_scale=2, gate_bias={"f": 3.0},
     )  # fmt: skip
     assert Counting.traces == traces
+
+
+def test_what_regularises_is_swept_under_one_compilation_and_off_at_evaluation():
+    """Rates of every kind, with weight decay: those of zoneout stay what they were."""
+    cell = lj.cells.Zoneout(lj.cells.LSTM(3), {"h": 0.1, "c": 0.0})
+    simple: Any = lj.initializers.identity(0.5)
+    traces = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Spec(lj.layers.SequenceSpec):
+        def apply(self, *args, **given):
+            traces.append(given.get("key") is not None)
+            return super().apply(*args, **given)
+
+    spec = Spec(cell, TASK.input_size, TASK.output_size, w_x=simple, w_h=simple)
+
+    def run(**settings):
+        trials = make_trials(learning_rate=0.1, weight_decay=0.5, **settings)
+        return trials, fit(TASK, spec, trials, 3, batch_size=4, optimizer="sgd", progress=False)
+
+    rates = ("input_dropout", "recurrent_dropout", "weight_drop")
+    none = dict.fromkeys(rates, 0.0) | {"zoneout": {"h": 0.0}}
+    _, plain = run(**none)
+    compiled = len(traces)
+    trials, swept = run(**dict.fromkeys(rates, 0.3) | {"zoneout": {"h": 0.4}})
+    assert len(traces) == compiled and all(traces)
+    theta = swept.params["stack"]["layers"][0]["theta"]
+    assert theta["zoneout_h"].tolist() == [np.float32(0.4)]
+    assert theta["zoneout_c"].tolist() == [0.0]
+    w_h = [result.params["stack"]["layers"][0]["w_h"] for result in (plain, swept)]
+    assert np.abs(w_h[0] - w_h[1]).max() > 1e-4
+    traces.clear()
+    lj.evaluate(TASK, spec, swept.params, trials, sequences=4)
+    assert traces and not any(traces)
 
 
 def test_training_has_noise_from_a_key_and_evaluation_has_none():

@@ -16,10 +16,20 @@ def test_numbers_are_repeated_for_each_trial_and_lists_are_taken_as_they_are():
     assert {leaf.shape for leaf in jax.tree.leaves(trials)} == {(3,)}
 
 
-def test_records_name_the_bias_of_each_gate():
-    described = describe_trials(make_trials(gate_bias={"i": -1, "f": 2}))
+def test_what_is_not_given_is_no_part_of_the_program_nor_of_the_records():
+    rates = {"dropout", "input_dropout", "recurrent_dropout", "weight_drop"}
+    assert not rates & set(describe_trials(make_trials()))
+    assert len(jax.tree.leaves(make_trials())) == 7
+    given = make_trials(dropout=0.1, input_dropout=0.2, recurrent_dropout=0.3, weight_drop=[0, 0.5])
+    assert rates <= set(describe_trials(given))
+    assert given.weight_drop.tolist() == [0, 0.5]
+
+
+def test_records_name_the_bias_of_each_gate_and_the_zoneout_of_each_state():
+    described = describe_trials(make_trials(gate_bias={"i": -1, "f": 2}, zoneout={"c": 0.5}))
     assert described["gate_bias_f"].tolist() == [2] and described["gate_bias_i"].tolist() == [-1]
-    assert "gate_bias" not in described
+    assert described["zoneout_c"].tolist() == [0.5]
+    assert not {"gate_bias", "zoneout"} & set(described)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +47,11 @@ def test_records_name_the_bias_of_each_gate():
         ({"b1": 1}, r"b1 must be in \[0, 1\), got 1"),
         ({"b2": 1 - 1e-9}, r"b2 must be in \[0, 1\)"),  # one in float32
         ({"dropout": 1.5}, r"dropout must be in \[0, 1\), got 1.5"),
-        ({"zoneout": -0.1}, r"zoneout must be in \[0, 1\), got -0.1"),
+        ({"weight_drop": 1}, r"weight_drop must be in \[0, 1\), got 1"),
+        ({"input_dropout": -1}, r"input_dropout must be in \[0, 1\), got -1"),
+        ({"recurrent_dropout": [0, 2]}, r"recurrent_dropout must be .* got 2 for trial 1"),
+        ({"zoneout": {"h": -0.1}}, r"zoneout\['h'\] must be in \[0, 1\), got -0.1"),
+        ({"zoneout": 0.1}, "zoneout must map names to numbers or lists, got 0.1"),
         ({"weight_decay": -1}, "weight_decay must be at least 0 and finite, got -1"),
         ({"init_scale": 0}, "init_scale must be positive and finite, got 0"),
         ({"gate_bias": {"f": np.inf}}, r"gate_bias\['f'\] must be finite, got inf"),

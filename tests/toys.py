@@ -70,6 +70,6 @@ class Elman:
             return jnp.tanh(x_t @ params["w_x"] + h @ params["w_h"]), None
 
         h, _ = jax.lax.scan(instant, jnp.zeros((x.shape[1], 8)), x)
-        if key is not None:
+        if key is not None and trial.dropout is not None:
             h = jnp.where(jax.random.uniform(key, h.shape) < trial.dropout, 0.0, h)
         return h @ params["w_y"]

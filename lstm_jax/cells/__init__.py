@@ -13,6 +13,7 @@ from lstm_jax.cells.peephole import ODYSSEY, PeepholeLSTM, odyssey
 from lstm_jax.cells.refine import URLSTM
 from lstm_jax.cells.rnn import RNN
 from lstm_jax.cells.slstm import SLSTM
+from lstm_jax.cells.zoneout import Zoneout, zoneout_name
 
 __all__ = [
     "GRU",
@@ -29,10 +30,12 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "PeepholeLSTM",
+    "Zoneout",
     "feedback_width",
     "initial_state",
     "odyssey",
     "parameter_count",
     "sigmoid",
     "wired",
+    "zoneout_name",
 ]

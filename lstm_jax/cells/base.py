@@ -29,6 +29,7 @@ class Cell:
       bias: initial bias of the blocks that do not start at zero: a number, or one for each unit.
       unbiased: names of the blocks that have no bias: it is zero and stays so.
       ranges: closed intervals that activated gates and states must stay in, by name.
+      noisy: whether `update` takes a key as a fourth argument.
     """
 
     hidden: int
@@ -39,6 +40,7 @@ class Cell:
     bias: ClassVar[Mapping[str, float | np.ndarray]] = {}
     unbiased: ClassVar[tuple[str, ...]] = ()
     ranges: ClassVar[Mapping[str, Range]] = {}
+    noisy: ClassVar[bool] = False
 
     def __post_init__(self):
         if not isinstance(self.hidden, int) or self.hidden < 1:
@@ -63,6 +65,10 @@ class Cell:
           gates: pre-activations, a vector [width] for each name in `gates`.
           state: the state before this instant, a vector [width] for each name in `states`.
           theta: the cell's small parameters, shared by all rows.
+
+        A noisy cell's is `update(gates, state, theta, key=None)`, the key for this row and instant
+        alone; None asks for what is expected, without a draw. What is drawn is drawn again in the
+        backward pass, so the same key must give the same.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update")
 

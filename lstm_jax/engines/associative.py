@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from lstm_jax.cells import Cell, LinearCell
 from lstm_jax.engines.products import add_bias, assemble, split
 from lstm_jax.engines.select import begin, where_row
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Noise, Row
 
 Stretch = tuple[Array, Array]  # a and b: what becomes of the state over a stretch of time
 
@@ -37,8 +37,10 @@ class Associative:
         initial: Row,
         mask: Array | None,
         reset: Array | None,
+        noise: Noise,
     ) -> tuple[Row, Row]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
+        del noise  # a linear cell draws none, and what it feeds back is not read
         instants = where_row(mask, _instants(cell, params, x), _still(x, state[0]))
         instants = begin(reset, _from(initial[0], instants), instants)
         a, b = jax.lax.associative_scan(_then, instants)
@@ -48,7 +50,9 @@ class Associative:
 
     def refuses(self, cell: Cell) -> str | None:
         """Returns why it cannot run `cell`, or None where it can."""
-        return None if isinstance(cell, LinearCell) else "it is no LinearCell, with a `linear`"
+        if not isinstance(cell, LinearCell):
+            return "it is no LinearCell, with a `linear`"
+        return "it draws noise" if cell.noisy else None
 
 
 def _instants(cell: Cell, params: CellParams, x: Array) -> Stretch:

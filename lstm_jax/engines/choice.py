@@ -9,7 +9,7 @@ from lstm_jax.cells import Cell
 from lstm_jax.engines.associative import Associative
 from lstm_jax.engines.reference import Reference
 from lstm_jax.engines.scan import Scan
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Noise, Row
 
 
 class Engine(Protocol):
@@ -25,6 +25,7 @@ class Engine(Protocol):
         initial: Row,
         mask: Array | None,
         reset: Array | None,
+        noise: Noise,
     ) -> tuple[Row, Row]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
         ...

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, feedback_width
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Noise, Row
 
 
 def _say(message: str, error: type[Exception] = ValueError) -> dict[str, Any]:
@@ -97,6 +97,38 @@ def check_state(name: str, cell: Cell, state: Row, batch: int, dtype: Any) -> No
         chex.assert_shape(value, shape, **_say(message))
         message = f"{name}.{field} must have dtype {dtype}, got {value.dtype}"
         chex.assert_type(value, dtype, **_say(message, TypeError))
+
+
+def checked_noise(cell: Cell, noise: Noise | None, instants: tuple[int, ...], x: Array) -> Noise:
+    """Returns `noise` as a constant, or none at all, for input x [..., B, D] at these instants.
+
+    Raises:
+      TypeError: it is no Noise, or a dtype is wrong; ValueError: a shape does not fit, or the cell
+        has no use for keys.
+    """
+    if noise is None:
+        return Noise()
+    if not isinstance(noise, Noise):
+        raise TypeError(f"noise must be lj.Noise(keys, keep), got {type(noise).__name__}")
+    if noise.keys is not None:
+        _check_keys(cell, noise.keys, instants)
+    if noise.keep is not None:
+        shape = (x.shape[-2], feedback_width(cell))
+        message = f"noise.keep must have shape [B, F] = {shape}, got {jnp.shape(noise.keep)}"
+        chex.assert_shape(noise.keep, shape, **_say(message))
+        message = f"noise.keep must have dtype {x.dtype}, got {noise.keep.dtype}"
+        chex.assert_type(noise.keep, x.dtype, **_say(message, TypeError))
+    return jax.lax.stop_gradient(noise)
+
+
+def _check_keys(cell: Cell, keys: Array, instants: tuple[int, ...]) -> None:
+    if not cell.noisy:
+        raise ValueError(f"noise.keys must be None for {cell}, which draws nothing")
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"noise.keys must be keys of jax.random.key, got {keys.dtype}")
+    axes = "[T]" if instants else "[]"
+    message = f"noise.keys must have shape {axes} = {instants}, got {jnp.shape(keys)}"
+    chex.assert_shape(keys, instants, **_say(message))
 
 
 def check_values(cell: Cell, states: Row, gates: Row) -> None:

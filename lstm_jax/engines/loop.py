@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from lstm_jax.cells import Cell, initial_state, wired
 from lstm_jax.engines import doorway
 from lstm_jax.engines.choice import Engine, resolve
-from lstm_jax.engines.products import advance, preactivations
+from lstm_jax.engines.products import advance, fed_back, preactivations
 from lstm_jax.engines.select import begin, zero_unless
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Noise, Row
 
 
 class Trace(NamedTuple):
@@ -29,7 +29,9 @@ class Trace(NamedTuple):
     gates: Row
 
 
-def step(cell: Cell, params: CellParams, state: Row, x_t: Array) -> tuple[Row, Array]:
+def step(
+    cell: Cell, params: CellParams, state: Row, x_t: Array, *, noise: Noise | None = None
+) -> tuple[Row, Array]:
     """Advances a batch of rows by one instant, for streaming.
 
     Args:
@@ -37,6 +39,7 @@ def step(cell: Cell, params: CellParams, state: Row, x_t: Array) -> tuple[Row, A
       params: its parameters.
       state: the state before this instant, each [B, width].
       x_t: [B, D] the input at this instant.
+      noise: the one key of this instant and what multiplies the feedback; none by default.
 
     Returns:
       The next state and the output [B, H].
@@ -47,10 +50,10 @@ def step(cell: Cell, params: CellParams, state: Row, x_t: Array) -> tuple[Row, A
     doorway.check_params(cell, params)
     doorway.check_input("x_t", x_t, ("B", "D"), params)
     doorway.check_state("state", cell, state, x_t.shape[0], x_t.dtype)
-    feedback = jax.vmap(cell.feedback)(state)
+    keys, keep = doorway.checked_noise(cell, noise, (), x_t)
     params = wired(cell, params)
-    packed = preactivations(cell, params, x_t, feedback)
-    state, _ = advance(cell, packed, state, params.theta)
+    packed = preactivations(cell, params, x_t, fed_back(cell, state, keep))
+    state, _ = advance(cell, packed, state, params.theta, keys)
     return state, jax.vmap(cell.output)(state)
 
 
@@ -63,6 +66,7 @@ def unroll(
     initial: Row | None = None,
     mask: Array | None = None,
     reset: Array | None = None,
+    noise: Noise | None = None,
     engine: str | Engine = "auto",
     checked: bool = False,
 ) -> tuple[Row, Array]:
@@ -81,6 +85,7 @@ def unroll(
       mask: [T, B] bool; where False the state is held and the output is zero.
       reset: [T, B] bool; where True the state becomes `initial` before the instant, also where the
         mask is False.
+      noise: keys for a noisy cell, and what multiplies the feedback; none by default.
       engine: what runs the loop: "auto", "reference", "scan", "associative", or an instance.
       checked: asserts with chex that everything is finite and in the cell's `ranges`; inside `jit`
         wrap the whole function in `chex.chexify(..., async_check=False)`.
@@ -95,12 +100,16 @@ def unroll(
     """
     if checked:
         kept = trace(
-            cell, params, x, state, initial=initial, mask=mask, reset=reset, engine=engine,
-            checked=True,
+            cell, params, x, state, initial=initial, mask=mask, reset=reset, noise=noise,
+            engine=engine, checked=True,
         )  # fmt: skip
         return kept.final, kept.h
-    engine, params, state, initial = _enter(cell, params, x, state, initial, mask, reset, engine)
-    final, h = engine.loop(cell, jax.vmap(cell.output), params, x, state, initial, mask, reset)
+    engine, params, state, initial, noise = _enter(
+        cell, params, x, state, initial, mask, reset, noise, engine
+    )
+    final, h = engine.loop(
+        cell, jax.vmap(cell.output), params, x, state, initial, mask, reset, noise
+    )
     return final, zero_unless(mask, h)
 
 
@@ -113,6 +122,7 @@ def trace(
     initial: Row | None = None,
     mask: Array | None = None,
     reset: Array | None = None,
+    noise: Noise | None = None,
     engine: str | Engine = "auto",
     checked: bool = False,
 ) -> Trace:
@@ -121,19 +131,23 @@ def trace(
     The gates are made again from the engine's states, all instants at once. Arguments and errors
     are those of `unroll`.
     """
-    engine, params, state, initial = _enter(cell, params, x, state, initial, mask, reset, engine)
-    final, states = engine.loop(cell, lambda s: s, params, x, state, initial, mask, reset)
+    engine, params, state, initial, noise = _enter(
+        cell, params, x, state, initial, mask, reset, noise, engine
+    )
+    final, states = engine.loop(cell, lambda s: s, params, x, state, initial, mask, reset, noise)
     start = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s])[: len(x)], state, states)
     start = begin(reset, initial, start)
-    packed = preactivations(cell, params, x, jax.vmap(jax.vmap(cell.feedback))(start))
-    _, gates = jax.vmap(advance, in_axes=(None, 0, 0, None))(cell, packed, start, params.theta)
+    feedback = jax.vmap(lambda s: fed_back(cell, s, noise.keep))(start)
+    packed = preactivations(cell, params, x, feedback)
+    instants = jax.vmap(advance, in_axes=(None, 0, 0, None, 0))
+    _, gates = instants(cell, packed, start, params.theta, noise.keys)
     h = zero_unless(mask, jax.vmap(jax.vmap(cell.output))(states))
     if checked:
         doorway.check_values(cell, states, gates)
     return Trace(final, h, states, gates)
 
 
-def _enter(cell, params, x, state, initial, mask, reset, engine):
+def _enter(cell, params, x, state, initial, mask, reset, noise, engine):
     doorway.check_params(cell, params)
     doorway.check_input("x", x, ("T", "B", "D"), params)
     doorway.check_flags("mask", mask, x.shape[:2])
@@ -145,4 +159,5 @@ def _enter(cell, params, x, state, initial, mask, reset, engine):
     doorway.check_state("initial", cell, initial, B, dtype)
     state = initial if state is None else state
     doorway.check_state("state", cell, state, B, dtype)
-    return resolve(engine, cell), wired(cell, params), state, initial
+    noise = doorway.checked_noise(cell, noise, x.shape[:1], x)
+    return resolve(engine, cell), wired(cell, params), state, initial, noise

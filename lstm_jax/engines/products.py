@@ -1,6 +1,7 @@
 """Pre-activations: what the weights make of the input and of the state, block by block."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,19 @@ def joined_preactivations(cell: Cell, params: CellParams, x: Array, feedback: Ar
     return jnp.concatenate([x, feedback, ones], axis=-1) @ w
 
 
-def advance(cell: Cell, packed: Array, state: Row, theta: Row) -> tuple[Row, Row]:
-    """Maps the cell's `update` over a batch: packed [B, G], states [B, ...]."""
+def fed_back(cell: Cell, state: Row, keep: Array | None) -> Array:
+    """Maps the cell's `feedback` over a batch and multiplies it by `keep` [B, F]."""
+    feedback = jax.vmap(cell.feedback)(state)
+    return feedback if keep is None else feedback * keep
+
+
+def advance(
+    cell: Cell, packed: Array, state: Row, theta: Row, key: Array | None
+) -> tuple[Row, Row]:
+    """Maps the cell's `update` over a batch: packed [B, G], states [B, ...], one key or none."""
     gates = cell.Gates(**split(cell, tuple(cell.gates), packed))
-    return jax.vmap(cell.update, in_axes=(0, 0, None))(gates, state, theta)
+    if key is None:
+        return jax.vmap(cell.update, in_axes=(0, 0, None))(gates, state, theta)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(packed.shape[0]))
+    update: Any = cell.update
+    return jax.vmap(update, in_axes=(0, 0, None, 0))(gates, state, theta, keys)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import jax
 
 from lstm_jax.cells import Cell
-from lstm_jax.engines.products import advance, preactivations
+from lstm_jax.engines.products import advance, fed_back, preactivations
 from lstm_jax.engines.select import begin, where_row
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Noise, Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,18 +25,19 @@ class Reference:
         initial: Row,
         mask: Array | None,
         reset: Array | None,
+        noise: Noise,
     ) -> tuple[Row, Row]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
 
         def instant(state, inputs):
-            x_t, mask_t, reset_t = inputs
+            x_t, mask_t, reset_t, key = inputs
             start = begin(reset_t, initial, state)
-            packed = preactivations(cell, params, x_t, jax.vmap(cell.feedback)(start))
-            new, _ = advance(cell, packed, start, params.theta)
+            packed = preactivations(cell, params, x_t, fed_back(cell, start, noise.keep))
+            new, _ = advance(cell, packed, start, params.theta, key)
             state = where_row(mask_t, new, start)
             return state, emit(state)
 
-        return jax.lax.scan(instant, state, (x, mask, reset))
+        return jax.lax.scan(instant, state, (x, mask, reset, noise.keys))
 
     def refuses(self, cell: Cell) -> None:
         """Returns None: it runs every cell."""

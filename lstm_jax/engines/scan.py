@@ -20,6 +20,7 @@ from lstm_jax.engines.products import (
     add_bias,
     advance,
     assemble,
+    fed_back,
     joined_preactivations,
     pick,
     preactivations,
@@ -28,7 +29,7 @@ from lstm_jax.engines.products import (
     transpose_w_h,
 )
 from lstm_jax.engines.select import begin, parted, where_row
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Noise, Row
 
 PRODUCTS = ("joined", "hoisted")
 RESIDUALS = ("rebuilt", "saved")
@@ -73,9 +74,10 @@ class Scan:
         initial: Row,
         mask: Array | None,
         reset: Array | None,
+        noise: Noise,
     ) -> tuple[Row, Row]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
-        return _loop(self, cell, emit, Inputs(params, x, state, initial, mask, reset))
+        return _loop(self, cell, emit, Inputs(params, x, state, initial, mask, reset, noise))
 
     def refuses(self, cell: Cell) -> None:
         """Returns None: it runs every cell."""
@@ -90,6 +92,7 @@ class Inputs(NamedTuple):
     initial: Row
     mask: Array | None
     reset: Array | None
+    noise: Noise
 
 
 class Instants(NamedTuple):
@@ -104,6 +107,7 @@ class Instants(NamedTuple):
     d_emitted: Row
     mask: Array | None
     reset: Array | None
+    keys: Array | None
     packed: Array | None
     before: Row
 
@@ -124,7 +128,10 @@ def _loop_fwd(engine, cell, emit, inputs):
 def _loop_bwd(engine, cell, emit, residuals, cotangents):
     inputs, states, packed = residuals
     d_final, d_emitted = cotangents
-    known = Instants(inputs.x, states, d_emitted, inputs.mask, inputs.reset, packed, inputs.state)
+    known = Instants(
+        inputs.x, states, d_emitted, inputs.mask, inputs.reset, inputs.noise.keys, packed,
+        inputs.state,
+    )  # fmt: skip
     zeros = jax.tree.map(_accumulator, (inputs.params, inputs.initial))
     carry, d_x = (d_final, *zeros), []
     for stretch in reversed(_stretches(_most(engine, inputs.x), known)):
@@ -134,25 +141,26 @@ def _loop_bwd(engine, cell, emit, residuals, cotangents):
     d_state, *totals = carry
     d_params, d_initial = _cast(tuple(totals), (inputs.params, inputs.initial))
     d_x = jnp.concatenate(d_x) if d_x else jnp.zeros_like(inputs.x)
-    return (Inputs(d_params, d_x, d_state, d_initial, None, None),)
+    return (Inputs(d_params, d_x, d_state, d_initial, None, None, Noise()),)
 
 
 _loop.defvjp(_loop_fwd, _loop_bwd)
 
 
 def _forward(engine: Scan, cell: Cell, inputs: Inputs, emit: Callable) -> tuple[Row, Any]:
-    params, x, state, initial, mask, reset = inputs
+    params, x, state, initial, mask, reset, noise = inputs
     multiply, from_x = _products(engine, cell, params, x)
 
     def instant(state, step):
-        from_x_t, mask_t, reset_t = step
+        from_x_t, mask_t, reset_t, key = step
         start = begin(reset_t, initial, state)
-        packed = multiply(from_x_t, jax.vmap(cell.feedback)(start))
-        new, _ = advance(cell, packed, start, params.theta)
+        packed = multiply(from_x_t, fed_back(cell, start, noise.keep))
+        new, _ = advance(cell, packed, start, params.theta, key)
         state = where_row(mask_t, new, start)
         return state, emit(state, packed)
 
-    return jax.lax.scan(instant, state, (from_x, mask, reset), unroll=engine.unroll)
+    steps = (from_x, mask, reset, noise.keys)
+    return jax.lax.scan(instant, state, steps, unroll=engine.unroll)
 
 
 def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
@@ -221,25 +229,26 @@ def _stretch(known: Instants, start: int, N: int, K: int) -> Instants:
 def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry, known: Instants):
     """Goes back through one chunk; returns the carry before it and d_x [K, B, D]."""
     d_state, d_params, d_initial = carry
-    params, K = inputs.params, known.x.shape[0]
+    params, K, keep = inputs.params, known.x.shape[0], inputs.noise.keep
     previous = jax.tree.map(
         lambda before, states: jnp.concatenate([before[None], states[:-1]]),
         known.before,
         known.states,
     )
     start = begin(known.reset, inputs.initial, previous)
-    feedback = jax.vmap(jax.vmap(cell.feedback))(start)
+    feedback = jax.vmap(lambda s: fed_back(cell, s, keep))(start)
     product = joined_preactivations if _joins(engine, cell, params) else preactivations
     rebuilt, product_back = jax.vjp(
         lambda weights: product(cell, weights, _rows(known.x), _rows(feedback)),
         params._replace(theta=()),
     )
     packed = rebuilt.reshape(K, -1, rebuilt.shape[1]) if known.packed is None else known.packed
-    back = functools.partial(_instant_back, cell, emit, params.theta, transpose_w_h(params.w_h))
+    transposed = transpose_w_h(params.w_h)
+    back = functools.partial(_instant_back, cell, emit, params.theta, transposed, keep)
     (d_state, d_theta, d_initial), d_packed = jax.lax.scan(
         back,
         (d_state, d_params.theta, d_initial),
-        (start, packed, known.states, known.d_emitted, known.mask, known.reset),
+        (start, packed, known.states, known.d_emitted, known.mask, known.reset, known.keys),
         reverse=True,
         unroll=engine.unroll,
     )
@@ -249,16 +258,19 @@ def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry,
     return (d_state, d_params, d_initial), d_x.reshape(known.x.shape)
 
 
-def _instant_back(cell: Cell, emit: Callable, theta: Row, w_h_transposed, carry, known):
-    """Goes back through one instant; returns the carry before it and d_packed [B, G]."""
+def _instant_back(cell: Cell, emit: Callable, theta: Row, w_h_transposed, keep, carry, known):
+    """Goes back through one instant; returns the carry before it and d_packed [B, G].
+
+    Noise is not known from the forward loop: `update` draws it again from the instant's key.
+    """
     d_state, d_theta, d_initial = carry
-    start, packed, state, d_emitted, mask, reset = known
+    start, packed, state, d_emitted, mask, reset, key = known
     d_state = _add(d_state, jax.vjp(emit, state)[1](d_emitted)[0])
     d_new, d_held = (d_state, None) if mask is None else parted(mask, d_state)
-    _, update_back = jax.vjp(lambda *a: advance(cell, *a)[0], packed, start, theta)
+    _, update_back = jax.vjp(lambda a, s, p: advance(cell, a, s, p, key)[0], packed, start, theta)
     d_packed, d_start, d_theta_t = update_back(d_new)
     d_feedback = times_w_h(pick(cell, cell.h_blocks, d_packed), w_h_transposed)
-    _, feedback_back = jax.vjp(jax.vmap(cell.feedback), start)
+    _, feedback_back = jax.vjp(lambda s: fed_back(cell, s, keep), start)
     d_start = _add(d_start, feedback_back(d_feedback)[0])
     if d_held is not None:
         d_start = _add(d_start, d_held)

@@ -1,0 +1,149 @@
+"""Zoneout: a cell whose units keep, now and then, the value they had."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cells.base import Cell
+
+
+def zoneout_name(state: str) -> str:
+    """Returns what the rate of a state is called in theta."""
+    return f"zoneout_{state}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Zoneout(Cell):
+    """Any cell, of which each unit of a state may keep its old value for an instant.
+
+        s' = d * s + (1 - d) * update(s)          with a key: d = 1 with probability `rate`, else 0
+        s' = rate * s + (1 - rate) * update(s)    without a key: what is expected
+
+    Units, states, rows and instants are drawn independently. A state that `rates` does not name
+    always takes its new value; one that it names has its rate among the small parameters, as
+    `theta.zoneout_h`: saved with the others, traced, and without a gradient. For the rest this is
+    the cell within: the state of a zoned-out LSTM is an `LSTMState`.
+
+    Attributes:
+      cell: the cell within.
+      rates: state -> initial rate in [0, 1), such as `{"h": 0.05, "c": 0.5}`; kept as pairs.
+
+    Raises:
+      ValueError: `rates` names a state that the cell does not have, or a rate is out of its range;
+        TypeError: the cell within is a Zoneout itself.
+
+    Source: Krueger et al. 2017, section 3.
+    """
+
+    hidden: int = dataclasses.field(init=False, repr=False)
+    cell: Cell
+    rates: Mapping[str, float] | tuple[tuple[str, float], ...]
+
+    noisy: ClassVar = True
+
+    def __post_init__(self):
+        if isinstance(self.cell, Zoneout):
+            raise TypeError(f"cell must not be a Zoneout itself, got {self.cell}")
+        rates = dict(self.rates)
+        for name, rate in rates.items():
+            if name not in self.cell.states:
+                raise ValueError(f"rates names state {name!r}; {self.cell} has {self.cell.states}")
+            if not 0 <= rate < 1:
+                raise ValueError(f"rates[{name!r}] must be in [0, 1), got {rate!r}")
+        object.__setattr__(self, "rates", tuple(sorted(rates.items())))
+        object.__setattr__(self, "hidden", self.cell.hidden)
+        super().__post_init__()
+
+    def update(self, gates, state, theta, key=None):
+        """Returns the next state and the activated gates of one row."""
+        keys = [None] * (1 + len(self.rates))
+        within, *draws = keys if key is None else jax.random.split(key, len(keys))
+        new, activated = self._update(gates, state, theta, within)
+        zoned = {}
+        for (name, _), draw in zip(self.rates, draws, strict=True):
+            old, rate = getattr(state, name), getattr(theta, zoneout_name(name))
+            zoned[name] = _mixed(old, getattr(new, name), rate, draw)
+        return new._replace(**zoned), activated
+
+    def _update(self, gates, state, theta, key):
+        """Updates the cell within, given what is its own."""
+        rates = {zoneout_name(name) for name, _ in self.rates}
+        own = {name: value for name, value in theta._asdict().items() if name not in rates}
+        given: Any = (gates, state, self.cell.Theta(own), *([key] if self.cell.noisy else []))
+        return self.cell.update(*given)
+
+    def init_theta(self, key):
+        """Returns the small parameters of the cell within, and the rates."""
+        rates = {zoneout_name(name): rate for name, rate in self.rates}
+        return {**self.cell.init_theta(key), **rates}
+
+    # The words of the cell within. ----------------------------------------------------------------
+
+    @property
+    def gates(self):
+        """The gates of the cell within."""
+        return self.cell.gates
+
+    @property
+    def states(self):
+        """The states of the cell within."""
+        return self.cell.states
+
+    @property
+    def reads(self):
+        """What the blocks of the cell within read."""
+        return self.cell.reads
+
+    @property
+    def bias(self):
+        """The initial biases of the cell within."""
+        return self.cell.bias
+
+    @property
+    def unbiased(self):
+        """The blocks without a bias of the cell within."""
+        return self.cell.unbiased
+
+    @property
+    def ranges(self):
+        """The intervals of the cell within: a mean of two values stays where they are."""
+        return self.cell.ranges
+
+    @property
+    def Gates(self):
+        """The type of the gates of the cell within."""
+        return self.cell.Gates
+
+    @property
+    def State(self):
+        """The type of the state of the cell within."""
+        return self.cell.State
+
+    def widths(self):
+        """Returns the widths of the cell within."""
+        return self.cell.widths()
+
+    def wiring(self, name):
+        """Returns the wiring of the cell within."""
+        return self.cell.wiring(name)
+
+    def output(self, state):
+        """Returns the output of the cell within."""
+        return self.cell.output(state)
+
+    def feedback(self, state):
+        """Returns the feedback of the cell within."""
+        return self.cell.feedback(state)
+
+
+def _mixed(old, new, rate, key):
+    """Returns the old value of each unit with probability `rate`; their mean without a key."""
+    rate = jax.lax.stop_gradient(rate)
+    if key is None:
+        return rate * old + (1 - rate) * new
+    # Drawn in float32, whose grid is fine enough for any rate; that of bfloat16 is not.
+    keeps = jax.random.bernoulli(key, rate.astype(jnp.float32), old.shape)
+    return jnp.where(keeps, old, new)
