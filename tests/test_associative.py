@@ -4,6 +4,7 @@ import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def test_it_equals_the_loop(cell, x64):
 
 
 def test_the_cell_of_the_page():
-    names = {"__name__": "cells"}
+    names: dict[str, Any] = {"__name__": "cells"}
     (text,) = re.findall(r"```python\n(.*?LinearCell.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     exec(compile(text, "docs/cells.md", "exec"), names)
     cell = names["Leaky"](3)
