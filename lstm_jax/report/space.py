@@ -74,12 +74,8 @@ class Parameter:
         if self.kind == "choice":
             indices = np.minimum(positions * len(self.choices), len(self.choices) - 1)
             return [self.choices[int(index)] for index in indices]
-        low, high = self._edges
-        if self.is_log:
-            numbers = low * (high / low) ** positions
-        else:
-            numbers = low + (high - low) * positions
-        return [round(number) for number in numbers] if self.is_whole else numbers.tolist()
+        numbers = self._at(positions).tolist()
+        return [round(number) for number in numbers] if self.is_whole else numbers
 
     def measure_below(self, positions: np.ndarray) -> np.ndarray:
         """Share of the space whose position is at most `positions`: a step for each whole number.
@@ -89,9 +85,7 @@ class Parameter:
         positions = np.clip(positions, 0.0, 1.0)
         if not self.is_whole:
             return positions
-        low, high = self._edges
-        number = low * (high / low) ** positions if self.is_log else low + (high - low) * positions
-        nearest = np.clip(np.round(number), self.low, self.high)
+        nearest = np.clip(np.round(self._at(positions)), self.low, self.high)
         centre = self._share_below(nearest)
         return self._share_below(np.where(centre <= positions, nearest + 0.5, nearest - 0.5))
 
@@ -108,6 +102,10 @@ class Parameter:
         """Where the measure begins and ends: half a unit around whole numbers."""
         half = 0.5 if self.is_whole else 0.0
         return self.low - half, self.high + half
+
+    def _at(self, positions: np.ndarray) -> np.ndarray:
+        low, high = self._edges
+        return low * (high / low) ** positions if self.is_log else low + (high - low) * positions
 
     def _share_below(self, numbers: np.ndarray) -> np.ndarray:
         low, high = self._edges
@@ -133,14 +131,16 @@ class Parameter:
 
     def _check_choices(self) -> None:
         if not self.choices or len(set(self.choices)) < len(self.choices):
-            raise ValueError(f"{self.name}: choices {self.choices}, need different ones, any number")
+            raise ValueError(f"{self.name}: choices {self.choices}, need one or more, different")
         if not (math.isnan(self.low) and math.isnan(self.high)):
-            raise ValueError(f"{self.name}: low {self.low}, high {self.high}: a choice has no bounds")
+            raise ValueError(
+                f"{self.name}: low {self.low}, high {self.high}: a choice has no bounds"
+            )
 
     def _check_bounds(self) -> None:
         bounds = f"{self.name}: low {self.low}, high {self.high}"
         if self.choices:
-            raise ValueError(f"{self.name}: choices {self.choices} of kind {self.kind!r}, need none")
+            raise ValueError(f"{self.name}: choices {self.choices} for {self.kind!r}, need none")
         if not -math.inf < self.low < self.high < math.inf:
             raise ValueError(f"{bounds}: need finite numbers, low below high")
         if self.is_log and self.low <= 0:
@@ -159,9 +159,7 @@ def points(space: Sequence[Parameter], records: Iterable[Record]) -> np.ndarray:
     names = [parameter.name for parameter in space]
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"parameters {names}: need one or more, of different names")
-    columns = [
-        parameter.positions(column(records, parameter.name)) for parameter in space
-    ]
+    columns = [parameter.positions(column(records, parameter.name)) for parameter in space]
     return np.stack(columns, axis=1)
 
 

@@ -63,9 +63,7 @@ class Box(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two samples' difference of means, how improbable it is without a cause, and the same
-    corrected for the number of comparisons.
-    """
+    """A test of two samples' means: their difference, t, p, and p corrected for other tests."""
 
     name: str
     difference: Estimate
@@ -221,7 +219,7 @@ def box(values: Sequence[float]) -> Box:
     first, median, third = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
     reach = 1.5 * (third - first)
     inside = [value for value in values if first - reach <= value <= third + reach]
-    outliers = tuple(sorted(set(values) - set(inside)))
+    outliers = tuple(value for value in values if not first - reach <= value <= third + reach)
     return Box(median, first, third, min(inside), max(inside), outliers)
 
 
@@ -279,7 +277,9 @@ def against(samples: Mapping[str, Sequence[float]], baseline: str) -> list[Compa
     if baseline not in samples:
         raise ValueError(f"baseline={baseline!r} is none of {list(samples)}")
     tests = [
-        welch(name, sample, samples[baseline]) for name, sample in samples.items() if name != baseline
+        welch(name, sample, samples[baseline])
+        for name, sample in samples.items()
+        if name != baseline
     ]
     corrected = holm([test.p for test in tests])
     return [test._replace(corrected=p) for test, p in zip(tests, corrected, strict=True)]
