@@ -74,8 +74,13 @@ class Parameter:
         if self.kind == "choice":
             indices = np.minimum(positions * len(self.choices), len(self.choices) - 1)
             return [self.choices[int(index)] for index in indices]
-        numbers = self._at(positions).tolist()
+        numbers = self.numbers(positions).tolist()
         return [round(number) for number in numbers] if self.is_whole else numbers
+
+    def numbers(self, positions: np.ndarray) -> np.ndarray:
+        """The numbers at positions [n], not rounded to whole ones; not for a choice."""
+        low, high = self._edges
+        return low * (high / low) ** positions if self.is_log else low + (high - low) * positions
 
     def measure_below(self, positions: np.ndarray) -> np.ndarray:
         """Share of the space whose position is at most `positions`: a step for each whole number.
@@ -85,7 +90,7 @@ class Parameter:
         positions = np.clip(positions, 0.0, 1.0)
         if not self.is_whole:
             return positions
-        nearest = np.clip(np.round(self._at(positions)), self.low, self.high)
+        nearest = np.clip(np.round(self.numbers(positions)), self.low, self.high)
         centre = self._share_below(nearest)
         return self._share_below(np.where(centre <= positions, nearest + 0.5, nearest - 0.5))
 
@@ -102,10 +107,6 @@ class Parameter:
         """Where the measure begins and ends: half a unit around whole numbers."""
         half = 0.5 if self.is_whole else 0.0
         return self.low - half, self.high + half
-
-    def _at(self, positions: np.ndarray) -> np.ndarray:
-        low, high = self._edges
-        return low * (high / low) ** positions if self.is_log else low + (high - low) * positions
 
     def _share_below(self, numbers: np.ndarray) -> np.ndarray:
         low, high = self._edges
