@@ -82,7 +82,7 @@ def surface(
     edges = [_around(at) for at in marginal.positions]
     x, y = (_places(p, at) for p, at in zip(marginal.parameters, edges, strict=True))
     mesh = axes.pcolormesh(x, y, marginal.response.T, **look)
-    x, y = (_places(p, at) for p, at in zip(marginal.parameters, trials.T, strict=True))
+    x, y = (_scattered(p, at) for p, at in zip(marginal.parameters, trials.T, strict=True))
     axes.scatter(x, y, c=response, s=26, edgecolors="white", linewidths=0.8, **look)
     _two_axes(axes, marginal.parameters)
     return figure.colorbar(mesh, ax=axes, label=label, extend="both")
@@ -95,7 +95,7 @@ def importance_bars(axes: Axes, effects: Sequence[Effect], most: int = 8) -> Non
         share = effect.share
         pair = len(effect.parameters) > 1
         look: Any = {"color": PAIR, "hatch": "//"} if pair else {"color": MAIN}
-        kind = "of two together" if pair else "of one alone"
+        kind = "two together" if pair else "one alone"
         axes.barh(place, 100 * share.value, height=0.66, edgecolor="white", label=kind, **look)
         reach = [[100 * (share.value - share.low)], [100 * (share.high - share.value)]]
         axes.errorbar(100 * share.value, place, xerr=reach, color="black", capsize=4, linewidth=1.4)
@@ -105,6 +105,7 @@ def importance_bars(axes: Axes, effects: Sequence[Effect], most: int = 8) -> Non
     axes.set_xlim(0, None)
     axes.set_xlabel("share of the variance, %")
     axes.grid(visible=False, axis="y")
+    axes.set_axisbelow(True)
     known = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(known.values(), known.keys(), loc="lower right")
 
@@ -195,6 +196,7 @@ def _axis(axes: Axes, parameter: Parameter, which: str) -> None:
         axes.set(**{f"{which}scale": "log"})
     if parameter.choices:
         axis.set_ticks(range(len(parameter.choices)), [str(c) for c in parameter.choices])
+        axes.set(**{f"{which}lim": (-0.5, len(parameter.choices) - 0.5)})
     elif parameter.is_whole:
         axis.set_major_locator(FixedLocator(_whole_ticks(parameter)))
         axis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
@@ -210,16 +212,11 @@ def _whole_ticks(parameter: Parameter) -> list[Any]:
 
 def _edges(parameter: Parameter, bins: int) -> np.ndarray:
     """Positions between the cells: of whole numbers and choices that are few, one a cell each."""
-    at = parameter.grid(bins)
-    if parameter.choices or (parameter.is_whole and len(at) <= bins):
-        return np.concatenate([[0.0], _between(parameter, at), [1.0]])
-    return np.linspace(0, 1, bins + 1)
-
-
-def _between(parameter: Parameter, at: np.ndarray) -> np.ndarray:
     if parameter.choices:
-        return np.arange(1, len(at)) / len(at)
-    return parameter.measure_below(at)[:-1]
+        return np.linspace(0, 1, len(parameter.choices) + 1)
+    if parameter.is_whole and parameter.high - parameter.low < bins:
+        return np.concatenate([[0.0], parameter.measure_below(parameter.grid(bins))])
+    return np.linspace(0, 1, bins + 1)
 
 
 def _around(at: np.ndarray) -> np.ndarray:
@@ -232,3 +229,9 @@ def _places(parameter: Parameter, positions: np.ndarray) -> np.ndarray:
     if parameter.choices:
         return positions * len(parameter.choices) - 0.5
     return parameter.numbers(positions)
+
+
+def _scattered(parameter: Parameter, positions: np.ndarray) -> np.ndarray:
+    """Places of trials; those of one choice beside each other, so that none hides the next."""
+    apart = np.random.default_rng(0).uniform(-0.35, 0.35, len(positions))
+    return _places(parameter, positions) + (apart if parameter.choices else 0.0)

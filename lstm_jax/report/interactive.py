@@ -25,7 +25,6 @@ except ImportError:
     raise ImportError("charts to touch need plotly: pip install 'lstm_jax[experiments]'") from None
 
 COLOURS = "Viridis"
-DIVERGED = "#D55E00"
 LAYOUT: dict[str, Any] = {
     "template": "simple_white",
     "font": {"family": "system-ui, sans-serif", "size": 15, "color": "#1a1a1a"},
@@ -70,46 +69,56 @@ def parallel(
         "showscale": True, "reversescale": goal == "min",
     }  # fmt: skip
     axes.append({"label": words(response), "values": y.tolist()})
-    figure = go.Figure(go.Parcoords(line=line, dimensions=axes, labelfont={"size": 15}))
+    fonts = {"labelfont": {"size": 15}, "tickfont": {"size": 14}, "rangefont": {"size": 1}}
+    figure = go.Figure(go.Parcoords(line=line, dimensions=axes, **fonts))
     return _part(name, figure, caption)
 
 
 def scatter(
-    name: str, space: Sequence[Parameter], records: Sequence[Record], response: str, caption: str
+    name: str,
+    space: Sequence[Parameter],
+    records: Sequence[Record],
+    response: str,
+    *,
+    goal: str,
+    caption: str,
 ) -> str:
     """Every trial's response against one parameter at a time, all of its settings on hover.
 
-    A menu chooses the parameter. Trials that diverged are marks at the chart's foot.
+    A menu chooses the parameter. Trials that diverged are crosses beyond the worst of the others.
+    The arguments are those of `parallel`.
     """
-    y = [np.nan if value is None else value for value in spaces.column(records, response)]
-    fine = np.isfinite(np.array(y, float))
-    notes = [_note(record) for record in records]
-    columns = [spaces.column(records, parameter.name) for parameter in space]
+    y, _ = settled(spaces.column(records, response), goal=goal, divergent="worst")
     spaces.points(space, records)  # refuses values that are none of their parameter
-
-    def chosen(values: Sequence[Any]) -> list[list[Any]]:
-        return [
-            [v for v, good in zip(values, fine, strict=True) if good == want] for want in (1, 0)
-        ]
-
-    good, bad = chosen(columns[0])
-    notes, (level, _) = chosen(notes), chosen(y)
-    foot = [min(level, default=0.0)] * len(bad)
-    dots = {"color": "#0072B2", "size": 7, "opacity": 0.65}
-    cross = {"color": DIVERGED, "symbol": "x", "size": 8}
-    hover: dict[str, Any] = {"mode": "markers", "hovertemplate": "%{text}<extra></extra>"}
-    traces = [go.Scatter(x=good, y=level, text=notes[0], marker=dots, name="trials", **hover)]
-    traces.append(go.Scatter(x=bad, y=foot, text=notes[1], marker=cross, name="diverged", **hover))
-    figure = go.Figure(traces[: 1 + bool(bad)])
+    known = np.isfinite(np.array([_number(record[response]) for record in records]))
+    beyond = 0.06 * float(np.ptp(y)) * (1 if goal == "min" else -1)
+    y = np.where(known, y, y + beyond)
+    groups = [("trials", "#0072B2", "circle", known), ("diverged", "#D55E00", "x", ~known)]
+    groups = [group for group in groups if group[-1].any()]
+    columns = [spaces.column(records, parameter.name) for parameter in space]
+    notes = [_note(record) for record in records]
+    traces = [
+        go.Scatter(
+            x=_those(columns[0], of),
+            y=_those(y.tolist(), of),
+            text=_those(notes, of),
+            name=label,
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.65},
+            hovertemplate="%{text}<extra></extra>",
+        )
+        for label, colour, symbol, of in groups
+    ]
     buttons = [
         {
             "label": words(parameter.name),
             "method": "update",
-            "args": [{"x": chosen(values)}, {"xaxis": _axis(parameter)}],
+            "args": [{"x": [_those(values, of) for *_, of in groups]}, {"xaxis": _axis(parameter)}],
         }
         for parameter, values in zip(space, columns, strict=True)
     ]
     menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+    figure = go.Figure(traces)
     figure.update_layout(
         updatemenus=[menu], xaxis=_axis(space[0]), yaxis={"title": {"text": words(response)}}
     )
@@ -117,7 +126,7 @@ def scatter(
 
 
 def heat_map(name: str, marginal: Surface, response: str, caption: str) -> str:
-    """A marginal surface of two parameters: the value and half the width of its interval on hover."""
+    """A marginal surface of two parameters, with half the width of its interval on hover."""
     across, up = marginal.parameters
     x, y = (p.values(at) for p, at in zip(marginal.parameters, marginal.positions, strict=True))
     figure = go.Figure(
@@ -188,3 +197,11 @@ def _note(record: Record) -> str:
         for name, value in record.items()
         if name != "kind"
     )
+
+
+def _those(values: Sequence[Any], wanted: np.ndarray) -> list[Any]:
+    return [value for value, one in zip(values, wanted, strict=True) if one]
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value

@@ -10,7 +10,7 @@ import numpy as np
 from lstm_jax.report.statistics import Estimate, t_interval
 
 Record = Mapping[str, Any]
-LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+QUARTILES = (0.25, 0.5, 0.75)
 
 
 class Quantiles(NamedTuple):
@@ -48,7 +48,7 @@ def curve(
 
 
 def quantiles(
-    records: Iterable[Record], field: str, goal: str, levels: tuple[float, ...] = LEVELS
+    records: Iterable[Record], field: str, goal: str, levels: tuple[float, ...] = QUARTILES
 ) -> Quantiles:
     """Quantiles of a field over the trials of a finished group, against the step.
 
