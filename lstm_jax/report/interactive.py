@@ -30,6 +30,8 @@ LAYOUT: dict[str, Any] = {
     "font": {"family": "system-ui, sans-serif", "size": 15, "color": "#1a1a1a"},
     "margin": {"l": 80, "r": 40, "t": 60, "b": 60},
 }
+# nothing leaves the page: no button that sends its data to plotly's server
+CONFIG = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": "", "responsive": True}
 
 
 def script() -> str:
@@ -153,7 +155,7 @@ def _part(name: str, figure: Any, caption: str) -> str:
         include_plotlyjs=False,
         div_id=name,
         default_height="520px",
-        config={"displaylogo": False, "responsive": True},
+        config=CONFIG,
     )
     return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
 
