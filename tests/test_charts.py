@@ -4,11 +4,11 @@ import json
 import re
 import struct
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
 from lstm_jax.report import (
     charts,
@@ -26,6 +26,9 @@ from lstm_jax.report.ledger import Quantiles
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import Estimate
 from tests.test_report import Outside
+
+messages: Any = event_pb2, plugin_hparams_pb2
+Event, HParamsPluginData = messages[0].Event, messages[1].HParamsPluginData
 
 RATE = Parameter("learning_rate", "log", 1e-4, 1e-1)
 WIDTH = Parameter("width", "int", 1, 3)
@@ -60,8 +63,9 @@ def test_a_heat_map_is_the_mean_of_each_cell_and_counts_its_trials(axes):
         {"learning_rate": rate, "cell": cell}
         for rate, cell in [(1e-4, "lstm"), (2e-4, "lstm"), (1e-1, "lstm"), (1e-2, "<gru>")]
     ])  # fmt: skip
-    charts.heat_map(*axes, (RATE, CELL), points, [0.0, 1.0, 0.7, 0.2], "loss, nats", bins=2)
     figure, panel = axes
+    response = [0.0, 1.0, 0.7, 0.2]
+    charts.heat_map(figure, panel, (RATE, CELL), points, response, "loss, nats", bins=2)
     (mesh,) = panel.collections
     values = np.ma.filled(mesh.get_array(), np.nan)
     np.testing.assert_allclose(values, [[0.5, 0.7], [np.nan, 0.2]])
@@ -88,7 +92,7 @@ def test_a_surface_and_its_trials_share_their_colours(axes):
     loss, kept = statistics.settled([r["loss"] for r in records], goal="min", divergent="drop")
     points = spaces.points((WIDTH, CELL), [records[i] for i in kept])
     marginal = importance.surface(forest, "width", "cell")
-    charts.surface(*axes, marginal, points, loss, "loss, nats")
+    charts.surface(axes[0], axes[1], marginal, points, loss, "loss, nats")
     mesh, dots = axes[1].collections
     np.testing.assert_array_equal(mesh.get_array(), marginal.response.T)
     np.testing.assert_array_equal(dots.get_array(), loss)

@@ -73,10 +73,10 @@ class Subset(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """The leaves of a tree: their values [L] and their extents along each parameter."""
+    """The leaves of a tree: their values [L], an Interval or a Subset for each parameter."""
 
     values: np.ndarray
-    sides: tuple[Interval | Subset, ...]
+    sides: tuple[Any, ...]
 
     def integrated(self, kept: Sequence[int]) -> np.ndarray:
         """Each leaf's value times its size along all parameters but `kept`, [L]."""

@@ -123,12 +123,13 @@ class Parameter:
         right = f"need a {'whole ' * self.is_whole}number in [{self.low:g}, {self.high:g}]"
         if not isinstance(value, int | float | np.number) or isinstance(value, bool):
             raise ValueError(f"{self.name}: {value!r}, {right}")
+        number = float(value)
         slack = ROUNDING * max(abs(self.low), abs(self.high))
-        low_slack = ROUNDING * self.low if self.is_log else slack
-        inside = self.low - low_slack <= value <= self.high + slack
-        if not inside or (self.is_whole and value != round(value)):
+        slack_below = ROUNDING * self.low if self.is_log else slack
+        inside = self.low - slack_below <= number <= self.high + slack
+        if not inside or (self.is_whole and number != round(number)):
             raise ValueError(f"{self.name}: {value!r}, {right}")
-        return float(min(max(value, self.low), self.high))
+        return min(max(number, self.low), self.high)
 
     def _check_choices(self) -> None:
         if not self.choices or len(set(self.choices)) < len(self.choices):
