@@ -96,6 +96,7 @@ def test_the_best_tenth():
     assert statistics.best_share(values, goal="max") == [i / 10 for i in range(199, 179, -1)]
     counts = [len(statistics.best_share([0.0] * n, goal="min")) for n in (1, 10, 24, 30)]
     assert counts == [1, 1, 3, 3]
+    assert len(statistics.best_share([0.0] * 100, 0.07, goal="min")) == 7
     with pytest.raises(ValueError, match="share=0"):
         statistics.best_share(values, 0, goal="min")
     with pytest.raises(ValueError, match="goal='least'"):

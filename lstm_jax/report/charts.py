@@ -56,10 +56,13 @@ def heat_map(
     mesh = axes.pcolormesh(x, y, mean.T, cmap=COLOUR_MAP, vmin=low, vmax=high)
     centres = [(at[1:] + at[:-1]) / 2 for at in edges]
     x, y = (_places(p, at) for p, at in zip(parameters, centres, strict=True))
+    columns, rows = x.tolist(), y.tolist()
     for (i, j), number in np.ndenumerate(count):
         dark = mean[i, j] < (low + high) / 2
         ink = "0.5" if number == 0 else "white" if dark else "black"
-        axes.text(x[i], y[j], f"{number:.0f}", color=ink, fontsize=12, ha="center", va="center")
+        axes.text(
+            columns[i], rows[j], f"{number:.0f}", color=ink, fontsize=12, ha="center", va="center"
+        )
     _two_axes(axes, parameters)
     return figure.colorbar(mesh, ax=axes, label=label)
 

@@ -205,7 +205,7 @@ def best_share(values: Sequence[float], share: float = 0.1, *, goal: str) -> lis
     if not values or not all(map(isfinite, values)):
         raise ValueError(f"{len(values)} values, need one or more, all finite")
     ordered = sorted(values, reverse=goal == "max")
-    return ordered[: ceil(share * len(values) - 1e-9)]  # 0.1 * 30 is a little more than 3
+    return ordered[: ceil(share * len(values) - 1e-9)]  # 0.07 * 100 is a little more than 7
 
 
 def box(values: Sequence[float]) -> Box:
