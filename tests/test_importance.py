@@ -199,7 +199,7 @@ def test_intervals_are_as_wide_as_shares_differ_between_sweeps():
         drawn(UNIT, 60, lambda u, e=e: u[:, 0] + u[:, 1] + 0.2 * e, seed)
         for seed, e in enumerate(noise)
     ]
-    found = [importance.effects(fitted(UNIT, sweep, trees=8, resamples=8)) for sweep in sweeps]
+    found = [importance.effects(fitted(UNIT, sweep, resamples=8)) for sweep in sweeps]
     x = [{e.parameters: e.share for e in effects}[("x",)] for effects in found]
     error = np.sqrt(np.mean([(share.value - 0.5) ** 2 for share in x]))
     half = np.mean([(share.high - share.low) / 2 for share in x])
