@@ -131,6 +131,22 @@ def test_csv_keeps_every_digit_and_spreads_statistics():
     assert row["steps_value"] == ""
 
 
+def test_every_trial_is_one_row_with_the_columns_of_all():
+    records = [
+        {"kind": "progress", "group": "g", "trial": 0, "step": 10, "loss": 0.5},
+        {"kind": "result", "group": "g", "trial": 0, "seed": 3, "loss": 0.25},
+        {"kind": "finished", "group": "g", "trials": 1},
+        {"kind": "result", "group": "h", "trial": 0, "seed": 4, "gate_bias_f": 1.0, "loss": None},
+    ]
+    rows = tables.trials(records)
+    assert rows == [
+        {"group": "g", "trial": 0, "seed": 3, "loss": 0.25, "gate_bias_f": None},
+        {"group": "h", "trial": 0, "seed": 4, "loss": None, "gate_bias_f": 1.0},
+    ]
+    assert tables.csv(rows).splitlines()[2] == "h,0,4,,1.0"
+    assert tables.trials([]) == []
+
+
 def draw():
     with figures.look():
         figure, axes = figures.canvas(1, 2)

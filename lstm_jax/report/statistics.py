@@ -1,8 +1,8 @@
 """Statistics of repeated trials, and the two rules by which a trial is judged."""
 
-from collections.abc import Sequence
-from math import inf, sqrt
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from math import ceil, inf, isfinite, sqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -49,6 +49,42 @@ class Median(NamedTuple):
     def __str__(self) -> str:
         steps = "-" if self.value is None else str(self.value)
         return f"{steps} ({self.censored} censored)" if self.censored else steps
+
+
+class Box(NamedTuple):
+    """A box plot's numbers: quartiles, the last values within 1.5 of their distance, the others."""
+
+    median: float
+    first_quartile: float
+    third_quartile: float
+    low: float
+    high: float
+    outliers: tuple[float, ...]
+
+
+class Comparison(NamedTuple):
+    """A test of two samples' means: their difference, t, p, and p corrected for other tests."""
+
+    name: str
+    difference: Estimate
+    t: float
+    freedom: float
+    p: float
+    corrected: float
+
+    @property
+    def mark(self) -> str:
+        """Stars for a corrected p below 0.05, 0.01, 0.001; "n.s." for what is not significant."""
+        stars = "*" * sum(self.corrected < level for level in (0.05, 0.01, 0.001))
+        return stars or "n.s."
+
+
+class Best(NamedTuple):
+    """The best configuration: its settings, its trials' responses, their mean and interval."""
+
+    settings: Mapping[str, Any]
+    responses: tuple[float, ...]
+    mean: Estimate
 
 
 def is_solved(correct: int, total: int) -> bool:
@@ -110,3 +146,179 @@ def median_steps(solved_at: Sequence[int]) -> Median:
     half = (len(solved_at) + 1) // 2
     steps = successes[half - 1] if len(successes) >= half else None
     return Median(steps, len(solved_at) - len(successes))
+
+
+def settled(
+    responses: Sequence[float | None], *, goal: str, divergent: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Responses without what is no number, by a named rule, and whose they are.
+
+    A trial whose response is null, nan or infinite has diverged, and
+    - "worst": counts as the worst of those that did not;
+    - "rank": every response is replaced by its rank, 0 for the least to 1 for the greatest, ties
+      sharing theirs; the diverged tie for the worst;
+    - "drop": is left out, so that what is said holds for settings that do not diverge;
+    - "refuse": is an error.
+
+    Args:
+      responses: one a trial, [n].
+      goal: "min" if less is better (a loss), "max" if more is (a share of successes).
+      divergent: the rule.
+
+    Returns:
+      The responses [m] and the places of their trials among the n, [m].
+
+    Raises:
+      ValueError: an unknown goal or rule, no trial that did not diverge, or any for "refuse".
+    """
+    _check(goal=goal)
+    if divergent not in ("worst", "rank", "drop", "refuse"):
+        raise ValueError(f"divergent={divergent!r}: need 'worst', 'rank', 'drop' or 'refuse'")
+    values = np.array([np.nan if value is None else value for value in responses], float)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError(f"none of {len(values)} responses is a number: nothing to judge by")
+    if divergent == "refuse" and not finite.all():
+        raise ValueError(f"the response of trial {np.argmin(finite)} is no number")
+    worst = values[finite].max() if goal == "min" else values[finite].min()
+    if divergent == "drop":
+        return values[finite], np.flatnonzero(finite)
+    if divergent == "worst":
+        values[~finite] = worst
+    if divergent == "rank":
+        values[~finite] = inf if goal == "min" else -inf
+        values = _ranks(values)
+    return values, np.arange(len(values))
+
+
+def best_share(values: Sequence[float], share: float = 0.1, *, goal: str) -> list[float]:
+    """The best of finite values, from the best down: `share` of them, rounded up.
+
+    Greff et al. 2017 compare the best 10 % of the random trials of each variant.
+
+    Raises:
+      ValueError: no values, one that is not finite, or a share that is not in (0, 1].
+    """
+    _check(goal=goal)
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share}: need a number in (0, 1]")
+    if not values or not all(map(isfinite, values)):
+        raise ValueError(f"{len(values)} values, need one or more, all finite")
+    ordered = sorted(values, reverse=goal == "max")
+    return ordered[: ceil(share * len(values) - 1e-9)]  # 0.07 * 100 is a little more than 7
+
+
+def box(values: Sequence[float]) -> Box:
+    """The numbers of a box plot (Tukey 1977); quartiles by linear interpolation.
+
+    Raises:
+      ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("no values: a box needs one or more")
+    first, median, third = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    reach = 1.5 * (third - first)
+    inside = [value for value in values if first - reach <= value <= third + reach]
+    outliers = tuple(value for value in values if not first - reach <= value <= third + reach)
+    return Box(median, first, third, min(inside), max(inside), outliers)
+
+
+def welch(
+    name: str, one: Sequence[float], other: Sequence[float], confidence: float = CONFIDENCE
+) -> Comparison:
+    """Welch's t-test (1947) of two samples' means, two-sided; their variances may differ.
+
+    t = (mean_1 - mean_2) / sqrt(e_1 + e_2), e = s^2 / n, with
+    (e_1 + e_2)^2 / (e_1^2 / (n_1 - 1) + e_2^2 / (n_2 - 1)) degrees of freedom. Of samples without
+    any spread p is 1 where they are equal and 0 where they are not.
+
+    Raises:
+      ValueError: fewer than two values in a sample.
+    """
+    if min(len(one), len(other)) < 2:
+        raise ValueError(f"{name}: {len(one)} and {len(other)} values, a test needs two or more")
+    e1, e2 = (float(np.var(sample, ddof=1)) / len(sample) for sample in (one, other))
+    difference = float(np.mean(one)) - float(np.mean(other))
+    if e1 + e2 == 0:
+        p, t = (1.0, 0.0) if difference == 0 else (0.0, float(np.copysign(inf, difference)))
+        return Comparison(name, Estimate(difference, difference, difference), t, inf, p, p)
+    freedom = (e1 + e2) ** 2 / (e1**2 / (len(one) - 1) + e2**2 / (len(other) - 1))
+    t = difference / sqrt(e1 + e2)
+    p = 2 * float(special.stdtr(freedom, -abs(t)))
+    reach = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * sqrt(e1 + e2)
+    interval = Estimate(difference, difference - reach, difference + reach)
+    return Comparison(name, interval, t, freedom, p, p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Probabilities corrected for how many were looked at (Holm 1979), in the order given.
+
+    The k-th smallest of m becomes the greatest of (m - j + 1) p_(j) for j <= k, 1 at most: what is
+    below a level then is, with no more than that probability, for any of them by chance alone.
+
+    Raises:
+      ValueError: a p that is not in [0, 1].
+    """
+    if not all(0 <= value <= 1 for value in p):
+        raise ValueError(f"p={list(p)}: need numbers in [0, 1]")
+    order = np.argsort(p, kind="stable")
+    scaled = np.asarray(p, float)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected.tolist()
+
+
+def against(samples: Mapping[str, Sequence[float]], baseline: str) -> list[Comparison]:
+    """Every other sample against one of them: Welch's tests with Holm's correction.
+
+    Raises:
+      ValueError: no sample of that name, or one of fewer than two values.
+    """
+    if baseline not in samples:
+        raise ValueError(f"baseline={baseline!r} is none of {list(samples)}")
+    tests = [
+        welch(name, sample, samples[baseline])
+        for name, sample in samples.items()
+        if name != baseline
+    ]
+    corrected = holm([test.p for test in tests])
+    return [test._replace(corrected=p) for test, p in zip(tests, corrected, strict=True)]
+
+
+def best_configuration(
+    records: Sequence[Mapping[str, Any]], settings: Sequence[str], response: str, *, goal: str
+) -> Best:
+    """The settings with the best mean response over their trials, which differ in their seeds.
+
+    Settings of which a trial diverged come last. Whoever is chosen for its numbers was lucky, too:
+    for numbers to report, train the settings again from other seeds.
+
+    Raises:
+      ValueError: no settings of two or more trials, none of which diverged.
+    """
+    _check(goal=goal)
+    trials: dict[tuple[Any, ...], list[float]] = {}
+    for record in records:
+        value = record[response]
+        key = tuple(record[name] for name in settings)
+        trials.setdefault(key, []).append(inf if value is None else value)
+    whole = {key: of for key, of in trials.items() if len(of) > 1 and all(map(isfinite, of))}
+    if not whole:
+        raise ValueError(
+            f"no settings of {list(settings)} have two or more trials and a {response} for each"
+        )
+    choose = min if goal == "min" else max
+    key, of = choose(whole.items(), key=lambda item: float(np.mean(item[1])))
+    return Best(dict(zip(settings, key, strict=True)), tuple(of), t_interval(of))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 0 to 1; equal values share the mean of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return ((last - (count + 1) / 2) / max(1, len(values) - 1))[place]
+
+
+def _check(*, goal: str) -> None:
+    if goal not in ("min", "max"):
+        raise ValueError(f"goal={goal!r}: need 'min' or 'max'")

@@ -6,7 +6,7 @@ of text and several columns of CSV.
 
 import csv as csv_format
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -28,6 +28,16 @@ def text(rows: Sequence[Row]) -> str:
     right = [not isinstance(value, str) for value in rows[0].values()]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join("  ".join(_justified(line, widths, right)).rstrip() for line in lines)
+
+
+def trials(records: Iterable[Row]) -> list[Row]:
+    """One row a trial from the results of a ledger, in its order: group, trial, settings, outcome.
+
+    Every row has the columns of all of them, None where its trial has none.
+    """
+    results = [record for record in records if record["kind"] == "result"]
+    names = list(dict.fromkeys(name for record in results for name in record if name != "kind"))
+    return [{name: record.get(name) for name in names} for record in results]
 
 
 def csv(rows: Sequence[Row]) -> str:

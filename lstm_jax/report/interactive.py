@@ -1,0 +1,209 @@
+"""Charts to touch, as parts of the one page: all trials side by side, each against its settings.
+
+They are drawn by plotly, whose script stands in the page itself (4.8 MB), so that a report on a
+disk without a network works as it did on the day it was made.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.report import space as spaces
+from lstm_jax.report.charts import words
+from lstm_jax.report.importance import Surface
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.space import Parameter
+from lstm_jax.report.statistics import settled
+from lstm_jax.report.tables import cell
+
+try:
+    import plotly.graph_objects as go
+    from plotly.offline import get_plotlyjs
+except ImportError:
+    raise ImportError("charts to touch need plotly: pip install 'lstm_jax[experiments]'") from None
+
+COLOURS = "Viridis"
+LAYOUT: dict[str, Any] = {
+    "template": "simple_white",
+    "font": {"family": "system-ui, sans-serif", "size": 15, "color": "#1a1a1a"},
+    "margin": {"l": 80, "r": 40, "t": 60, "b": 60},
+}
+# nothing leaves the page: no button that sends its data to plotly's server
+CONFIG = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": "", "responsive": True}
+
+
+def script() -> str:
+    """The drawing library, once for a page and before the first chart."""
+    return f"<script>{get_plotlyjs()}</script>"
+
+
+def parallel(
+    name: str,
+    space: Sequence[Parameter],
+    records: Sequence[Record],
+    response: str,
+    *,
+    goal: str,
+    divergent: str,
+    caption: str,
+) -> str:
+    """All trials as lines over an axis for each parameter, the last one the response.
+
+    Dragging along an axis keeps the trials within; trials are coloured by their response.
+
+    Args:
+      name: unlike any other chart's of the page.
+      space: the parameters.
+      records: one a trial.
+      response: the field that tells how good a trial is.
+      goal: "min" or "max", what is good in it.
+      divergent: what a diverged trial counts for, as in `statistics.settled`.
+      caption: what to see.
+    """
+    y, kept = settled(spaces.column(records, response), goal=goal, divergent=divergent)
+    at = spaces.points(space, [records[trial] for trial in kept])
+    axes = [_dimension(p, along) for p, along in zip(space, at.T, strict=True)]
+    low, high = np.quantile(y, (0.05, 0.95)).tolist()
+    line = {
+        "color": y.tolist(), "colorscale": COLOURS, "cmin": low, "cmax": high,
+        "showscale": True, "reversescale": goal == "min",
+    }  # fmt: skip
+    axes.append({"label": words(response), "values": y.tolist()})
+    fonts = {"labelfont": {"size": 15}, "tickfont": {"size": 14}, "rangefont": {"size": 1}}
+    figure = go.Figure(go.Parcoords(line=line, dimensions=axes, **fonts))
+    return _part(name, figure, caption)
+
+
+def scatter(
+    name: str,
+    space: Sequence[Parameter],
+    records: Sequence[Record],
+    response: str,
+    *,
+    goal: str,
+    caption: str,
+) -> str:
+    """Every trial's response against one parameter at a time, all of its settings on hover.
+
+    A menu chooses the parameter. Trials that diverged are crosses beyond the worst of the others.
+    The arguments are those of `parallel`.
+    """
+    y, _ = settled(spaces.column(records, response), goal=goal, divergent="worst")
+    spaces.points(space, records)  # refuses values that are none of their parameter
+    known = np.isfinite(np.array([_number(record[response]) for record in records]))
+    beyond = 0.06 * float(np.ptp(y)) * (1 if goal == "min" else -1)
+    y = np.where(known, y, y + beyond)
+    groups = [("trials", "#0072B2", "circle", known), ("diverged", "#D55E00", "x", ~known)]
+    groups = [group for group in groups if group[-1].any()]
+    columns = [spaces.column(records, parameter.name) for parameter in space]
+    notes = [_note(record) for record in records]
+    traces = [
+        go.Scatter(
+            x=_those(columns[0], of),
+            y=_those(y.tolist(), of),
+            text=_those(notes, of),
+            name=label,
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.65},
+            hovertemplate="%{text}<extra></extra>",
+        )
+        for label, colour, symbol, of in groups
+    ]
+    buttons = [
+        {
+            "label": words(parameter.name),
+            "method": "update",
+            "args": [{"x": [_those(values, of) for *_, of in groups]}, {"xaxis": _axis(parameter)}],
+        }
+        for parameter, values in zip(space, columns, strict=True)
+    ]
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+    figure = go.Figure(traces)
+    figure.update_layout(
+        updatemenus=[menu], xaxis=_axis(space[0]), yaxis={"title": {"text": words(response)}}
+    )
+    return _part(name, figure, caption)
+
+
+def heat_map(name: str, marginal: Surface, response: str, caption: str) -> str:
+    """A marginal surface of two parameters, with half the width of its interval on hover."""
+    across, up = marginal.parameters
+    x, y = (p.values(at) for p, at in zip(marginal.parameters, marginal.positions, strict=True))
+    figure = go.Figure(
+        go.Heatmap(
+            x=x,
+            y=y,
+            z=marginal.response.T.tolist(),
+            customdata=marginal.error.T.tolist(),
+            colorscale=COLOURS,
+            colorbar={"title": {"text": words(response)}},
+            hovertemplate=f"{words(across.name)} %{{x:.3g}}<br>{words(up.name)} %{{y:.3g}}<br>"
+            f"{words(response)} %{{z:.3g}} ± %{{customdata:.2g}}<extra></extra>",
+        )
+    )
+    figure.update_layout(xaxis=_axis(across), yaxis=_axis(up))
+    return _part(name, figure, caption)
+
+
+def _part(name: str, figure: Any, caption: str) -> str:
+    """A figure of the page, without the library."""
+    figure.update_layout(**LAYOUT)
+    drawn = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=name,
+        default_height="520px",
+        config=CONFIG,
+    )
+    return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _dimension(parameter: Parameter, along: np.ndarray) -> dict[str, Any]:
+    """An axis of parallel coordinates, by position, its ticks by value."""
+    ticks = parameter.positions(_ticks(parameter))
+    return {
+        "label": words(parameter.name),
+        "values": along.tolist(),
+        "range": [0, 1],
+        "tickvals": ticks.tolist(),
+        "ticktext": [cell(value) for value in _ticks(parameter)],
+    }
+
+
+def _ticks(parameter: Parameter) -> list[Any]:
+    """A few values of a parameter, its bounds among them; powers of ten on a long axis."""
+    if parameter.choices:
+        return list(parameter.choices)
+    low, high = parameter.low, parameter.high
+    if parameter.kind == "log" and high / low >= 100:
+        tens = np.arange(np.ceil(np.log10(low) - 1e-9), np.floor(np.log10(high) + 1e-9) + 1)
+        return [min(max(10.0**ten, low), high) for ten in tens]
+    inner = parameter.values(np.linspace(0, 1, 5)[1:-1])
+    return list(dict.fromkeys([low, *inner, high]))
+
+
+def _axis(parameter: Parameter) -> dict[str, Any]:
+    kind = "category" if parameter.choices else "log" if parameter.is_log else "linear"
+    axis = {"title": {"text": words(parameter.name)}, "type": kind, "autorange": True}
+    order = {"categoryorder": "array", "categoryarray": list(parameter.choices)}
+    ticks = {"tickvals": _ticks(parameter), "ticktext": [cell(v) for v in _ticks(parameter)]}
+    return axis | (order if parameter.choices else ticks)
+
+
+def _note(record: Record) -> str:
+    """Everything that is known of a trial, a line each."""
+    return "<br>".join(
+        f"{escape(words(name))}: {escape(cell(value))}"
+        for name, value in record.items()
+        if name != "kind"
+    )
+
+
+def _those(values: Sequence[Any], wanted: np.ndarray) -> list[Any]:
+    return [value for value, one in zip(values, wanted, strict=True) if one]
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value

@@ -1,0 +1,179 @@
+"""What was searched: the parameters of a sweep, and trials as points of that space."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.report.ledger import Record
+
+KINDS = ("uniform", "log", "int", "log_int", "choice")
+ROUNDING = 1e-6  # records hold float32, which may lie as far (relatively) outside of the bounds
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One axis of a search space, and the measure on it by which settings are weighed.
+
+    "uniform" and "log" are continuous and even in the value or in its logarithm. "int" has whole
+    numbers, all equally likely; "log_int" draws k with probability in proportion to
+    log((k + 1/2) / (k - 1/2)), a log-uniform number rounded. "choice" has names, equally likely.
+
+    Attributes:
+      name: the field of a trial's record.
+      kind: one of `KINDS`.
+      low: least value, included; not for a choice.
+      high: greatest value, included; not for a choice.
+      choices: the values of a choice.
+
+    Raises:
+      ValueError: an unknown kind, bounds that hold no interval, or no choices; it names which.
+    """
+
+    name: str
+    kind: str
+    low: float = math.nan
+    high: float = math.nan
+    choices: tuple[Any, ...] = ()
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.name}: kind {self.kind!r} is unknown, need one of {KINDS}")
+        if self.kind == "choice":
+            self._check_choices()
+        else:
+            self._check_bounds()
+
+    @property
+    def is_log(self) -> bool:
+        """Whether equal ratios are equally far apart."""
+        return self.kind in ("log", "log_int")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return self.kind in ("int", "log_int")
+
+    def positions(self, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """Values as shares of the space that lie below them, [n] in [0, 1].
+
+        A whole number or a choice lies in the middle of its own share.
+
+        Raises:
+          ValueError: a value is none of this parameter; the message names it.
+        """
+        if self.kind == "choice":
+            return (np.array([self._index(value) for value in values]) + 0.5) / len(self.choices)
+        numbers = np.array([self._number(value) for value in values], float)
+        return np.clip(self._share_below(numbers), 0.0, 1.0)
+
+    def values(self, positions: np.ndarray) -> list[Any]:
+        """The values at positions [n] in [0, 1], the inverse of `positions`."""
+        if self.kind == "choice":
+            indices = np.minimum(positions * len(self.choices), len(self.choices) - 1)
+            return [self.choices[int(index)] for index in indices]
+        numbers = self.numbers(positions).tolist()
+        return [round(number) for number in numbers] if self.is_whole else numbers
+
+    def numbers(self, positions: np.ndarray) -> np.ndarray:
+        """The numbers at positions [n], not rounded to whole ones; not for a choice."""
+        low, high = self._edges
+        return low * (high / low) ** positions if self.is_log else low + (high - low) * positions
+
+    def measure_below(self, positions: np.ndarray) -> np.ndarray:
+        """Share of the space whose position is at most `positions`: a step for each whole number.
+
+        This is where the boundary of a box, drawn between two trials, parts the space.
+        """
+        positions = np.clip(positions, 0.0, 1.0)
+        if not self.is_whole:
+            return positions
+        nearest = np.clip(np.round(self.numbers(positions)), self.low, self.high)
+        centre = self._share_below(nearest)
+        return self._share_below(np.where(centre <= positions, nearest + 0.5, nearest - 0.5))
+
+    def grid(self, most: int) -> np.ndarray:
+        """Positions to draw at: of every whole number or choice, at most `most` of the others."""
+        if self.kind == "choice":
+            return self.positions(self.choices)
+        if self.is_whole and self.high - self.low < most:
+            return self.positions(np.arange(self.low, self.high + 1))
+        return (np.arange(most) + 0.5) / most
+
+    @property
+    def _edges(self) -> tuple[float, float]:
+        """Where the measure begins and ends: half a unit around whole numbers."""
+        half = 0.5 if self.is_whole else 0.0
+        return self.low - half, self.high + half
+
+    def _share_below(self, numbers: np.ndarray) -> np.ndarray:
+        low, high = self._edges
+        if self.is_log:
+            return np.log(numbers / low) / math.log(high / low)
+        return (numbers - low) / (high - low)
+
+    def _index(self, value: Any) -> int:
+        if value not in self.choices:
+            raise ValueError(f"{self.name}: {value!r} is none of {self.choices}")
+        return self.choices.index(value)
+
+    def _number(self, value: Any) -> float:
+        right = f"need a {'whole ' * self.is_whole}number in [{self.low:g}, {self.high:g}]"
+        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+            raise ValueError(f"{self.name}: {value!r}, {right}")
+        number = float(value)
+        slack = ROUNDING * max(abs(self.low), abs(self.high))
+        slack_below = ROUNDING * self.low if self.is_log else slack
+        inside = self.low - slack_below <= number <= self.high + slack
+        if not inside or (self.is_whole and number != round(number)):
+            raise ValueError(f"{self.name}: {value!r}, {right}")
+        return min(max(number, self.low), self.high)
+
+    def _check_choices(self) -> None:
+        if not self.choices or len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"{self.name}: choices {self.choices}, need one or more, different")
+        if not (math.isnan(self.low) and math.isnan(self.high)):
+            raise ValueError(
+                f"{self.name}: low {self.low}, high {self.high}: a choice has no bounds"
+            )
+
+    def _check_bounds(self) -> None:
+        bounds = f"{self.name}: low {self.low}, high {self.high}"
+        if self.choices:
+            raise ValueError(f"{self.name}: choices {self.choices} for {self.kind!r}, need none")
+        if not -math.inf < self.low < self.high < math.inf:
+            raise ValueError(f"{bounds}: need finite numbers, low below high")
+        if self.is_log and self.low <= 0:
+            raise ValueError(f"{bounds}: kind {self.kind!r} needs low above 0")
+        if self.is_whole and (self.low != round(self.low) or self.high != round(self.high)):
+            raise ValueError(f"{bounds}: kind {self.kind!r} needs whole numbers")
+
+
+def points(space: Sequence[Parameter], records: Iterable[Record]) -> np.ndarray:
+    """The trials as points of the unit cube, [n, P].
+
+    Raises:
+      ValueError: two parameters of one name, or a record without a parameter or with a value that
+        is none of it; the message names the trial.
+    """
+    names = [parameter.name for parameter in space]
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"parameters {names}: need one or more, of different names")
+    columns = [parameter.positions(column(records, parameter.name)) for parameter in space]
+    return np.stack(columns, axis=1)
+
+
+def column(records: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
+    """One field of every record.
+
+    Raises:
+      ValueError: a record has no such field; the message gives its place and the fields it has.
+    """
+    found = []
+    for place, record in enumerate(records):
+        if name not in record:
+            raise ValueError(f"record {place} has no {name!r}, only {sorted(record)}")
+        found.append(record[name])
+    return found

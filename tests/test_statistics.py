@@ -1,0 +1,149 @@
+"""Comparisons of samples against scipy's, and rules against what they say."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lstm_jax.report import statistics
+from lstm_jax.report.statistics import Estimate
+
+
+def samples(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 12, 3)
+    return [rng.normal(rng.normal(), rng.uniform(0.1, 3), n).tolist() for n in sizes]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_welch_is_scipys(seed):
+    one, other, _ = samples(seed)
+    got = statistics.welch("a", one, other)
+    expected: Any = stats.ttest_ind(one, other, equal_var=False)
+    np.testing.assert_allclose(
+        (got.t, got.p, got.freedom), (expected.statistic, expected.pvalue, expected.df), rtol=1e-10
+    )
+    low, high = expected.confidence_interval(0.95)
+    np.testing.assert_allclose(got.difference[1:], (low, high), rtol=1e-10)
+    assert got.difference.value == np.mean(one) - np.mean(other)
+
+
+def test_samples_without_spread_are_equal_or_not():
+    assert statistics.welch("a", [1, 1, 1], [1, 1]).p == 1.0
+    apart = statistics.welch("a", [1, 1, 1], [2, 2])
+    assert (apart.p, apart.t, apart.difference) == (0.0, -math.inf, Estimate(-1, -1, -1))
+    with pytest.raises(ValueError, match="a: 1 and 2 values, a test needs two"):
+        statistics.welch("a", [1], [1, 2])
+
+
+def test_holm_is_its_definition():
+    # Holm 1979: p_(1) m, p_(2) (m - 1), ..., never falling, 1 at most
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.6, 0.5]) == [1.0, 1.0]
+    assert statistics.holm([0.3]) == [0.3] and statistics.holm([]) == []
+    with pytest.raises(ValueError, match=r"p=\[1.2\]"):
+        statistics.holm([1.2])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_rejects_what_the_steps_reject(seed):
+    """Compare the smallest with level/m, the next with level/(m - 1), until one fails."""
+    rng = np.random.default_rng(seed)
+    p = (rng.random(8) ** 4).tolist()
+    for level in (0.01, 0.05, 0.2):
+        order, rejected = np.argsort(p), set()
+        for left, place in zip(range(8, 0, -1), order, strict=True):
+            if p[place] > level / left:
+                break
+            rejected.add(int(place))
+        corrected = statistics.holm(p)
+        assert {i for i in range(8) if corrected[i] <= level} == rejected
+
+
+def test_every_sample_is_compared_with_the_baseline_and_corrected():
+    one, other, third = samples(0)
+    tests = statistics.against({"a": one, "base": other, "b": third}, "base")
+    assert [test.name for test in tests] == ["a", "b"]
+    ttest: Any = stats.ttest_ind
+    p = [ttest(s, other, equal_var=False).pvalue for s in (one, third)]
+    np.testing.assert_allclose([test.p for test in tests], p, rtol=1e-10)
+    assert [test.corrected for test in tests] == statistics.holm([test.p for test in tests])
+    with pytest.raises(ValueError, match=r"baseline='c' is none of \['a'\]"):
+        statistics.against({"a": one}, "c")
+
+
+def test_marks_are_by_the_corrected_p():
+    test = statistics.welch("a", [0.0, 1.0], [0.0, 1.0])._replace(p=0.0)
+    marks = [test._replace(corrected=p).mark for p in (0.06, 0.05, 0.049, 0.009, 0.0009)]
+    assert marks == ["n.s.", "n.s.", "*", "**", "***"]
+
+
+def test_a_box_has_quartiles_whiskers_and_outliers():
+    values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 100.0, 100.0]
+    box = statistics.box(values)
+    # quartiles 3.25 and 7.75: whiskers reach from -3.5 to 14.5
+    assert box == (5.5, 3.25, 7.75, 1.0, 8.0, (100.0, 100.0))
+    assert statistics.box([2.0]) == (2.0, 2.0, 2.0, 2.0, 2.0, ())
+    with pytest.raises(ValueError, match="no values"):
+        statistics.box([])
+
+
+def test_the_best_tenth():
+    values = list(np.random.default_rng(0).permutation(200) / 10)
+    assert statistics.best_share(values, goal="min") == [i / 10 for i in range(20)]
+    assert statistics.best_share(values, goal="max") == [i / 10 for i in range(199, 179, -1)]
+    counts = [len(statistics.best_share([0.0] * n, goal="min")) for n in (1, 10, 24, 30)]
+    assert counts == [1, 1, 3, 3]
+    assert len(statistics.best_share([0.0] * 100, 0.07, goal="min")) == 7
+    with pytest.raises(ValueError, match="share=0"):
+        statistics.best_share(values, 0, goal="min")
+    with pytest.raises(ValueError, match="goal='least'"):
+        statistics.best_share(values, goal="least")
+    with pytest.raises(ValueError, match="2 values"):
+        statistics.best_share([1.0, math.nan], goal="min")
+
+
+def test_diverged_trials_are_settled_by_name():
+    loss = [0.5, None, 0.2, math.inf, 0.9, math.nan, 0.2]
+
+    def by(rule, goal="min"):
+        values, kept = statistics.settled(loss, goal=goal, divergent=rule)
+        return values.tolist(), kept.tolist()
+
+    every = list(range(7))
+    assert by("worst") == ([0.5, 0.9, 0.2, 0.9, 0.9, 0.9, 0.2], every)
+    assert by("worst", "max") == ([0.5, 0.2, 0.2, 0.2, 0.9, 0.2, 0.2], every)
+    assert by("drop") == ([0.5, 0.2, 0.9, 0.2], [0, 2, 4, 6])
+    lower = np.array([0.5, np.inf, 0.2, np.inf, 0.9, np.inf, 0.2])
+    np.testing.assert_allclose(by("rank")[0], (stats.rankdata(lower) - 1) / 6)
+    np.testing.assert_allclose(
+        by("rank", "max")[0], (stats.rankdata(np.where(np.isinf(lower), -np.inf, lower)) - 1) / 6
+    )
+    with pytest.raises(ValueError, match="trial 1 is no number"):
+        by("refuse")
+    with pytest.raises(ValueError, match="divergent='ignore'"):
+        by("ignore")
+    with pytest.raises(ValueError, match="none of 2 responses"):
+        statistics.settled([None, math.nan], goal="min", divergent="worst")
+
+
+def test_the_best_configuration_has_the_spread_of_its_seeds():
+    def trials(rate, cell, losses):
+        return [{"rate": rate, "cell": cell, "seed": s, "loss": v} for s, v in enumerate(losses)]
+
+    records = [
+        *trials(0.1, "gru", [0.3, 0.4, 0.5]),
+        *trials(0.1, "lstm", [0.2, 0.3, 0.4]),
+        *trials(0.2, "lstm", [0.0, None, 0.0]),  # the best, but for one seed that diverged
+        *trials(0.3, "lstm", [0.1]),  # one seed has no spread
+    ]
+    best = statistics.best_configuration(records, ["rate", "cell"], "loss", goal="min")
+    assert best.settings == {"rate": 0.1, "cell": "lstm"}
+    assert best.responses == (0.2, 0.3, 0.4)
+    assert best.mean == statistics.t_interval([0.2, 0.3, 0.4])
+    worst = statistics.best_configuration(records, ["rate", "cell"], "loss", goal="max")
+    assert worst.settings == {"rate": 0.1, "cell": "gru"}
+    with pytest.raises(ValueError, match=r"no settings of \['seed', 'rate', 'cell'\]"):
+        statistics.best_configuration(records, ["seed", "rate", "cell"], "loss", goal="min")
