@@ -148,9 +148,10 @@ def test_nothing_is_solved_before_the_window_has_been_seen():
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
 def test_idle_places_take_no_step(batching):
-    layout = parallel.Layout(3, batching)
+    mesh = parallel.everywhere()
+    layout = parallel.Layout(3, batching, mesh)
     trials = layout.spread(make_trials(seed=[0, 1, 2]))
-    loop = train._loop(LINE, SLOPE, train.Settings(16, "sgd", batching))
+    loop = train._loop(LINE, SLOPE, train.Settings(16, "sgd", batching), mesh)
     state = loop.run((trials, layout.idle, loop.begin(trials)), np.int32(5))
     assert np.asarray(layout.idle).any()
     np.testing.assert_array_equal(state.step, np.where(layout.idle, 0, 5))

@@ -29,14 +29,14 @@ class Engine(Protocol):
         ...
 
 
-def _scan(cell: Cell) -> Engine:
+def _scan(cell: Cell, platform: str) -> Engine:
     """Picks settings by platform and width, from the measurements in docs/benchmarks.md.
 
     On a CPU the product is joined while the weights stay in cache (H < 384), and pre-activations
     are saved where their product costs more than the memory they fill (H >= 192). Elsewhere
     launches cost most: the input product is hoisted and the loop unrolled.
     """
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return Scan(product="hoisted", chunk=64, unroll=8)
     if cell.hidden < 192:
         return Scan(product="joined", residuals="rebuilt")
@@ -45,15 +45,20 @@ def _scan(cell: Cell) -> Engine:
     return Scan(product="hoisted", residuals="saved")
 
 
-ENGINES: dict[str, Callable[[Cell], Engine]] = {
+ENGINES: dict[str, Callable[[Cell, str], Engine]] = {
     "auto": _scan,
-    "reference": lambda cell: Reference(),
+    "reference": lambda cell, platform: Reference(),
     "scan": _scan,
 }
 
 
-def resolve(engine: str | Engine, cell: Cell) -> Engine:
+def resolve(engine: str | Engine, cell: Cell, platform: str | None = None) -> Engine:
     """Returns the engine that `engine` names for `cell`; an instance is its own name.
+
+    Args:
+      engine: a name, or an instance.
+      cell: what it is to run.
+      platform: where: "cpu", "gpu" or "tpu"; None for where jax runs by default.
 
     Raises:
       ValueError: the name is unknown.
@@ -62,4 +67,4 @@ def resolve(engine: str | Engine, cell: Cell) -> Engine:
         return engine
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {engine!r}")
-    return ENGINES[engine](cell)
+    return ENGINES[engine](cell, platform or jax.default_backend())
