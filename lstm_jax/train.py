@@ -180,8 +180,13 @@ def lower(
     "auto" engine is not, see `SequenceSpec.on`.
 
     Args:
-      task, model, trials, batch_size, optimizer, batching: as in `fit`.
-      devices: all of one platform.
+      task: the problem.
+      model: the network.
+      trials: R settings; only their number and kinds matter.
+      devices: where it is to run, all of one platform.
+      batch_size: B, sequences a step.
+      optimizer: as in `fit`.
+      batching: as in `fit`.
 
     Raises:
       ValueError: an argument out of its range.
