@@ -11,8 +11,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 BATCHINGS = ("auto", "vmap", "map")
 
+Devices = Sequence[Any]  # of jax.Device, which type checkers do not take for a type
 
-def everywhere(devices: Sequence[jax.Device] | None = None) -> Mesh:
+
+def everywhere(devices: Devices | None = None) -> Mesh:
     """Returns the devices that share the trials, all of all hosts by default, as one axis."""
     count = jax.device_count() if devices is None else len(devices)
     return jax.make_mesh((count,), ("trials",), axis_types=(AxisType.Auto,), devices=devices)
@@ -85,7 +87,7 @@ class Layout:
         return jax.device_put(array, self._sharding)
 
 
-def over_trials(one: Callable, batching: str, mesh: Mesh) -> Callable:
+def over_trials(one: Callable, batching: str, mesh: Mesh) -> jax.stages.Wrapped:
     """Returns f(trees [places, ...], *shared) from `one`(tree, *shared), compiled.
 
     Places are shared out over the devices of the mesh, with nothing to say to each other; `shared`

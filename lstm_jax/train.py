@@ -4,7 +4,7 @@ import contextlib
 import functools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -167,7 +167,7 @@ def lower(
     task: Task,
     model: Model,
     trials: Trials,
-    devices: Sequence[jax.Device],
+    devices: parallel.Devices,
     *,
     batch_size: int = 16,
     optimizer: str = "adam",

@@ -32,6 +32,7 @@ from experiments import runner
 from experiments.flags import need, need_each, parse
 from experiments.runner import Group
 from lstm_jax import hlo
+from lstm_jax.parallel import Devices
 from lstm_jax.report import tables
 from lstm_jax.train import lower, make_trials
 from scripts import _experiments
@@ -53,7 +54,7 @@ class Request(NamedTuple):
     group: Group
     batching: str
     trials: int
-    devices: dict[str, Sequence[jax.Device]]
+    devices: dict[str, Devices]
     json: str | None
 
 
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"\n{request.group.name}, {request.group.model.on('tpu')}\n\n{tables.text(rows)}")
     if request.json:
         Path(request.json).write_text(json.dumps({**about(request), "rows": rows}, indent=1))
-    return int(not all(row["fits"] == "yes" and row["collectives"] == "none" for row in rows))
+    return int(not all(map(good, rows)))
 
 
 def read(argv: Sequence[str]) -> Request | None:
@@ -116,7 +117,7 @@ def read(argv: Sequence[str]) -> Request | None:
     return Request(groups[values.group], config.batching, trials, devices, values.json)
 
 
-def chips(topology: str) -> Sequence[jax.Device]:
+def chips(topology: str) -> Devices:
     """Returns the devices of a topology, none of which need be here.
 
     Raises:
@@ -169,13 +170,18 @@ def measured(program: jax.stages.Lowered) -> dict[str, Any]:
 
 def seen(executable: jax.stages.Compiled) -> dict[str, Any]:
     """Returns the peak of memory on each chip, and what the optimised program tells."""
-    text = executable.as_text() or ""
+    text, memory = executable.as_text() or "", executable.memory_analysis()
     collectives = sorted(hlo.loop_collectives(text).items())
     return {
-        "peak_MB": round(executable.memory_analysis().peak_memory_in_bytes / 1e6, 3),
+        "peak_MB": memory and round(memory.peak_memory_in_bytes / 1e6, 3),
         "collectives": ", ".join(f"{n} {code}" for code, n in collectives) or "none",
         "step_cycles": hlo.step_cycles(text),
     }
+
+
+def good(row: tables.Row) -> bool:
+    """Whether a program fits and has nothing to say to other chips in its loop."""
+    return row["fits"] == "yes" and row["collectives"] == "none"
 
 
 def about(request: Request) -> dict[str, Any]:

@@ -568,8 +568,8 @@ def test_a_bad_mask_or_state_and_a_stack_of_nothing_are_refused_by_name() -> Non
 
 
 def test_a_model_says_which_engine_it_has_on_another_platform():
-    spec = layers.SequenceSpec(cells.LSTM(8), 3, 2)
-    assert spec.on("tpu").engine == engines.resolve("auto", spec.cell, "tpu")
+    spec = SequenceSpec(cells.LSTM(8), 3, 2)
+    assert spec.on("tpu").engine == lj.engines.resolve("auto", spec.cell, "tpu")
     assert spec.on("tpu") != spec.on("cpu")
-    named = dataclasses.replace(spec, engine=engines.Reference())
+    named = dataclasses.replace(spec, engine=lj.engines.Reference())
     assert named.on("tpu") == named
