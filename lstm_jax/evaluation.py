@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 
 from lstm_jax import parallel
 from lstm_jax.tasks.base import Task
@@ -63,13 +64,14 @@ def evaluate(
     if not isinstance(sequences, int) or sequences < 1:
         raise ValueError(f"sequences must be a whole number of at least 1, got {sequences}")
     count = task.split_size(split)
-    batching = parallel.resolve(batching)
-    layout = parallel.Layout(len(trials.seed), batching)
+    mesh = parallel.everywhere()
+    batching = parallel.resolve(batching, mesh)
+    layout = parallel.Layout(len(trials.seed), batching, mesh)
     args = layout.spread((trials, params))
     if count is None:
-        sums = _drawn(task, model, split, sequences, batching)(args)
+        sums = _drawn(task, model, split, sequences, batching, mesh)(args)
     else:
-        sums = _whole(task, model, batching)(args, task.examples(split))
+        sums = _whole(task, model, batching, mesh)(args, task.examples(split))
     correct, loss, metric = layout.gather(sums)
     n = sequences if count is None else count
     return Evaluation(np.rint(correct).astype(int), np.full(len(correct), n), loss / n, metric / n)
@@ -79,7 +81,9 @@ Sums = tuple[Array, Array, Array]
 
 
 @functools.lru_cache(maxsize=64)
-def _drawn(task: Task, model: Model, split: str, sequences: int, batching: str) -> Callable:
+def _drawn(
+    task: Task, model: Model, split: str, sequences: int, batching: str, mesh: Mesh
+) -> Callable:
     """Returns f((trials, params)) -> sums over `sequences` drawn."""
 
     def one(args):
@@ -92,11 +96,11 @@ def _drawn(task: Task, model: Model, split: str, sequences: int, batching: str) 
 
         return _over_batches(ask, sequences)
 
-    return parallel.over_trials(one, batching)
+    return parallel.over_trials(one, batching, mesh)
 
 
 @functools.lru_cache(maxsize=64)
-def _whole(task: Task, model: Model, batching: str) -> Callable:
+def _whole(task: Task, model: Model, batching: str, mesh: Mesh) -> Callable:
     """Returns f((trials, params), batch) -> sums over all sequences of one large batch."""
 
     def one(args, examples):
@@ -109,7 +113,7 @@ def _whole(task: Task, model: Model, batching: str) -> Callable:
 
         return _over_batches(ask, examples.x.shape[1])
 
-    return parallel.over_trials(one, batching)
+    return parallel.over_trials(one, batching, mesh)
 
 
 def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:

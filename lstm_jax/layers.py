@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.cells import Cell, feedback_width, initial_state, zoneout_name
-from lstm_jax.engines import Engine, unroll
+from lstm_jax.engines import Engine, resolve, unroll
 from lstm_jax.initializers import BiasInit, WeightInit, glorot, init, orthogonal
 from lstm_jax.types import Array, CellParams, Noise, Row
 
@@ -476,6 +476,14 @@ class SequenceSpec:
         model = nnx.merge(_graph(self), params)
         rates = NO_RATES if trial is None else Rates(*(getattr(trial, n) for n in Rates._fields))
         return model(self._checked(x), mask=mask, reset=reset, key=key, rates=rates)
+
+    def on(self, platform: str) -> "SequenceSpec":
+        """Returns the same model with its engine as it resolves on "cpu", "gpu" or "tpu".
+
+        By itself "auto" asks where jax runs: for a program that is compiled here and runs elsewhere
+        the engine has to be named.
+        """
+        return dataclasses.replace(self, engine=resolve(self.engine, self.cell, platform))
 
     def build(self, rngs: nnx.Rngs, trial: Any = None) -> SequenceModel:
         """Returns the module itself, its parameters drawn as by `init`."""

@@ -1,7 +1,7 @@
 """Many trials at once: shared out over the devices, then one after another or together on each."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +11,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 BATCHINGS = ("auto", "vmap", "map")
 
+Devices = Sequence[Any]  # of jax.Device, which type checkers do not take for a type
 
-def resolve(batching: str) -> str:
+
+def everywhere(devices: Devices | None = None) -> Mesh:
+    """Returns the devices that share the trials, all of all hosts by default, as one axis."""
+    count = jax.device_count() if devices is None else len(devices)
+    return jax.make_mesh((count,), ("trials",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def platform(mesh: Mesh) -> str:
+    """Returns "cpu", "gpu" or "tpu": what the devices are, whether or not they are in reach."""
+    return mesh.devices.flat[0].platform
+
+
+def resolve(batching: str, mesh: Mesh) -> str:
     """Returns "map" or "vmap"; "auto" is map on a CPU, where batched small products are slow.
 
     With map a trial's numbers are those of the trial alone, bit for bit on a CPU, and a trial that
@@ -25,7 +38,7 @@ def resolve(batching: str) -> str:
     if batching not in BATCHINGS:
         raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, got {batching!r}")
     if batching == "auto":
-        return "map" if jax.default_backend() == "cpu" else "vmap"
+        return "map" if platform(mesh) == "cpu" else "vmap"
     return batching
 
 
@@ -38,28 +51,46 @@ class Layout:
     share one compilation.
     """
 
-    def __init__(self, trials: int, batching: str):
-        devices = jax.device_count()
+    def __init__(self, trials: int, batching: str, mesh: Mesh):
+        devices = mesh.size
         rows = math.ceil(trials / devices)
         rows = 1 << (rows - 1).bit_length() if batching == "map" else rows
         dealt = np.arange(rows * devices).reshape(rows, devices).T.ravel()
         self._trial = dealt % trials
         self._place = np.argsort(dealt)[:trials]
-        self.idle = _put(dealt >= trials)
+        self._idle = dealt >= trials
+        self._sharding = NamedSharding(mesh, PartitionSpec("trials"))
+
+    @property
+    def idle(self) -> jax.Array:
+        """[places] bool: where there is no trial."""
+        return self._put(self._idle)
 
     def spread(self, tree: Any) -> Any:
         """Returns leaves [R, ...] as leaves [places, ...] on their devices."""
-        return jax.tree.map(lambda leaf: _put(np.asarray(leaf)[self._trial]), tree)
+        return jax.tree.map(lambda leaf: self._put(np.asarray(leaf)[self._trial]), tree)
+
+    def outline(self, tree: Any) -> Any:
+        """Returns leaves of any length as shapes [places, ...] on devices that need not be here."""
+
+        def shape(leaf):
+            places = (len(self._idle), *leaf.shape[1:])
+            return jax.ShapeDtypeStruct(places, leaf.dtype, sharding=self._sharding)
+
+        return jax.tree.map(shape, tree)
 
     def gather(self, tree: Any) -> Any:
         """Returns leaves [places, ...] as NumPy leaves [R, ...]; waits for them."""
         return jax.tree.map(lambda leaf: np.asarray(leaf)[self._place], tree)
 
+    def _put(self, array: np.ndarray) -> jax.Array:
+        return jax.device_put(array, self._sharding)
 
-def over_trials(one: Callable, batching: str) -> Callable:
+
+def over_trials(one: Callable, batching: str, mesh: Mesh) -> jax.stages.Wrapped:
     """Returns f(trees [places, ...], *shared) from `one`(tree, *shared), compiled.
 
-    Places are shared out over all devices of all hosts, with nothing to say to each other; `shared`
+    Places are shared out over the devices of the mesh, with nothing to say to each other; `shared`
     arguments are the same for every trial.
     """
 
@@ -68,22 +99,14 @@ def over_trials(one: Callable, batching: str) -> Callable:
             return jax.vmap(lambda tree: one(tree, *shared))(trees)
         return lax.map(lambda tree: one(tree, *shared), trees)
 
-    def everywhere(trees, *shared):
+    def sharded(trees, *shared):
         specs = (PartitionSpec("trials"), *(PartitionSpec() for _ in shared))
         return jax.shard_map(
             within,
-            mesh=_mesh(),
+            mesh=mesh,
             in_specs=specs,
             out_specs=PartitionSpec("trials"),
             check_vma=False,
         )(trees, *shared)
 
-    return jax.jit(everywhere)
-
-
-def _put(array: np.ndarray) -> jax.Array:
-    return jax.device_put(array, NamedSharding(_mesh(), PartitionSpec("trials")))
-
-
-def _mesh() -> Mesh:
-    return jax.make_mesh((jax.device_count(),), ("trials",), axis_types=(AxisType.Auto,))
+    return jax.jit(sharded)

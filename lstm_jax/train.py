@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
 from lstm_jax import optimizers, parallel
 from lstm_jax.evaluation import Evaluation, evaluate
@@ -29,6 +30,7 @@ __all__ = [
     "Trials",
     "evaluate",
     "fit",
+    "lower",
     "make_trials",
     "result_records",
 ]
@@ -88,10 +90,17 @@ class Settings(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """The loop of one trial: `begin(trial)` and `run((trial, idle, state), stop)` give a State."""
+    """The compiled loop: `begin(trials)` and `run((trials, idle, state), stop)` give a State."""
 
-    begin: Callable[..., State]
-    run: Callable[..., State]
+    begin: jax.stages.Wrapped
+    run: jax.stages.Wrapped
+
+
+class Lowered(NamedTuple):
+    """What `fit` compiles: the program that begins the trials, and the one that trains them."""
+
+    begin: jax.stages.Lowered
+    run: jax.stages.Lowered
 
 
 def fit(
@@ -137,15 +146,12 @@ def fit(
         settings.
       Preempted: SIGTERM came; everything is saved (with a run directory only).
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("chunk", chunk)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
-    optimizers.check_name(optimizer)
-    settings = Settings(batch_size, optimizer, parallel.resolve(batching))
-    layout = parallel.Layout(len(trials.seed), settings.batching)
+    _check_counts(steps=steps, chunk=chunk)
+    mesh = parallel.everywhere()
+    settings, layout = _settle(trials, batch_size, optimizer, batching, mesh)
     asked = _describe(task, model, trials) | settings._asdict() | {"steps": steps, "chunk": chunk}
     with run.open_group(group, asked) if run else contextlib.nullcontext(NoLog()) as log:
-        loop, placed = _loop(task, model, settings), layout.spread(trials)
+        loop, placed = _loop(task, model, settings, mesh), layout.spread(trials)
         step, state = _start(loop, layout, placed, log)
         done = int(Seen.of(layout, state).step.sum())
         with contextlib.closing(meter(progress, group, done)) as bar:
@@ -155,6 +161,59 @@ def fit(
 
             state = _train(advance, layout, state, step, steps, chunk, log, bar)
     return _result(layout.gather(state.params), Seen.of(layout, state))
+
+
+def lower(
+    task: Task,
+    model: Model,
+    trials: Trials,
+    devices: parallel.Devices,
+    *,
+    batch_size: int = 16,
+    optimizer: str = "adam",
+    batching: str = "auto",
+) -> Lowered:
+    """Returns the programs that `fit` would run on `devices`, traced and lowered, not compiled.
+
+    The devices need not be here: those of `jax.experimental.topologies` will do, so that programs
+    can be compiled and looked at ahead of time. "auto" batching is that of the devices; a model's
+    "auto" engine is not, see `SequenceSpec.on`.
+
+    Args:
+      task: the problem.
+      model: the network.
+      trials: R settings; only their number and kinds matter.
+      devices: where it is to run, all of one platform.
+      batch_size: B, sequences a step.
+      optimizer: as in `fit`.
+      batching: as in `fit`.
+
+    Raises:
+      ValueError: an argument out of its range.
+    """
+    mesh = parallel.everywhere(devices)
+    settings, layout = _settle(trials, batch_size, optimizer, batching, mesh)
+    loop, placed = _loop(task, model, settings, mesh), layout.outline(trials)
+    state = layout.outline(jax.eval_shape(loop.begin, placed))
+    idle = layout.outline(jax.ShapeDtypeStruct((1,), bool))
+    stop = jax.ShapeDtypeStruct((), np.int32)
+    return Lowered(loop.begin.lower(placed), loop.run.lower((placed, idle, state), stop))
+
+
+def _settle(
+    trials: Trials, batch_size: int, optimizer: str, batching: str, mesh: Mesh
+) -> tuple[Settings, parallel.Layout]:
+    """Returns what is compiled in and where trials lie; ValueError for what cannot be."""
+    _check_counts(batch_size=batch_size)
+    optimizers.check_name(optimizer)
+    settings = Settings(batch_size, optimizer, parallel.resolve(batching, mesh))
+    return settings, parallel.Layout(len(trials.seed), settings.batching, mesh)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
 
 # The loop of one trial. ---------------------------------------------------------------------------
@@ -231,7 +290,7 @@ def _wide(tree: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _loop(task: Task, model: Model, settings: Settings) -> Loop:
+def _loop(task: Task, model: Model, settings: Settings, mesh: Mesh) -> Loop:
     """Returns the compiled loop, the same for equal arguments, so that it is compiled once."""
 
     def begin(trial):
@@ -248,8 +307,8 @@ def _loop(task: Task, model: Model, settings: Settings) -> Loop:
     # Not vmap on a CPU, by any name: batched QR (orthogonal weights) on several host devices waits
     # for a thread of a pool in which all threads wait for it.
     return Loop(
-        begin=parallel.over_trials(begin, parallel.resolve("auto")),
-        run=parallel.over_trials(run, settings.batching),
+        begin=parallel.over_trials(begin, parallel.resolve("auto", mesh), mesh),
+        run=parallel.over_trials(run, settings.batching, mesh),
     )
 
 

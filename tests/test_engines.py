@@ -288,9 +288,12 @@ def test_second_derivatives(x64):
     )
 
 
-def test_auto_is_one_of_the_named_engines(monkeypatch):
-    narrow, wide, widest = (lj.engines.resolve("auto", lj.cells.LSTM(h)) for h in (128, 256, 512))
+def test_auto_is_one_of_the_named_engines():
+    narrow, wide, widest = (
+        lj.engines.resolve("auto", lj.cells.LSTM(hidden), "cpu") for hidden in (128, 256, 512)
+    )
     assert (narrow, wide) == (Scan("joined", "rebuilt"), Scan("joined", "saved"))
     assert widest == Scan("hoisted", "saved")
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert lj.engines.resolve("auto", lj.cells.LSTM(128)) == Scan("hoisted", chunk=64, unroll=8)
+    for platform in ("gpu", "tpu"):
+        elsewhere = lj.engines.resolve("auto", lj.cells.LSTM(128), platform)
+        assert elsewhere == Scan("hoisted", chunk=64, unroll=8)

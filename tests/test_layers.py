@@ -671,3 +671,11 @@ def test_a_bad_mask_or_state_and_a_stack_of_nothing_are_refused_by_name() -> Non
         Stack([])
     with pytest.raises(ValueError, match="readout must be one of"):
         SequenceModel(None, Stack([layer]), nnx.Linear(H, V, rngs=nnx.Rngs(0)), "first")  # pyright: ignore
+
+
+def test_a_model_says_which_engine_it_has_on_another_platform():
+    spec = SequenceSpec(cells.LSTM(8), 3, 2)
+    assert spec.on("tpu").engine == lj.engines.resolve("auto", spec.cell, "tpu")
+    assert spec.on("tpu") != spec.on("cpu")
+    named = dataclasses.replace(spec, engine=lj.engines.Reference())
+    assert named.on("tpu") == named

@@ -7,11 +7,13 @@ import pytest
 
 from lstm_jax import parallel
 
+ALL = parallel.everywhere()
+
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
 @pytest.mark.parametrize("trials", [1, 2, 3, 7, 8])
 def test_spreading_and_gathering_loses_nothing(trials, batching):
-    layout = parallel.Layout(trials, batching)
+    layout = parallel.Layout(trials, batching, ALL)
     rng = np.random.default_rng(0)
     tree = {"a": np.arange(trials, dtype=np.int32), "b": rng.normal(size=(trials, 2)).astype("f4")}
     spread = layout.spread(tree)
@@ -25,14 +27,14 @@ def test_devices_share_the_trials_that_run_evenly():
     assert devices > 1
     for trials in (5, 6, 9):
         for batching in ("map", "vmap"):
-            idle = np.asarray(parallel.Layout(trials, batching).idle)
+            idle = np.asarray(parallel.Layout(trials, batching, ALL).idle)
             loads = (~idle.reshape(devices, -1)).sum(1)
             assert loads.max() - loads.min() <= 1
             assert len(idle) < trials + devices or batching == "map"
 
 
 def test_near_sizes_have_the_same_places_with_map():
-    sizes = {len(np.asarray(parallel.Layout(trials, "map").idle)) for trials in (10, 12, 16)}
+    sizes = {len(np.asarray(parallel.Layout(trials, "map", ALL).idle)) for trials in (10, 12, 16)}
     assert sizes == {16}
 
 
@@ -45,14 +47,14 @@ def test_over_trials_applies_the_function_to_each_trial_on_its_device():
     tree = jax.tree.map(lambda leaf: leaf.astype(np.float32), tree)
     wanted = np.einsum("rij,rj->ri", tree["m"], tree["v"]) + 2
     for batching in ("map", "vmap"):
-        layout = parallel.Layout(5, batching)
-        spread = parallel.over_trials(one, batching)(layout.spread(tree), jnp.float32(2))
+        layout = parallel.Layout(5, batching, ALL)
+        spread = parallel.over_trials(one, batching, ALL)(layout.spread(tree), jnp.float32(2))
         assert len(spread.sharding.device_set) == jax.device_count()
         np.testing.assert_allclose(layout.gather(spread), wanted, rtol=1e-5)
 
 
 def test_auto_is_map_on_a_cpu_and_vmap_elsewhere():
-    assert parallel.resolve("auto") == ("map" if jax.default_backend() == "cpu" else "vmap")
-    assert parallel.resolve("vmap") == "vmap"
+    assert parallel.resolve("auto", ALL) == ("map" if jax.default_backend() == "cpu" else "vmap")
+    assert parallel.resolve("vmap", ALL) == "vmap"
     with pytest.raises(ValueError, match="batching must be one of auto, vmap, map, got 'loop'"):
-        parallel.resolve("loop")
+        parallel.resolve("loop", ALL)

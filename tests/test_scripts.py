@@ -123,10 +123,24 @@ def test_the_commands_share_one_environment(machine: Machine) -> None:
     machine("run", "far")
     assert machine.asked() == ["-P -m experiments.far"]
     machine("test", "--all")
+    for_tpus = ["-m venv --clear {}-tpu".format(machine.checkout / ".venv")]
+    for_tpus += [machine.installation("experiments,tpu")]
     everything = machine.installation("experiments,test,rivals")
-    assert machine.asked() == [everything, "-m pytest -n auto --all"]
+    assert machine.asked() == [*for_tpus, everything, "-m pytest -n auto --all"]
     machine("check")
     assert machine.asked() == ["-m ruff check", "-m ruff format --check", "-m pyright"]
+
+
+def test_the_compiler_for_tpus_has_an_environment_of_its_own(machine: Machine) -> None:
+    venv, script = machine.checkout / ".venv-tpu", machine.checkout / "scripts" / "_compile_tpu.py"
+    compiling = machine("compile_tpu", "--topology=v6e:2x2")
+    assert compiling.returncode == 0, compiling.stderr
+    assert machine.asked() == [
+        f"-m venv --clear {venv}",
+        machine.installation("experiments,tpu"),
+        f"-P {script} --topology=v6e:2x2",
+    ]
+    assert not machine.checkout.joinpath(".venv").exists()
 
 
 def test_other_dependencies_are_installed(machine: Machine) -> None:
@@ -150,7 +164,9 @@ def test_a_failed_installation_is_tried_again(machine: Machine) -> None:
     assert machine.asked() == [machine.installation("experiments"), "-P -m experiments.far"]
 
 
-@pytest.mark.parametrize("command", [("run",), ("run", "far"), ("test",), ("check",)])
+@pytest.mark.parametrize(
+    "command", [("run",), ("run", "far"), ("test",), ("check",), ("compile_tpu",)]
+)
 def test_a_python_too_old_is_named(machine: Machine, command: tuple[str, ...]) -> None:
     machine.install_python3(OLD_PYTHON3)
     refusal = machine(*command)

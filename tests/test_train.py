@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import lstm_jax as lj
-from lstm_jax import parallel, train
+from lstm_jax import hlo, parallel, train
 from lstm_jax.tasks import Recall
-from lstm_jax.train import fit, make_trials
+from lstm_jax.train import fit, lower, make_trials
 from lstm_jax.trials import keys
 from tests.toys import Elman, Line, Slope
 
@@ -52,6 +52,20 @@ def test_sgd_on_a_line_is_the_recursion_written_out_in_numpy():
         np.testing.assert_allclose(result.loss[i], mean, rtol=1e-4)
     assert result.status.tolist() == ["finished"] * 2 and result.step.tolist() == [steps] * 2
     assert result.solved_at.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("batching", ["map", "vmap"])
+def test_what_is_lowered_is_what_fit_runs(batching):
+    """Bit for bit; and the trials have nothing to say to each other."""
+    trials, devices = make_trials(seed=[7, 8, 9], learning_rate=0.05), jax.devices()
+    settings: dict[str, Any] = dict(batch_size=10, optimizer="sgd", batching=batching)
+    begin, run = (program.compile() for program in lower(LINE, SLOPE, trials, devices, **settings))
+    layout = parallel.Layout(3, batching, parallel.everywhere())
+    placed = layout.spread(trials)
+    state = run((placed, layout.idle, begin(placed)), np.int32(5))
+    fitted = fit(LINE, SLOPE, trials, 5, progress=False, **settings)
+    assert_same(layout.gather(state.params), fitted.params)
+    assert hlo.loop_collectives(run.as_text() or "") == {}
 
 
 def test_a_trial_of_a_batch_is_the_trial_alone():
@@ -149,9 +163,10 @@ def test_nothing_is_solved_before_the_window_has_been_seen():
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
 def test_idle_places_take_no_step(batching):
-    layout = parallel.Layout(3, batching)
+    mesh = parallel.everywhere()
+    layout = parallel.Layout(3, batching, mesh)
     trials = layout.spread(make_trials(seed=[0, 1, 2]))
-    loop = train._loop(LINE, SLOPE, train.Settings(16, "sgd", batching))
+    loop = train._loop(LINE, SLOPE, train.Settings(16, "sgd", batching), mesh)
     state = loop.run((trials, layout.idle, loop.begin(trials)), np.int32(5))
     assert np.asarray(layout.idle).any()
     np.testing.assert_array_equal(state.step, np.where(layout.idle, 0, 5))

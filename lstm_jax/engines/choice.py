@@ -35,14 +35,14 @@ class Engine(Protocol):
         ...
 
 
-def _scan(cell: Cell) -> Engine:
+def _scan(cell: Cell, platform: str) -> Engine:
     """Picks settings by platform and width, from the measurements in docs/benchmarks.md.
 
     On a CPU the product is joined while the weights stay in cache (H < 384), and pre-activations
     are saved where their product costs more than the memory they fill (H >= 192). Elsewhere
     launches cost most: the input product is hoisted and the loop unrolled.
     """
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return Scan(product="hoisted", chunk=64, unroll=8)
     if cell.hidden < 192:
         return Scan(product="joined", residuals="rebuilt")
@@ -51,23 +51,30 @@ def _scan(cell: Cell) -> Engine:
     return Scan(product="hoisted", residuals="saved")
 
 
-ENGINES: dict[str, Callable[[Cell], Engine]] = {
+ENGINES: dict[str, Callable[[Cell, str], Engine]] = {
     "auto": _scan,
-    "reference": lambda cell: Reference(),
+    "reference": lambda cell, platform: Reference(),
     "scan": _scan,
-    "associative": lambda cell: Associative(),
+    "associative": lambda cell, platform: Associative(),
 }
 
 
-def resolve(engine: str | Engine, cell: Cell) -> Engine:
+def resolve(engine: str | Engine, cell: Cell, platform: str | None = None) -> Engine:
     """Returns the engine that `engine` names for `cell`; an instance is its own name.
+
+    Args:
+      engine: a name, or an instance.
+      cell: what it is to run.
+      platform: where: "cpu", "gpu" or "tpu"; None for where jax runs by default.
 
     Raises:
       ValueError: the name is unknown, or the engine cannot run `cell`.
     """
     if isinstance(engine, str) and engine not in ENGINES:
         raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {engine!r}")
-    made = ENGINES[engine](cell) if isinstance(engine, str) else engine
+    made = engine
+    if isinstance(engine, str):
+        made = ENGINES[engine](cell, platform or jax.default_backend())
     if why := made.refuses(cell):
         able = " and ".join(map(repr, serves(cell)))
         raise ValueError(f"engine={engine!r} cannot run {cell}: {why}; {able} can")
@@ -77,4 +84,4 @@ def resolve(engine: str | Engine, cell: Cell) -> Engine:
 def serves(cell: Cell) -> tuple[str, ...]:
     """Returns the names of the engines that run `cell`, without "auto", which picks one of them."""
     named = (name for name in ENGINES if name != "auto")
-    return tuple(name for name in named if not ENGINES[name](cell).refuses(cell))
+    return tuple(name for name in named if not ENGINES[name](cell, "cpu").refuses(cell))

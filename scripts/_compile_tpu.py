@@ -1,0 +1,202 @@
+"""Compile an experiment's training step and a sweep of it for TPUs, with no TPU present.
+
+    --topology=NAME[,NAME...]  chips to compile for (v5e:2x2); v6e:2x2, v5p:2x2x1, v5e:4x4 and so on
+    --experiment=NAME          whose training (long_memory)
+    --group=NAME               which group of trials of it (recall_100-lstm_chrono-tuning)
+    --trials=R                 trials of the sweep (32), shared out over all chips
+    --json=FILE                where to leave the table as JSON
+
+Any other flag is one of the experiment's own: --scale, --hidden, --engine, ...
+
+For each topology, four programs: what begins the trials and what trains them, for one trial on one
+chip and for the sweep on all. Exit code 1 if one does not fit or talks to other chips in its loop.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import topologies
+
+from experiments import runner
+from experiments.flags import need, need_each, parse
+from experiments.runner import Group
+from lstm_jax import hlo
+from lstm_jax.parallel import Devices
+from lstm_jax.report import tables
+from lstm_jax.train import lower, make_trials
+from scripts import _experiments
+
+# For libtpu, which otherwise asks the machine which TPU it is and complains that it is none.
+ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no lock: this process takes no chip
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+
+
+class Request(NamedTuple):
+    """What to compile: a group's training, with its experiment's batching, and for which chips."""
+
+    group: Group
+    batching: str
+    trials: int
+    devices: dict[str, Devices]
+    json: str | None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table; returns 2 for bad input, with one line on stderr."""
+    jax.config.update("jax_platforms", "cpu")
+    os.environ.update(ENVIRONMENT)
+    try:
+        request = read(argv)
+    except ValueError as error:
+        print(f"compile_tpu: {error}", file=sys.stderr)
+        return 2
+    if request is None:
+        print(__doc__)
+        return 0
+    rows = []
+    for row in compiled(request):
+        rows.append(row)
+        print(f"{row['topology']} {row['program']} x {row['trials']}: {row['fits']}", flush=True)
+    print(f"\n{request.group.name}, {request.group.model.on('tpu')}\n\n{tables.text(rows)}")
+    if request.json:
+        Path(request.json).write_text(json.dumps({**about(request), "rows": rows}, indent=1))
+    return int(not all(map(good, rows)))
+
+
+def read(argv: Sequence[str]) -> Request | None:
+    """Returns what a command line asks for; None for help.
+
+    Raises:
+      ValueError: a value that cannot be right, in one line with its flag.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_list("topology", ["v5e:2x2"], "", flag_values=values)
+    flags.DEFINE_string("experiment", "long_memory", "", flag_values=values)
+    flags.DEFINE_string("group", "recall_100-lstm_chrono-tuning", "", flag_values=values)
+    flags.DEFINE_string("trials", "32", "", flag_values=values)
+    flags.DEFINE_string("json", None, "", flag_values=values)
+    try:
+        others = values(list(argv), known_only=True)
+    except flags.Error as error:
+        raise ValueError(str(error).removeprefix("flag ")) from None
+    trials = int(values.trials) if values.trials.isdecimal() else 0
+    need(trials >= 1, "trials", values.trials, "need a whole number, 1 or more")
+    folder = Path(values.json or ".").parent
+    need(folder.is_dir(), "json", values.json, f"there is no folder {folder}")
+    known = tuple(_experiments.experiments(_experiments.FOLDER))
+    need_each("experiment", (values.experiment,), known)
+    experiment = importlib.import_module(f"experiments.{values.experiment}").EXPERIMENT
+    asked = parse(others, type(experiment.scales["small"]))
+    if asked.help:
+        return None
+    for name, value in (("workdir", asked.workdir), ("resume", asked.resume)):
+        need(value is None, name, value, "leave it out, nothing is run")
+    config = runner.choose(experiment, asked)[1]
+    need(config.platform in ("auto", "tpu"), "platform", config.platform, "need tpu, or none")
+    groups = {group.name: group for group in experiment.plan(config, [])}
+    need_each("group", (values.group,), tuple(groups))
+    devices = {name: chips(name) for name in values.topology}
+    need(len(devices) > 0, "topology", "", "need one or more, such as v5e:2x2")
+    return Request(groups[values.group], config.batching, trials, devices, values.json)
+
+
+def chips(topology: str) -> Devices:
+    """Returns the devices of a topology, none of which need be here.
+
+    Raises:
+      ValueError: libtpu is missing or knows no such topology.
+    """
+    installed = importlib.util.find_spec("libtpu")
+    need(installed is not None, "topology", topology, 'need libtpu: pip install -e ".[tpu]"')
+    alone = set(topology.partition(":")[2].split("x")) == {"1"}
+    bounds = {"chips_per_host_bounds": [1, 1, 1]} if alone else {}
+    try:
+        return topologies.get_topology_desc(topology, "tpu", **bounds).devices
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        right = f"need chips and their grid, such as v5e:2x2, v6e:2x2 or v5p:2x2x1 ({reason})"
+        raise ValueError(f"--topology={topology}: {right}") from None
+
+
+def compiled(request: Request) -> Iterator[tables.Row]:
+    """Yields a row for each program: one trial on one chip, then the sweep on all of them."""
+    group, model = request.group, request.group.model.on("tpu")
+    for topology, devices in request.devices.items():
+        for count, some in ((1, devices[:1]), (request.trials, devices)):
+            drawn = group.trials or make_trials()
+            trials = jax.tree.map(lambda values, n=count: np.resize(values, n), drawn)
+            lowered = lower(
+                group.task, model, trials, some,
+                batch_size=group.batch_size, batching=request.batching,
+            )  # fmt: skip
+            for name, program in lowered._asdict().items():
+                where = {"topology": topology, "chips": len(some), "trials": count}
+                yield {"program": name, **where, **measured(program)}
+
+
+def measured(program: jax.stages.Lowered) -> dict[str, Any]:
+    """Returns what XLA's TPU compiler makes of a program."""
+    wall, processor = time.monotonic(), time.process_time()
+    try:
+        executable, fits = program.compile(), "yes"
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        executable, fits = None, f"no: {str(error).splitlines()[0]}"
+    times = {
+        "compile_s": round(time.monotonic() - wall, 1),
+        "processor_s": round(time.process_time() - processor, 1),
+    }
+    unknown = {"peak_MB": None, "collectives": None, "step_cycles": None}
+    return {**(seen(executable) if executable else unknown), **times, "fits": fits}
+
+
+def seen(executable: jax.stages.Compiled) -> dict[str, Any]:
+    """Returns the peak of memory on each chip, and what the optimised program tells."""
+    text, memory = executable.as_text() or "", executable.memory_analysis()
+    collectives = sorted(hlo.loop_collectives(text).items())
+    return {
+        "peak_MB": memory and round(memory.peak_memory_in_bytes / 1e6, 3),
+        "collectives": ", ".join(f"{n} {code}" for code, n in collectives) or "none",
+        "step_cycles": hlo.step_cycles(text),
+    }
+
+
+def good(row: tables.Row) -> bool:
+    """Whether a program fits and has nothing to say to other chips in its loop."""
+    return row["fits"] == "yes" and row["collectives"] == "none"
+
+
+def about(request: Request) -> dict[str, Any]:
+    """Returns what was compiled, with what, and when."""
+    group = request.group
+    return {
+        "group": group.name,
+        "task": repr(group.task),
+        "model": repr(group.model.on("tpu")),
+        "batch_size": group.batch_size,
+        "jax": jax.__version__,
+        "libtpu": metadata.version("libtpu"),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
