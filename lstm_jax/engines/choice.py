@@ -70,15 +70,17 @@ def resolve(engine: str | Engine, cell: Cell, platform: str | None = None) -> En
     Raises:
       ValueError: the name is unknown, or the engine cannot run `cell`.
     """
-    if isinstance(engine, str) and engine not in ENGINES:
-        raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {engine!r}")
-    made = engine
-    if isinstance(engine, str):
-        made = ENGINES[engine](cell, platform or jax.default_backend())
+    made = _made(engine, cell, platform) if isinstance(engine, str) else engine
     if why := made.refuses(cell):
         able = " and ".join(map(repr, serves(cell)))
         raise ValueError(f"engine={engine!r} cannot run {cell}: {why}; {able} can")
     return made
+
+
+def _made(name: str, cell: Cell, platform: str | None) -> Engine:
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {name!r}")
+    return ENGINES[name](cell, platform or jax.default_backend())
 
 
 def serves(cell: Cell) -> tuple[str, ...]:
