@@ -98,4 +98,26 @@ class Model(Protocol):
         ...
 
 
+class StreamModel(Model, Protocol):
+    """What learning on a stream sees besides: where it starts, and states in and out."""
+
+    def initial_state(self, params: Any, batch: int) -> Any:
+        """Returns the state, any tree of arrays, that a stream of `batch` rows starts from."""
+        ...
+
+    def unroll(
+        self,
+        params: Any,
+        x: Array,
+        state: Any,
+        *,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> tuple[Any, Array]:
+        """Is `apply` from a state: returns the state after x, and the outputs."""
+        ...
+
+
 Blocks = Mapping[str, Array]
