@@ -149,7 +149,9 @@ class Recurrent(nnx.Module):
         )  # fmt: skip
         self.cell, self.reverse, self.engine, self.checked = cell, reverse, engine, checked
         self.w_x, self.b = nnx.Param(params.w_x), nnx.Param(params.b)
-        self.w_h = nnx.List(map(nnx.Param, params.w_h)) if projection else nnx.Param(params.w_h)
+        self.w_h: Any = (
+            nnx.List(map(nnx.Param, params.w_h)) if projection else nnx.Param(params.w_h)
+        )
         self.theta = _named(params.theta)
         self.initial = _named(initial_state(cell, dtype=dtype)) if learn_initial else None
         width = jax.eval_shape(lambda: cell.output(initial_state(cell))).shape[-1]

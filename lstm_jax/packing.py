@@ -21,9 +21,9 @@ class Packed(NamedTuple):
       length: [N] int32, its instants; may be 0.
     """
 
-    x: np.ndarray
-    mask: np.ndarray
-    reset: np.ndarray
+    x: Any
+    mask: Any
+    reset: Any
     row: np.ndarray
     start: np.ndarray
     length: np.ndarray
@@ -77,7 +77,7 @@ def unpack(packed: Packed, values: Array) -> tuple[Array, Array]:
     t = jnp.arange(values.shape[0], dtype=jnp.int32)[:, None]
     mask = t < packed.length[None]
     at = jnp.where(mask, t + packed.start[None], 0)
-    found = values[at, jnp.broadcast_to(jnp.asarray(packed.row)[None], at.shape)]
+    found = jnp.asarray(values)[at, jnp.broadcast_to(jnp.asarray(packed.row)[None], at.shape)]
     wide = mask.reshape(*mask.shape, *(1,) * (found.ndim - 2))
     return jnp.where(wide, found, jnp.zeros_like(found)), mask
 

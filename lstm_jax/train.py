@@ -20,7 +20,7 @@ from lstm_jax.progress import Quiet, meter
 from lstm_jax.run_directory import NoLog, Preempted, RunDirectory
 from lstm_jax.tasks.base import Stats, Stream, Task
 from lstm_jax.trials import Trials, describe_trials, keys, make_trials
-from lstm_jax.types import Array, Batch, Model
+from lstm_jax.types import Array, Batch, Model, StreamModel
 
 __all__ = [
     "Evaluation",
@@ -148,7 +148,7 @@ def fit(
 
     Args:
       task: the problem.
-      model: the network, hashable and equal by value.
+      model: the network, hashable and equal by value; a `StreamModel` if the task is a stream.
       trials: R settings, see `make_trials`.
       steps: updates of each trial.
       batch_size: B, sequences a step.
@@ -459,13 +459,11 @@ class Seen(NamedTuple):
 
 
 def _check_model(task: Task, model: Model) -> None:
-    if isinstance(task, Stream):
-        for name in ("initial_state", "unroll"):
-            if not hasattr(model, name):
-                raise TypeError(
-                    f"model must have {name}, as SequenceSpec does: the task {task.name} is a "
-                    f"stream, and its state is carried; got {model!r}"
-                )
+    if isinstance(task, Stream) and not isinstance(model, StreamModel):
+        raise TypeError(
+            f"model must have initial_state and unroll, as SequenceSpec does, since {task.name} is "
+            f"a stream; got {model!r}"
+        )
 
 
 def _describe(task: Task, model: Model, trials: Trials) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import collections
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -98,6 +98,7 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
 class StreamModel(Model, Protocol):
     """What learning on a stream sees besides: where it starts, and states in and out."""
 

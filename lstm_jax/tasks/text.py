@@ -65,7 +65,7 @@ class Text(base.Stream):
 
     def __post_init__(self):
         if not isinstance(self.text, str) or len(self.text) < 40:
-            raise ValueError(f"text must be a string of at least 40 symbols, got {self.text!r}")
+            raise ValueError(f"text must be a string of at least 40 symbols, got {self.text!r:.60}")
         base.check_size("window", self.window, 1)
 
     def __repr__(self) -> str:
@@ -106,9 +106,8 @@ class Text(base.Stream):
         start, stop = self._bounds(split)
         size = (stop - start - 1) // batch_size
         if size < 1:
-            raise ValueError(
-                f"batch_size must be below {stop - start} for {self}, got {batch_size}"
-            )
+            most = stop - start - 1
+            raise ValueError(f"batch_size must be at most {most} for {self}, got {batch_size}")
         offset = jax.random.randint(base.split_key(key, split), (), 0, size, jnp.int32)
         first = start + size * jnp.arange(batch_size, dtype=jnp.int32)
         return Cursor(first, jnp.int32(size), offset)
