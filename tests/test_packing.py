@@ -1,5 +1,7 @@
 """Packed rows: every sequence is what it is alone, wherever first-fit puts it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +77,7 @@ def test_packed_sequences_are_those_alone(bidirectional: bool) -> None:
     inputs, weights = sequences(D), sequences(V)
     packed, weigh = pack(inputs, ROOM), pack(weights, ROOM)
     lengths = np.array(LENGTHS)
-    alone = np.zeros((ROOM, len(inputs), D), np.float32)
+    alone: Any = np.zeros((ROOM, len(inputs), D), np.float32)
     for n, one in enumerate(inputs):
         alone[: len(one), n] = one
     graph, params = nnx.split(every)
@@ -89,7 +91,7 @@ def test_packed_sequences_are_those_alone(bidirectional: bool) -> None:
     @jax.jit
     def results(params):
         def one_by_one(params):
-            model, mask = nnx.merge(graph, params), np.arange(ROOM)[:, None] < lengths
+            model, mask = nnx.merge(graph, params), jnp.arange(ROOM)[:, None] < lengths[None]
             _, h = model.stack(alone, mask=mask)
             y = jnp.where(mask[..., None], model(alone, mask=mask), 0)
             return jnp.sum(y * unpack(weigh, weigh.x)[0]), (y, model.stack.last(h, mask))
