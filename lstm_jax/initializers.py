@@ -181,6 +181,7 @@ def init(
     w_x: WeightInit | None = None,
     w_h: WeightInit | None = None,
     b: BiasInit | None = None,
+    projection: int | None = None,
     dtype=jnp.float32,
 ) -> CellParams:
     """Returns the initial parameters of one layer of `cell` on inputs of width `input_size`.
@@ -192,10 +193,12 @@ def init(
       w_x: initialiser of each input block [D, width]; `glorot()` by default.
       w_h: initialiser of each recurrent block [H, width]; `orthogonal()` by default.
       b: biases by block; a block it does not name starts at `cell.bias`, or zero.
+      projection: p, to make `w_h` a pair (P [H, p], U [p, blocks]), both drawn as `w_h` says.
       dtype: of every parameter.
 
     Raises:
-      ValueError: `input_size` is negative, or `b` names a block that the cell does not have.
+      ValueError: `input_size` is negative, `b` names a block that the cell does not have, or
+        `projection` is no positive integer or the cell's h is not all that it feeds back.
     """
     if input_size < 0:
         raise ValueError(f"input_size must not be negative, got {input_size}")
@@ -203,11 +206,24 @@ def init(
     theta = {n: jnp.asarray(v, dtype) for n, v in cell.init_theta(theta_key).items()}
     params = CellParams(
         w_x=_blocks(cell, cell.x_blocks, x_key, input_size, w_x or glorot(), dtype),
-        w_h=_blocks(cell, cell.h_blocks, h_key, feedback_width(cell), w_h or orthogonal(), dtype),
+        w_h=_recurrent(cell, h_key, w_h or orthogonal(), projection, dtype),
         b=_biases(cell, b_key, b, dtype),
         theta=cell.Theta(theta),
     )
     return wired(cell, params)
+
+
+def _recurrent(cell, key, initializer, projection, dtype) -> Array | tuple[Array, Array]:
+    rows = feedback_width(cell)
+    if projection is None:
+        return _blocks(cell, cell.h_blocks, key, rows, initializer, dtype)
+    if not isinstance(projection, int) or isinstance(projection, bool) or projection < 1:
+        raise ValueError(f"projection must be a positive integer, got {projection!r}")
+    if (type(cell).output, type(cell).feedback) != (Cell.output, Cell.feedback):
+        raise ValueError(f"projection must be None for {cell}: its h is not all that it feeds back")
+    P_key, U_key = jax.random.split(key)
+    U = _blocks(cell, cell.h_blocks, U_key, projection, initializer, dtype)
+    return initializer(P_key, (rows, projection), dtype), U
 
 
 def _blocks(cell, blocks, key, rows, initializer, dtype) -> Array:

@@ -21,6 +21,8 @@ from lstm_jax.types import Array, CellParams, Noise, Row
 
 State = Any  # a row of one layer, or a tuple of states, one for each part
 
+_WHOLE = "reads the last instant first and cannot be streamed: call it on whole sequences"
+
 
 class Rates(NamedTuple):
     """How much is dropped in a call that has a key: rates in [0, 1), numbers or traced scalars.
@@ -74,6 +76,22 @@ class Layer(Protocol):
         """Returns what the layer puts out last [B, H], of its outputs [T, B, H]."""
         ...
 
+    def initial_state(self, batch: int) -> State:
+        """Returns where a stream of `batch` rows starts."""
+        ...
+
+    def step(
+        self,
+        state: State,
+        x_t: Array,
+        *,
+        initial: State | None = None,
+        mask_t: Array | None = None,
+        reset_t: Array | None = None,
+    ) -> tuple[State, Array]:
+        """Advances a stream by one instant: the next state and the output [B, H]."""
+        ...
+
 
 class Recurrent(nnx.Module):
     """One recurrent layer of any cell: `unroll` with parameters of its own.
@@ -86,7 +104,7 @@ class Recurrent(nnx.Module):
     Attributes:
       w_x, w_h, b, theta: the parameters, as `CellParams` has them.
       initial: the learned initial state by name, each [width], or None.
-      output_size: H, the width of the outputs.
+      output_size: H, the width of the outputs, or p where they are projected.
     """
 
     def __init__(
@@ -98,9 +116,11 @@ class Recurrent(nnx.Module):
         w_x: WeightInit | None = None,
         w_h: WeightInit | None = None,
         b: BiasInit | None = None,
+        projection: int | None = None,
         learn_initial: bool = False,
         reverse: bool = False,
         engine: str | Engine = "auto",
+        checked: bool = False,
         dtype=jnp.float32,
     ):
         """Draws the initial parameters.
@@ -112,23 +132,37 @@ class Recurrent(nnx.Module):
           w_x: initialiser of the input weights, block by block; Glorot by default.
           w_h: initialiser of the recurrent weights, block by block; orthogonal by default.
           b: initialiser of the biases; those of the cell by default.
+          projection: p, for outputs r = h P [p] that are fed back as r U: `w_h` is the pair (P, U),
+            and the state keeps h; None for outputs h. Source: Sak, Senior & Beaufays 2014.
           learn_initial: makes the initial state a parameter, zero at first.
           reverse: reads sequences from their end.
           engine: what runs the loop, by name or an instance.
+          checked: asserts that everything is finite and in the cell's `ranges`, as `unroll` does.
           dtype: of the parameters, and of the input that the layer takes.
+
+        Raises:
+          ValueError: `projection` is no positive integer, or the cell cannot be projected.
         """
-        params = init(cell, rngs.params(), input_size, w_x=w_x, w_h=w_h, b=b, dtype=dtype)
-        self.cell, self.reverse, self.engine = cell, reverse, engine
-        self.w_x, self.w_h, self.b = map(nnx.Param, (params.w_x, params.w_h, params.b))
+        params = init(
+            cell, rngs.params(), input_size, w_x=w_x, w_h=w_h, b=b, projection=projection,
+            dtype=dtype,
+        )  # fmt: skip
+        self.cell, self.reverse, self.engine, self.checked = cell, reverse, engine, checked
+        self.w_x, self.b = nnx.Param(params.w_x), nnx.Param(params.b)
+        self.w_h: Any = (
+            nnx.List(map(nnx.Param, params.w_h)) if projection else nnx.Param(params.w_h)
+        )
         self.theta = _named(params.theta)
         self.initial = _named(initial_state(cell, dtype=dtype)) if learn_initial else None
-        self.output_size = jax.eval_shape(lambda: cell.output(initial_state(cell))).shape[-1]
+        width = jax.eval_shape(lambda: cell.output(initial_state(cell))).shape[-1]
+        self.output_size, self.projection = projection or width, projection
 
     @property
     def params(self) -> CellParams:
         """The parameters as `lj.unroll` and `lj.step` take them."""
         theta = self.cell.Theta(_values(self.theta))
-        return CellParams(self.w_x[...], self.w_h[...], self.b[...], theta)
+        w_h = tuple(w[...] for w in self.w_h) if self.projection else self.w_h[...]
+        return CellParams(self.w_x[...], w_h, self.b[...], theta)
 
     def __call__(
         self,
@@ -161,6 +195,7 @@ class Recurrent(nnx.Module):
         Raises:
           ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
         """
+        params = self.params
         if initial is None and self.initial is not None:
             initial = self.cell.State(**_values(self.initial))
         if self.reverse:
@@ -169,7 +204,9 @@ class Recurrent(nnx.Module):
         state, h = unroll(
             self.cell, params, x, state,
             initial=initial, mask=mask, reset=reset, noise=noise, engine=self.engine,
+            checked=self.checked,
         )  # fmt: skip
+        h = h @ params.w_h[0] if self.projection else h
         return state, _flip(h) if self.reverse else h
 
     def _disturbed(self, x, key, rates):
@@ -187,6 +224,53 @@ class Recurrent(nnx.Module):
         params = params._replace(w_h=drop_weights(params.w_h, rates.weight_drop, w_key))
         keys = jax.random.split(cell_key, T) if cell.noisy else None
         return x, params, Noise(keys, keep)
+
+    def initial_state(self, batch: int) -> Row:
+        """Returns where a stream of `batch` rows starts, each [B, width]: learned, or zeros.
+
+        Raises:
+          ValueError: the layer is reversed.
+        """
+        self._refuse_reverse()
+        dtype = self.w_x[...].dtype
+        if self.initial is None:
+            return initial_state(self.cell, (batch,), dtype)
+        return jax.tree.map(
+            lambda s: jnp.tile(s, (batch, 1)), self.cell.State(**_values(self.initial))
+        )
+
+    def step(
+        self,
+        state: Row,
+        x_t: Array,
+        *,
+        initial: Row | None = None,
+        mask_t: Array | None = None,
+        reset_t: Array | None = None,
+    ) -> tuple[Row, Array]:
+        """Advances a stream by one instant: the call on a sequence of one.
+
+        Args:
+          state: the state before the instant, each [B, width].
+          x_t: [B, D] the input.
+          initial: as in the call.
+          mask_t: [B] bool; where False the state is held and the output is zero.
+          reset_t: [B] bool; True where a new sequence begins.
+
+        Returns:
+          The next state, each [B, width], and the output [B, H].
+
+        Raises:
+          ValueError: the layer is reversed, or a shape does not fit; TypeError: a dtype does not.
+        """
+        self._refuse_reverse()
+        x, mask, reset = jax.tree.map(lambda a: a[None], (x_t, mask_t, reset_t))
+        state, h = self(x, state, initial=initial, mask=mask, reset=reset)
+        return state, h[0]
+
+    def _refuse_reverse(self) -> None:
+        if self.reverse:
+            raise ValueError(f"a reversed Recurrent layer {_WHOLE}, or make it with reverse=False")
 
     def last(self, h: Array, mask: Array | None = None) -> Array:
         """Returns the output [B, H] at the last valid instant that the layer reads of each row.
@@ -227,6 +311,14 @@ class Bidirectional(nnx.Module):
         ahead, h = self.forward(x, starts[0], initial=begins[0], key=keys[0], **given)
         behind, g = self.backward(x, starts[1], initial=begins[1], key=keys[1], **given)
         return (ahead, behind), jnp.concatenate([h, g], axis=-1)
+
+    def initial_state(self, batch: int) -> tuple[Row, Row]:
+        """Raises ValueError: what reads both ways cannot be streamed."""
+        raise ValueError(f"a Bidirectional layer {_WHOLE}, or use Recurrent in its place")
+
+    def step(self, state: tuple[Row, Row], x_t: Array, **options: Any) -> tuple[Any, Array]:
+        """Raises ValueError: what reads both ways cannot be streamed."""
+        raise ValueError(f"a Bidirectional layer {_WHOLE}, or use Recurrent in its place")
 
     def last(self, h: Array, mask: Array | None = None) -> Array:
         """Returns what each direction puts out last, side by side [B, 2H]."""
@@ -292,6 +384,34 @@ class Stack(nnx.Module):
         """Returns what the highest layer puts out last [B, H]."""
         return self.layers[-1].last(h, mask)
 
+    def initial_state(self, batch: int) -> tuple[State, ...]:
+        """Returns where a stream of `batch` rows starts, one state for each layer.
+
+        Raises:
+          ValueError: a layer reads backwards.
+        """
+        return tuple(layer.initial_state(batch) for layer in self.layers)
+
+    def step(
+        self,
+        state: tuple[State, ...],
+        x_t: Array,
+        *,
+        initial: tuple[State, ...] | None = None,
+        mask_t: Array | None = None,
+        reset_t: Array | None = None,
+    ) -> tuple[tuple[State, ...], Array]:
+        """Advances a stream by one instant, without noise.
+
+        Arguments, results and errors are those of `Recurrent.step`, with one state for each layer.
+        """
+        none = (None,) * len(self.layers)
+        states, h = [], x_t
+        for layer, start, begin in zip(self.layers, state, initial or none, strict=True):
+            start, h = layer.step(start, h, initial=begin, mask_t=mask_t, reset_t=reset_t)
+            states.append(start)
+        return tuple(states), h
+
 
 class SequenceModel(nnx.Module):
     """A front, a stack of layers and a readout: outputs = head(readout(stack(front(x)))).
@@ -340,11 +460,83 @@ class SequenceModel(nnx.Module):
           key: of all noise; without it there is none.
           rates: what is dropped, between layers, in each, and before the head.
         """
+        return self.unroll(x, mask=mask, reset=reset, key=key, rates=rates)[1]
+
+    def unroll(
+        self,
+        x: Array,
+        state: tuple[State, ...] | None = None,
+        *,
+        initial: tuple[State, ...] | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        key: Array | None = None,
+        rates: Rates = NO_RATES,
+    ) -> tuple[tuple[State, ...], Array]:
+        """Is the call with states in and out, so that a sequence may come in parts.
+
+        Without backward layers, splitting it anywhere changes nothing. The readout "last" reads
+        what this part holds: a row with no valid instant in it is read as zeros.
+
+        Args:
+          x: the input of this part, as in the call.
+          state: where the part starts, one state for each layer; `initial` by default.
+          initial: where a sequence starts, one state for each layer; learned states, or zeros, by
+            default.
+          mask: as in the call.
+          reset: as in the call.
+          key: as in the call.
+          rates: as in the call.
+
+        Returns:
+          The final states of the stack, and the outputs [B, V] or [T, B, V].
+        """
         within, above = (None, None) if key is None else jax.random.split(key)
         x = x if self.front is None else self.front(x)
-        _, h = self.stack(x, mask=mask, reset=reset, key=within, rates=rates)
+        state, h = self.stack(
+            x, state, initial=initial, mask=mask, reset=reset, key=within, rates=rates
+        )
         h = h if self.readout == "every" else self.stack.last(h, mask)
-        return self.head(drop(h, rates.dropout, above))
+        return state, self.head(drop(h, rates.dropout, above))
+
+    def initial_state(self, batch: int) -> tuple[State, ...]:
+        """Returns where a stream of `batch` rows starts.
+
+        Raises:
+          ValueError: a layer reads backwards.
+        """
+        return self.stack.initial_state(batch)
+
+    def stream(
+        self,
+        state: tuple[State, ...],
+        x_t: Array,
+        *,
+        initial: tuple[State, ...] | None = None,
+        mask_t: Array | None = None,
+        reset_t: Array | None = None,
+    ) -> tuple[tuple[State, ...], Array]:
+        """Advances a stream by one instant, without noise.
+
+        Instant by instant the outputs are those of the readout "every"; at the last valid instant
+        of a row they are that of "last".
+
+        Args:
+          state: the state before the instant; of the first, `initial_state(batch)`.
+          x_t: the input of one instant: [B, D], or what the front takes.
+          initial: where a sequence starts, one state for each layer.
+          mask_t: [B] bool; where False the states are held.
+          reset_t: [B] bool; True where a new sequence begins.
+
+        Returns:
+          The next state and the outputs [B, V].
+
+        Raises:
+          ValueError: a layer reads backwards, or a shape does not fit; TypeError: a dtype does not.
+        """
+        x_t = x_t if self.front is None else self.front(x_t[None])[0]
+        state, h = self.stack.step(state, x_t, initial=initial, mask_t=mask_t, reset_t=reset_t)
+        return state, self.head(h)
 
 
 def drop(x: Array, rate: float | Array | None, key: Array | None) -> Array:
@@ -400,6 +592,9 @@ class SequenceSpec:
       learn_initial: makes the initial states parameters.
       engine: what runs the loops, by name or an instance.
       dtype: of parameters, computation and outputs; any spelling, kept as `jnp.dtype`.
+      projection: p, the width that every layer's outputs are projected to; None for h itself.
+      checked: asserts that values are finite and in the cell's `ranges`; inside `jit` wrap the
+        whole function in `chex.chexify(..., async_check=False)`, which `fit` does not.
 
     Raises:
       ValueError: a size is not positive, a choice is unknown, or `front_width` does not go with
@@ -420,10 +615,14 @@ class SequenceSpec:
     learn_initial: bool = False
     engine: str | Engine = "auto"
     dtype: Any = "float32"
+    projection: int | None = None
+    checked: bool = False
 
     def __post_init__(self):
         for name in ("input_size", "output_size", "depth"):
             _check_size(name, getattr(self, name))
+        if self.projection is not None:
+            _check_size("projection", self.projection)
         _check_choice("readout", self.readout, ("last", "every"))
         _check_choice("front", self.front, (None, "dense", "embed"))
         if self.front is not None:
@@ -473,9 +672,71 @@ class SequenceSpec:
         Raises:
           ValueError: a shape does not fit; TypeError: a dtype does not.
         """
-        model = nnx.merge(_graph(self), params)
+        return self.unroll(params, x, mask=mask, reset=reset, trial=trial, key=key)[1]
+
+    def unroll(
+        self,
+        params: Any,
+        x: Array,
+        state: tuple[State, ...] | None = None,
+        *,
+        initial: tuple[State, ...] | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> tuple[tuple[State, ...], Array]:
+        """Is `apply` with states in and out, see `SequenceModel.unroll`.
+
+        Returns:
+          The final states of the layers, and the outputs [B, V] or [T, B, V].
+        """
         rates = NO_RATES if trial is None else Rates(*(getattr(trial, n) for n in Rates._fields))
-        return model(self._checked(x), mask=mask, reset=reset, key=key, rates=rates)
+        return self._model(params).unroll(
+            self._fitting(x), state, initial=initial, mask=mask, reset=reset, key=key, rates=rates
+        )
+
+    def initial_state(self, params: Any, batch: int) -> tuple[State, ...]:
+        """Returns where a stream of `batch` rows starts.
+
+        Raises:
+          ValueError: the model is bidirectional.
+        """
+        return self._model(params).initial_state(batch)
+
+    def stream(
+        self,
+        params: Any,
+        state: tuple[State, ...],
+        x_t: Array,
+        *,
+        initial: tuple[State, ...] | None = None,
+        mask_t: Array | None = None,
+        reset_t: Array | None = None,
+    ) -> tuple[tuple[State, ...], Array]:
+        """Advances a stream by one instant, see `SequenceModel.stream`.
+
+        Args:
+          params: what `init` returns.
+          state: the state before the instant; of the first, `initial_state(params, batch)`.
+          x_t: [B, D] floats; [B] integers below D for front="embed".
+          initial: where a sequence starts, one state for each layer.
+          mask_t: [B] bool; where False the states are held.
+          reset_t: [B] bool; True where a new sequence begins.
+
+        Returns:
+          The next state and the outputs [B, V].
+
+        Raises:
+          ValueError: the model is bidirectional, or a shape does not fit; TypeError: a dtype does
+            not.
+        """
+        return self._model(params).stream(
+            state, self._fitting(x_t, "x_t", "B"), initial=initial, mask_t=mask_t, reset_t=reset_t
+        )
+
+    def _model(self, params: Any) -> SequenceModel:
+        return nnx.merge(_graph(self), params)
 
     def on(self, platform: str) -> "SequenceSpec":
         """Returns the same model with its engine as it resolves on "cpu", "gpu" or "tpu".
@@ -512,7 +773,8 @@ class SequenceSpec:
         return (Bidirectional if self.bidirectional else Recurrent)(
             self.cell, width, rngs=rngs, w_x=_scaled(self.w_x, scale),
             w_h=_scaled(self.w_h, scale), b=_overridden(self.b, biases),
-            learn_initial=self.learn_initial, engine=self.engine, dtype=self.dtype,
+            projection=self.projection, learn_initial=self.learn_initial, engine=self.engine,
+            checked=self.checked, dtype=self.dtype,
         )  # fmt: skip
 
     def _linear(self, rows, columns, rngs, scale):
@@ -522,18 +784,21 @@ class SequenceSpec:
             kernel_init=kernel_init,
         )  # fmt: skip
 
-    def _checked(self, x):
+    def _fitting(self, x, name="x", axes="T, B"):
+        """Returns x as the front takes it; `axes` are those before the last of floats."""
+        rank = 1 + axes.count(",")
+        first = ", time first" if rank > 1 else ""
         if self.front == "embed":
-            if x.ndim != 2:
-                raise ValueError(f"x must be symbols [T, B], time first, got shape {x.shape}")
+            if x.ndim != rank:
+                raise ValueError(f"{name} must be symbols [{axes}]{first}, got shape {x.shape}")
             if not jnp.issubdtype(x.dtype, jnp.integer):
-                raise TypeError(f"x must be integers for front='embed', got {x.dtype}")
+                raise TypeError(f"{name} must be integers for front='embed', got {x.dtype}")
             return x
-        if x.ndim != 3 or x.shape[-1] != self.input_size:
-            want = f"[T, B, D], time first, with D = {self.input_size}"
-            raise ValueError(f"x must be {want}, got shape {x.shape}")
+        if x.ndim != rank + 1 or x.shape[-1] != self.input_size:
+            want = f"[{axes}, D]{first}, with D = {self.input_size}"
+            raise ValueError(f"{name} must be {want}, got shape {x.shape}")
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(f"x must be floats (front='embed' takes integers), got {x.dtype}")
+            raise TypeError(f"{name} must be floats (front='embed' takes integers), got {x.dtype}")
         return x.astype(self.dtype)
 
 

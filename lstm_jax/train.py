@@ -18,9 +18,9 @@ from lstm_jax import optimizers, parallel
 from lstm_jax.evaluation import Evaluation, evaluate
 from lstm_jax.progress import Quiet, meter
 from lstm_jax.run_directory import NoLog, Preempted, RunDirectory
-from lstm_jax.tasks.base import Stats, Task
+from lstm_jax.tasks.base import Stats, Stream, Task
 from lstm_jax.trials import Trials, describe_trials, keys, make_trials
-from lstm_jax.types import Array, Model
+from lstm_jax.types import Array, Batch, Model, StreamModel
 
 __all__ = [
     "Evaluation",
@@ -51,6 +51,7 @@ class State(NamedTuple):
       step: int32, updates done.
       stats: running means of the training batches' loss and metric.
       status: int32, RUNNING or why it stopped; a trial that stopped never changes again.
+      carried: of a task that is a stream, where it and the model's state are; else nothing.
     """
 
     params: Any
@@ -58,6 +59,19 @@ class State(NamedTuple):
     step: Array
     stats: Stats
     status: Array
+    carried: "Carried | tuple[()]"
+
+
+class Carried(NamedTuple):
+    """What goes on from one window of a stream to the next.
+
+    Attributes:
+      cursor: the task's.
+      state: the model's, before the next window.
+    """
+
+    cursor: Any
+    state: Any
 
 
 class Result(NamedTuple):
@@ -123,6 +137,10 @@ def fit(
     not finite is frozen before the update that would spoil it, one that the task calls solved after
     the update that made it so; its neighbours never notice. Training ends when none is running.
 
+    A task that is a `Stream` comes in windows, one an update. The model's state after a window
+    starts the next one as a number, so that no gradient goes back over the seam: truncated
+    backpropagation through time.
+
     With a run directory, every chunk puts a line for each running trial on the ledger, {"kind":
     "progress", "group", "trial", "step", "loss", "metric"}, checkpoints are saved every few seconds
     and at the end, and the same call after a kill goes on from the last one. `run.finish(group,
@@ -130,7 +148,7 @@ def fit(
 
     Args:
       task: the problem.
-      model: the network, hashable and equal by value.
+      model: the network, hashable and equal by value; a `StreamModel` if the task is a stream.
       trials: R settings, see `make_trials`.
       steps: updates of each trial.
       batch_size: B, sequences a step.
@@ -144,9 +162,11 @@ def fit(
     Raises:
       ValueError: an argument out of its range, or a group that is finished or was begun with other
         settings.
+      TypeError: the task is a stream, and the model takes and returns no states.
       Preempted: SIGTERM came; everything is saved (with a run directory only).
     """
     _check_counts(steps=steps, chunk=chunk)
+    _check_model(task, model)
     mesh = parallel.everywhere()
     settings, layout = _settle(trials, batch_size, optimizer, batching, mesh)
     asked = _describe(task, model, trials) | settings._asdict() | {"steps": steps, "chunk": chunk}
@@ -219,7 +239,7 @@ def _check_counts(**counts: int) -> None:
 # The loop of one trial. ---------------------------------------------------------------------------
 
 
-def _begin(model: Model, settings: Settings, trial: Trials) -> State:
+def _begin(task: Task, model: Model, settings: Settings, trial: Trials) -> State:
     """Returns a trial before its first step."""
     params = model.init(keys(trial).init, trial)
     return State(
@@ -228,26 +248,55 @@ def _begin(model: Model, settings: Settings, trial: Trials) -> State:
         step=jnp.int32(0),
         stats=Stats(loss=jnp.float32(jnp.nan), metric=jnp.float32(jnp.nan)),
         status=jnp.int32(RUNNING),
+        carried=_carried(task, model, settings, trial, params),
     )
+
+
+def _carried(
+    task: Task, model: Any, settings: Settings, trial: Trials, params: Any
+) -> Carried | tuple[()]:
+    """Returns the beginning of a stream; of other tasks, nothing."""
+    if not isinstance(task, Stream):
+        return ()
+    cursor = task.begin(keys(trial).data, settings.batch_size)
+    return Carried(cursor, model.initial_state(params, settings.batch_size))
+
+
+def _draw(task: Task, settings: Settings, trial: Trials, state: State) -> tuple[Any, Batch]:
+    """Returns a stream's next window, and its cursor; or a batch drawn for this step."""
+    if isinstance(task, Stream) and isinstance(state.carried, Carried):
+        return task.next(state.carried.cursor)
+    return (), task.sample(jax.random.fold_in(keys(trial).data, state.step), settings.batch_size)
+
+
+def _run(
+    model: Any, params: Any, batch: Batch, carried: Carried | tuple[()], **noise: Any
+) -> tuple[Any, Array]:
+    """Returns the model's state behind a window, nothing of other batches, and the outputs."""
+    x, _, mask, reset = batch
+    if isinstance(carried, Carried):
+        return model.unroll(params, x, carried.state, mask=mask, reset=reset, **noise)
+    return (), model.apply(params, x, mask=mask, reset=reset, **noise)
 
 
 def _step(task: Task, model: Model, settings: Settings, trial: Trials, state: State) -> State:
     """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite."""
-    data_key = jax.random.fold_in(keys(trial).data, state.step)
     noise_key = jax.random.fold_in(keys(trial).noise, state.step)
-    batch = task.sample(data_key, settings.batch_size)
+    cursor, batch = _draw(task, settings, trial, state)
 
     def objective(params):
-        outputs = model.apply(
-            params, batch.x, mask=batch.mask, reset=batch.reset, trial=trial, key=noise_key
-        )
-        return task.loss(outputs, batch), task.metric(outputs, batch)
+        after, outputs = _run(model, params, batch, state.carried, trial=trial, key=noise_key)
+        return task.loss(outputs, batch), (task.metric(outputs, batch), after)
 
-    (loss, metric), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    value_and_grad = jax.value_and_grad(objective, has_aux=True)
+    (loss, (metric, after)), grads = value_and_grad(state.params)
+    carried = Carried(cursor, after) if isinstance(task, Stream) else ()
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(_wide(grads)))
     return lax.cond(
         finite,
-        lambda: _learn(task, settings, trial, state, grads, Stats(loss, metric)),
+        lambda: _learn(
+            task, settings, trial, state._replace(carried=carried), grads, Stats(loss, metric)
+        ),
         lambda: state._replace(status=jnp.int32(DIVERGED)),
     )
 
@@ -267,6 +316,7 @@ def _learn(
         step=step,
         stats=stats,
         status=jnp.where(solved, jnp.int32(SOLVED), state.status),
+        carried=state.carried,
     )
 
 
@@ -294,7 +344,7 @@ def _loop(task: Task, model: Model, settings: Settings, mesh: Mesh) -> Loop:
     """Returns the compiled loop, the same for equal arguments, so that it is compiled once."""
 
     def begin(trial):
-        return _begin(model, settings, trial)
+        return _begin(task, model, settings, trial)
 
     def run(args, stop):
         trial, idle, state = args
@@ -406,6 +456,14 @@ class Seen(NamedTuple):
         running, done = self.running, int(self.step.sum())
         loss = float(np.median(self.loss[running])) if running.any() else float("nan")
         return done, int(np.where(running, steps, self.step).sum()), loss, int(running.sum())
+
+
+def _check_model(task: Task, model: Model) -> None:
+    if isinstance(task, Stream) and not isinstance(model, StreamModel):
+        raise TypeError(
+            f"model must have initial_state and unroll, as SequenceSpec does, since {task.name} is "
+            f"a stream; got {model!r}"
+        )
 
 
 def _describe(task: Task, model: Model, trials: Trials) -> dict[str, Any]:

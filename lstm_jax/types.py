@@ -3,7 +3,7 @@
 import collections
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -95,6 +95,29 @@ class Model(Protocol):
         key: Array | None = None,
     ) -> Array:
         """Returns outputs [B, V] or [T, B, V]; without a key there is no noise (evaluation)."""
+        ...
+
+
+@runtime_checkable
+class StreamModel(Model, Protocol):
+    """What learning on a stream sees besides: where it starts, and states in and out."""
+
+    def initial_state(self, params: Any, batch: int) -> Any:
+        """Returns the state, any tree of arrays, that a stream of `batch` rows starts from."""
+        ...
+
+    def unroll(
+        self,
+        params: Any,
+        x: Array,
+        state: Any,
+        *,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> tuple[Any, Array]:
+        """Is `apply` from a state: returns the state after x, and the outputs."""
         ...
 
 

@@ -18,6 +18,7 @@ ROOM = dict.fromkeys((f.stem for f in (ROOT / PACKAGE).iterdir()), "learning") |
     "engines": "time",
     "initializers": "depth",
     "layers": "depth",
+    "packing": "problems",
     "tasks": "problems",
     "report": "telling",
 }

@@ -172,28 +172,55 @@ def test_an_instant_equals_that_of_flax(cell: lj.Cell, theirs: Any, nnx_theirs: 
 # Layers within a model. ---------------------------------------------------------------------------
 
 
-def test_layers_within_a_model_equal_layers_apart() -> None:
-    spec = SequenceSpec(GRU, D, 2, readout="every", depth=2, bidirectional=True, engine="reference")
-    layers = layers_of_two(GRU)
+@pytest.mark.parametrize(("cell", "projection"), [(GRU, None), (LSTM, p)])
+def test_layers_within_a_model_equal_layers_apart(cell: lj.Cell, projection: int | None) -> None:
+    spec = SequenceSpec(
+        cell, D, 2, readout="every", depth=2, bidirectional=True, engine="reference",
+        projection=projection,
+    )  # fmt: skip
+    layers = layers_of_two(cell, projected=bool(projection))
     params = interop.with_layers(random_params(spec), layers)
     assert jax.tree.structure(params) == jax.tree.structure(random_params(spec))
-    assert_same(interop.layers_of(GRU, params), layers)
+    assert_same(interop.layers_of(cell, params), layers)
     x: Any = numbers(0, 4, 3, D).astype("float32")
     mask: Any = np.arange(4)[:, None] < [4, 1, 2]
 
     @jax.jit
     def both(params, layers):
-        zeros = lj.initial_state(GRU, (3,))
+        zeros = lj.initial_state(cell, (3,))
         start = ((zeros._replace(h=zeros.h + 1), zeros), (zeros, zeros._replace(h=zeros.h - 1)))
         stack = spec.build(nnx.Rngs(0)).stack
         graph = nnx.graphdef(stack)
         return (
             nnx.merge(graph, params["stack"])(x, start, mask=mask),
-            interop.unroll_layers(GRU, layers, x, start, mask=mask, engine="reference"),
+            interop.unroll_layers(cell, layers, x, start, mask=mask, engine="reference"),
         )
 
     found, expected = both(params, layers)
     assert_equal(found, expected, 1e-6)
+
+
+def test_a_projected_torch_module_becomes_a_model_in_a_file(tmp_path: Path) -> None:
+    """From tensors through a model file and back; and there a reset is a fresh start."""
+    layers = layers_of_two(LSTM, projected=True)
+    spec = SequenceSpec(
+        LSTM, D, 2, readout="every", depth=2, bidirectional=True, projection=p, engine="reference"
+    )
+    read = interop.from_torch(LSTM, interop.to_torch(LSTM, layers))
+    interop.save_model(tmp_path / "m", spec, interop.with_layers(random_params(spec), read))
+    found, params = interop.load_model(tmp_path / "m")
+    assert found == spec
+    assert_same(interop.layers_of(LSTM, params), layers)
+    x: Any = numbers(0, 5, 3, D).astype("float32")
+    reset = jnp.zeros((5, 3), bool).at[2].set(True)
+
+    @jax.jit
+    def both(params):
+        parts = [found.apply(params, x[:2]), found.apply(params, x[2:])]
+        return found.apply(params, x, reset=reset), jnp.concatenate(parts)
+
+    packed, apart = both(params)
+    assert_equal(packed, apart, 1e-6)
 
 
 def test_layers_that_do_not_belong_into_a_model_are_refused() -> None:
@@ -398,7 +425,7 @@ SPECS = [
     SequenceSpec(LSTM, D, 2),
     SequenceSpec(
         RNN, 7, 2, "every", 2, True, "embed", 4, torch_uniform(H), identity(0.5),
-        gate_bias(h=-1.0), True, lj.engines.Scan(product="hoisted", chunk=4), "bfloat16",
+        gate_bias(h=-1.0), True, lj.engines.Scan(product="hoisted", chunk=4), "bfloat16", 2,
     ),
     SequenceSpec(Wrapped(H), D, 2, b=chrono(30), engine=lj.engines.Reference()),
 ]  # fmt: skip
@@ -528,8 +555,8 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     words.write_text(text[:-9])
     with pytest.raises(ValueError, match=r"architecture.json is not whole"):
         interop.load_model(tmp_path / "model", classes=[CIFG])
-    words.write_text(text.replace("version 1", "version 2"))
-    with pytest.raises(ValueError, match=r"must have the format 'lstm_jax model, version 1'"):
+    words.write_text(text.replace("version 2", "version 1"))
+    with pytest.raises(ValueError, match=r"must have the format 'lstm_jax model, version 2'"):
         interop.load_model(tmp_path / "model", classes=[CIFG])
 
 

@@ -21,6 +21,7 @@ def test_the_python_of_the_readme_runs(standard_promotion, capsys):
         for block in blocks("python"):
             exec(compile(block, "README.md", "exec"), names)
     assert not np.any(np.asarray(names["h"])[:, 3]), "a row of length 0 is silent"
+    np.testing.assert_allclose(names["y_t"], names["y"][-1], atol=1e-5)
     assert names["test"].n.tolist() == [500] * 8
     losses = np.asarray(names["losses"])
     assert losses.shape == (8, 50) and losses[4, -1] < losses[4, 0]
@@ -31,6 +32,9 @@ def test_a_cell_is_six_lines():
     body = next(block for block in blocks("python") if "class CIFG" in block)
     lines = body.split("class CIFG(lj.Cell):\n")[1].strip().splitlines()
     assert len(lines) == 6
+    told = "".join(blocks("python"))
+    for use in ("check_cell(CIFG(", "SequenceSpec(CIFG(", "unroll(CIFG("):
+        assert use in told, "checked, trained, and swept with vmap"
 
 
 def test_commands_and_links_lead_somewhere():

@@ -79,7 +79,7 @@ def layers_of(cell: Cell, params: Mapping[str, Any]) -> Layers:
     layers = params["stack"]["layers"]
     return tuple(
         tuple(
-            CellParams(part["w_x"], part["w_h"], part["b"], cell.Theta(part.get("theta", {})))
+            CellParams(part["w_x"], _pair(part), part["b"], cell.Theta(part.get("theta", {})))
             for part in _directions(layers[depth])
         )
         for depth in sorted(layers)
@@ -109,6 +109,11 @@ def _run(cell, params, x, start, mask, engine, reverse):
     return final, turned(h @ params.w_h[0] if isinstance(params.w_h, tuple) else h)
 
 
+def _pair(part: Mapping[str, Any]) -> Any:
+    w_h = part["w_h"]
+    return (w_h[0], w_h[1]) if isinstance(w_h, Mapping) else w_h
+
+
 def _directions(layer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [layer["forward"], layer["backward"]] if "forward" in layer else [layer]
 
@@ -118,6 +123,8 @@ def _replaced(layer: Mapping[str, Any], parts: tuple[CellParams, ...]) -> dict[s
         each = zip(("forward", "backward"), parts, strict=True)
         return {way: _replaced(layer.get(way, {}), (part,)) for way, part in each}
     new = parts[0]._asdict() | {"theta": parts[0].theta._asdict()}
+    if isinstance(new["w_h"], tuple):
+        new["w_h"] = dict(enumerate(new["w_h"]))
     if not new["theta"]:  # as `SequenceSpec.init` leaves it out
         del new["theta"]
     return {name: value for name, value in layer.items() if name not in CellParams._fields} | new

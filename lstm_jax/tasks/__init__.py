@@ -4,16 +4,18 @@ import inspect
 from collections.abc import Callable
 
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
-from lstm_jax.tasks.base import SPLITS, Stats, Task
+from lstm_jax.tasks.base import SPLITS, Stats, Stream, Task
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.digits import Digits
 from lstm_jax.tasks.recall import Recall
+from lstm_jax.tasks.text import Text
 
 TASKS: dict[str, Callable[..., Task]] = {
     "recall": Recall,
     "copy_memory": CopyMemory,
     "adding": adding,
     "digits": Digits,
+    "text": Text,
 }
 
 
@@ -43,7 +45,9 @@ __all__ = [
     "Digits",
     "Recall",
     "Stats",
+    "Stream",
     "Task",
+    "Text",
     "adding",
     "make",
 ]

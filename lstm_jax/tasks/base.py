@@ -1,7 +1,7 @@
 """What every problem offers to learning, and the few losses and measures problems share."""
 
 import abc
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,37 @@ class Task(abc.ABC):
         They lie along axis 1 of x and, with an answer at every step, of y; else along axis 0 of y.
         """
         raise ValueError(f"{self.name} draws its sequences without end: no split can be whole")
+
+
+class Stream(Task):
+    """A problem whose sequences are too long for one batch: it comes in windows of time.
+
+    Row by row, a window goes on where the one before it ended, and has a reset wherever a sequence
+    begins. `fit` carries the model's state along, so that gradients end at the seams and states do
+    not. A new stream writes `begin` and `next` in place of `sample`.
+
+    A cursor is what the stream must remember between two windows: any tree of arrays (of a key, its
+    `jax.random.key_data`), which is in every checkpoint.
+
+    Attributes:
+      length: T, the instants of a window.
+    """
+
+    @abc.abstractmethod
+    def begin(self, key: Array, batch_size: int, split: str = "train") -> Any:
+        """Returns the cursor before the first window of `batch_size` rows of one split.
+
+        Raises:
+          ValueError: split is none of `SPLITS`.
+        """
+
+    @abc.abstractmethod
+    def next(self, cursor: Any) -> tuple[Any, Batch]:
+        """Returns the cursor after a window, and the window, x [T, B, D] float32."""
+
+    def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        """Draws the first window of a stream."""
+        return self.next(self.begin(key, batch_size, split))[1]
 
 
 def split_key(key: Array, split: str) -> Array:
