@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell, feedback_width, wired
+from lstm_jax.cells import Cell, feedback_width, initial_state, wired
 from lstm_jax.types import Array, CellParams
 
 WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
@@ -219,7 +219,8 @@ def _recurrent(cell, key, initializer, projection, dtype) -> Array | tuple[Array
         return _blocks(cell, cell.h_blocks, key, rows, initializer, dtype)
     if not isinstance(projection, int) or isinstance(projection, bool) or projection < 1:
         raise ValueError(f"projection must be a positive integer, got {projection!r}")
-    if (type(cell).output, type(cell).feedback) != (Cell.output, Cell.feedback):
+    state = initial_state(cell)
+    if not cell.output(state) is cell.feedback(state) is state.h:
         raise ValueError(f"projection must be None for {cell}: its h is not all that it feeds back")
     P_key, U_key = jax.random.split(key)
     U = _blocks(cell, cell.h_blocks, U_key, projection, initializer, dtype)

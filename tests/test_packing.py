@@ -1,5 +1,6 @@
 """Packed rows: every sequence is what it is alone, wherever first-fit puts it."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import lstm_jax as lj
 from lstm_jax.layers import Bidirectional, Recurrent, SequenceModel, Stack
 from lstm_jax.packing import pack, unpack
+from lstm_jax.tasks import Task
 
 D, H, V = 2, 3, 2
 LENGTHS = (4, 1, 0, 6, 2, 3, 1)
@@ -129,3 +131,50 @@ def test_packed_sequences_are_those_alone(bidirectional: bool) -> None:
 def test_sequences_that_cannot_be_packed_are_refused_by_name(arrays, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pack(arrays, ROOM)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningSums(Task):
+    """Put out the sum of the inputs so far, of sequences that share rows or have one each."""
+
+    packed: bool
+
+    name, readout, chance = "running sums", "every", 0.0
+    input_size, output_size, length = D, D, ROOM
+
+    def sample(self, key, batch_size, split="train"):
+        inputs, sums = sequences(D), [x.cumsum(0) for x in sequences(D)]
+        if self.packed:
+            (x, mask, reset, *_), y = pack(inputs, ROOM), pack(sums, ROOM).x
+        else:
+            (x, y), reset = (lone(inputs), lone(sums)), None
+            mask = np.arange(ROOM)[:, None] < np.array(LENGTHS)
+        return lj.Batch(*jax.tree.map(jnp.asarray, (x, y, mask, reset)))
+
+    def loss(self, outputs, batch):
+        mask = jnp.asarray(batch.mask)[..., None]
+        return jnp.sum(jnp.where(mask, outputs - batch.y, 0) ** 2) / sum(LENGTHS)
+
+    def correct(self, outputs, batch):
+        return jnp.zeros(outputs.shape[1])
+
+
+def lone(arrays: list[np.ndarray]) -> np.ndarray:
+    rows = np.zeros((ROOM, len(arrays), arrays[0].shape[1]), np.float32)
+    for n, array in enumerate(arrays):
+        rows[: len(array), n] = array
+    return rows
+
+
+def test_fit_learns_the_same_from_packed_rows(standard_promotion) -> None:
+    spec = lj.layers.SequenceSpec(lj.cells.LSTM(H), D, D, readout="every", depth=2)
+    trials = lj.make_trials(seed=[0, 1], learning_rate=0.1)
+    packed, apart = (
+        lj.fit(RunningSums(flag), spec, trials, 5, optimizer="sgd", progress=False)
+        for flag in (True, False)
+    )
+    np.testing.assert_allclose(packed.loss, apart.loss, rtol=1e-5)
+    for one, other in zip(
+        jax.tree.leaves(packed.params), jax.tree.leaves(apart.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

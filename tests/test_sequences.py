@@ -210,6 +210,14 @@ def test_both_factors_start_orthogonal_and_other_weights_as_without_them() -> No
     assert_equal(params._replace(w_h=()), plain._replace(w_h=()), atol=0.0)
 
 
+def test_a_wrapped_cell_is_projected_as_the_cell_within() -> None:
+    plain, zoned = cells.LSTM(H), cells.Zoneout(cells.LSTM(H), {"h": 0.1})
+    key = jax.random.key(0)
+    want = lj.init(plain, key, D, w_h=initializers.glorot(), projection=P)
+    got = lj.init(zoned, key, D, w_h=initializers.glorot(), projection=P)
+    jax.tree.map(assert_equal, got._replace(theta=()), want._replace(theta=()))
+
+
 def test_a_projection_that_cannot_be_is_refused_by_name() -> None:
     for wrong in (0, True, 2.0):
         message = f"projection must be a positive integer, got {wrong}"
