@@ -142,7 +142,7 @@ def test_the_claim_needs_a_decade_in_every_quarter():
     assert ROWS["LSTM of 1997"]["worst_quarter"].value == 0
     assert ROWS["tanh RNN"]["claim"] is None
     parts = {"a": Estimate(1.4, 1.0, 1.8), "b": Estimate(1.2, 0.9, 1.6)}
-    assert robustness.verdict(parts) == "open: b"
+    assert robustness.verdict(parts) == "open in 1 of 2 quarters"
     assert robustness.verdict(parts | {"c": Estimate(0.5, 0.2, 0.9)}) == "fails: c"
     assert robustness.verdict({"a": parts["a"]}) == "holds"
 
