@@ -22,8 +22,7 @@ is open otherwise. An LSTM is broader than the RNN if its interval over all sett
 RNN's in the RNN's best quarter of scales.
 
 Command: scripts/run robustness
-Cost: --quick a minute, by default 18 minutes (1,920 trials), both on two cores; --scale=paper is
-for a GPU
+Cost: --quick a minute, by default 18 minutes, both on two cores; --scale=paper is for a GPU
 Expect: in most quarters both LSTMs have a decade or more, the RNN in none on adding
 """
 
@@ -173,9 +172,13 @@ def drawn(network: Network, config: Robustness) -> Trials:
     rngs = [np.random.default_rng((config.seed, i)) for i in range(config.seeds)]
     shares = np.array([rng.random(len(names)) for rng in rngs]).T
     values = {name: RANGES[name].at(u) for name, u in zip(names, shares, strict=True)}
-    biases = {name[-1]: values.pop(name) for name in names if name.startswith("gate_bias_")}
-    seeds = range(config.seed, config.seed + config.seeds)
-    return make_trials(seed=seeds, clip=CLIP, gate_bias=biases, **values)
+    return make_trials(
+        seed=range(config.seed, config.seed + config.seeds),
+        learning_rate=values["learning_rate"],
+        clip=CLIP,
+        init_scale=values.get("init_scale", 1.0),
+        gate_bias={name[-1]: values[name] for name in GATES if name in values},
+    )
 
 
 def summarise(config: Robustness, records: Sequence[Record]) -> list[Row]:
