@@ -1,0 +1,366 @@
+"""LSTMs learn to bridge a lag over a broad range of learning rates and gate biases.
+
+"LSTM works well over a broad range of parameters such as learning rate, input gate bias and output
+gate bias" (Hochreiter & Schmidhuber 1997). Three networks learn the adding problem of 1997 and to
+recall a marked symbol among distractors, from settings drawn at random, each with its own seed:
+
+  LSTM of 1997  blocks of two cells, no forget gate: learning rate, input- and output-gate bias
+  LSTM          the same, and the forget-gate bias from 0 to 6
+  tanh RNN      orthogonal start, twice the units (as many weights): learning rate, scale of start
+
+Learning rates are log-uniform from 3e-4 to 1, input- and output-gate biases uniform from -6 to 2,
+the scale log-uniform from 1/2 to 2. Optimiser (Adam), clipping (norm 1), full gradients and budget
+are the same for all. Nothing is chosen by results, so nothing needs validation: all trials are
+reported, on 2,000 test sequences each. A trial has solved its task when 95 % are right; chance is
+about 15 % (adding) and 12.5 % (recall). A share of solved trials times the decades of learning rate
+searched is the mean width of the range that works, in decades, whatever its shape.
+
+The claim holds for an LSTM on a task if in every quarter of the range of the input-gate bias, and
+of the output-gate bias, that width is at least one decade, a factor of ten to be wrong by, with the
+whole of Wilson's 95 % interval. It fails if in some quarter the interval is below one decade, and
+is open otherwise. An LSTM is broader than the RNN if its interval over all settings is above the
+RNN's in the RNN's best quarter of scales.
+
+Command: scripts/run robustness
+Cost: --quick a minute, by default 18 minutes, both on two cores; --scale=paper is for a GPU
+Expect: in most quarters both LSTMs have a decade or more, the RNN in none on adding
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+
+from experiments import runner
+from experiments.flags import Config, need, need_each, setting
+from experiments.runner import Experiment, Group
+from lstm_jax import cells, tasks
+from lstm_jax.cells import Cell
+from lstm_jax.layers import SequenceSpec
+from lstm_jax.report import figures, ledger, statistics
+from lstm_jax.report.figures import Picture
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
+from lstm_jax.report.tables import Row
+from lstm_jax.tasks import Task
+from lstm_jax.trials import MAX_SEED, Trials, make_trials
+
+CLIP = 1.0
+BROAD = 1.0  # decades of learning rate
+
+
+class Range(NamedTuple):
+    """What one setting is drawn from, uniformly or in its logarithm, and its bins in a figure."""
+
+    label: str
+    low: float
+    high: float
+    log: bool
+    bins: int
+
+    def at(self, u: np.ndarray) -> np.ndarray:
+        """The values at shares u of the range."""
+        if self.log:
+            return self.low * (self.high / self.low) ** u
+        return self.low + (self.high - self.low) * u
+
+    @property
+    def edges(self) -> np.ndarray:
+        """The ends of the bins, one more than there are bins."""
+        return self.at(np.linspace(0, 1, self.bins + 1))
+
+    @property
+    def middles(self) -> np.ndarray:
+        """The middle of each bin."""
+        return self.at((np.arange(self.bins) + 0.5) / self.bins)
+
+    def bin(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The bin that each value lies in; the outer ones take what rounding put outside."""
+        return np.searchsorted(self.edges[1:-1], values, side="right")
+
+
+RANGES = {  # by the name that records give the setting
+    "learning_rate": Range("learning rate", 10**-3.5, 1.0, True, 7),
+    "gate_bias_i": Range("input-gate bias", -6.0, 2.0, False, 4),
+    "gate_bias_o": Range("output-gate bias", -6.0, 2.0, False, 4),
+    "gate_bias_f": Range("forget-gate bias", 0.0, 6.0, False, 4),
+    "init_scale": Range("scale of the start", 0.5, 2.0, True, 4),
+}
+DECADES = math.log10(RANGES["learning_rate"].high / RANGES["learning_rate"].low)
+CLAIMED = ("gate_bias_i", "gate_bias_o")
+GATES = (*CLAIMED, "gate_bias_f")
+
+
+class Network(NamedTuple):
+    """A network: its name, its cell for H, and what is drawn besides the learning rate."""
+
+    label: str
+    cell: Callable[[int], Cell]
+    settings: tuple[str, ...]
+
+
+NETWORKS = {
+    "blocks": Network("LSTM of 1997", lambda h: cells.MemoryBlocks(h, size=2), CLAIMED),
+    "lstm": Network("LSTM", cells.LSTM, GATES),
+    "rnn": Network("tanh RNN", lambda h: cells.RNN(2 * h), ("init_scale",)),
+}
+LOOKS = [{"color": colour, "marker": "o"} for colour in figures.COLOURS[: len(NETWORKS)]]
+TASKS: dict[str, Callable[[int], Task]] = {
+    "adding": lambda lag: tasks.make("adding", length=lag, form="1997"),
+    "recall": lambda lag: tasks.make("recall", lag=lag),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Robustness(Config):
+    """How many settings of each network try which tasks, and for how long."""
+
+    seeds: int = setting(320, "settings drawn for each network and task, each with its own seed")
+    steps: int = setting(2500, "updates of a trial")
+    hidden: int = setting(16, "hidden units of an LSTM, an even number; the RNN has twice as many")
+    tasks: tuple[str, ...] = setting(tuple(TASKS), f"of {', '.join(TASKS)}")
+    lag: int = setting(50, "steps to remember; of adding, those of the shortest sequence")
+    batch_size: int = setting(16, "sequences an update")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_each("tasks", self.tasks, tuple(TASKS))
+        need(self.hidden % 2 == 0, "hidden", self.hidden, "need an even number, for blocks of two")
+        need(self.batch_size >= 1, "batch_size", self.batch_size, "need 1 or more")
+        last = self.seed + self.seeds - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+        for name in self.tasks:
+            try:
+                TASKS[name](self.lag)
+            except ValueError as error:
+                raise ValueError(f"--lag={self.lag}: {error} ({name})") from None
+
+
+SCALES = {
+    "quick": Robustness(seeds=64, tasks=("recall",), lag=10, steps=600),
+    "small": Robustness(),
+    "paper": Robustness(seeds=1024, lag=100, steps=10_000, hidden=64, batch_size=64),
+}
+
+
+def plan(config: Robustness, records: Sequence[Record]) -> list[Group]:
+    """For each task and network all settings in one group; none waits for another."""
+    del records
+    groups = []
+    for problem, (name, network) in product(config.tasks, NETWORKS.items()):
+        task, cell = TASKS[problem](config.lag), network.cell(config.hidden)
+        sizes = task.input_size, task.output_size, task.readout
+        model = SequenceSpec(cell, *sizes, engine=config.engine)
+        shared = task, model, config.steps, config.batch_size
+        groups.append(Group(f"{problem}-{name}", *shared, drawn(network, config), "test"))
+    return groups
+
+
+def drawn(network: Network, config: Robustness) -> Trials:
+    """The settings of a network: trial i depends on (seed, i) alone, what networks share is equal.
+
+    The numbers of trial i are drawn in the order of the network's settings, learning rate first, so
+    that both LSTMs have the same learning rates and input- and output-gate biases.
+    """
+    names = ("learning_rate", *network.settings)
+    rngs = [np.random.default_rng((config.seed, i)) for i in range(config.seeds)]
+    shares = np.array([rng.random(len(names)) for rng in rngs]).T
+    values = {name: RANGES[name].at(u) for name, u in zip(names, shares, strict=True)}
+    return make_trials(
+        seed=range(config.seed, config.seed + config.seeds),
+        learning_rate=values["learning_rate"],
+        clip=CLIP,
+        init_scale=values.get("init_scale", 1.0),
+        gate_bias={name[-1]: values[name] for name in GATES if name in values},
+    )
+
+
+def summarise(config: Robustness, records: Sequence[Record]) -> list[Row]:
+    """How much of what was searched each network can learn from, and whether the claim holds."""
+    rows = []
+    for task in config.tasks:
+        tried = {name: ledger.group(records, f"{task}-{name}") for name in NETWORKS}
+        rnn = max(quarters(tried["rnn"], "init_scale").values())
+        rows += [row(task, name, tried[name], rnn) for name in NETWORKS]
+    return rows
+
+
+def row(task: str, name: str, records: Sequence[Record], rnn: Estimate) -> Row:
+    """One line of the table, from the records of one group and the RNN's best quarter."""
+    network, results = NETWORKS[name], ledger.results(records)
+    solved = successes(results)
+    steps = ledger.first_steps(records, "metric", SOLVED)
+    looked = CLAIMED if name != "rnn" else network.settings
+    parts = {k: width for field in looked for k, width in quarters(records, field).items()}
+    share = statistics.wilson(sum(solved), len(solved))
+    won = [step for step, yes in zip(steps, solved, strict=True) if yes]
+    return {
+        "task": task,
+        "network": network.label,
+        "trials": len(results),
+        "solved": share,
+        "decades": decades(share),
+        "best_quarter": max(parts.values()),
+        "worst_quarter": min(parts.values()),
+        "steps_of_the_solved": statistics.median_steps(won).value if won else None,
+        "diverged": sum(r["status"] == "diverged" for r in results),
+        "broader_than_rnn": None if name == "rnn" else broader(decades(share), rnn),
+        "claim": None if name == "rnn" else verdict(parts),
+    }
+
+
+def successes(results: Sequence[Record]) -> list[bool]:
+    """Which trials solved their task."""
+    return [is_solved(r["test_correct"], r["test_n"]) for r in results]
+
+
+def decades(share: Share) -> Estimate:
+    """The mean width of the range of learning rates that work, with its interval."""
+    return Estimate(*(DECADES * part for part in (share.value, share.low, share.high)))
+
+
+def quarters(records: Sequence[Record], field: str) -> dict[str, Estimate]:
+    """The width of the working range in each bin of a field that has trials, by its name."""
+    found, over = shares(ledger.results(records), field), RANGES[field]
+    ends = zip(over.edges[:-1], over.edges[1:], found, strict=True)
+    return {f"{over.label} {a:.2g} to {b:.2g}": decades(s) for a, b, s in ends if s is not None}
+
+
+def shares(results: Sequence[Record], field: str) -> list[Share | None]:
+    """The share of solved trials in each bin of a setting; None where there are no trials."""
+    where = RANGES[field].bin([r[field] for r in results])
+    solved = np.array(successes(results))
+    inside = [solved[where == k] for k in range(RANGES[field].bins)]
+    return [statistics.wilson(int(s.sum()), len(s)) if len(s) else None for s in inside]
+
+
+def verdict(parts: Mapping[str, Estimate]) -> str:
+    """Whether every part has `BROAD` decades or more; where not, or for how many that is open."""
+    fails = [name for name, width in parts.items() if width.high < BROAD]
+    if fails:
+        return f"fails: {', '.join(fails)}"
+    unclear = sum(width.low < BROAD for width in parts.values())
+    return f"open in {unclear} of {len(parts)} quarters" if unclear else "holds"
+
+
+def broader(mine: Estimate, other: Estimate) -> str:
+    """Whether one interval is above the other: yes, no, or open where they overlap."""
+    if mine.low > other.high:
+        return "yes"
+    return "no" if mine.high < other.low else "open"
+
+
+def draw(config: Robustness, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """For each task one figure of everything."""
+    return [
+        of_task(
+            task,
+            [row for row in rows if row["task"] == task],
+            {name: ledger.results(ledger.group(records, f"{task}-{name}")) for name in NETWORKS},
+        )
+        for task in config.tasks
+    ]
+
+
+def of_task(task: str, rows: Sequence[Row], results: Mapping[str, Sequence[Record]]) -> Picture:
+    """Maps of success over the learning rate and one other setting; what works in numbers."""
+    figure, panels = figures.canvas(2, 4, panel=(4.6, 4.3))
+    maps = [("blocks", "gate_bias_i"), ("blocks", "gate_bias_o"), ("rnn", "init_scale")]
+    maps += [("lstm", field) for field in NETWORKS["lstm"].settings]
+    for axes, (name, field) in zip(panels[:, :3].flat, maps, strict=True):
+        mesh = success_map(axes, results[name], field)
+        axes.set_title(NETWORKS[name].label)
+    figure.colorbar(mesh, ax=panels[:, :3], label="trials that solve it", aspect=40, pad=0.01)
+    volumes(panels[0, 3], rows)
+    widths(panels[1, 3], results)
+    figures.legend(figure, panels[1, 3])
+    told = [f"{row['network']}: {row['claim']}" for row in rows if row["claim"] is not None]
+    caption = (
+        f"{task}: share of trials that solve it, over the learning rate and one other field, the "
+        f"remaining ones at random ({per_cell(results)}). Right: the share of all settings that "
+        "work, and the decades of learning rate that work in each quarter of a bias (bars: "
+        f"Wilson's 95 % interval). A broad range ({BROAD:g} decade or more) at every input- and "
+        f"output-gate bias? {'; '.join(told)}."
+    )
+    return Picture(task, caption, figure)
+
+
+def success_map(axes: Axes, results: Sequence[Record], field: str) -> QuadMesh:
+    """The share of solved trials by learning rate and another setting; grey where none is."""
+    x, y = RANGES["learning_rate"], RANGES[field]
+    tried, solved = counts(results, field)
+    share = np.ma.masked_where(tried == 0, solved / np.maximum(tried, 1))
+    mesh = axes.pcolormesh(x.edges, y.edges, share, vmin=0, vmax=1, cmap="cividis")
+    axes.set(xscale="log", yscale="log" if y.log else "linear", xlabel=x.label, ylabel=y.label)
+    if y.log:
+        axes.set_yticks(y.edges, [f"{edge:.2g}" for edge in y.edges])
+        axes.minorticks_off()
+    axes.grid(False)
+    axes.set_facecolor("0.9")
+    return mesh
+
+
+def counts(results: Sequence[Record], field: str) -> tuple[np.ndarray, np.ndarray]:
+    """How many trials lie, and how many solve it, in each bin [field, learning rate]."""
+    x, y = RANGES["learning_rate"], RANGES[field]
+    place = y.bin([r[field] for r in results]), x.bin([r["learning_rate"] for r in results])
+    tried, solved = np.zeros((2, y.bins, x.bins), int)
+    np.add.at(tried, place, 1)
+    np.add.at(solved, place, successes(results))
+    return tried, solved
+
+
+def per_cell(results: Mapping[str, Sequence[Record]]) -> str:
+    """How many trials a cell of the maps stands for, and how well its share is known."""
+    pairs = [
+        (s, n)
+        for name, network in NETWORKS.items()
+        for field in network.settings
+        for n, s in zip(*(c.flat for c in counts(results[name], field)), strict=True)
+        if n
+    ]
+    intervals = [statistics.wilson(s, n) for s, n in pairs]
+    reach = np.median([(share.high - share.low) / 2 for share in intervals])
+    median = np.median([n for _, n in pairs])
+    return f"{median:.0f} trials a cell in the median, Wilson's interval +-{reach:.2f}"
+
+
+def volumes(axes: Axes, rows: Sequence[Row]) -> None:
+    """The share of everything searched that works, and of what the RNN's best scales leave."""
+    told = [(row["network"], row["solved"], look) for row, look in zip(rows, LOOKS, strict=True)]
+    best = Estimate(*(width / DECADES for width in rows[-1]["best_quarter"]))
+    told.append(("RNN, best scale", best, LOOKS[-1]))
+    for place, (name, share, look) in enumerate(told):
+        figures.points(axes, [place], [share], look, name)
+    axes.set_xticks(range(len(told)), [name.replace(" ", "\n") for name, _, _ in told])
+    axes.set(title="all settings", ylabel="trials that solve it")
+    axes.set(ylim=(-0.02, 1.02), xlim=(-0.5, len(told) - 0.5))
+
+
+def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:
+    """The decades of learning rate that work, against each gate's bias."""
+    lines = [(n, field) for n in ("blocks", "lstm") for field in NETWORKS[n].settings]
+    for place, (name, field) in enumerate(lines):
+        gate, over = GATES.index(field), RANGES[field]
+        dress = {"marker": figures.MARKERS[gate], "linestyle": figures.DASHES[gate]}
+        style = LOOKS[list(NETWORKS).index(name)] | dress
+        aside = 0.16 * (place - len(lines) // 2)  # side by side
+        found = zip(over.middles, shares(results[name], field), strict=True)
+        seen = [(middle + aside, decades(share)) for middle, share in found if share is not None]
+        label = f"{NETWORKS[name].label}: {over.label.removesuffix('-gate bias')}"
+        figures.points(axes, [x for x, _ in seen], [y for _, y in seen], style, label)
+    figures.level(axes, BROAD, "broad")
+    axes.set(title="each quarter of a bias", xlabel="bias", ylabel="working decades of rate")
+    axes.set(ylim=(-0.05, DECADES), xlim=(-6.2, 6.2), xticks=range(-6, 7, 3))
+
+
+EXPERIMENT = Experiment("robustness", str(__doc__), SCALES, plan, summarise, draw)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))
