@@ -195,10 +195,9 @@ def test_a_noisy_mutant_is_caught(update, message):
         check_cell(dataclasses.dataclass(frozen=True)(kind)(4))
 
 
-@pytest.mark.slow  # jax searches all memory for who holds the tracer
 def test_an_update_that_keeps_what_it_was_given_is_caught():
     kind = type("keeping", (LSTM,), {"update": after(keeping), "__module__": __name__})
-    with pytest.raises(AssertionError, match="update is impure: it keeps"):
+    with pytest.raises(AssertionError, match="update is impure: it keeps what it is given"):
         check_cell(dataclasses.dataclass(frozen=True)(kind)(4))
 
 
