@@ -30,7 +30,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.run_directory import CONFIG, Preempted, RunDirectory
 from lstm_jax.tasks import Task
-from lstm_jax.train import evaluate, fit, result_records
+from lstm_jax.train import State, evaluate, fit, result_records
 from lstm_jax.trials import Trials
 
 POINTS = 40  # of a learning curve
@@ -47,6 +47,13 @@ class Group(NamedTuple):
       batch_size: sequences an update.
       trials: their settings; None while they wait for the results of another group.
       split: "validation" or "test", what they are asked in the end.
+      sequences: how many of it, where they are drawn.
+      optimizer: by name.
+      begin: makes the state that they start from, from the run's directory; None for what the
+        model draws.
+      keep: whether another group goes on from where they end.
+      labels: what their results say besides, a mapping for each trial.
+      points: of a learning curve.
     """
 
     name: str
@@ -56,6 +63,12 @@ class Group(NamedTuple):
     batch_size: int
     trials: Trials | None
     split: str
+    sequences: int = 2000
+    optimizer: str = "adam"
+    begin: Callable[[RunDirectory], State] | None = None
+    keep: bool = False
+    labels: Sequence[Record] = ()
+    points: int = POINTS
 
 
 class Experiment(NamedTuple):
@@ -68,6 +81,8 @@ class Experiment(NamedTuple):
       plan: (config, records so far) -> all groups, in the order to train them.
       summarise: (config, records) -> the table.
       draw: (config, table, records) -> the figures.
+      settle: (config of a new run) -> config, in which what depends on the machine is settled.
+      every: (config, records) -> the lines of summary.csv; None for those of the table.
     """
 
     name: str
@@ -76,6 +91,8 @@ class Experiment(NamedTuple):
     plan: Callable[[Any, Sequence[Record]], list[Group]]
     summarise: Callable[[Any, Sequence[Record]], Sequence[Row]]
     draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
+    settle: Callable[[Any], Any] = lambda config: config
+    every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
 
 
 def main(experiment: Experiment, argv: Sequence[str]) -> int:
@@ -91,6 +108,7 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
             return 0
         scale, config = choose(experiment, request)
         start(config.platform)
+        config = config if request.resume else experiment.settle(config)
         models = {group.name: group.model for group in experiment.plan(config, [])}
         about = circumstances([experiment.name, *argv[1:]], models)
         run = open_run(experiment.name, request, scale, config, about)
@@ -198,13 +216,17 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
     assert group.trials is not None
     fitted = fit(
         group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
-        batching=batching, chunk=max(1, group.steps // POINTS), run=run, group=group.name,
+        optimizer=group.optimizer, batching=batching, chunk=max(1, group.steps // group.points),
+        begin_from=group.begin(run) if group.begin else None, run=run, group=group.name,
     )  # fmt: skip
     asked = evaluate(
-        group.task, group.model, fitted.params, group.trials, split=group.split, batching=batching
-    )
+        group.task, group.model, fitted.params, group.trials, split=group.split,
+        sequences=group.sequences, batching=batching,
+    )  # fmt: skip
     results = result_records(group.trials, fitted, **{group.split: asked})
-    run.finish(group.name, results, fitted.params)
+    if group.labels:
+        results = [{**r, **label} for r, label in zip(results, group.labels, strict=True)]
+    run.finish(group.name, results, fitted.params, fitted.state if group.keep else None)
 
 
 def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
@@ -215,7 +237,8 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         drawn = experiment.draw(config, rows, records)
         pictures = {picture: figures.png(picture.figure) for picture in drawn}
     print(f"\n{tables.text(rows)}\n")
-    replace_file(run.path / "summary.csv", tables.csv(rows).encode())
+    lines = experiment.every(config, records) if experiment.every else rows
+    replace_file(run.path / "summary.csv", tables.csv(lines).encode())
     (run.path / "figures").mkdir(exist_ok=True)
     for picture, png in pictures.items():
         replace_file(run.path / "figures" / f"{picture.name}.png", png)

@@ -23,7 +23,7 @@ from lstm_jax.trials import Trials, make_trials
 BY_NAME = {"gate_bias": "bias_"}
 NUMBERS = tuple(name for name in Trials._fields if name not in ("seed", *BY_NAME))
 GATES = {"forget_bias": "f", "input_bias": "i", "output_bias": "o"}
-KEEPS = {GRU: "z"}  # the block that keeps, where it is not called f
+KEEPS: dict[type[Cell], str] = {GRU: "z"}  # the block that keeps, where it is not called f
 
 Value = float | int | str
 Values = Mapping[str, Any]
@@ -229,7 +229,7 @@ def trials(points: Sequence[Values], seeds: Sequence[int], cell: Cell) -> Trials
       ValueError: a value is out of its range, or the cell lacks the gate of a bias.
     """
     names = [name for name in points[0] if name in NUMBERS]
-    numbers = {name: [float(point[name]) for point in points] for name in names}
+    numbers: dict[str, Any] = {name: [float(point[name]) for point in points] for name in names}
     blocks = bias_blocks(points[0], cell)
     biases = {block: [float(p[name]) for p in points] for name, block in blocks.items()}
     return make_trials(seed=seeds, gate_bias=biases, **numbers)
@@ -295,7 +295,8 @@ def _check_values(name: str, domain: Domain, structure: Mapping[str, Any]) -> No
     """Raises ValueError for values that a trial, or the structure, cannot have."""
     if name in NUMBERS:
         for value in domain.ends():
-            make_trials(**{name: float(value)})
+            settings: dict[str, Any] = {name: float(value)}
+            make_trials(**settings)
     elif structure.get(name) is int:
         if not isinstance(domain, Int | Choice):
             raise ValueError("need whole numbers: int, logint or a choice")

@@ -94,8 +94,8 @@ def check_cell(cell: Cell) -> None:
     """
     if not _independent(type(cell), tuple(sorted(_fields(cell).items()))):
         raise ValueError(
-            f"hidden={cell.hidden}: the units of {type(cell).__name__} depend on each other, so that "
-            "it cannot be filled up with zeros; need powers of two"
+            f"hidden={cell.hidden}: the units of {type(cell).__name__} depend on each other, so "
+            "that it cannot be filled up with zeros; need powers of two"
         )
 
 
@@ -147,4 +147,5 @@ def _filled(leaf: Array | np.ndarray, axis: int, width: int, wide: int) -> np.nd
     blocks = np.reshape(leaf, (*before, shape[axis] // width, width, *shape[axis + 1 :]))
     padding = [(0, 0)] * blocks.ndim
     padding[axis + 1] = (0, wide - width)
-    return np.pad(blocks, padding).reshape(*before, -1, *shape[axis + 1 :])
+    full = shape[axis] // width * wide
+    return np.pad(blocks, padding).reshape(*before, full, *shape[axis + 1 :])
