@@ -124,6 +124,20 @@ def score(result: Record, metric: str) -> float:
     return inf if result["validation_loss"] is None else result["validation_loss"]
 
 
+def best_so_far(results: Iterable[Record], metric: str) -> tuple[list[int], list[float]]:
+    """Updates done in all, and the best score by then, result by result as they came."""
+    done: dict[tuple[int, int], int] = {}
+    x, y, total, best = [], [], 0, inf
+    for record in results:
+        trial = record["configuration"], record["seed"]
+        total += record["step"] - done.get(trial, 0)
+        done[trial] = record["step"]
+        best = min(best, score(record, metric))
+        x.append(total)
+        y.append(best)
+    return x, y
+
+
 # Strategies. --------------------------------------------------------------------------------------
 
 
