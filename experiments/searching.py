@@ -17,6 +17,7 @@ import numpy as np
 from experiments import networks
 from experiments.runner import Group
 from lstm_jax import search, studies, widths
+from lstm_jax.cells import Zoneout
 from lstm_jax.checkpoints import load
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.report.ledger import Record
@@ -79,7 +80,10 @@ class Search:
         """The network of a point, in its own width, or as wide as its bucket."""
         s = self.structure(values)
         hidden = widths.bucket(s["hidden"]) if wide else s["hidden"]
-        return networks.network(s["cell"], self.task(s["lag"]), hidden, self.engine, s["depth"])
+        task, states = self.task(s["lag"]), [n for n in values if n.startswith(search.ZONEOUT)]
+        spec = networks.network(s["cell"], task, hidden, self.engine, s["depth"])
+        rates = {name.removeprefix(search.ZONEOUT): 0.0 for name in states}
+        return dataclasses.replace(spec, cell=Zoneout(spec.cell, rates)) if rates else spec
 
 
 class Found(NamedTuple):

@@ -35,10 +35,10 @@ from experiments.flags import Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from experiments.searching import Candidate, Found, Search
 from lstm_jax import cells, optimizers, search, studies, tasks, widths
-from lstm_jax.parallel import resolve
 from lstm_jax.report import figures, statistics
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
+from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Space
@@ -105,6 +105,11 @@ class Sweep(Config):
         last = self.seed + self.tuning_seeds + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         self._check_space()
+        if self.strategy == "optuna":
+            try:
+                studies.check(self.sampler)
+            except ValueError as error:
+                raise ValueError(f"--sampler={self.sampler}: {error}") from None
         if self.strategy == "halving":
             try:
                 search.rungs(self.trials, self.steps, self.eta, self.rungs)
@@ -118,6 +123,7 @@ class Sweep(Config):
                 TASKS[self.task](lag)
             for cell in _values(space, "cell", self.cell):
                 search.bias_blocks(dict(space.parameters), _cell(cell, 2))
+                search.zoneout_states(dict(space.parameters), _cell(cell, 2))
         except ValueError as error:
             raise ValueError(f"--space: {error}") from None
 
@@ -276,6 +282,19 @@ def _best(
     }
 
 
+def parameters(space: Space) -> list[Parameter]:
+    """The space as reports weigh it; its points are the lines of `every`."""
+    kinds = {search.Log: "log", search.Uniform: "uniform", search.Int: "int"}
+    kinds[search.LogInt] = "log_int"
+    return [
+        Parameter(name, "choice", choices=domain.values)
+        if isinstance(domain, search.Choice)
+        else Parameter(name, kinds[type(domain)], domain.low, domain.high)
+        for name, domain in space.parameters
+        if name in space.free
+    ]
+
+
 def draw(config: Sweep, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """What each parameter does, and what the search had found after how much computing."""
     searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
@@ -360,10 +379,10 @@ def _bytes_a_trial(config: Sweep) -> float:
         for name in ("hidden", "depth", "batch_size", "lag")
     }
     shared = search_of(dataclasses.replace(config, batch="1"))
-    batching, places = resolve(config.batching), 8
+    batching, places = config.batching, 8
     return max(
         footprint(
-            shared.task(most["lag"]), shared.network({"cell": cell, **most}, wide=True),
+            shared.task(most["lag"]), shared.network(shared.space.draw(0, 0) | {"cell": cell, **most}, wide=True),
             batch_size=most["batch_size"], optimizer=optimizer, batching=batching, places=places,
         ) / places
         for cell in _values(space, "cell", config.cell)

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from lstm_jax.cells import GRU, Cell
+from lstm_jax.cells import GRU, Cell, Zoneout
 from lstm_jax.trials import Trials, make_trials
 
 # Fields of Trials that hold numbers by name: how their parameters begin.
-BY_NAME = {"gate_bias": "bias_"}
+BIAS, ZONEOUT = "bias_", "zoneout_"
+BY_NAME = {"gate_bias": BIAS, "zoneout": ZONEOUT}
 NUMBERS = tuple(name for name in Trials._fields if name not in ("seed", *BY_NAME))
 GATES = {"forget_bias": "f", "input_bias": "i", "output_bias": "o"}
 KEEPS: dict[type[Cell], str] = {GRU: "z"}  # the block that keeps, where it is not called f
@@ -92,7 +93,10 @@ class Int(Uniform):
 
 @dataclasses.dataclass(frozen=True)
 class LogInt(Int):
-    """Whole positive numbers from one to another, less likely the larger: P(n) ~ log(1 + 1/n)."""
+    """Whole positive numbers from one to another: one whose logarithm is even, rounded.
+
+    P(n) is in proportion to log((n + 1/2) / (n - 1/2)).
+    """
 
     logarithmic = True
 
@@ -102,8 +106,8 @@ class LogInt(Int):
 
     def sample(self, u: float) -> Value:
         """Returns the value at `u` of [0, 1)."""
-        below = math.log(self.low)
-        value = math.floor(math.exp(below + u * (math.log(self.high + 1) - below)))
+        below, above = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        value = round(math.exp(below + u * (above - below)))
         return min(max(value, self.low), self.high)
 
     def grid(self, points: int) -> list[Value]:
@@ -232,7 +236,9 @@ def trials(points: Sequence[Values], seeds: Sequence[int], cell: Cell) -> Trials
     numbers: dict[str, Any] = {name: [float(point[name]) for point in points] for name in names}
     blocks = bias_blocks(points[0], cell)
     biases = {block: [float(p[name]) for p in points] for name, block in blocks.items()}
-    return make_trials(seed=seeds, gate_bias=biases, **numbers)
+    states = zoneout_states(points[0], cell)
+    rates = {state: [float(p[name]) for p in points] for name, state in states.items()}
+    return make_trials(seed=seeds, gate_bias=biases, zoneout=rates, **numbers)
 
 
 def bias_blocks(names: Any, cell: Cell) -> dict[str, str]:
@@ -241,18 +247,33 @@ def bias_blocks(names: Any, cell: Cell) -> dict[str, str]:
     Raises:
       ValueError: the cell has no such block, the block has no bias, or two names are of one block.
     """
+    cell = cell.cell if isinstance(cell, Zoneout) else cell
     found: dict[str, str] = {}
     for name in filter(_is_bias, names):
-        block = GATES.get(name) or name.removeprefix(BY_NAME["gate_bias"])
+        block = GATES.get(name) or name.removeprefix(BIAS)
         block = KEEPS.get(type(cell), block) if name == "forget_bias" else block
         known = [gate for gate in cell.gates if gate not in cell.unbiased]
         if block not in known:
-            biases = ", ".join(f"{BY_NAME['gate_bias']}{gate}" for gate in known)
+            biases = ", ".join(f"{BIAS}{gate}" for gate in known)
             raise ValueError(f"{name}: {type(cell).__name__} has no such bias; it has {biases}")
         for other, taken in found.items():
             if taken == block:
                 raise ValueError(f"{name} and {other} are the same bias of {type(cell).__name__}")
         found[name] = block
+    return found
+
+
+def zoneout_states(names: Any, cell: Cell) -> dict[str, str]:
+    """Returns, for each of `names` that is a rate of zoneout, the state that it belongs to.
+
+    Raises:
+      ValueError: the cell has no such state.
+    """
+    found = {n: n.removeprefix(ZONEOUT) for n in names if n.startswith(ZONEOUT)}
+    for name, state in found.items():
+        if state not in cell.states:
+            states = ", ".join(f"{ZONEOUT}{known}" for known in cell.states)
+            raise ValueError(f"{name}: {type(cell).__name__} has no such state; it has {states}")
     return found
 
 
@@ -282,12 +303,13 @@ def ranked(scores: Sequence[float]) -> list[int]:
 
 
 def _is_bias(name: str) -> bool:
-    return name in GATES or name.startswith(BY_NAME["gate_bias"])
+    return name in GATES or name.startswith(BIAS)
 
 
 def _check_name(name: str, structure: Mapping[str, Any]) -> None:
-    if name not in structure and name not in NUMBERS and not _is_bias(name):
-        known = [*structure, *NUMBERS, *GATES, f"{BY_NAME['gate_bias']}<block>"]
+    by_name = _is_bias(name) or name.startswith(ZONEOUT)
+    if name not in structure and name not in NUMBERS and not by_name:
+        known = [*structure, *NUMBERS, *GATES, f"{BIAS}<block>", f"{ZONEOUT}<state>"]
         raise ValueError(f"{name or 'a nameless parameter'} is unknown: need {', '.join(known)}")
 
 
@@ -297,6 +319,9 @@ def _check_values(name: str, domain: Domain, structure: Mapping[str, Any]) -> No
         for value in domain.ends():
             settings: dict[str, Any] = {name: float(value)}
             make_trials(**settings)
+    elif name.startswith(ZONEOUT):
+        for value in domain.ends():
+            make_trials(zoneout={name.removeprefix(ZONEOUT): float(value)})
     elif structure.get(name) is int:
         if not isinstance(domain, Int | Choice):
             raise ValueError("need whole numbers: int, logint or a choice")

@@ -4,14 +4,23 @@ Only samplers are here whose answers follow from the trials that are told; one t
 its own (CMA-ES, quasi-Monte Carlo) would be another after a resume.
 """
 
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from lstm_jax.search import Choice, Int, Space, Values
 
-SAMPLERS = ("tpe", "multivariate_tpe", "gp")
+NEEDS = {"tpe": ("optuna",), "multivariate_tpe": ("optuna",), "gp": ("optuna", "torch")}
+SAMPLERS = tuple(NEEDS)
 WORST = 1e30  # what a trial that diverged is told as: some samplers refuse infinity
+
+
+def check(sampler: str) -> None:
+    """Raises ValueError if what a sampler needs is not installed."""
+    missing = [name for name in NEEDS[sampler] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{sampler} needs {' and '.join(missing)}: pip install {missing[0]}")
 
 
 def ask(
@@ -27,11 +36,10 @@ def ask(
       count: how many to ask for.
       seed: of the sampler; a number of its own for each call.
       sampler: one of `SAMPLERS`.
-
-    Raises:
-      ImportError: optuna is not installed.
     """
-    optuna = _optuna()
+    import optuna  # an extra, and slow to import
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some of its options are called experimental
         study = optuna.create_study(sampler=_sampler(optuna, sampler, seed))
@@ -60,12 +68,3 @@ def _distribution(optuna: Any, space: Space, name: str) -> Any:
         return kinds.CategoricalDistribution(domain.values)
     kind = kinds.IntDistribution if isinstance(domain, Int) else kinds.FloatDistribution
     return kind(domain.low, domain.high, log=domain.logarithmic)
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise ImportError("asking needs optuna: pip install 'lstm_jax[optuna]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna

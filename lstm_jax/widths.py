@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.cells import Cell, initial_state
+from lstm_jax.cells import Cell, Zoneout, initial_state
 from lstm_jax.engines import step
 from lstm_jax.initializers import init
 from lstm_jax.layers import SequenceSpec
@@ -92,6 +92,7 @@ def check_cell(cell: Cell) -> None:
     A cell of two units, one of them of zeros, must do what the cell of one unit does, and keep the
     other at zero.
     """
+    cell = cell.cell if isinstance(cell, Zoneout) else cell
     if not _independent(type(cell), tuple(sorted(_fields(cell).items()))):
         raise ValueError(
             f"hidden={cell.hidden}: the units of {type(cell).__name__} depend on each other, so "

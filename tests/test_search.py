@@ -86,7 +86,7 @@ def test_values_are_as_likely_as_they_should_be():
     assert [Choice((7, 1, 2)).sample(x) for x in u] == [7, 7, 7, 1, 1, 1, 2, 2, 2]
     many = [LogInt(1, 3).sample(x) for x in np.linspace(0, 1, 100_000, endpoint=False)]
     for n in (1, 2, 3):
-        assert many.count(n) / 1e5 == pytest.approx(math.log(1 + 1 / n) / math.log(4), abs=1e-4)
+        assert many.count(n) / 1e5 == pytest.approx(math.log((n + 0.5) / (n - 0.5), 7), abs=1e-4)
 
 
 def test_a_grid_has_both_ends_and_what_lies_evenly_between():
@@ -120,6 +120,16 @@ def test_trials_are_the_points_with_biases_by_block_and_structure_left_alone():
     assert made.seed.tolist() == [5, 6] and made.b1.tolist() == [np.float32(0.9)] * 2
     np.testing.assert_allclose(made.learning_rate, [1e-2, 1e-3], rtol=1e-6)
     assert {b: v.tolist() for b, v in made.gate_bias.items()} == {"f": [2, 2], "o": [-1, -1]}
+
+
+def test_zoneout_has_a_rate_for_each_state_that_the_cell_has():
+    space = parse("zoneout_h=0.1 zoneout_c=uniform:0:0.5", {})
+    made = search.trials([space.draw(0, 0)], [0], cells.LSTM(2)).zoneout
+    assert made["h"].tolist() == [np.float32(0.1)] and 0 <= made["c"][0] <= 0.5
+    with pytest.raises(ValueError, match="zoneout_c: GRU has no such state; it has zoneout_h"):
+        search.trials([space.draw(0, 0)], [0], cells.GRU(2))
+    with pytest.raises(ValueError, match=r"zoneout_h=1: zoneout\['h'\] must be in \[0, 1\)"):
+        parse("zoneout_h=1", {})
 
 
 def test_every_number_of_a_trial_can_be_searched():

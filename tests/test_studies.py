@@ -38,3 +38,10 @@ def test_what_was_told_is_used():
     distance = [abs(math.log10(point["learning_rate"]) + 2) for point in asked]
     assert np.median(distance) < 0.5  # at random 1
     assert sum(point["cell"] == "a" for point in asked) >= 14
+
+
+def test_what_is_not_installed_is_told(monkeypatch):
+    studies.check("tpe")
+    monkeypatch.setattr(studies.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="gp needs optuna and torch: pip install optuna"):
+        studies.check("gp")
