@@ -108,6 +108,10 @@ def test_a_point_depends_on_seed_index_and_its_own_parameters_alone():
     assert [space.draw(3, i) for i in reversed(range(20))] == points[::-1]
     rates = {point["learning_rate"] for point in points}
     assert len(rates) == 20 and space.draw(4, 0)["learning_rate"] not in rates
+    shares = [
+        (math.log10(p["learning_rate"]) / 3 + 4 / 3, p["forget_bias"] / 8 + 0.25) for p in points
+    ]
+    assert min(abs(one - other) for one, other in shares) > 1e-3  # one does not follow from another
     alone = parse("learning_rate=log:1e-4:1e-1", STRUCTURE)
     assert [alone.draw(3, i)["learning_rate"] for i in range(20)] == [
         point["learning_rate"] for point in points

@@ -266,7 +266,9 @@ def test_the_figures_are_drawn_of_ranges_choices_and_diverged_trials():
     assert [a.get_xlabel() for a in axes] == ["learning_rate", "cell", "hidden", "forget_bias"]
     assert axes[0].get_xscale() == "log"
     assert [t.get_text() for t in axes[1].get_xticklabels()] == ["lstm", "gru"]
-    assert sum(len(c.get_offsets()) for c in axes[0].collections) == 40  # every trial is there
+    assert (
+        sum(np.shape(c.get_offsets())[0] for c in axes[0].collections) == 40
+    )  # every trial is there
 
 
 # Runs. --------------------------------------------------------------------------------------------
