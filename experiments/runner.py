@@ -7,6 +7,7 @@ say. To resume is to do the same thing again in an old directory.
 
 import dataclasses
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ from lstm_jax.train import State, evaluate, fit, result_records
 from lstm_jax.trials import Trials
 
 POINTS = 40  # of a learning curve
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on
 
 
 class Group(NamedTuple):
@@ -99,7 +101,8 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     """Runs an experiment as its command line says; returns the exit code.
 
     0 when it is done; 2 for bad input, with one line on stderr and nothing written; 130 or 143 when
-    it was interrupted or told to stop, with everything saved that a resume needs.
+    it was interrupted or told to stop, and 1 when the disk is full, with everything saved that a
+    resume needs.
     """
     try:
         request = flags.parse(argv, type(experiment.scales["small"]))
@@ -189,10 +192,16 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     wall, processor = time.monotonic(), time.process_time()
     try:
         train_all(experiment, config, run)
+        report(experiment, config, run)
     except (KeyboardInterrupt, Preempted) as stop:
         print(f"stopped; to go on: --resume={run.path}", file=sys.stderr)
         return 143 if isinstance(stop, Preempted) else 130
-    report(experiment, config, run)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        right = f"what was saved is intact; with room again go on: --resume={run.path}"
+        print(f"stopped: {error.strerror} ({run.path}); {right}", file=sys.stderr)
+        return 1
     wall, processor = time.monotonic() - wall, time.process_time() - processor
     print(f"took {wall:.0f} s and {processor:.0f} s of processor time")
     print(f"run directory: {run.path}")
