@@ -382,7 +382,8 @@ def _bytes_a_trial(config: Sweep) -> float:
     batching, places = config.batching, 8
     return max(
         footprint(
-            shared.task(most["lag"]), shared.network(shared.space.draw(0, 0) | {"cell": cell, **most}, wide=True),
+            shared.task(most["lag"]),
+            shared.network(shared.space.draw(0, 0) | {"cell": cell, **most}, wide=True),
             batch_size=most["batch_size"], optimizer=optimizer, batching=batching, places=places,
         ) / places
         for cell in _values(space, "cell", config.cell)

@@ -21,6 +21,7 @@ from experiments.runner import Group
 from experiments.sweep import EXPERIMENT, Sweep
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.report import figures
+from lstm_jax.report.space import points
 from lstm_jax.run_directory import GroupLog, RunDirectory
 from lstm_jax.tasks import make
 from lstm_jax.tasks.base import endless
@@ -232,6 +233,7 @@ def test_elsewhere_than_on_a_cpu_memory_decides(monkeypatch):
         ("--space=cell=gru input_bias=1", "--space: input_bias: GRU has no such bias"),
         ("--space=lag=1,5", "--space: length must be an integer of at least 2, got 1"),
         ("--space=cell=layer_norm hidden=int:4:8", "hidden=5: the units of LayerNormLSTM depend"),
+        ("--space=zoneout_x=0.1", "--space: zoneout_x: LSTM has no such state; it has zoneout_h"),
         ("--strategy=sweep", "--strategy=sweep: need one of grid, random, halving, optuna"),
         ("--strategy=halving --trials=5", "--rungs=4: 4 rungs by 3 need 27 trials, got 5"),
     ],
@@ -407,6 +409,22 @@ def test_a_sweep_killed_five_times_equals_one_that_was_not(strategy, tmp_path):
     searched = [r for r in results(tmp_path / "killed") if "validation_n" in r]
     assert len(searched) == len({(r["group"], r["trial"]) for r in searched})
     assert {r["configuration"] for r in searched} == set(range(200))
+
+
+def test_the_lines_of_the_summary_are_points_of_the_reports_space():
+    records, _ = trained(CONFIG)
+    parameters = sweep.parameters(sweep.space_of(CONFIG))
+    assert [(p.name, p.kind) for p in parameters] == [
+        ("learning_rate", "log"), ("cell", "choice"), ("hidden", "int"), ("forget_bias", "uniform"),
+    ]  # fmt: skip
+    where = points(parameters, sweep.every(CONFIG, records))
+    assert where.shape == (46, 4) and np.all((where >= 0) & (where <= 1))
+
+
+def test_zoneout_wraps_the_cell_in_every_width():
+    config = dataclasses.replace(CONFIG, space="zoneout_c=uniform:0:0.5 hidden=int:3:8")
+    group = sweep.plan(config, [])[0]
+    assert str(group.model.cell).startswith("Zoneout(") and list(trials(group).zoneout) == ["c"]
 
 
 def test_a_network_of_a_point_is_in_its_own_width_or_its_bucket():
