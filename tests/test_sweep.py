@@ -389,7 +389,7 @@ def program(*arguments: object) -> subprocess.Popen:
 def test_a_sweep_killed_five_times_equals_one_that_was_not(strategy, tmp_path):
     """kill -9 of the program at random moments, resumed each time."""
     asked = [
-        "--space=learning_rate=log:1e-3:1e-1 cell=rnn,lstm hidden=int:3:8 clip=1",
+        "--space=learning_rate=log:1e-3:1e-1 hidden=int:5:8 clip=1", "--cell=rnn",
         f"--strategy={strategy}", "--trials=200", "--steps=60", "--lag=6", "--rungs=3",
         "--batch=32", "--best=2", "--seeds=2",
     ]  # fmt: skip
