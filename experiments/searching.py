@@ -273,18 +273,18 @@ def _group(
     structure, wide = search_.structure(points[0]), search_.network(points[0], wide=True)
     trials = search.trials(points, seeds, wide.cell)
     specs = [search_.network(point) for point in points]
-    begin = None
+    task, begin = search_.task(structure["lag"]), None
     if sources is not None:
         rows = [sources[candidate.configuration, seed] for candidate, seed in pairs]
         begin = functools.partial(_gathered, rows, wide)
     elif any(spec != wide for spec in specs):
-        begin = functools.partial(_drawn, specs, wide, trials, structure["optimizer"])
+        begin = functools.partial(_drawn, structure, task, specs, wide, trials)
     labels = [
         {"configuration": c.configuration, "bracket": c.bracket, "values": dict(c.values)}
         for c, _ in pairs
     ]
     return Group(
-        name, search_.task(structure["lag"]), wide, steps, structure["batch_size"], trials, split,
+        name, task, wide, steps, structure["batch_size"], trials, split,
         sequences=QUESTIONS if split == "validation" else 2000, optimizer=structure["optimizer"],
         begin=begin, keep=keep, labels=labels, points=POINTS,
     )  # fmt: skip
@@ -311,15 +311,17 @@ def _places(groups: Sequence[Group]) -> Sources:
 
 
 def _drawn(
+    structure: Mapping[str, Any],
+    task: Task,
     specs: Sequence[SequenceSpec],
     wide: SequenceSpec,
     trials: Trials,
-    optimizer: str,
     run: RunDirectory,
 ) -> State:
     """Where trials of widths of their own begin."""
     del run
-    return widths.begin(specs, wide, trials, optimizer=optimizer)
+    batch_size, optimizer = structure["batch_size"], structure["optimizer"]
+    return widths.begin(task, specs, wide, trials, batch_size=batch_size, optimizer=optimizer)
 
 
 def _gathered(rows: Sequence[tuple[Group, int]], wide: SequenceSpec, run: RunDirectory) -> State:
@@ -327,7 +329,8 @@ def _gathered(rows: Sequence[tuple[Group, int]], wide: SequenceSpec, run: RunDir
     states: dict[str, State] = {}
     for group, _ in rows:
         if group.name not in states and group.trials is not None:
-            like = state_shapes(wide, group.trials, optimizer=group.optimizer)
+            settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
+            like = state_shapes(group.task, wide, group.trials, **settings)
             states[group.name] = load(run.state_path(group.name), like)
     picked = [widths.pick(states[group.name], row) for group, row in rows]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *picked)

@@ -306,9 +306,9 @@ def test_a_model_s_own_parameters_made_fresh_are_its_own_beginning():
     params = fit(LINE, SLOPE, trials, 1, progress=False).params
     drawn = [SLOPE.init(keys(pick(trials, i)).init, pick(trials, i)) for i in range(2)]
     own = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-    start = train.fresh(own, trials)
+    start = train.fresh(LINE, SLOPE, own, trials)
     assert_same(fit(LINE, SLOPE, trials, 1, begin_from=start, progress=False).params, params)
-    shapes = train.state_shapes(SLOPE, trials)
+    shapes = train.state_shapes(LINE, SLOPE, trials)
     assert_same(*(jax.tree.map(lambda x: np.array(x.shape), t) for t in (shapes, start)))
 
 

@@ -68,7 +68,7 @@ def test_training_in_a_bucket_is_training_alone(standard_promotion):
     specs = [resized(wide, h) for h in hidden]
     settings: dict[str, Any] = dict(learning_rate=1e-2, weight_decay=0.1, clip=1.0, init_scale=1.5)
     trials = make_trials(seed=[3, 4, 5], gate_bias={"f": [1, 2, 3]}, **settings)
-    start = widths.begin(specs, wide, trials, optimizer="adamw")
+    start = widths.begin(task, specs, wide, trials, optimizer="adamw")
     together = fit(
         task, wide, trials, 8, optimizer="adamw", begin_from=start, batching="map", progress=False
     )
