@@ -1,4 +1,7 @@
-"""The networks that experiments compare, by name: one recurrent layer and a linear readout."""
+"""The networks that experiments compare, by name: recurrent layers and a linear readout."""
+
+import functools
+from collections.abc import Callable, Mapping
 
 from lstm_jax import cells, initializers
 from lstm_jax.layers import SequenceSpec
@@ -11,9 +14,19 @@ LABELS = {
     "lstm": "LSTM (bias 1)",
     "lstm_chrono": "LSTM (chrono)",
 }
+# The other cells of the catalogue, with the biases they have by themselves.
+CATALOGUE: Mapping[str, Callable[[int], cells.Cell]] = {
+    "janet": cells.JANET,
+    "layer_norm": cells.LayerNormLSTM,
+    "memory_blocks": cells.MemoryBlocks,
+    "min_gru": cells.MinGRU,
+    "min_lstm": cells.MinLSTM,
+    "urlstm": cells.URLSTM,
+    **{name: functools.partial(cells.odyssey, name) for name in cells.ODYSSEY},
+}
 
 
-def network(name: str, task: Task, hidden: int, engine: str) -> SequenceSpec:
+def network(name: str, task: Task, hidden: int, engine: str, depth: int = 1) -> SequenceSpec:
     """Returns the network called `name` for a task.
 
     Input weights start Glorot-uniform, recurrent ones orthogonal, biases at zero, but for: the
@@ -22,11 +35,15 @@ def network(name: str, task: Task, hidden: int, engine: str) -> SequenceSpec:
     (2018) take them for copying.
 
     Args:
-      name: one of `LABELS`.
+      name: one of `LABELS` or of `CATALOGUE`.
       task: says the sizes of input and output, where to read out, and the length.
       hidden: H.
       engine: runs the loop over time.
+      depth: layers.
     """
+    sizes = task.input_size, task.output_size, task.readout
+    if name in CATALOGUE:
+        return SequenceSpec(CATALOGUE[name](hidden), *sizes, depth=depth, engine=engine)
     cell, start = {
         "rnn": (cells.RNN(hidden), {}),
         "irnn": (cells.RNN(hidden, "relu"), {"w_h": initializers.identity()}),
@@ -34,5 +51,4 @@ def network(name: str, task: Task, hidden: int, engine: str) -> SequenceSpec:
         "lstm": (cells.LSTM(hidden), {}),
         "lstm_chrono": (cells.LSTM(hidden), {"b": initializers.chrono(max(2, 1.5 * task.length))}),
     }[name]
-    sizes = task.input_size, task.output_size, task.readout
-    return SequenceSpec(cell, *sizes, engine=engine, **start)
+    return SequenceSpec(cell, *sizes, depth=depth, engine=engine, **start)

@@ -7,6 +7,7 @@ say. To resume is to do the same thing again in an old directory.
 
 import dataclasses
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -30,10 +31,11 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.run_directory import CONFIG, Preempted, RunDirectory
 from lstm_jax.tasks import Task
-from lstm_jax.train import evaluate, fit, result_records
+from lstm_jax.train import State, evaluate, fit, result_records
 from lstm_jax.trials import Trials
 
 POINTS = 40  # of a learning curve
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on
 
 
 class Group(NamedTuple):
@@ -47,6 +49,13 @@ class Group(NamedTuple):
       batch_size: sequences an update.
       trials: their settings; None while they wait for the results of another group.
       split: "validation" or "test", what they are asked in the end.
+      sequences: how many of it, where they are drawn.
+      optimizer: by name.
+      begin: makes the state that they start from, from the run's directory; None for what the
+        model draws.
+      keep: whether another group goes on from where they end.
+      labels: what their results say besides, a mapping for each trial.
+      points: of a learning curve.
     """
 
     name: str
@@ -56,6 +65,12 @@ class Group(NamedTuple):
     batch_size: int
     trials: Trials | None
     split: str
+    sequences: int = 2000
+    optimizer: str = "adam"
+    begin: Callable[[RunDirectory], State] | None = None
+    keep: bool = False
+    labels: Sequence[Record] = ()
+    points: int = POINTS
 
 
 class Experiment(NamedTuple):
@@ -68,6 +83,8 @@ class Experiment(NamedTuple):
       plan: (config, records so far) -> all groups, in the order to train them.
       summarise: (config, records) -> the table.
       draw: (config, table, records) -> the figures.
+      settle: (config of a new run) -> config, in which what depends on the machine is settled.
+      every: (config, records) -> the lines of summary.csv; None for those of the table.
     """
 
     name: str
@@ -76,13 +93,16 @@ class Experiment(NamedTuple):
     plan: Callable[[Any, Sequence[Record]], list[Group]]
     summarise: Callable[[Any, Sequence[Record]], Sequence[Row]]
     draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
+    settle: Callable[[Any], Any] = lambda config: config
+    every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
 
 
 def main(experiment: Experiment, argv: Sequence[str]) -> int:
     """Runs an experiment as its command line says; returns the exit code.
 
     0 when it is done; 2 for bad input, with one line on stderr and nothing written; 130 or 143 when
-    it was interrupted or told to stop, with everything saved that a resume needs.
+    it was interrupted or told to stop, and 1 when the disk is full, with everything saved that a
+    resume needs.
     """
     try:
         request = flags.parse(argv, type(experiment.scales["small"]))
@@ -91,6 +111,7 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
             return 0
         scale, config = choose(experiment, request)
         start(config.platform)
+        config = config if request.resume else experiment.settle(config)
         models = {group.name: group.model for group in experiment.plan(config, [])}
         about = circumstances([experiment.name, *argv[1:]], models)
         run = open_run(experiment.name, request, scale, config, about)
@@ -171,10 +192,16 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     wall, processor = time.monotonic(), time.process_time()
     try:
         train_all(experiment, config, run)
+        report(experiment, config, run)
     except (KeyboardInterrupt, Preempted) as stop:
         print(f"stopped; to go on: --resume={run.path}", file=sys.stderr)
         return 143 if isinstance(stop, Preempted) else 130
-    report(experiment, config, run)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        right = f"what was saved is intact; with room again go on: --resume={run.path}"
+        print(f"stopped: {error.strerror} ({run.path}); {right}", file=sys.stderr)
+        return 1
     wall, processor = time.monotonic() - wall, time.process_time() - processor
     print(f"took {wall:.0f} s and {processor:.0f} s of processor time")
     print(f"run directory: {run.path}")
@@ -198,13 +225,17 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
     assert group.trials is not None
     fitted = fit(
         group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
-        batching=batching, chunk=max(1, group.steps // POINTS), run=run, group=group.name,
+        optimizer=group.optimizer, batching=batching, chunk=max(1, group.steps // group.points),
+        begin_from=group.begin(run) if group.begin else None, run=run, group=group.name,
     )  # fmt: skip
     asked = evaluate(
-        group.task, group.model, fitted.params, group.trials, split=group.split, batching=batching
-    )
+        group.task, group.model, fitted.params, group.trials, split=group.split,
+        sequences=group.sequences, batching=batching,
+    )  # fmt: skip
     results = result_records(group.trials, fitted, **{group.split: asked})
-    run.finish(group.name, results, fitted.params)
+    if group.labels:
+        results = [{**r, **label} for r, label in zip(results, group.labels, strict=True)]
+    run.finish(group.name, results, fitted.params, fitted.state if group.keep else None)
 
 
 def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
@@ -215,7 +246,8 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         drawn = experiment.draw(config, rows, records)
         pictures = {picture: figures.png(picture.figure) for picture in drawn}
     print(f"\n{tables.text(rows)}\n")
-    replace_file(run.path / "summary.csv", tables.csv(rows).encode())
+    lines = experiment.every(config, records) if experiment.every else rows
+    replace_file(run.path / "summary.csv", tables.csv(lines).encode())
     (run.path / "figures").mkdir(exist_ok=True)
     for picture, png in pictures.items():
         replace_file(run.path / "figures" / f"{picture.name}.png", png)

@@ -26,6 +26,7 @@ class RunDirectory:
         config.json       what was asked (settings) and under which circumstances (about)
         records.jsonl     the ledger: everything else is made from it
         params/*.npz      the final parameters of each finished group
+        states/*.npz      all that a finished group had in hand, where another goes on from it
         checkpoints/      what is in flight, gone when its group is finished
         tensorboard/      curves
         timing.jsonl      seconds; the ledger has none, to be the same after a kill and a resume
@@ -117,8 +118,12 @@ class RunDirectory:
             finally:
                 log.close()
 
-    def finish(self, group: str, results: Iterable[Mapping[str, Any]], params: Any) -> None:
+    def finish(
+        self, group: str, results: Iterable[Mapping[str, Any]], params: Any, state: Any = None
+    ) -> None:
         """Puts a group's results on the ledger, exports its parameters, drops its checkpoints.
+
+        With a state, that is exported as well, for a group that goes on from it.
 
         Raises:
           ValueError: the group is finished.
@@ -127,6 +132,9 @@ class RunDirectory:
         results = [{"kind": "result", "group": group, **result} for result in results]
         self.room("params", group).parent.mkdir(exist_ok=True)
         export(self.params_path(group), params)
+        if state is not None:
+            self.room("states", group).parent.mkdir(exist_ok=True)
+            export(self.state_path(group), state)
         mark = {"kind": "finished", "group": group, "trials": len(results)}
         self.records.append([*results, mark])
         shutil.rmtree(self.room("checkpoints", group), ignore_errors=True)
@@ -135,12 +143,16 @@ class RunDirectory:
         """Returns the npz file of a finished group's parameters, for `checkpoints.load`."""
         return self.room("params", group).with_name(f"{_file_name(group)}.npz")
 
+    def state_path(self, group: str) -> Path:
+        """Returns the npz file of a finished group's state, for `checkpoints.load`."""
+        return self.room("states", group).with_name(f"{_file_name(group)}.npz")
+
     def _refuse_finished(self, group: str) -> None:
         if group in self.finished():
             raise ValueError(f"group {group!r} is finished, its results are in {self.records.path}")
 
     def room(self, room: str, group: str) -> Path:
-        """Returns the place of a group in checkpoints/, tensorboard/ or params/."""
+        """Returns the place of a group in checkpoints/, tensorboard/, params/ or states/."""
         return self.path / room / _file_name(group)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,12 +28,16 @@ __all__ = [
     "Preempted",
     "Result",
     "RunDirectory",
+    "State",
     "Trials",
     "evaluate",
     "fit",
+    "footprint",
+    "fresh",
     "lower",
     "make_trials",
     "result_records",
+    "state_shapes",
 ]
 
 WINDOW = 1000  # sequences that the running means look back on, about
@@ -85,6 +90,7 @@ class Result(NamedTuple):
       loss: [R] running mean of the training loss, over about the last 1,000 sequences; nan where a
         trial diverged at its first batch.
       metric: [R] the same of the task's metric.
+      state: everything a trial had in hand, leaves [R, ...]; rows of it may go on as `begin_from`.
     """
 
     params: Any
@@ -93,6 +99,7 @@ class Result(NamedTuple):
     solved_at: np.ndarray
     loss: np.ndarray
     metric: np.ndarray
+    state: State
 
 
 class Settings(NamedTuple):
@@ -127,6 +134,7 @@ def fit(
     optimizer: str = "adam",
     batching: str = "auto",
     chunk: int = 100,
+    begin_from: State | None = None,
     run: RunDirectory | None = None,
     group: str = "main",
     progress: bool = True,
@@ -155,13 +163,17 @@ def fit(
       optimizer: "sgd", "momentum", "rmsprop", "adam" or "adamw".
       batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere.
       chunk: steps from one progress record to the next.
+      begin_from: where the trials start, leaves [R, ...]: rows of earlier results' `state`, whose
+        steps count towards `steps`, or what `fresh` makes of parameters; by default what the model
+        draws. A trial that goes on is the trial trained straight through, bit for bit with map on
+        a CPU; one that had stopped stays as it is.
       run: where to leave records, curves and checkpoints; nowhere by default.
       group: what the run calls these trials.
       progress: whether to show a bar (in a terminal) or a line now and then (elsewhere).
 
     Raises:
-      ValueError: an argument out of its range, or a group that is finished or was begun with other
-        settings.
+      ValueError: an argument out of its range, a `begin_from` that is not of these trials' shapes,
+        or a group that is finished or was begun with other settings.
       TypeError: the task is a stream, and the model takes and returns no states.
       Preempted: SIGTERM came; everything is saved (with a run directory only).
     """
@@ -170,9 +182,10 @@ def fit(
     mesh = parallel.everywhere()
     settings, layout = _settle(trials, batch_size, optimizer, batching, mesh)
     asked = _describe(task, model, trials) | settings._asdict() | {"steps": steps, "chunk": chunk}
+    asked |= {} if begin_from is None else {"begin_from": _fingerprint(begin_from)}
     with run.open_group(group, asked) if run else contextlib.nullcontext(NoLog()) as log:
         loop, placed = _loop(task, model, settings, mesh), layout.spread(trials)
-        step, state = _start(loop, layout, placed, log)
+        step, state = _start(loop, layout, placed, log, begin_from)
         done = int(Seen.of(layout, state).step.sum())
         with contextlib.closing(meter(progress, group, done)) as bar:
 
@@ -180,7 +193,7 @@ def fit(
                 return loop.run((placed, layout.idle, state), stop)
 
             state = _train(advance, layout, state, step, steps, chunk, log, bar)
-    return _result(layout.gather(state.params), Seen.of(layout, state))
+    return _result(layout.gather(state), Seen.of(layout, state))
 
 
 def lower(
@@ -241,7 +254,10 @@ def _check_counts(**counts: int) -> None:
 
 def _begin(task: Task, model: Model, settings: Settings, trial: Trials) -> State:
     """Returns a trial before its first step."""
-    params = model.init(keys(trial).init, trial)
+    return _fresh(task, model, settings, trial, model.init(keys(trial).init, trial))
+
+
+def _fresh(task: Task, model: Model, settings: Settings, trial: Trials, params: Any) -> State:
     return State(
         params=params,
         optimizer=optimizers.make(settings.optimizer, trial).init(_wide(params)),
@@ -362,11 +378,40 @@ def _loop(task: Task, model: Model, settings: Settings, mesh: Mesh) -> Loop:
     )
 
 
-def _start(loop: Loop, layout: parallel.Layout, trials: Trials, log: NoLog) -> tuple[int, State]:
+def _start(
+    loop: Loop, layout: parallel.Layout, trials: Trials, log: NoLog, begin_from: State | None
+) -> tuple[int, State]:
     """Returns the step and state to go on from: the last checkpoint, or the beginning."""
     shapes = jax.eval_shape(loop.begin, trials)
-    restored = log.restore(layout.gather(jax.tree.map(_blank, shapes)))
-    return (restored[0], layout.spread(restored[1])) if restored else (0, loop.begin(trials))
+    template = layout.gather(jax.tree.map(_blank, shapes))
+    restored = log.restore(template)
+    if restored is not None:
+        return restored[0], layout.spread(restored[1])
+    if begin_from is None:
+        return 0, loop.begin(trials)
+    _check_begin(begin_from, template)
+    running = np.asarray(begin_from.step)[np.asarray(begin_from.status) == RUNNING]
+    return int(running.min()) if running.size else 0, layout.spread(begin_from)
+
+
+def _check_begin(begin_from: State, template: State) -> None:
+    """Raises ValueError unless `begin_from` is made as the states of these trials are."""
+    given, wanted = (
+        {jax.tree_util.keystr(at): (np.shape(leaf), np.asarray(leaf).dtype) for at, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (begin_from, template))
+    )
+    for name in sorted(given.keys() | wanted.keys()):
+        if given.get(name) != wanted.get(name):
+            raise ValueError(
+                f"begin_from{name} must be {wanted.get(name)} for these trials and this model, "
+                f"got {given.get(name)}"
+            )
+
+
+def _fingerprint(state: State) -> int:
+    """Returns a checksum of all leaves: what tells one beginning from another."""
+    leaves = map(np.asarray, jax.tree.leaves(state))
+    return functools.reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), leaves, 0)
 
 
 def _blank(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -410,6 +455,55 @@ def _paced(stride: int, seconds: float) -> int:
     if seconds > 2 * PATIENCE:
         return max(1, stride // 2)
     return 2 * stride if seconds < PATIENCE / 2 else stride
+
+
+# Beginning elsewhere. -----------------------------------------------------------------------------
+
+
+def fresh(
+    task: Task, model: Model, params: Any, trials: Trials, *, batch_size: int = 16,
+    optimizer: str = "adam",
+) -> State:  # fmt: skip
+    """Returns R trials before their first step with parameters of one's own, for `begin_from`.
+
+    Args:
+      task: the problem.
+      model: the network.
+      params: leaves [R, ...].
+      trials: R settings.
+      batch_size: as in `fit`.
+      optimizer: as in `fit`.
+    """
+    settings = Settings(batch_size, optimizer, "map")
+    begin = jax.vmap(lambda trial, one: _fresh(task, model, settings, trial, one))
+    return jax.tree.map(np.asarray, begin(trials, params))
+
+
+def state_shapes(
+    task: Task, model: Model, trials: Trials, *, batch_size: int = 16, optimizer: str = "adam"
+) -> State:
+    """Returns the shapes and types of R trials' state: what `checkpoints.load` reads them by."""
+    settings = Settings(batch_size, optimizer, "map")
+    return jax.eval_shape(jax.vmap(lambda trial: _begin(task, model, settings, trial)), trials)
+
+
+def footprint(
+    task: Task, model: Model, *, batch_size: int = 16, optimizer: str = "adam",
+    batching: str = "auto", places: int = 1,
+) -> int:  # fmt: skip
+    """Returns the bytes a device needs to train `places` trials, as the compiler plans them.
+
+    Arguments, results and temporaries of the compiled loop, which is not run. With vmap every place
+    costs nearly the same; with map the temporaries are those of one trial.
+    """
+    trials = make_trials(seed=np.arange(places * jax.device_count()))
+    settings = {"batch_size": batch_size, "optimizer": optimizer, "batching": batching}
+    planned = lower(task, model, trials, jax.devices(), **settings).run.compile()
+    sizes: Any = planned.memory_analysis()
+    return (
+        sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+        - sizes.alias_size_in_bytes
+    )  # fmt: skip
 
 
 # Telling. -----------------------------------------------------------------------------------------
@@ -472,9 +566,10 @@ def _describe(task: Task, model: Model, trials: Trials) -> dict[str, Any]:
     return names | describe_trials(trials)
 
 
-def _result(params: Any, seen: Seen) -> Result:
+def _result(state: State, seen: Seen) -> Result:
     solved_at = np.where(seen.status == SOLVED, seen.step, -1)
-    return Result(params, STATUS[seen.status], seen.step, solved_at, seen.loss, seen.metric)
+    numbers = STATUS[seen.status], seen.step, solved_at, seen.loss, seen.metric
+    return Result(state.params, *numbers, state)
 
 
 def result_records(
@@ -487,7 +582,7 @@ def result_records(
     "test_metric"}.
     """
     columns = describe_trials(trials) | result._asdict()
-    del columns["params"]
+    del columns["params"], columns["state"]
     for split, evaluation in evaluations.items():
         columns |= {f"{split}_{name}": values for name, values in evaluation._asdict().items()}
     count = len(trials.seed)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from experiments import networks, runner, tuning
 from experiments.flags import Config, need, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import tasks
+from lstm_jax.records import RecordLog
 from lstm_jax.report import figures, ledger
 from lstm_jax.run_directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.train import evaluate, fit
@@ -172,6 +174,33 @@ def test_a_stopped_run_says_how_to_go_on(stop, code, tmp_path, monkeypatch, caps
     monkeypatch.setattr(runner, "train", stopped)
     assert run(f"--workdir={tmp_path}") == code
     assert capsys.readouterr().err == f"stopped; to go on: --resume={tmp_path}\n"
+
+
+@pytest.mark.parametrize("moment", [1, 3])
+def test_a_full_disk_is_a_clean_stop_that_a_resume_goes_on_from(
+    moment, whole, tmp_path, monkeypatch, capsys
+):
+    """The disk is full in the middle of a line of the ledger."""
+    append, calls = RecordLog.append, 0
+
+    def full(self, records):
+        nonlocal calls
+        calls += 1
+        if calls <= moment:
+            return append(self, records)
+        with open(self.path, "a") as file:
+            file.write('{"kind": "pro')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordLog, "append", full)
+        assert run(f"--workdir={path}") == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"stopped: No space left on device ({path}); what was saved is intact")
+    assert told.endswith(f"--resume={path}\n") and told.count("\n") == 1
+    assert run(f"--resume={path}") == 0
+    assert outcome(path) == outcome(whole)
 
 
 def refused(arguments: list[str], capsys) -> str:

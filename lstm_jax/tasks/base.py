@@ -1,6 +1,8 @@
 """What every problem offers to learning, and the few losses and measures problems share."""
 
 import abc
+import dataclasses
+import functools
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -112,6 +114,17 @@ class Stream(Task):
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
         """Draws the first window of a stream."""
         return self.next(self.begin(key, batch_size, split))[1]
+
+
+def endless(task: Task) -> Task:
+    """Returns the same problem, which no trial ever has solved: all are trained to their end."""
+    fields = [field.name for field in dataclasses.fields(task)]  # pyright: ignore
+    return _endless(type(task))(**{name: getattr(task, name) for name in fields})
+
+
+@functools.cache
+def _endless(kind: type[Task]) -> Any:
+    return type(f"Endless{kind.__name__}", (kind,), {"solved": Task.solved})
 
 
 def split_key(key: Array, split: str) -> Array:

@@ -1,0 +1,179 @@
+"""Successive halving finds settings as good as random search does with four times the computing.
+
+Both search the learning rate, the forget bias and the clipping of an LSTM on the adding problem, by
+validation loss. In each repeat successive halving begins with 27 configurations and lets the best
+third go on, three times; random search trains as many to the end as --budget times its updates
+allow. Every repeat draws configurations and a seed of its own.
+
+Command: scripts/run halving
+Cost: --quick a minute, by default 9 minutes, both on two cores; --scale=paper is for a GPU
+Expect: median best validation loss of successive halving at most 1.1 times that of random search
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import runner, searching
+from experiments.flags import Config, need, setting
+from experiments.runner import Experiment, Group
+from experiments.searching import Candidate, Search
+from lstm_jax import search, tasks
+from lstm_jax.report import figures
+from lstm_jax.report.figures import Picture
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.statistics import Estimate
+from lstm_jax.report.tables import Row
+from lstm_jax.tasks.base import endless
+from lstm_jax.trials import MAX_SEED
+
+SPACE = "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=log:0.1:10"
+HALVING, RANDOM = "successive halving", "random"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Halving(Config):
+    """How many configurations, how long, and how often."""
+
+    seeds: int = setting(10, "repeats, each from its own seed")
+    steps: int = setting(2000, "updates of a trial that is trained to its end")
+    space: str = setting(SPACE, "what is searched, as in sweep; numbers only")
+    trials: int = setting(27, "configurations that successive halving begins with")
+    eta: int = setting(3, "one in so many goes on")
+    rungs: int = setting(4, "how often there is a choice, and the end")
+    budget: int = setting(4, "times the updates of halving that random search may do")
+    lag: int = setting(100, "T, the length of the sequences to add in")
+    batch_size: int = setting(16, "sequences an update")
+    batch: int = setting(64, "trials trained at once (R)")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("trials", "rungs", "budget", "batch_size", "batch"):
+            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
+        need(self.eta >= 2, "eta", self.eta, "need 2 or more")
+        need(self.lag >= 2, "lag", self.lag, "need 2 or more")
+        last = self.seed + self.seeds - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+        try:
+            search.rungs(self.trials, self.steps, self.eta, self.rungs)
+        except ValueError as error:
+            raise ValueError(f"--rungs={self.rungs}: {error}") from None
+        try:
+            search.parse(self.space, {})
+        except ValueError as error:
+            raise ValueError(f"--space: {error}") from None
+
+
+SCALES = {
+    "quick": Halving(seeds=3, trials=9, rungs=3, steps=90, lag=10, hidden=8),
+    "small": Halving(),
+    "paper": Halving(trials=81, steps=10_000, hidden=128, batch=512),
+}
+
+
+def updates(config: Halving) -> int:
+    """The updates of one repeat of successive halving, when none diverges."""
+    plan = search.rungs(config.trials, config.steps, config.eta, config.rungs)
+    before = [0, *(steps for _, steps in plan)]
+    return sum(count * (steps - before[k]) for k, (count, steps) in enumerate(plan))
+
+
+def contenders(config: Halving) -> dict[str, list[Candidate]]:
+    """The configurations of both strategies in all repeats; none is in two of them."""
+    space, begun = search.parse(config.space, {}), 0
+    each = {HALVING: config.trials, RANDOM: config.budget * updates(config) // config.steps}
+    found: dict[str, list[Candidate]] = {}
+    for strategy, count in each.items():
+        numbers = range(begun, begun + count * config.seeds)
+        found[strategy] = [
+            Candidate(n, space.draw(config.seed, n), (config.seed + repeat,), repeat)
+            for n in numbers
+            for repeat in [(n - begun) // count]
+        ]
+        begun += len(numbers)
+    return found
+
+
+def plan(config: Halving, records: Sequence[Record]) -> list[Group]:
+    """Random search and the rungs of halving; the trials of all repeats share groups."""
+    given: dict[str, Any] = {"cell": "lstm", "depth": 1, "optimizer": "adam"}
+    given |= {name: getattr(config, name) for name in ("hidden", "batch_size", "lag")}
+    task = endless(tasks.make("adding", length=config.lag))
+    shared = Search(
+        search.parse(config.space, {}), given, lambda lag: task, config.steps, config.engine,
+        config.batch, "loss",
+    )  # fmt: skip
+    both, results = contenders(config), searching.results_by_group(records)
+    whole = searching.try_all(shared, both[RANDOM], results)
+    halved = searching.halve(shared, both[HALVING], config.eta, config.rungs, results)
+    return whole.groups + halved.groups
+
+
+def curves(
+    config: Halving, records: Sequence[Record]
+) -> dict[str, list[tuple[list[int], list[float]]]]:
+    """Of each strategy and repeat: updates done, and the best validation loss by then."""
+    results = [r for r in records if r["kind"] == "result"]
+    numbers = {s: {c.configuration for c in some} for s, some in contenders(config).items()}
+    return {
+        strategy: [
+            searching.best_so_far(
+                [r for r in results if r["configuration"] in own and r["bracket"] == repeat], "loss"
+            )
+            for repeat in range(config.seeds)
+        ]
+        for strategy, own in numbers.items()
+    }
+
+
+def summarise(config: Halving, records: Sequence[Record]) -> list[Row]:
+    """What each strategy found, and how it compares with random search."""
+    found = curves(config, records)
+    best = {s: [losses[-1] for _, losses in repeats] for s, repeats in found.items()}
+    return [
+        {
+            "strategy": strategy,
+            "repeats": len(repeats),
+            "updates": float(np.mean([x[-1] for x, _ in repeats])),
+            "median_loss": float(np.median(best[strategy])),
+            "best_loss": min(best[strategy]),
+            "worst_loss": max(best[strategy]),
+            "of_random": float(np.median(best[strategy]) / np.median(best[RANDOM])),
+        }
+        for strategy, repeats in found.items()
+    ]
+
+
+def draw(config: Halving, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """The best loss so far against the updates done, of both strategies."""
+    figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 5))
+    looks = figures.styles([HALVING, RANDOM])
+    for strategy, repeats in curves(config, records).items():
+        x = sorted({at for done, _ in repeats for at in done})
+        x = [at for at in x if all(done[0] <= at for done, _ in repeats)]
+        best = np.array([[_at(curve, at) for curve in repeats] for at in x])
+        quartiles = [Estimate(*np.percentile(row, (50, 25, 75))) for row in best]
+        figures.band(axes, x, quartiles, looks[strategy], strategy)
+    axes.set(xscale="log", yscale="log", xlabel="updates of all trials of a repeat together")
+    axes.set(ylabel="validation loss, best so far")
+    figures.legend(figure, axes)
+    caption = (
+        f"The best validation loss found so far, median of {config.seeds} repeats, bands: quartiles"
+        " (adding)."
+    )
+    return [Picture("halving", caption, figure)]
+
+
+def _at(curve: tuple[list[int], list[float]], updates: int) -> float:
+    x, y = curve
+    return y[math.floor(np.searchsorted(x, updates, side="right")) - 1]
+
+
+EXPERIMENT = Experiment("halving", str(__doc__), SCALES, plan, summarise, draw)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))

@@ -1,0 +1,429 @@
+"""Sweep: thousands of training runs of one recurrent network, in a space of settings of your own.
+
+A space is one line: `learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 cell=lstm,gru
+hidden=int:8:64 clip=1`, with log, uniform, int and logint between two numbers, a choice of several
+values, or one fixed value. Any field of a trial, any gate's initial bias (forget_bias, input_bias,
+output_bias, bias_<block>) and structure (cell, hidden, depth, optimizer, batch_size, lag) may be in
+it; structure that is not is what the flag of its name says. What differs in numbers alone trains as
+one compiled program, widths in buckets of powers of two; each other structure is compiled once.
+
+Strategies: `grid` (--points values of each range), `random` (--trials configurations, number i
+depending on the seed and i alone), `halving` (successive halving: of --trials configurations the
+best 1/--eta go on at each of --rungs rungs, gathered into smaller batches) and `optuna` (a
+--sampler chooses each batch from the results of those before). All are judged on validation, a
+configuration by the mean over its seeds; the --best are trained anew from fresh seeds and reported
+on test sequences. Ranked by loss, every trial is trained to its last step; by accuracy, a trial
+that has solved its task stops. A trial that diverged is last.
+
+Command: scripts/run sweep --space="learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1"
+Cost: --quick a minute, by default 3 minutes, both on two cores; --scale=paper is for a GPU
+Expect: on adding at T = 50, learning rates of the three best configurations between 1e-2 and 1e-1
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import networks, runner, searching
+from experiments.flags import Config, need, need_each, setting
+from experiments.runner import Experiment, Group
+from experiments.searching import Candidate, Found, Search
+from lstm_jax import cells, optimizers, search, studies, tasks, widths
+from lstm_jax.report import figures, statistics
+from lstm_jax.report.figures import Picture
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.space import Parameter
+from lstm_jax.report.statistics import is_solved
+from lstm_jax.report.tables import Row
+from lstm_jax.search import Space
+from lstm_jax.tasks import Task
+from lstm_jax.tasks.base import endless
+from lstm_jax.train import footprint
+from lstm_jax.trials import MAX_SEED
+
+STRATEGIES = ("grid", "random", "halving", "optuna")
+NETWORKS = (*networks.LABELS, *networks.CATALOGUE)
+TASKS: Mapping[str, Callable[[int], Task]] = {
+    "adding": lambda lag: tasks.make("adding", length=lag),
+    "recall": lambda lag: tasks.make("recall", lag=lag),
+    "copy_memory": lambda lag: tasks.make("copy_memory", lag=lag),
+    "digits": lambda lag: tasks.make("digits"),
+}
+ON_A_CPU = 32  # places of a device: with map more are no faster, and a wave's results come later
+SHARE = 0.8  # of a device's memory
+ASKINGS = 10  # at least, of optuna, where the batch is ours to choose
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep(Config):
+    """What is searched, how, and for how long."""
+
+    seeds: int = setting(5, "fresh seeds that each of the best is reported on")
+    space: str = setting(
+        "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1", "what to search, see above"
+    )
+    strategy: str = setting("random", f"how: {', '.join(STRATEGIES)}")
+    trials: int = setting(60, "configurations to try; a grid tries all of its own")
+    tuning_seeds: int = setting(1, "seeds of each configuration, before those that are reported")
+    metric: str = setting("loss", f"what decides, on validation: {', '.join(searching.METRICS)}")
+    batch: str = setting("auto", "trials trained at once (R), auto: as many as fit the memory")
+    points: int = setting(5, "grid: values of each range")
+    eta: int = setting(3, "halving: one in so many goes on")
+    rungs: int = setting(4, "halving: how often there is a choice, and the end")
+    sampler: str = setting("tpe", f"optuna: {', '.join(studies.SAMPLERS)}")
+    best: int = setting(3, "configurations to report")
+    task: str = setting("adding", f"of {', '.join(TASKS)}")
+    lag: int = setting(50, "steps to remember, or the length, where a task has one")
+    cell: str = setting("lstm", f"of {', '.join(NETWORKS)}")
+    depth: int = setting(1, "layers")
+    optimizer: str = setting("adam", f"of {', '.join(optimizers.DIRECTIONS)}")
+    batch_size: int = setting(16, "sequences an update")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, choices in (
+            ("strategy", STRATEGIES),
+            ("metric", searching.METRICS),
+            ("sampler", studies.SAMPLERS),
+            ("task", tuple(TASKS)),
+            ("cell", NETWORKS),
+            ("optimizer", tuple(optimizers.DIRECTIONS)),
+        ):
+            need_each(name, (getattr(self, name),), choices)
+        for name in ("trials", "tuning_seeds", "rungs", "best", "depth", "batch_size"):
+            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
+        for name in ("points", "eta"):
+            need(getattr(self, name) >= 2, name, getattr(self, name), "need 2 or more")
+        whole = self.batch.isdecimal() and int(self.batch) >= 1
+        need(whole or self.batch == "auto", "batch", self.batch, "need 1 or more, or auto")
+        last = self.seed + self.tuning_seeds + self.seeds - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+        self._check_space()
+        if self.strategy == "optuna":
+            try:
+                studies.check(self.sampler)
+            except ValueError as error:
+                raise ValueError(f"--sampler={self.sampler}: {error}") from None
+        if self.strategy == "halving":
+            try:
+                search.rungs(self.trials, self.steps, self.eta, self.rungs)
+            except ValueError as error:
+                raise ValueError(f"--rungs={self.rungs}: {error}") from None
+
+    def _check_space(self) -> None:
+        try:
+            space = space_of(self)
+            for lag in _values(space, "lag", self.lag):
+                TASKS[self.task](lag)
+            for cell in _values(space, "cell", self.cell):
+                search.bias_blocks(dict(space.parameters), _cell(cell, 2))
+                search.zoneout_states(dict(space.parameters), _cell(cell, 2))
+        except ValueError as error:
+            raise ValueError(f"--space: {error}") from None
+
+
+def space_of(config: Sweep) -> Space:
+    """The space that is searched; raises ValueError for one that cannot be."""
+    structure: dict[str, Any] = dict.fromkeys(searching.STRUCTURE, int)
+    structure |= {"cell": NETWORKS, "optimizer": tuple(optimizers.DIRECTIONS)}
+    if config.task == "digits":
+        del structure["lag"]
+    return search.parse(config.space, structure)
+
+
+def _values(space: Space, name: str, given: Any) -> tuple[Any, ...]:
+    """Values that a parameter may have, of a range its ends; `given` where the space lacks it."""
+    return tuple(space[name].ends()) if name in space else (given,)
+
+
+def _cell(name: str, hidden: int) -> cells.Cell:
+    return networks.network(name, TASKS["adding"](2), hidden, "auto").cell
+
+
+SCALES = {
+    "quick": Sweep(trials=16, steps=200, lag=20, hidden=16, best=2, seeds=3),
+    "small": Sweep(),
+    "paper": Sweep(trials=1000, steps=10_000, lag=200, hidden=128, batch_size=64, seeds=10),
+}
+
+
+def search_of(config: Sweep) -> Search:
+    """What all groups share; raises ValueError for widths that a cell cannot have."""
+    space = space_of(config)
+    given = {name: getattr(config, name) for name in searching.STRUCTURE}
+    for cell in _values(space, "cell", config.cell):
+        odd = [h for h in _widths(space, config.hidden) if widths.bucket(h) != h]
+        if odd:
+            widths.check_cell(_cell(cell, odd[0]))
+    places = int(config.batch)
+    task = functools.partial(_task, config.task, config.metric)
+    return Search(space, given, task, config.steps, config.engine, places, config.metric)
+
+
+def candidates(config: Sweep, space: Space) -> list[Candidate]:
+    """The configurations of a grid, of random search and of the first rung."""
+    seeds = tuple(range(config.seed, config.seed + config.tuning_seeds))
+    if config.strategy == "grid":
+        points = space.grid(config.points)
+    else:
+        points = [space.draw(config.seed, i) for i in range(config.trials)]
+    return [Candidate(i, point, seeds) for i, point in enumerate(points)]
+
+
+def find(config: Sweep, records: Sequence[Record]) -> Found:
+    """How far the search has come."""
+    shared, results = search_of(config), searching.results_by_group(records)
+    if config.strategy == "optuna":
+        seeds = tuple(range(config.seed, config.seed + config.tuning_seeds))
+        sampler, count = config.sampler, config.trials
+        return searching.ask(shared, config.seed, sampler, count, seeds, results)
+    first = candidates(config, shared.space)
+    if config.strategy == "halving":
+        return searching.halve(shared, first, config.eta, config.rungs, results)
+    return searching.try_all(shared, first, results)
+
+
+def plan(config: Sweep, records: Sequence[Record]) -> list[Group]:
+    """The search, as far as it can be planned; then the best configurations on fresh seeds."""
+    found = find(config, records)
+    first = config.seed + config.tuning_seeds
+    fresh = tuple(range(first, first + config.seeds))
+    best = [c._replace(seeds=fresh) for c in (found.ranking or [])[: config.best]]
+    shared = search_of(config)
+    return found.groups + searching.waves(shared, "best", best, config.steps, split="test")
+
+
+def settle(config: Sweep) -> Sweep:
+    """The config with R as a number: as many trials as there are, and as fit this machine.
+
+    On a CPU a trial's memory does not matter, since one is trained at a time on each core; on
+    another device the compiler says what the largest network of the space needs.
+    """
+    if config.batch != "auto":
+        return config
+    asked = config.tuning_seeds * _count(config)
+    if config.strategy == "optuna":
+        asked = config.tuning_seeds * math.ceil(config.trials / ASKINGS)
+    asked, devices = max(asked, config.best * config.seeds), jax.local_devices()
+    if devices[0].platform == "cpu":
+        room = ON_A_CPU * len(devices)
+    else:
+        room = len(devices) * int(SHARE * _memory(devices[0]) // _bytes_a_trial(config))
+    need(room >= 1, "batch", config.batch, "not even one trial fits the memory of this device")
+    return dataclasses.replace(config, batch=str(min(asked, room)))
+
+
+# Telling. -----------------------------------------------------------------------------------------
+
+
+def every(config: Sweep, records: Sequence[Record]) -> list[Row]:
+    """Every trial as far as it came: its settings and what came of them."""
+    trials: dict[tuple[bool, int, int], Record] = {}
+    for record in records:
+        if record["kind"] == "result":
+            reported = "test_n" in record
+            trials[reported, record["configuration"], record["seed"]] = record
+    return [_line(record, config) for _, record in sorted(trials.items(), key=lambda item: item[0])]
+
+
+def _line(record: Record, config: Sweep) -> Row:
+    split = "test" if "test_n" in record else "validation"
+    return {
+        "configuration": record["configuration"],
+        "seed": record["seed"],
+        **{name: record["values"][name] for name, _ in space_of(config).parameters},
+        **{name: record[name] for name in ("status", "step", "solved_at", "loss", "metric")},
+        "split": split,
+        "split_loss": record[f"{split}_loss"],
+        "split_accuracy": record[f"{split}_correct"] / record[f"{split}_n"],
+    }
+
+
+def summarise(config: Sweep, records: Sequence[Record]) -> list[Row]:
+    """The best configurations and the spread of their fresh seeds."""
+    found, results = find(config, records), searching.results_by_group(records)
+    rows = []
+    for rank, candidate in enumerate((found.ranking or [])[: config.best], start=1):
+        of_it = [
+            r for some in results.values() for r in some
+            if r["configuration"] == candidate.configuration
+        ]  # fmt: skip
+        searched = searching.furthest(r for r in of_it if "validation_n" in r)
+        rows.append(_best(rank, candidate, searched, [r for r in of_it if "test_n" in r], config))
+    return rows
+
+
+def _best(
+    rank: int,
+    candidate: Candidate,
+    searched: Sequence[Record],
+    reported: Sequence[Record],
+    config: Sweep,
+) -> Row:
+    asked = [(r["test_correct"], r["test_n"]) for r in reported]
+    losses = [math.inf if r["test_loss"] is None else r["test_loss"] for r in reported]
+    score = float(np.mean([searching.score(r, config.metric) for r in searched]))
+    return {
+        "rank": rank,
+        "configuration": candidate.configuration,
+        **{name: candidate.values[name] for name in space_of(config).free},
+        "validation": score,
+        "accuracy": statistics.t_interval([c / n for c, n in asked], within=(0, 1)),
+        "solved": statistics.wilson(sum(is_solved(*answers) for answers in asked), len(asked)),
+        "median_loss": float(np.median(losses)),
+        "worst_loss": float(np.max(losses)),
+        "diverged": sum(r["status"] == "diverged" for r in reported),
+    }
+
+
+def parameters(space: Space) -> list[Parameter]:
+    """The space as reports weigh it; its points are the lines of `every`."""
+    kinds = {search.Log: "log", search.Uniform: "uniform", search.Int: "int"}
+    kinds[search.LogInt] = "log_int"
+    return [
+        Parameter(name, "choice", choices=domain.values)
+        if isinstance(domain, search.Choice)
+        else Parameter(name, kinds[type(domain)], domain.low, domain.high)
+        for name, domain in space.parameters
+        if name in space.free
+    ]
+
+
+def draw(config: Sweep, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """What each parameter does, and what the search had found after how much computing."""
+    searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
+    return [responses(config, rows, searched), progress(config, searched)]
+
+
+def responses(config: Sweep, rows: Sequence[Row], searched: Sequence[Record]) -> Picture:
+    """Every trial's score against each parameter, a panel for each."""
+    space = space_of(config)
+    last = searching.furthest(searched)
+    names, best = space.free or tuple(n for n, _ in space.parameters), _numbers(rows)
+    columns = min(3, len(names))
+    figure, panels = figures.canvas(math.ceil(len(names) / columns), columns, panel=(5, 4))
+    ceiling = _ceiling(last, config.metric)
+    for axes, name in zip(panels.flat, names, strict=False):
+        domain = space[name]
+        for chosen, colour, size, label in (
+            (False, figures.COLOURS[0], 26, "tried"),
+            (True, figures.COLOURS[1], 90, f"best {len(best)}"),
+        ):
+            some = [r for r in last if (r["configuration"] in best) == chosen]
+            x = [_place(domain, r["values"][name]) for r in some]
+            y = [min(searching.score(r, config.metric), ceiling) for r in some]
+            axes.scatter(x, y, size, colour, marker="D" if chosen else "o", alpha=0.7, label=label)
+        _dress(axes, name, domain, config.metric)
+    for axes in panels.flat[len(names) :]:
+        axes.remove()
+    figures.legend(figure, panels.flat[0])
+    caption = (
+        f"Validation {_words(config.metric)} of every trial, as far as it was trained, against each"
+        " parameter; trials that diverged lie at the upper edge, diamonds are the best"
+        " configurations."
+    )
+    return Picture("responses", caption, figure)
+
+
+def progress(config: Sweep, searched: Sequence[Record]) -> Picture:
+    """The best score so far against the updates of all trials together."""
+    figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 4.6))
+    x, y = searching.best_so_far(searched, config.metric)
+    axes.step(x, y, where="post", color=figures.COLOURS[0])
+    ylabel = f"validation {_words(config.metric)}, best"
+    axes.set(xlabel="updates of all trials together", ylabel=ylabel)
+    if config.metric == "loss":
+        axes.set_yscale("log")
+    caption = "The best trial so far, against the updates of all trials of the search together."
+    return Picture("search", caption, figure)
+
+
+def _widths(space: Space, given: int) -> Sequence[int]:
+    """Every width that may be drawn."""
+    ends = _values(space, "hidden", given)
+    ranges = "hidden" in space and isinstance(space["hidden"], search.Int)
+    return range(ends[0], ends[1] + 1) if ranges else ends
+
+
+@functools.cache
+def _task(name: str, metric: str, lag: int) -> Task:
+    """The problem; ranked by loss, a trial is trained to its last step though it has solved it."""
+    task = TASKS[name](lag)
+    return endless(task) if metric == "loss" else task
+
+
+def _count(config: Sweep) -> int:
+    space = space_of(config)
+    return len(space.grid(config.points)) if config.strategy == "grid" else config.trials
+
+
+def _memory(device: Any) -> int:
+    """Bytes that a device has free for us."""
+    stats = device.memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        raise ValueError(f"--batch=auto: {device} does not tell its memory; need a number")
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def _bytes_a_trial(config: Sweep) -> float:
+    """Bytes of a device for each trial of the largest structure of the space."""
+    space = space_of(config)
+    most = {
+        name: max(_values(space, name, getattr(config, name)))
+        for name in ("hidden", "depth", "batch_size", "lag")
+    }
+    shared = search_of(dataclasses.replace(config, batch="1"))
+    batching, places = config.batching, 8
+    return max(
+        footprint(
+            shared.task(most["lag"]),
+            shared.network(shared.space.draw(0, 0) | {"cell": cell, **most}, wide=True),
+            batch_size=most["batch_size"], optimizer=optimizer, batching=batching, places=places,
+        ) / places
+        for cell in _values(space, "cell", config.cell)
+        for optimizer in _values(space, "optimizer", config.optimizer)
+    )  # fmt: skip
+
+
+def _numbers(rows: Sequence[Row]) -> set[int]:
+    return {row["configuration"] for row in rows}
+
+
+def _words(metric: str) -> str:
+    return "loss" if metric == "loss" else "share of sequences answered wrong"
+
+
+def _ceiling(searched: Sequence[Record], metric: str) -> float:
+    """Where what is worse than nearly all, or infinite, is drawn."""
+    scores = [searching.score(r, metric) for r in searched]
+    finite = [value for value in scores if math.isfinite(value)]
+    return float(np.percentile(finite, 95)) * 1.1 if finite else 1.0
+
+
+def _place(domain: search.Domain, value: Any) -> Any:
+    """Where a value lies on its axis: a choice by its number."""
+    return domain.values.index(value) if isinstance(domain, search.Choice) else value
+
+
+def _dress(axes: Any, name: str, domain: search.Domain, metric: str) -> None:
+    axes.set(xlabel=name, ylabel=f"validation {_words(metric)}")
+    if isinstance(domain, search.Choice):
+        axes.set_xticks(range(len(domain.values)), map(str, domain.values))
+    elif domain.logarithmic:
+        axes.set_xscale("log")
+    if metric == "loss":
+        axes.set_yscale("log")
+
+
+EXPERIMENT = Experiment(
+    "sweep", str(__doc__), SCALES, plan, summarise, draw, settle=settle, every=every
+)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))
