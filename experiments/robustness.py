@@ -23,9 +23,9 @@ RNN's in the RNN's best quarter of scales.
 
 Command: scripts/run robustness
 Cost: --quick a minute, by default 19 minutes, both on two cores; --scale=paper is for a GPU
-Expect: adding is solved by 41, 38 and 0 % of the settings, recall by 73, 33 and 4 %; the claim holds
-for the LSTM of 1997 on recall, fails for it on adding and for the LSTM on recall where the input
-gate starts open (bias 0 to 2), and is open for the LSTM on adding
+Expect: adding is solved by 41, 38 and 0 % of the settings, recall by 73, 33 and 4 %; the claim
+holds for the LSTM of 1997 on recall, fails for it on adding and for the LSTM on recall where the
+input gate starts open (bias 0 to 2), and is open for the LSTM on adding
 """
 
 import dataclasses

@@ -85,6 +85,7 @@ class Experiment(NamedTuple):
       draw: (config, table, records) -> the figures.
       settle: (config of a new run) -> config, in which what depends on the machine is settled.
       every: (config, records) -> the lines of summary.csv; None for those of the table.
+      touch: (config, records) -> interactive parts of the page.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Experiment(NamedTuple):
     draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
     settle: Callable[[Any], Any] = lambda config: config
     every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
+    touch: Callable[[Any, Sequence[Record]], Sequence[str]] = lambda config, records: ()
 
 
 def main(experiment: Experiment, argv: Sequence[str]) -> int:
@@ -257,6 +259,7 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         html.heading("Results"),
         html.table(rows),
         *(html.picture(png, picture.caption) for picture, png in pictures.items()),
+        *experiment.touch(config, records),
         html.heading("How it was made"),
         html.listing("Settings and circumstances", json.loads((run.path / CONFIG).read_text())),
         html.listing("Files", _manifest(run.path)),

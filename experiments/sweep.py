@@ -35,10 +35,11 @@ from experiments.flags import Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from experiments.searching import Candidate, Found, Search
 from lstm_jax import cells, optimizers, search, studies, tasks, widths
-from lstm_jax.report import figures, statistics
+from lstm_jax.report import charts, figures, html, importance, interactive, statistics
 from lstm_jax.report.figures import Picture
+from lstm_jax.report.importance import Effect, Forest
 from lstm_jax.report.ledger import Record
-from lstm_jax.report.space import Parameter
+from lstm_jax.report.space import Parameter, column, points
 from lstm_jax.report.statistics import is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Space
@@ -57,6 +58,7 @@ TASKS: Mapping[str, Callable[[int], Task]] = {
 }
 ON_A_CPU = 32  # places of a device: with map more are no faster, and a wave's results come later
 SHARE = 0.8  # of a device's memory
+ENOUGH = 20  # trials for a forest to learn anything from
 ASKINGS = 10  # at least, of optuna, where the batch is ours to choose
 
 
@@ -296,9 +298,10 @@ def parameters(space: Space) -> list[Parameter]:
 
 
 def draw(config: Sweep, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """What each parameter does, and what the search had found after how much computing."""
+    """What each parameter does, what the search had found when, and which parameters matter."""
     searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
-    return [responses(config, rows, searched), progress(config, searched)]
+    found = [responses(config, rows, searched), progress(config, searched)]
+    return found + importances(config, searched)
 
 
 def responses(config: Sweep, rows: Sequence[Row], searched: Sequence[Record]) -> Picture:
@@ -342,6 +345,96 @@ def progress(config: Sweep, searched: Sequence[Record]) -> Picture:
         axes.set_yscale("log")
     caption = "The best trial so far, against the updates of all trials of the search together."
     return Picture("search", caption, figure)
+
+
+def importances(config: Sweep, searched: Sequence[Record]) -> list[Picture]:
+    """The share of the scores that parameters and pairs explain; the two that explain most."""
+    weighed, trials, name = scored(config, searched)
+    forest = _forest(weighed, trials, name)
+    if forest is None:
+        return []
+    effects = importance.effects(forest)
+    height = 1.6 + 0.5 * min(len(effects), 8)
+    figure, ((axes,),) = figures.canvas(1, 1, panel=(9, height))
+    charts.importance_bars(axes, effects)
+    caption = (
+        f"What explains {charts.words(name)}: functional ANOVA of a random forest on "
+        f"{len(trials)} trials, with 95 % intervals. The forest explains {forest.explained:.0%} of "
+        "trials it has not seen. Trials that diverged count as the worst of the others."
+    )
+    pictures = [Picture("importance", caption, figure)]
+    if len(weighed) > 1:
+        pictures.append(_surface(forest, effects, trials, name))
+    return pictures
+
+
+def _surface(
+    forest: Forest, effects: Sequence[Effect], trials: Sequence[Record], name: str
+) -> Picture:
+    over = _over(forest, effects)
+    y, kept = statistics.settled(column(trials, name), goal="min", divergent="worst")
+    at = points(over.parameters, [trials[trial] for trial in kept])
+    figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 5))
+    charts.surface(figure, axes, over, at, y, charts.words(name))
+    caption = (
+        f"Mean {charts.words(name)} over the two parameters that matter most, by the forest: the "
+        "mean over all others. Dots are the trials, in the same colours."
+    )
+    return Picture("two_that_matter", caption, figure)
+
+
+def touch(config: Sweep, records: Sequence[Record]) -> list[str]:
+    """The same for hands: every trial with its settings, and the surface with its intervals."""
+    searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
+    weighed, trials, name = scored(config, searched)
+    if not weighed or all(trial[name] is None for trial in trials):
+        return []
+    about: Any = dict(space=weighed, records=trials, response=name, goal="min")
+    parts = [
+        html.heading("To touch"),
+        interactive.script(),
+        interactive.scatter("trials", **about, caption="Every trial; point at one to read it."),
+        interactive.parallel(
+            "settings", **about, divergent="worst", caption="Drag along an axis to keep a range."
+        ),
+    ]
+    forest = _forest(weighed, trials, name)
+    if forest is not None and len(weighed) > 1:
+        over = _over(forest, importance.effects(forest))
+        caption = "The two parameters that matter most; pointing at a place tells its interval."
+        parts.append(interactive.heat_map("surface", over, name, caption))
+    return parts
+
+
+def scored(
+    config: Sweep, searched: Sequence[Record]
+) -> tuple[list[Parameter], list[dict[str, Any]], str]:
+    """The free parameters, a record a trial with their values and the score, the score's name."""
+    name = "log10_validation_loss" if config.metric == "loss" else "share_wrong"
+    weighed, trials = parameters(space_of(config)), []
+    for result in searching.furthest(searched):
+        value = searching.score(result, config.metric)
+        if config.metric == "loss" and math.isfinite(value):
+            value = math.log10(max(value, 1e-12))
+        settings = {parameter.name: result["values"][parameter.name] for parameter in weighed}
+        known = {n: result[n] for n in ("configuration", "seed", "status", "step")}
+        trials.append({**settings, **known, name: value if math.isfinite(value) else None})
+    return weighed, trials, name
+
+
+def _forest(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -> Forest | None:
+    """A forest on the trials; None where they are too few, or too alike, to tell anything."""
+    values = {trial[name] for trial in trials} - {None}
+    if not weighed or len(trials) < ENOUGH or len(values) < 2:
+        return None
+    forest = importance.fit(weighed, trials, name, goal="min", divergent="worst")
+    return forest if forest.explained > 0 else None
+
+
+def _over(forest: Forest, effects: Sequence[Effect]) -> importance.Surface:
+    """The score over the two parameters with the greatest main effects."""
+    first, second, *_ = (e.parameters[0] for e in effects if len(e.parameters) == 1)
+    return importance.surface(forest, first, second)
 
 
 def _widths(space: Space, given: int) -> Sequence[int]:
@@ -422,7 +515,7 @@ def _dress(axes: Any, name: str, domain: search.Domain, metric: str) -> None:
 
 
 EXPERIMENT = Experiment(
-    "sweep", str(__doc__), SCALES, plan, summarise, draw, settle=settle, every=every
+    "sweep", str(__doc__), SCALES, plan, summarise, draw, settle=settle, every=every, touch=touch
 )
 
 if __name__ == "__main__":
