@@ -25,7 +25,7 @@ from experiments.circumstances import changes, circumstances
 from experiments.flags import Config, Request
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.records import replace_file
-from lstm_jax.report import figures, html, tables
+from lstm_jax.report import figures, hparams, html, tables
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
@@ -86,6 +86,8 @@ class Experiment(NamedTuple):
       settle: (config of a new run) -> config, in which what depends on the machine is settled.
       every: (config, records) -> the lines of summary.csv; None for those of the table.
       touch: (config, records) -> interactive parts of the page.
+      columns: config -> of the lines of `every`, the settings and the metrics that TensorBoard's
+        HParams tab shows; none by default.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Experiment(NamedTuple):
     settle: Callable[[Any], Any] = lambda config: config
     every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
     touch: Callable[[Any, Sequence[Record]], Sequence[str]] = lambda config, records: ()
+    columns: Callable[[Any], tuple[Sequence[str], Sequence[str]]] = lambda config: ((), ())
 
 
 def main(experiment: Experiment, argv: Sequence[str]) -> int:
@@ -250,6 +253,9 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     print(f"\n{tables.text(rows)}\n")
     lines = experiment.every(config, records) if experiment.every else rows
     replace_file(run.path / "summary.csv", tables.csv(lines).encode())
+    settings, metrics = experiment.columns(config)
+    if settings and lines:
+        hparams.write(run.path / "tensorboard" / "hparams", lines, settings, metrics)
     (run.path / "figures").mkdir(exist_ok=True)
     for picture, png in pictures.items():
         replace_file(run.path / "figures" / f"{picture.name}.png", png)

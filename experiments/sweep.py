@@ -247,6 +247,11 @@ def _line(record: Record, config: Sweep) -> Row:
     }
 
 
+def columns(config: Sweep) -> tuple[list[str], list[str]]:
+    """What TensorBoard shows of a line of `every`: what is searched, and what came of it."""
+    return list(space_of(config).free), ["split_loss", "split_accuracy"]
+
+
 def summarise(config: Sweep, records: Sequence[Record]) -> list[Row]:
     """The best configurations and the spread of their fresh seeds."""
     found, results = find(config, records), searching.results_by_group(records)
@@ -515,7 +520,16 @@ def _dress(axes: Any, name: str, domain: search.Domain, metric: str) -> None:
 
 
 EXPERIMENT = Experiment(
-    "sweep", str(__doc__), SCALES, plan, summarise, draw, settle=settle, every=every, touch=touch
+    "sweep",
+    str(__doc__),
+    SCALES,
+    plan,
+    summarise,
+    draw,
+    settle=settle,
+    every=every,
+    touch=touch,
+    columns=columns,
 )
 
 if __name__ == "__main__":

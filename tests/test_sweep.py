@@ -334,6 +334,14 @@ def results(path: Path) -> list[dict]:
     return [record for record in lines if record["kind"] == "result"]
 
 
+def test_tensorboard_has_a_session_for_every_line_of_the_summary(whole):
+    with (whole / "summary.csv").open() as lines:
+        count = len(list(csv.DictReader(lines)))
+    sessions = {path.name for path in (whole / "tensorboard" / "hparams").iterdir()}
+    assert sessions == set(map(str, range(count)))
+    assert "To touch" in (whole / "report.html").read_text(encoding="utf-8")
+
+
 def test_survivors_of_a_run_are_the_trials_trained_straight_through(whole, standard_promotion):
     """Bit for bit, from their own width's draw, through the disk and a smaller batch."""
     last = [r for r in results(whole) if r["group"].startswith("rung 1")]
