@@ -216,8 +216,7 @@ class Recurrent(nnx.Module):
             return x, params, None
         x_key, h_key, w_key, cell_key = jax.random.split(key, 4)
         (T, B), keep = x.shape[:2], None
-        if rates.input_dropout is not None:
-            x = x * drop(jnp.ones_like(x, shape=(1, *x.shape[1:])), rates.input_dropout, x_key)
+        x = drop(x, rates.input_dropout, x_key, (1, *x.shape[1:]))
         if rates.recurrent_dropout is not None:
             ones = jnp.ones_like(x, shape=(B, feedback_width(cell)))
             keep = drop(ones, rates.recurrent_dropout, h_key)
@@ -539,19 +538,32 @@ class SequenceModel(nnx.Module):
         return state, self.head(h)
 
 
-def drop(x: Array, rate: float | Array | None, key: Array | None) -> Array:
+def drop(
+    x: Array,
+    rate: float | Array | None,
+    key: Array | None,
+    shape: tuple[int, ...] | None = None,
+) -> Array:
     """Returns x / (1 - rate) with each entry zeroed with probability `rate`, so that its mean is x.
+
+    The backward pass draws again from the key: no mask is stored.
 
     Args:
       x: values of any shape.
       rate: a scalar in [0, 1), which may be traced; None returns x itself.
       key: of the draw; None returns x itself.
+      shape: of the draw, 1 where one decides for a whole axis of x; that of x by default.
 
     Source: Srivastava et al. 2014.
     """
     if key is None or rate is None:
         return x
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return _dropped(x, rate, key, x.shape if shape is None else shape)
+
+
+@functools.partial(jax.checkpoint, static_argnums=3)
+def _dropped(x: Array, rate: float | Array, key: Array, shape: tuple[int, ...]) -> Array:
+    kept = jax.random.bernoulli(key, 1 - rate, shape)
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 

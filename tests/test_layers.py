@@ -1,6 +1,7 @@
 """Laws of layers, stacks and sequence models, and of the two functions that learning sees."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -278,6 +279,20 @@ def test_drop_keeps_the_mean_and_the_share_that_was_asked_for() -> None:
     once, again, other = (twice(0.5, jax.random.key(seed))[0] for seed in (3, 3, 4))
     assert_equal(once, again)
     assert np.mean((np.asarray(once) == 0) == (np.asarray(other) == 0)) < 0.51
+
+
+@pytest.mark.parametrize("shape", [None, (1, B, D)])
+def test_what_was_dropped_is_drawn_again_and_not_stored(shape) -> None:
+    def kept(function) -> list[int]:
+        x, rate, key = draw(0, T, B, D), jnp.float32(0.3), jax.random.key(0)
+        _, back = jax.vjp(lambda x: function(x, rate, key), x)
+        return [leaf.size for leaf in jax.tree.leaves(back)]
+
+    def stored(x, rate, key):
+        return jnp.where(jax.random.bernoulli(key, 1 - rate, shape or x.shape), x, 0.0)
+
+    assert max(kept(functools.partial(drop, shape=shape))) == 1  # the rate and the key
+    assert max(kept(stored)) > 1
 
 
 ALL = Rates(0.5, 0.5, 0.5, 0.5)
