@@ -85,7 +85,6 @@ class Experiment(NamedTuple):
       draw: (config, table, records) -> the figures.
       settle: (config of a new run) -> config, in which what depends on the machine is settled.
       every: (config, records) -> the lines of summary.csv; None for those of the table.
-      touch: (config, records) -> interactive parts of the page.
       columns: config -> of the lines of `every`, the settings and the metrics that TensorBoard's
         HParams tab shows; none by default.
     """
@@ -98,7 +97,6 @@ class Experiment(NamedTuple):
     draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
     settle: Callable[[Any], Any] = lambda config: config
     every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
-    touch: Callable[[Any, Sequence[Record]], Sequence[str]] = lambda config, records: ()
     columns: Callable[[Any], tuple[Sequence[str], Sequence[str]]] = lambda config: ((), ())
 
 
@@ -250,6 +248,7 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     with figures.look():
         drawn = experiment.draw(config, rows, records)
         pictures = {picture: figures.png(picture.figure) for picture in drawn}
+    touch = [part for picture in drawn for part in picture.touch]
     print(f"\n{tables.text(rows)}\n")
     lines = experiment.every(config, records) if experiment.every else rows
     replace_file(run.path / "summary.csv", tables.csv(lines).encode())
@@ -265,7 +264,7 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         html.heading("Results"),
         html.table(rows),
         *(html.picture(png, picture.caption) for picture, png in pictures.items()),
-        *experiment.touch(config, records),
+        *([html.heading("To touch"), *touch] if touch else []),
         html.heading("How it was made"),
         html.listing("Settings and circumstances", json.loads((run.path / CONFIG).read_text())),
         html.listing("Files", _manifest(run.path)),

@@ -35,7 +35,7 @@ from experiments.flags import Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from experiments.searching import Candidate, Found, Search
 from lstm_jax import cells, optimizers, search, studies, tasks, widths
-from lstm_jax.report import charts, figures, html, importance, interactive, statistics
+from lstm_jax.report import charts, figures, importance, interactive, statistics
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.importance import Effect, Forest
 from lstm_jax.report.ledger import Record
@@ -170,7 +170,7 @@ def search_of(config: Sweep) -> Search:
 
 def candidates(config: Sweep, space: Space) -> list[Candidate]:
     """The configurations of a grid, of random search and of the first rung."""
-    seeds = tuple(range(config.seed, config.seed + config.tuning_seeds))
+    seeds = _tuning_seeds(config)
     if config.strategy == "grid":
         points = space.grid(config.points)
     else:
@@ -178,12 +178,15 @@ def candidates(config: Sweep, space: Space) -> list[Candidate]:
     return [Candidate(i, point, seeds) for i, point in enumerate(points)]
 
 
+def _tuning_seeds(config: Sweep) -> tuple[int, ...]:
+    return tuple(range(config.seed, config.seed + config.tuning_seeds))
+
+
 def find(config: Sweep, records: Sequence[Record]) -> Found:
     """How far the search has come."""
     shared, results = search_of(config), searching.results_by_group(records)
     if config.strategy == "optuna":
-        seeds = tuple(range(config.seed, config.seed + config.tuning_seeds))
-        sampler, count = config.sampler, config.trials
+        seeds, sampler, count = _tuning_seeds(config), config.sampler, config.trials
         return searching.ask(shared, config.seed, sampler, count, seeds, results)
     first = candidates(config, shared.space)
     if config.strategy == "halving":
@@ -305,8 +308,9 @@ def parameters(space: Space) -> list[Parameter]:
 def draw(config: Sweep, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """What each parameter does, what the search had found when, and which parameters matter."""
     searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
-    found = [responses(config, rows, searched), progress(config, searched)]
-    return found + importances(config, searched)
+    tried, told = responses(config, rows, searched), scored(config, searched)
+    found = [tried._replace(touch=touch(*told)), progress(config, searched)]
+    return found + importances(*told)
 
 
 def responses(config: Sweep, rows: Sequence[Row], searched: Sequence[Record]) -> Picture:
@@ -352,9 +356,22 @@ def progress(config: Sweep, searched: Sequence[Record]) -> Picture:
     return Picture("search", caption, figure)
 
 
-def importances(config: Sweep, searched: Sequence[Record]) -> list[Picture]:
+def touch(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -> tuple[str, ...]:
+    """Every trial with its settings, for hands."""
+    if not weighed or all(trial[name] is None for trial in trials):
+        return ()
+    about: Any = dict(space=weighed, records=trials, response=name, goal="min")
+    return (
+        interactive.script(),
+        interactive.scatter("trials", **about, caption="Every trial; point at one to read it."),
+        interactive.parallel(
+            "settings", **about, divergent="worst", caption="Drag along an axis to keep a range."
+        ),
+    )
+
+
+def importances(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -> list[Picture]:
     """The share of the scores that parameters and pairs explain; the two that explain most."""
-    weighed, trials, name = scored(config, searched)
     forest = _forest(weighed, trials, name)
     if forest is None:
         return []
@@ -376,7 +393,8 @@ def importances(config: Sweep, searched: Sequence[Record]) -> list[Picture]:
 def _surface(
     forest: Forest, effects: Sequence[Effect], trials: Sequence[Record], name: str
 ) -> Picture:
-    over = _over(forest, effects)
+    first, second, *_ = (e.parameters[0] for e in effects if len(e.parameters) == 1)
+    over = importance.surface(forest, first, second)
     y, kept = statistics.settled(column(trials, name), goal="min", divergent="worst")
     at = points(over.parameters, [trials[trial] for trial in kept])
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 5))
@@ -385,30 +403,9 @@ def _surface(
         f"Mean {charts.words(name)} over the two parameters that matter most, by the forest: the "
         "mean over all others. Dots are the trials, in the same colours."
     )
-    return Picture("two_that_matter", caption, figure)
-
-
-def touch(config: Sweep, records: Sequence[Record]) -> list[str]:
-    """The same for hands: every trial with its settings, and the surface with its intervals."""
-    searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
-    weighed, trials, name = scored(config, searched)
-    if not weighed or all(trial[name] is None for trial in trials):
-        return []
-    about: Any = dict(space=weighed, records=trials, response=name, goal="min")
-    parts = [
-        html.heading("To touch"),
-        interactive.script(),
-        interactive.scatter("trials", **about, caption="Every trial; point at one to read it."),
-        interactive.parallel(
-            "settings", **about, divergent="worst", caption="Drag along an axis to keep a range."
-        ),
-    ]
-    forest = _forest(weighed, trials, name)
-    if forest is not None and len(weighed) > 1:
-        over = _over(forest, importance.effects(forest))
-        caption = "The two parameters that matter most; pointing at a place tells its interval."
-        parts.append(interactive.heat_map("surface", over, name, caption))
-    return parts
+    hint = "The two parameters that matter most; pointing at a place tells its interval."
+    part = interactive.heat_map("surface", over, name, hint)
+    return Picture("two_that_matter", caption, figure, (part,))
 
 
 def scored(
@@ -434,12 +431,6 @@ def _forest(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -
         return None
     forest = importance.fit(weighed, trials, name, goal="min", divergent="worst")
     return forest if forest.explained > 0 else None
-
-
-def _over(forest: Forest, effects: Sequence[Effect]) -> importance.Surface:
-    """The score over the two parameters with the greatest main effects."""
-    first, second, *_ = (e.parameters[0] for e in effects if len(e.parameters) == 1)
-    return importance.surface(forest, first, second)
 
 
 def _widths(space: Space, given: int) -> Sequence[int]:
@@ -528,7 +519,6 @@ EXPERIMENT = Experiment(
     draw,
     settle=settle,
     every=every,
-    touch=touch,
     columns=columns,
 )
 

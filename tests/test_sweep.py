@@ -282,21 +282,22 @@ def test_what_matters_is_told_by_a_forest_and_drawn_for_hands():
     assert any(trial[name] is None for trial in trials)  # diverged
     assert all(t["learning_rate"] > 5e-2 for t in trials if t[name] is None)
     with figures.look():
-        *_, bars, surface = sweep.draw(CONFIG, sweep.summarise(CONFIG, records), records)
+        pictures = sweep.draw(CONFIG, sweep.summarise(CONFIG, records), records)
+    *_, bars, surface = pictures
     assert [bars.name, surface.name] == ["importance", "two_that_matter"]
     first, second = surface.figure.axes[0].get_xlabel(), surface.figure.axes[0].get_ylabel()
     tops = [t.get_text() for t in bars.figure.axes[0].get_yticklabels()]
     assert [t for t in tops if "×" not in t][:2] == [first, second]
-    page = "".join(sweep.touch(CONFIG, records))
+    page = "".join(part for picture in pictures for part in picture.touch)
     assert page.count("Plotly.newPlot") >= 3 and "forget bias" in page
 
 
 def test_a_search_too_small_for_a_forest_has_none():
     few = dataclasses.replace(CONFIG, trials=4, tuning_seeds=1, best=1)
     records, _ = trained(few)
-    names = [p.name for p in sweep.draw(few, sweep.summarise(few, records), records)]
-    assert names == ["responses", "search"]
-    assert len(sweep.touch(few, records)) == 4  # heading, script, scatter, parallel
+    tried, progress = sweep.draw(few, sweep.summarise(few, records), records)
+    assert [tried.name, progress.name] == ["responses", "search"]
+    assert len(tried.touch) == 3 and not progress.touch  # script, scatter, parallel
 
 
 # Runs. --------------------------------------------------------------------------------------------

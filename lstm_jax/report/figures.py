@@ -33,11 +33,12 @@ Style = Mapping[str, Any]
 
 
 class Picture(NamedTuple):
-    """A drawn figure with the name of its file and what to see in it."""
+    """A drawn figure with the name of its file, what to see in it, and parts of a page to touch."""
 
     name: str
     caption: str
     figure: Figure
+    touch: tuple[str, ...] = ()
 
 
 def look() -> AbstractContextManager[None]:
