@@ -26,6 +26,7 @@ from experiments.runner import Experiment, Group
 from experiments.searching import Candidate, Search
 from lstm_jax import search, tasks
 from lstm_jax.report import figures
+from lstm_jax.report.claims import Claim, of_parts
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate
@@ -35,6 +36,7 @@ from lstm_jax.trials import MAX_SEED
 
 SPACE = "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=log:0.1:10"
 HALVING, RANDOM = "successive halving", "random"
+WITHIN = 1.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,17 @@ def summarise(config: Halving, records: Sequence[Record]) -> list[Row]:
     ]
 
 
+def claims(config: Halving, rows: Sequence[Row]) -> list[Claim]:
+    """Whether halving comes within `WITHIN` of random search with --budget times its updates."""
+    ratio = next(row["of_random"] for row in rows if row["strategy"] == HALVING)
+    said = (
+        f"Successive halving finds a loss at most {WITHIN:g} times that of random search with "
+        f"{config.budget} times the updates"
+    )
+    ours = f"{ratio:.2f} times, medians of {config.seeds} repeats"
+    return [Claim(said, ours, "-", of_parts([ratio <= WITHIN]))]
+
+
 def draw(config: Halving, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """The best loss so far against the updates done, of both strategies."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 5))
@@ -175,7 +188,7 @@ def _at(curve: tuple[list[int], list[float]], updates: int) -> float:
     return y[math.floor(np.searchsorted(x, updates, side="right")) - 1]
 
 
-EXPERIMENT = Experiment("halving", str(__doc__), SCALES, plan, summarise, draw)
+EXPERIMENT = Experiment("halving", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
     sys.exit(runner.main(EXPERIMENT, sys.argv))

@@ -46,6 +46,7 @@ from lstm_jax import cells, tasks
 from lstm_jax.cells import Cell
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
+from lstm_jax.report.claims import NOT_REACHED, Claim, of_parts
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
@@ -95,6 +96,7 @@ RANGES = {  # by the name that records give the setting
     "init_scale": Range("scale of the start", 0.5, 2.0, True, 4),
 }
 DECADES = math.log10(RANGES["learning_rate"].high / RANGES["learning_rate"].low)
+BROADLY = "no fine tuning is needed (Hochreiter & Schmidhuber 1997, section 6)"
 CLAIMED = ("gate_bias_i", "gate_bias_o")
 GATES = (*CLAIMED, "gate_bias_f")
 
@@ -258,6 +260,26 @@ def broader(mine: Estimate, other: Estimate) -> str:
     return "no" if mine.high < other.low else "open"
 
 
+def claims(config: Robustness, rows: Sequence[Row]) -> list[Claim]:
+    """The sentence of 1997 for each LSTM, over all tasks; whether its range is the broader one."""
+    found = []
+    for network in (NETWORKS["blocks"].label, NETWORKS["lstm"].label):
+        mine = [row for row in rows if row["network"] == network]
+        said = "learns over a broad range of learning rates and of input- and output-gate biases"
+        ours = "; ".join(f"{r['task']}: {r['claim']} (solved {r['solved']})" for r in mine)
+        held, failed = ([r["claim"].startswith(w) for r in mine] for w in ("holds", "fails"))
+        verdict = of_parts(held) if any(held) or any(failed) else NOT_REACHED
+        found.append(Claim(f"The {network} {said}", ours, BROADLY, verdict))
+        ours = "; ".join(f"{r['task']}: {r['broader_than_rnn']}" for r in mine)
+        verdict = of_parts([r["broader_than_rnn"] == "yes" for r in mine])
+        found.append(
+            Claim(
+                f"The {network} learns over a broader range than the tanh RNN", ours, "-", verdict
+            )
+        )
+    return found
+
+
 def draw(config: Robustness, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """For each task one figure of everything."""
     return [
@@ -362,7 +384,7 @@ def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:
     axes.set(ylim=(-0.05, DECADES), xlim=(-6.2, 6.2), xticks=range(-6, 7, 3))
 
 
-EXPERIMENT = Experiment("robustness", str(__doc__), SCALES, plan, summarise, draw)
+EXPERIMENT = Experiment("robustness", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
     sys.exit(runner.main(EXPERIMENT, sys.argv))

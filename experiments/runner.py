@@ -26,6 +26,7 @@ from experiments.flags import Config, Request
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.records import replace_file
 from lstm_jax.report import figures, hparams, html, tables
+from lstm_jax.report.claims import Claim
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
@@ -87,6 +88,7 @@ class Experiment(NamedTuple):
       every: (config, records) -> the lines of summary.csv; None for those of the table.
       columns: config -> of the lines of `every`, the settings and the metrics that TensorBoard's
         HParams tab shows; none by default.
+      claims: (config, table) -> what is claimed, and whether it holds; none by default.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Experiment(NamedTuple):
     settle: Callable[[Any], Any] = lambda config: config
     every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
     columns: Callable[[Any], tuple[Sequence[str], Sequence[str]]] = lambda config: ((), ())
+    claims: Callable[[Any, Sequence[Row]], Sequence[Claim]] = lambda config, table: ()
 
 
 def main(experiment: Experiment, argv: Sequence[str]) -> int:
@@ -249,7 +252,10 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         drawn = experiment.draw(config, rows, records)
         pictures = {picture: figures.png(picture.figure) for picture in drawn}
     touch = [part for picture in drawn for part in picture.touch]
+    claims = [claim._asdict() for claim in experiment.claims(config, rows)]
     print(f"\n{tables.text(rows)}\n")
+    if claims:
+        print(f"{tables.text(claims)}\n")
     lines = experiment.every(config, records) if experiment.every else rows
     replace_file(run.path / "summary.csv", tables.csv(lines).encode())
     settings, metrics = experiment.columns(config)
@@ -263,6 +269,7 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         html.prose(experiment.doc),
         html.heading("Results"),
         html.table(rows),
+        *([html.heading("Claims"), html.table(claims)] if claims else []),
         *(html.picture(png, picture.caption) for picture, png in pictures.items()),
         *([html.heading("To touch"), *touch] if touch else []),
         html.heading("How it was made"),

@@ -55,6 +55,12 @@ def test_the_number_and_the_curves_are_those_of_the_records():
     assert halved["of_random"] == halved["median_loss"] / at_random["median_loss"]
 
 
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.1, "holds"), (1.11, "does not hold")])
+def test_the_claim_is_a_tenth(ratio, verdict):
+    (claim,) = halving.claims(CONFIG, [{"strategy": halving.HALVING, "of_random": ratio}])
+    assert claim.verdict == verdict and f"{ratio:.2f}" in claim.ours
+
+
 def test_each_repeat_chooses_its_own_survivors():
     last = [r for r in RECORDS if r["group"].startswith("rung 2")]
     assert sorted(r["bracket"] for r in last) == [0, 1]

@@ -19,6 +19,7 @@ from experiments import long_memory, networks
 from experiments.long_memory import LongMemory
 from experiments.runner import Group
 from lstm_jax.report import figures
+from lstm_jax.report.statistics import wilson
 from lstm_jax.trials import Trials
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +117,23 @@ def test_the_table_counts_solved_and_chance_by_the_two_rules():
         ("digits", None, "LSTM (bias 1)"): ((0, 4), 0),
     }
     assert ROWS[-1]["accuracy"].value == 330 / 360
+
+
+def test_claims_are_about_the_longest_lag_and_take_the_interval_at_its_word():
+    lag = max(CONFIG.lags)
+
+    def verdicts(chrono: int, rnn: int) -> dict[str, str]:
+        solved = {"LSTM (chrono)": chrono, "tanh RNN": rnn}
+        rows = [
+            {"task": "recall", "lag": at, "network": name, "solved": wilson(won, 10)}
+            for name, count in solved.items()
+            for at, won in ((lag, count), (lag - 1, 5))
+        ]
+        return {c.claim[:7]: c.verdict for c in long_memory.claims(CONFIG, rows)}
+
+    assert verdicts(9, 0) == {"An LSTM": "holds", "A tanh ": "holds"}
+    assert verdicts(1, 9) == {"An LSTM": "does not hold", "A tanh ": "does not hold"}
+    assert verdicts(6, 4) == {"An LSTM": "not reached", "A tanh ": "not reached"}
 
 
 def test_steps_to_success_are_those_of_the_solved_and_the_rest_is_censored():

@@ -161,6 +161,25 @@ def test_an_lstm_is_held_against_the_rnn_at_its_best():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("told", "verdict"),
+    [
+        (("holds", "holds"), "holds"),
+        (("holds", "fails: here"), "holds partly"),
+        (("holds", "open in 1 of 8 quarters"), "holds partly"),
+        (("open in 1 of 8 quarters", "fails: here"), "does not hold"),
+        (("open in 1 of 8 quarters", "open in 2 of 8 quarters"), "not reached"),
+    ],
+)
+def test_the_verdict_is_over_all_tasks(told, verdict):
+    rows = [
+        {**ROWS[network], "claim": claim} for network in ("LSTM of 1997", "LSTM") for claim in told
+    ]
+    found = robustness.claims(CONFIG, rows)
+    assert [c.verdict for c in found if "biases" in c.claim] == [verdict, verdict]
+    assert "input- and output-gate" in found[0].claim
+
+
 def test_the_forget_bias_has_no_say_in_the_claim_and_the_rnn_is_judged_where_it_is_best():
     def elsewhere(name, trial):
         return trial["gate_bias_f"] > 1.5 if name == "lstm" else trial.get("init_scale", 0) > 1.42
