@@ -90,7 +90,7 @@ class Request(NamedTuple):
     help: bool
 
 
-def parse(argv: Sequence[str], config_type: type[Config]) -> Request:
+def parse(argv: Sequence[str], config_type: type) -> Request:
     """Reads a command line with one flag for each field of `config_type` and the run's own flags.
 
     Raises:
@@ -116,7 +116,7 @@ def parse(argv: Sequence[str], config_type: type[Config]) -> Request:
     return Request(given, scale, values.workdir, values.resume, values.help)
 
 
-def usage(scales: Mapping[str, Config]) -> str:
+def usage(scales: Mapping[str, Any]) -> str:
     """What each flag means and what it is at each scale, a line each."""
     lines = [
         f"  --scale={'|'.join(SCALES)}: how much to compute (small)",
@@ -153,7 +153,7 @@ class _Parser(flags.ArgumentParser):
         return self.words
 
 
-def _flags(config_type: type[Config]) -> flags.FlagValues:
+def _flags(config_type: type) -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_boolean("help", False, "", flag_values=values)
     flags.DEFINE_boolean("quick", False, "", flag_values=values)

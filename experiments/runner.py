@@ -136,7 +136,7 @@ def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
     if request.resume is None:
         scale = request.scale or "small"
         return scale, dataclasses.replace(experiment.scales[scale], **request.given)
-    scale, config = _stored(experiment, request.resume)
+    scale, config = stored(experiment, request.resume)
     for name, value in {"scale": request.scale or scale, **request.given}.items():
         was = scale if name == "scale" else getattr(config, name)
         right = f"{request.resume} was begun with {flags.shown(was)}; leave it out to resume"
@@ -279,7 +279,7 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     replace_file(run.path / "report.html", page.encode())
 
 
-def _stored(experiment: Experiment, path: str) -> tuple[str, Config]:
+def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
     """Returns the scale and config of a run, which stays as it is."""
     right = f"need the directory of a run of {experiment.name}"
     try:

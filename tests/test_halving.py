@@ -44,6 +44,19 @@ def test_random_search_has_so_many_times_the_updates():
     assert {(c.bracket, c.seeds) for some in both.values() for c in some} == {(0, (0,)), (1, (1,))}
 
 
+def test_in_a_repeat_both_begin_with_the_same_configurations_and_no_repeat_has_anothers():
+    drawn = {
+        (strategy, repeat): [c.values for c in some if c.bracket == repeat]
+        for strategy, some in halving.contenders(CONFIG).items()
+        for repeat in range(2)
+    }
+    for repeat in range(2):
+        shared = zip(drawn[HALVING, repeat], drawn[RANDOM, repeat], strict=False)
+        assert all(mine == other for mine, other in shared)
+    rates = [p["learning_rate"] for repeat in range(2) for p in drawn[HALVING, repeat]]
+    assert len(set(rates)) == len(rates) == 18
+
+
 def test_the_number_and_the_curves_are_those_of_the_records():
     curves = halving.curves(CONFIG, RECORDS)
     assert [x[-1] for x, _ in curves[HALVING]] == [210, 210]

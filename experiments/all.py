@@ -1,0 +1,232 @@
+"""Every claim of this repository, put to the test in one go and told on one page.
+
+Runs the experiments one after another, the cheap ones first, each in a directory of its own, and
+writes `report.html` with their tables and figures and `results.md` with every claim, what came out
+here, what was published, the verdict, and what it cost. Both are made from records alone. What was
+stopped goes on where it stood, with --resume; an experiment that fails is named, and the others
+run.
+
+Command: scripts/run all --scale=small --results=docs/results.md
+Cost: --quick a quarter of an hour; by default an hour on two cores; --scale=paper is for a GPU
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import flags, runner
+from experiments.flags import PLATFORMS, need, need_each, setting
+from experiments.runner import Experiment
+from lstm_jax.records import RecordLog, replace_file
+from lstm_jax.report import figures, html
+from lstm_jax.report.claims import Claim, markdown
+from lstm_jax.report.tables import Row
+from lstm_jax.run_directory import CONFIG
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = ("long_memory", "halving", "robustness", "sweep")
+STOPPED = (130, 143)  # exit codes of an experiment that was interrupted, or told to stop
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class All:
+    """Which experiments run, and where."""
+
+    only: tuple[str, ...] = setting(ORDER, f"of {', '.join(ORDER)}")
+    platform: str = setting("auto", f"where they run: {', '.join(PLATFORMS)}")
+    results: str = setting("", "a file for a copy of results.md")
+
+    def __post_init__(self):
+        need_each("only", self.only, ORDER)
+        need_each("platform", (self.platform,), PLATFORMS)
+
+
+class Told(NamedTuple):
+    """What a run of an experiment says, from its records."""
+
+    experiment: Experiment
+    settings: dict[str, Any]
+    table: Sequence[Row]
+    claims: Sequence[Claim]
+    pictures: Sequence[tuple[bytes, str]]
+    seconds: float
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs them all; the exit code is 0, 2 for bad input, or that of what failed or was stopped."""
+    try:
+        request = flags.parse(argv, All)
+        if request.help:
+            print(f"{__doc__}\nFlags:\n{flags.usage(dict.fromkeys(flags.SCALES, All()))}")
+            return 0
+        folder, scale, config = begin(request)
+    except ValueError as error:
+        print(f"all: {error}", file=sys.stderr)
+        return 2
+    print(f"run directory: {folder}", flush=True)
+    codes = run_all(folder, scale, config)
+    tell(folder, scale, config)
+    print(f"run directory: {folder}")
+    return next((code for code in codes if code), 0)
+
+
+def begin(request: flags.Request) -> tuple[Path, str, All]:
+    """Makes the directory of a new run, or reads what an old one was asked.
+
+    Raises:
+      ValueError: a value that cannot be right, or a directory that is not as it must be.
+    """
+    if request.resume is not None:
+        return resumed(request)
+    scale, config = request.scale or "small", All(**request.given)
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(request.workdir or f"runs/all-{now}")
+    right = "need a new directory, or --resume for a run begun there"
+    need(not folder.exists() or not any(folder.iterdir()), "workdir", folder, right)
+    asked = {"experiment": "all", "scale": scale, **dataclasses.asdict(config)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / CONFIG, json.dumps(asked, indent=2).encode())
+    except OSError as error:
+        raise ValueError(f"--workdir={folder}: {error}") from None
+    return folder, scale, config
+
+
+def resumed(request: flags.Request) -> tuple[Path, str, All]:
+    """Reads what an old run was asked; ValueError if it is none, or was asked something else."""
+    right = "need the directory of a run of all"
+    try:
+        asked = json.loads((Path(request.resume or "") / CONFIG).read_text())
+        owner, scale = asked.pop("experiment"), asked.pop("scale")
+        need(owner == "all", "resume", request.resume, f"{right}, not of {owner}")
+        config = All(**asked | {"only": tuple(asked["only"])})
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"--resume={request.resume}: {right} ({error})") from None
+    for name, value in {"scale": request.scale or scale, **request.given}.items():
+        was = scale if name == "scale" else getattr(config, name)
+        need(value == was, name, value, f"it was begun with {flags.shown(was)}; leave it out")
+    return Path(request.resume or ""), scale, config
+
+
+def run_all(folder: Path, scale: str, config: All) -> list[int]:
+    """Runs what is not done, until something is stopped; returns the exit codes."""
+    codes = []
+    for name in ordered(config):
+        if name not in done(folder):
+            codes.append(run_one(name, folder, scale, config))
+            if codes[-1] in STOPPED:
+                print(f"stopped; to go on: --resume={folder}", file=sys.stderr)
+                break
+            if codes[-1]:
+                print(f"{name} failed with exit code {codes[-1]}", file=sys.stderr)
+    return codes
+
+
+def run_one(name: str, folder: Path, scale: str, config: All) -> int:
+    """Runs or resumes one experiment, and notes what it took."""
+    path, began = folder / name, time.monotonic()
+    new = [f"--workdir={path}", f"--scale={scale}", f"--platform={config.platform}"]
+    print(f"\n== {name}", flush=True)
+    code = call(name, [f"--resume={path}"] if (path / CONFIG).exists() else new)
+    spent = {"experiment": name, "seconds": time.monotonic() - began, "code": code}
+    RecordLog(folder / "costs.jsonl").append([spent])
+    return code
+
+
+def call(name: str, arguments: Sequence[str]) -> int:
+    """Runs an experiment as a process of its own, so that it begins with an empty memory."""
+    command = [sys.executable, "-P", "-m", f"experiments.{name}", *arguments]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode
+
+
+def ordered(config: All) -> list[str]:
+    """The experiments asked for, the cheap ones first."""
+    return [name for name in ORDER if name in config.only]
+
+
+def done(folder: Path) -> dict[str, float]:
+    """The seconds that each finished experiment took, over all its parts."""
+    spent = RecordLog(folder / "costs.jsonl").read()
+    finished = [record["experiment"] for record in spent if record["code"] == 0]
+    return {n: sum(r["seconds"] for r in spent if r["experiment"] == n) for n in finished}
+
+
+def load(name: str) -> Experiment:
+    """The experiment of that name."""
+    return importlib.import_module(f"experiments.{name}").EXPERIMENT
+
+
+def tell(folder: Path, scale: str, config: All) -> None:
+    """Writes the page and the list of claims about all that is done."""
+    seconds = done(folder)
+    runs = [told(load(n), folder / n, seconds[n]) for n in ordered(config) if n in seconds]
+    text = results(scale, runs)
+    print(f"\n{text}")
+    replace_file(folder / "results.md", text.encode())
+    if config.results:
+        replace_file(Path(config.results), text.encode())
+    replace_file(folder / "report.html", page(scale, runs).encode())
+
+
+def told(experiment: Experiment, path: Path, seconds: float) -> Told:
+    """What the records of one run say."""
+    config, records = runner.stored(experiment, str(path))[1], RecordLog(path / "records.jsonl")
+    read = records.read()
+    table = experiment.summarise(config, read)
+    with figures.look():
+        drawn = experiment.draw(config, table, read)
+        pictures = [(figures.png(picture.figure), picture.caption) for picture in drawn]
+    settings = json.loads((path / CONFIG).read_text())
+    claims = experiment.claims(config, table)
+    return Told(experiment, settings, table, claims, pictures, seconds)
+
+
+def results(scale: str, runs: Sequence[Told]) -> str:
+    """Every claim with its figures and verdict, and the table of costs, as Markdown."""
+    parts = [f"# Results at --scale={scale}", where(runs)]
+    for run in runs:
+        parts += [f"## {run.experiment.name}", run.experiment.doc.split("\n\n")[0].strip()]
+        parts += [f"`scripts/run {run.experiment.name} --scale={scale}`"]
+        parts += [markdown(run.claims) if run.claims else "It makes no claim of its own."]
+    costs = [f"| {run.experiment.name} | {run.seconds / 60:.1f} |" for run in runs]
+    total = f"| together | {sum(run.seconds for run in runs) / 60:.1f} |"
+    parts += ["## Cost", "\n".join(["| experiment | minutes |", "| --- | --- |", *costs, total])]
+    return "\n\n".join(parts) + "\n"
+
+
+def where(runs: Sequence[Told]) -> str:
+    """What the numbers were made with, a line for each set of circumstances."""
+    lines = {}
+    for run in runs:
+        about = run.settings["about"]
+        devices = f"{len(about['devices'])} devices ({about['devices'][0]})"
+        versions = f"jax {about['versions']['jax']}, flax {about['versions']['flax']}"
+        lines.setdefault(f"{devices}, {versions}", []).append(run.experiment.name)
+    if len(lines) == 1:
+        return f"Made from records alone, on {next(iter(lines))}, by `scripts/run all`."
+    return "\n".join(f"- {line}: {', '.join(names)}" for line, names in lines.items())
+
+
+def page(scale: str, runs: Sequence[Told]) -> str:
+    """Claims, tables and figures of all experiments as one page."""
+    parts = [html.prose(f"At --scale={scale}. {where(runs)}")]
+    for run in runs:
+        name, claims = run.experiment.name, [claim._asdict() for claim in run.claims]
+        parts += [html.heading(name), html.prose(run.experiment.doc)]
+        parts += [html.table(claims)] if claims else []
+        parts += [html.table(run.table), *(html.picture(*picture) for picture in run.pictures)]
+        parts += [html.listing("Settings and circumstances", run.settings)]
+    costs = [{"experiment": r.experiment.name, "minutes": r.seconds / 60} for r in runs]
+    return html.page("All experiments", *parts, html.heading("Cost"), html.table(costs))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

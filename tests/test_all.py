@@ -1,0 +1,138 @@
+"""all: experiments one after another, told together; stopped and gone on with; refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import all as everything
+from experiments import runner
+from experiments.all import ORDER, All
+from lstm_jax.report.claims import FAILS, HOLDS, Claim
+from scripts._experiments import FOLDER, experiments
+from tests.test_runner import TOY
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+NAMES = ORDER[:2]
+VERDICTS: dict[str, str] = dict(zip(NAMES, (HOLDS, FAILS), strict=True))
+
+
+def toy(name: str) -> runner.Experiment:
+    """The toy experiment under another name, with a claim of its own."""
+    claim = Claim(f"{name} | learns", "1", "-", VERDICTS[name])
+    return TOY._replace(name=name, doc=f"A toy, {name}.\n\nMore.", claims=lambda c, t: [claim])
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch):
+    """Toys in place of experiments, in this process; returns what was called."""
+    called = []
+
+    def call(name, arguments):
+        called.append((name, *arguments))
+        return runner.main(toy(name), [name, *arguments])
+
+    monkeypatch.setattr(runner, "start", lambda platform: None)
+    monkeypatch.setattr(everything, "load", toy)
+    monkeypatch.setattr(everything, "call", call)
+    return called
+
+
+def run(*arguments: object) -> int:
+    return everything.main(["all", f"--only={','.join(reversed(NAMES))}", *map(str, arguments)])
+
+
+def test_every_experiment_is_in_the_order_of_cost():
+    assert sorted([*ORDER, "all"]) == sorted(experiments(FOLDER))
+
+
+def test_all_are_run_in_order_and_told_from_their_records(tmp_path, toys):
+    folder, copy = tmp_path / "run", tmp_path / "copy.md"
+    assert run(f"--workdir={folder}", "--quick", f"--results={copy}") == 0
+    assert [name for name, *_ in toys] == list(NAMES)
+    assert all("--scale=quick" in arguments for _, *arguments in toys)
+    text = (folder / "results.md").read_text()
+    assert copy.read_text() == text
+    for name, verdict in VERDICTS.items():
+        assert f"| {name} \\| learns | 1 | - | {verdict} |" in text
+        assert f"`scripts/run {name} --scale=quick`" in text and f"A toy, {name}." in text
+    assert text.count("| together |") == 1
+    page = (folder / "report.html").read_text()
+    assert page.count("<figure>") == len(NAMES) and "the losses" in page
+    assert page.count("rate</th>") == len(NAMES), "the tables"
+    before = (folder / "results.md").read_bytes()
+    assert everything.main(["all", f"--resume={folder}"]) == 0
+    assert len(toys) == len(NAMES), "what is done is not run again"
+    assert (folder / "results.md").read_bytes() == before
+
+
+def test_what_was_stopped_goes_on_and_is_told_as_if_it_was_not(tmp_path, toys, monkeypatch, capsys):
+    folder, train = tmp_path / "run", runner.train
+
+    def interrupted(group, batching, run):
+        if len(toys) == 2 and group.name == "second":
+            raise KeyboardInterrupt
+        train(group, batching, run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", interrupted)
+        assert run(f"--workdir={folder}") == 130
+    assert f"--resume={folder}" in capsys.readouterr().err
+    text = (folder / "results.md").read_text()
+    assert NAMES[0] in text and NAMES[1] not in text, "only what is done"
+    assert everything.main(["all", f"--resume={folder}"]) == 0
+    assert [name for name, *_ in toys] == [*NAMES, NAMES[1]]
+    assert toys[-1][1:] == (f"--resume={folder / NAMES[1]}",)
+    assert all(f"## {name}" in (folder / "results.md").read_text() for name in NAMES)
+
+
+def test_one_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, capsys):
+    call = everything.call
+    monkeypatch.setattr(
+        everything, "call", lambda name, given: 1 if name == NAMES[0] else call(name, given)
+    )
+    folder = tmp_path / "run"
+    assert run(f"--workdir={folder}") == 1
+    assert f"{NAMES[0]} failed with exit code 1" in capsys.readouterr().err
+    text = (folder / "results.md").read_text()
+    assert f"## {NAMES[1]}" in text and f"## {NAMES[0]}" not in text
+
+
+@pytest.mark.parametrize(
+    ("flag", "right"),
+    [
+        ("--only=odysee", f"need one of {', '.join(ORDER)}"),
+        ("--platform=abacus", "need one of auto, cpu, gpu, tpu"),
+        ("--scale=huge", "quick"),
+        ("--steps=3", "steps"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_written(flag, right, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert everything.main(["all", flag, f"--workdir={folder}"]) == 2
+    told = capsys.readouterr().err
+    assert right in told and told.count("\n") == 1 and not folder.exists()
+
+
+def test_a_directory_in_use_and_the_resume_of_nothing_or_otherwise_are_refused(tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"experiment": "toy", "scale": "small"}))
+    assert run(f"--workdir={folder}") == 2
+    assert everything.main(["all", f"--resume={folder}"]) == 2
+    assert everything.main(["all", f"--resume={tmp_path / 'none'}"]) == 2
+    asked = {"experiment": "all", "scale": "small", "only": list(ORDER)}
+    (folder / "config.json").write_text(json.dumps(asked))
+    assert everything.main(["all", f"--resume={folder}", "--quick"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    words = ("is not empty|need a new", "not of toy", "need the directory", "begun with small")
+    assert len(lines) == 4
+    for line, word in zip(lines, words, strict=True):
+        assert any(part in line for part in word.split("|")), line
+
+
+def test_help_names_the_flags(capsys):
+    assert everything.main(["all", "--help"]) == 0
+    assert "--only" in capsys.readouterr().out
+    assert All().only == ORDER and Path(everything.__file__).stem == "all"
