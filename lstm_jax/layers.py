@@ -25,9 +25,9 @@ _WHOLE = "reads the last instant first and cannot be streamed: call it on whole 
 
 
 class Rates(NamedTuple):
-    """How much is dropped in a call that has a key: rates in [0, 1), numbers or traced scalars.
+    """How much is disturbed in a call that has a key: numbers or traced scalars.
 
-    What is left is divided by 1 - rate, so that its mean is what it was. For a rate of None nothing
+    What is dropped is dropped at a rate in [0, 1). What is left is divided by 1 - rate, so that its mean is what it was. For a rate of None nothing
     is drawn. The masks of `input_dropout` and `recurrent_dropout` are one a row for the whole call;
     a reset does not draw them again.
 
@@ -38,12 +38,15 @@ class Rates(NamedTuple):
         2016).
       recurrent_dropout: of what is fed back, the same units at all instants (the same).
       weight_drop: of the recurrent weights, once for all rows and instants (Merity et al. 2018).
+      input_noise: standard deviation, 0 or more, of the normal noise that is added to the input of
+        the whole model, before any front, at every instant anew (Greff et al. 2017).
     """
 
     dropout: float | Array | None = None
     input_dropout: float | Array | None = None
     recurrent_dropout: float | Array | None = None
     weight_drop: float | Array | None = None
+    input_noise: float | Array | None = None
 
 
 NO_RATES = Rates()
@@ -186,7 +189,7 @@ class Recurrent(nnx.Module):
           mask: [T, B] bool; where False the state is held and the output is zero.
           reset: [T, B] bool; True where a new sequence begins.
           key: of all noise, a noisy cell's too; without it there is none.
-          rates: what is dropped; `dropout` is not a single layer's business.
+          rates: what is dropped; `dropout` and `input_noise` are not a single layer's business.
 
         Returns:
           The state after the instant read last, each [B, width], and the outputs [T, B, H], which
@@ -457,7 +460,8 @@ class SequenceModel(nnx.Module):
           mask: [T, B] bool; where False the states are held.
           reset: [T, B] bool; True where a new sequence begins.
           key: of all noise; without it there is none.
-          rates: what is dropped, between layers, in each, and before the head.
+          rates: what is dropped, between layers, in each, and before the head, and the noise on
+            the input.
         """
         return self.unroll(x, mask=mask, reset=reset, key=key, rates=rates)[1]
 
@@ -490,7 +494,8 @@ class SequenceModel(nnx.Module):
         Returns:
           The final states of the stack, and the outputs [B, V] or [T, B, V].
         """
-        within, above = (None, None) if key is None else jax.random.split(key)
+        within, above, before = (None, None, None) if key is None else jax.random.split(key, 3)
+        x = add_noise(x, rates.input_noise, before)
         x = x if self.front is None else self.front(x)
         state, h = self.stack(
             x, state, initial=initial, mask=mask, reset=reset, key=within, rates=rates
@@ -565,6 +570,24 @@ def drop(
 def _dropped(x: Array, rate: float | Array, key: Array, shape: tuple[int, ...]) -> Array:
     kept = jax.random.bernoulli(key, 1 - rate, shape)
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+
+
+def add_noise(x: Array, deviation: float | Array | None, key: Array | None) -> Array:
+    """Returns x + deviation n, n standard normal and drawn for each entry.
+
+    Args:
+      x: floats of any shape.
+      deviation: a scalar, 0 or more, which may be traced; None returns x itself.
+      key: of the draw; None returns x itself.
+
+    Raises:
+      TypeError: x are symbols, to which nothing can be added.
+    """
+    if key is None or deviation is None:
+        return x
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"input_noise is added to floats, and x are {x.dtype}: leave it out")
+    return x + jnp.asarray(deviation, x.dtype) * jax.random.normal(key, x.shape, x.dtype)
 
 
 def drop_weights(

@@ -11,6 +11,9 @@ from lstm_jax.trials import Trials
 DIRECTIONS: dict[str, Callable[[Trials], optax.GradientTransformation]] = {
     "sgd": lambda trial: optax.identity(),
     "momentum": lambda trial: optax.trace(decay=trial.b1),
+    "nesterov": lambda trial: optax.chain(
+        optax.trace(decay=trial.b1, nesterov=True), optax.scale(1 - trial.b1)
+    ),
     "rmsprop": lambda trial: optax.scale_by_rms(decay=trial.b2),
     "adam": lambda trial: optax.scale_by_adam(b1=trial.b1, b2=trial.b2),
     "adamw": lambda trial: optax.scale_by_adam(b1=trial.b1, b2=trial.b2),
@@ -23,6 +26,8 @@ def make(name: str, trial: Trials) -> optax.GradientTransformation:
     The gradient g is clipped by its global norm, g min(1, clip / |g|). The direction is
       sgd: g;
       momentum: m, with m <- b1 m + g (Polyak 1964);
+      nesterov: (1 - b1) (b1 m + g), m as above: momentum that looks ahead (Sutskever et al. 2013),
+        rescaled so that b1 changes how long steps remember, not their size (Greff et al. 2017);
       rmsprop: g / sqrt(v + 1e-8), with v <- b2 v + (1 - b2) g^2 from v = 0 (Tieleman & Hinton
         2012, who take b2 = 0.9);
       adam, adamw: m / (sqrt(v) + 1e-8), bias-corrected (Kingma & Ba 2015). The two are one here,

@@ -160,7 +160,7 @@ def fit(
       trials: R settings, see `make_trials`.
       steps: updates of each trial.
       batch_size: B, sequences a step.
-      optimizer: "sgd", "momentum", "rmsprop", "adam" or "adamw".
+      optimizer: "sgd", "momentum", "nesterov", "rmsprop", "adam" or "adamw".
       batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere.
       chunk: steps from one progress record to the next.
       begin_from: where the trials start, leaves [R, ...]: rows of earlier results' `state`, whose

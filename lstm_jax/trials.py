@@ -33,6 +33,7 @@ class Trials(NamedTuple):
       input_dropout: [R] the same of its input, for a whole sequence, or None.
       recurrent_dropout: [R] the same of what it feeds back, or None.
       weight_drop: [R] the same of its recurrent weights, or None.
+      input_noise: [R] standard deviation of the noise on the model's input, or None.
       zoneout: state name -> [R] rate at which its units keep their old value; states not named keep
         the cell's own.
       gate_bias: block name -> [R] initial bias of that block; blocks not named keep the cell's own.
@@ -49,6 +50,7 @@ class Trials(NamedTuple):
     input_dropout: Any
     recurrent_dropout: Any
     weight_drop: Any
+    input_noise: Any
     zoneout: dict[str, Any]
     gate_bias: dict[str, Any]
 
@@ -81,6 +83,7 @@ def make_trials(
     input_dropout: Values | None = None,
     recurrent_dropout: Values | None = None,
     weight_drop: Values | None = None,
+    input_noise: Values | None = None,
     zoneout: Mapping[str, Values] | None = None,
     gate_bias: Mapping[str, Values] | None = None,
 ) -> Trials:
@@ -94,7 +97,8 @@ def make_trials(
     """
     given = Trials(
         seed, learning_rate, b1, b2, clip, weight_decay, init_scale, dropout, input_dropout,
-        recurrent_dropout, weight_drop, _named("zoneout", zoneout), _named("gate_bias", gate_bias),
+        recurrent_dropout, weight_drop, input_noise, _named("zoneout", zoneout),
+        _named("gate_bias", gate_bias),
     )  # fmt: skip
     leaves, tree = jax.tree.flatten_with_path(given, is_leaf=_is_column)
     columns = {jax.tree_util.keystr(path)[1:]: np.asarray(values) for path, values in leaves}
@@ -138,17 +142,19 @@ class _Range(NamedTuple):
 
 _POSITIVE = _Range("positive and finite", lambda v: (v > 0) & np.isfinite(v))
 _RATE = _Range("in [0, 1)", lambda v: (v >= 0) & (v < 1))
+_FROM_ZERO = _Range("at least 0 and finite", lambda v: (v >= 0) & np.isfinite(v))
 _RANGES = {  # by field; those of a mapping have one range
     "learning_rate": _POSITIVE,
     "b1": _RATE,
     "b2": _RATE,
     "clip": _Range("positive (inf for none)", lambda v: v > 0),
-    "weight_decay": _Range("at least 0 and finite", lambda v: (v >= 0) & np.isfinite(v)),
+    "weight_decay": _FROM_ZERO,
     "init_scale": _POSITIVE,
     "dropout": _RATE,
     "input_dropout": _RATE,
     "recurrent_dropout": _RATE,
     "weight_drop": _RATE,
+    "input_noise": _FROM_ZERO,
     "zoneout": _RATE,
 }
 _FINITE = _Range("finite", np.isfinite)

@@ -2,7 +2,9 @@
 
 A hidden unit none of whose weights, in or out, and none of whose biases differs from zero puts out
 zero, and the gradients of those weights and biases are zero; every optimiser here then leaves them
-there. So a narrow network needs no mask inside a wide one: it is the wide one with zeros about it,
+there. A gate that is itself a state (full gate recurrence) would be 1/2 there and be fed back: its
+bias, in units that are not, is so low that the gate is shut, exactly, with a gradient of zero. So a
+narrow network needs no mask inside a wide one: it is the wide one with zeros about it,
 drawn by the initialisers of its own width. One compiled program serves all widths of a bucket. What
 is drawn for every unit while training (dropout) is drawn for the wide one, so that with noise the
 two are equal in law, not draw by draw.
@@ -25,6 +27,8 @@ from lstm_jax.tasks.base import Task
 from lstm_jax.train import State, fresh
 from lstm_jax.trials import Trials, keys
 from lstm_jax.types import Array
+
+SHUT = -1e4  # of a sigmoid this is 0, exactly, and so is the slope there
 
 
 def bucket(width: int) -> int:
@@ -86,11 +90,31 @@ def widen(params: Any, shapes: Any, width: int, wide: int) -> Any:
     return jax.tree.map(filled, params, shapes)
 
 
+def shut(params: Any, cell: Cell, width: int) -> Any:
+    """Returns widened parameters in which gates that are states are shut in units that are not.
+
+    Args:
+      params: of a network, or of a layer, with the layers' biases under the name b.
+      cell: of the widened network.
+      width: units of a block that are.
+    """
+    kept = [n for n, gate in enumerate(cell.gates) if gate in cell.states]
+
+    def low(path, leaf):
+        if not kept or str(getattr(path[-1], "key", getattr(path[-1], "name", None))) != "b":
+            return leaf
+        blocks = np.array(leaf).reshape(len(cell.gates), cell.hidden)
+        blocks[np.array(kept), width:] = SHUT
+        return blocks.reshape(-1)
+
+    return jax.tree.map_with_path(low, params)
+
+
 def check_cell(cell: Cell) -> None:
     """Raises ValueError unless zeros about a cell are nothing to it.
 
-    A cell of two units, one of them of zeros, must do what the cell of one unit does, and keep the
-    other at zero.
+    A cell of two units, one of them of zeros (and shut), must do what the cell of one unit does,
+    and keep the other at zero.
     """
     cell = cell.cell if isinstance(cell, Zoneout) else cell
     if not _independent(type(cell), tuple(sorted(_fields(cell).items()))):
@@ -111,7 +135,7 @@ def _independent(kind: type[Cell], fields: tuple[tuple[str, Any], ...]) -> bool:
     draw, x_key, narrow_key = jax.random.split(jax.random.key(0), 3)
     x, narrow = jax.random.normal(x_key, (1, 3)), init(one, narrow_key, 3)
     narrow = jax.tree.map(lambda leaf: leaf + jax.random.normal(draw, leaf.shape), narrow)
-    wide = widen(narrow, jax.eval_shape(lambda: init(two, draw, 3)), 1, 2)
+    wide = shut(widen(narrow, jax.eval_shape(lambda: init(two, draw, 3)), 1, 2), two, 1)
     few, many = initial_state(one, (1,)), initial_state(two, (1,))
     for _ in range(2):
         few, many = step(one, narrow, few, x)[0], step(two, wide, many, x)[0]
@@ -130,7 +154,8 @@ def _drawn(spec: SequenceSpec, wide: SequenceSpec, trial: Trials) -> Any:
     if spec.cell.hidden != wide.cell.hidden:
         check_cell(spec.cell)
     params = jax.tree.map(np.asarray, _init(spec)(trial))
-    return widen(params, _shapes(wide), spec.cell.hidden, wide.cell.hidden)
+    widened = widen(params, _shapes(wide), spec.cell.hidden, wide.cell.hidden)
+    return shut(widened, wide.cell, spec.cell.hidden)
 
 
 @functools.lru_cache(maxsize=256)

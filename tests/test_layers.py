@@ -53,6 +53,7 @@ class Trial(NamedTuple):
     input_dropout: Any = None
     recurrent_dropout: Any = None
     weight_drop: Any = None
+    input_noise: Any = None
 
 
 def draw(seed: int, *shape: int) -> Array:

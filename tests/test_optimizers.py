@@ -24,6 +24,9 @@ def directions(name, gradients):
         if name == "momentum":
             m = B1 * m + g
             yield m
+        elif name == "nesterov":
+            m = B1 * m + g
+            yield (1 - B1) * (B1 * m + g)
         elif name == "rmsprop":
             yield g / np.sqrt(v + 1e-8)
         elif name in ("adam", "adamw"):
@@ -63,5 +66,5 @@ def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, cl
 
 
 def test_an_unknown_optimizer_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="one of sgd, momentum, rmsprop, adam, adamw, got 'sdg'"):
+    with pytest.raises(ValueError, match="one of sgd, momentum, nesterov, rmsprop, adam, adamw, got 'sdg'"):
         optimizers.check_name("sdg")

@@ -214,7 +214,7 @@ def test_what_regularises_is_swept_under_one_compilation_and_off_at_evaluation()
         trials = make_trials(learning_rate=0.1, weight_decay=0.5, **settings)
         return trials, fit(TASK, spec, trials, 3, batch_size=4, optimizer="sgd", progress=False)
 
-    rates = ("input_dropout", "recurrent_dropout", "weight_drop")
+    rates = ("input_dropout", "recurrent_dropout", "weight_drop", "input_noise")
     none = dict.fromkeys(rates, 0.0) | {"zoneout": {"h": 0.0}}
     _, plain = run(**none)
     compiled = len(traces)

@@ -17,10 +17,12 @@ def test_numbers_are_repeated_for_each_trial_and_lists_are_taken_as_they_are():
 
 
 def test_what_is_not_given_is_no_part_of_the_program_nor_of_the_records():
-    rates = {"dropout", "input_dropout", "recurrent_dropout", "weight_drop"}
+    rates = {"dropout", "input_dropout", "recurrent_dropout", "weight_drop", "input_noise"}
     assert not rates & set(describe_trials(make_trials()))
     assert len(jax.tree.leaves(make_trials())) == 7
-    given = make_trials(dropout=0.1, input_dropout=0.2, recurrent_dropout=0.3, weight_drop=[0, 0.5])
+    given = make_trials(
+        dropout=0.1, input_dropout=0.2, recurrent_dropout=0.3, weight_drop=[0, 0.5], input_noise=2
+    )
     assert rates <= set(describe_trials(given))
     assert given.weight_drop.tolist() == [0, 0.5]
 
@@ -48,6 +50,7 @@ def test_records_name_the_bias_of_each_gate_and_the_zoneout_of_each_state():
         ({"b2": 1 - 1e-9}, r"b2 must be in \[0, 1\)"),  # one in float32
         ({"dropout": 1.5}, r"dropout must be in \[0, 1\), got 1.5"),
         ({"weight_drop": 1}, r"weight_drop must be in \[0, 1\), got 1"),
+        ({"input_noise": -1}, "input_noise must be at least 0 and finite, got -1"),
         ({"input_dropout": -1}, r"input_dropout must be in \[0, 1\), got -1"),
         ({"recurrent_dropout": [0, 2]}, r"recurrent_dropout must be .* got 2 for trial 1"),
         ({"zoneout": {"h": -0.1}}, r"zoneout\['h'\] must be in \[0, 1\), got -0.1"),

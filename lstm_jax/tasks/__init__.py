@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
 from lstm_jax.tasks.base import SPLITS, Stats, Stream, Task
+from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.digits import Digits
 from lstm_jax.tasks.recall import Recall
@@ -15,6 +16,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "copy_memory": CopyMemory,
     "adding": adding,
     "digits": Digits,
+    "chorales": Chorales,
     "text": Text,
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "TASKS",
     "Adding",
     "Adding1997",
+    "Chorales",
     "CopyMemory",
     "Digits",
     "Recall",

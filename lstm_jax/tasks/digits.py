@@ -1,4 +1,4 @@
-"""Digits: real handwritten digits, read one pixel a step."""
+"""Digits: real handwritten digits, read one pixel or a few a step."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ class Digits(base.Task):
         pixel    0    0  .44 ..    0  .50  .81  .38  .94  .25    0    0 ..    0
         answer                                                                3
 
-    D = 1, V = 10, T = 64; y [B] int32. Tenths of every class are set apart by `seed`: seven train,
+    D = pixels, V = 10, T = 64 / pixels; y [B] int32. Tenths of every class are set apart by `seed`: seven train,
     one validates, two test. `sample` draws from a split with replacement, `examples` gives it
     whole. The loss is the mean cross-entropy and chance 1/10; no accuracy on images that are seen
     again and again counts as solved.
@@ -35,25 +35,36 @@ class Digits(base.Task):
     Attributes:
       seed: which images train, validate and test (and the order of the pixels), at least 0.
       permuted: read the pixels in one fixed random order, which leaves no neighbours to rely on.
+      pixels: read at every step, a power of two up to 64: 1, or 8 for row by row.
 
     Raises:
-      ValueError: seed is negative or no integer, or permuted is no bool.
+      ValueError: seed is negative or no integer, permuted is no bool, or pixels do not share out 64.
       ModuleNotFoundError: on first use of the images, where scikit-learn is missing.
     """
 
     seed: int = 0
     permuted: bool = False
+    pixels: int = 1
 
     name: ClassVar = "digits"
     readout: ClassVar = "last"
-    input_size: ClassVar = 1
     output_size: ClassVar = 10
-    length: ClassVar = 64
     chance: ClassVar = 1 / 10
 
     def __post_init__(self):
         base.check_size("seed", self.seed, 0)
         base.check_choice("permuted", self.permuted, (False, True))
+        base.check_choice("pixels", self.pixels, (1, 2, 4, 8, 16, 32, 64))
+
+    @property
+    def input_size(self) -> int:
+        """D: the pixels of a step."""
+        return self.pixels
+
+    @property
+    def length(self) -> int:
+        """T: the steps of an image."""
+        return 64 // self.pixels
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
         """Draws images of one split, with replacement."""
@@ -63,10 +74,11 @@ class Digits(base.Task):
         return Batch(whole.x[:, index], whole.y[index])
 
     def examples(self, split: str) -> Batch:
-        """Returns every image of a split once, x [64, N, 1] and y [N]."""
+        """Returns every image of a split once, x [T, N, D] and y [N]."""
         base.check_choice("split", split, base.SPLITS)
         pixels, labels = _splits(self.seed, self.permuted)[split]
-        return Batch(jnp.asarray(pixels), jnp.asarray(labels))
+        steps = np.swapaxes(pixels.reshape(self.length, self.pixels, -1), 1, 2)
+        return Batch(jnp.asarray(steps), jnp.asarray(labels))
 
     def split_size(self, split: str) -> int:
         """Returns how many images a split holds."""

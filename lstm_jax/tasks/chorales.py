@@ -1,0 +1,230 @@
+"""Chorales: the next chord of a chorale by Bach."""
+
+import dataclasses
+import functools
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.tasks import base
+from lstm_jax.types import Array, Batch
+
+KEYS = 88  # of a piano
+LOWEST = 21  # the MIDI number of its first key, A0
+VALIDATION_SHARE = 0.1
+TEST_SHARE = 0.2
+
+
+class Scores(NamedTuple):
+    """Chorales one behind another.
+
+    Attributes:
+      frames: [F, 88] bool, which keys sound.
+      lengths: [N] int, the frames of each chorale.
+    """
+
+    frames: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Chorales(base.Task):
+    """Say which keys sound at the next quarter note of a chorale, at every one.
+
+    The chorales of J. S. Bach that the package music21 ships, 350 different ones in Riemenschneider's
+    numbering, in their own keys; a frame is a quarter note, its 88 numbers are 1 for every key of a
+    piano that sounds when it begins. The first chords of one, as four voices sing them:
+
+        step     0             1             2             3
+        x        B2 D4 G4 B4   B3 D4 G4 B4   A3 F#4 D5     G3 G4 B4 D5
+        y        B3 D4 G4 B4   A3 F#4 D5     G3 G4 B4 D5   ...
+
+    D = V = 88, T = window, y [T, B, 88]. Tenths of the chorales are set apart by `seed`: seven
+    train, one validates, two test. `sample` draws windows that begin anywhere; `examples` cuts every
+    chorale of a split into windows, the last of which overlaps where the length asks for it;
+    chorales of fewer than window + 1 frames are left out. The loss is the mean over frames of the
+    negative log-likelihood of all keys, in nats, the metric the share of frames with every key
+    right, and chance that of the most common frame. No loss counts as solved.
+
+    These are not the splits, nor quite the frames, of Boulanger-Lewandowski et al. 2012: their
+    losses are no measure of these.
+
+    Attributes:
+      window: frames read in one go, at least 1.
+      seed: which chorales train, validate and test, at least 0.
+
+    Raises:
+      ValueError: window or seed is too small or no integer, or no chorale of a split is that long.
+      ModuleNotFoundError: on first use of the chorales, where music21 is missing.
+
+    Source: the task, Boulanger-Lewandowski, Bengio & Vincent 2012; the collection, music21
+    (Cuthbert & Ariza 2010). Read once, which takes half a minute, and kept in the user's cache.
+    """
+
+    window: int = 24
+    seed: int = 0
+
+    name: ClassVar = "chorales"
+    readout: ClassVar = "every"
+    metric_name: ClassVar = "accuracy of a frame"
+    input_size: ClassVar = KEYS
+    output_size: ClassVar = KEYS
+
+    def __post_init__(self):
+        base.check_size("window", self.window, 1)
+        base.check_size("seed", self.seed, 0)
+
+    @property
+    def length(self) -> int:
+        """T: the frames of a window."""
+        return self.window
+
+    @property
+    def chance(self) -> float:
+        """The share of the most common frame."""
+        frames = _scores().frames
+        return float(np.unique(frames, axis=0, return_counts=True)[1].max() / len(frames))
+
+    def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+        """Draws windows of one split that begin anywhere, with replacement."""
+        key = base.split_key(key, split)
+        starts = jnp.asarray(self._starts(split, everywhere=True))
+        chosen = jax.random.randint(key, (batch_size,), 0, len(starts), jnp.int32)
+        return self._windows(starts[chosen])
+
+    def examples(self, split: str) -> Batch:
+        """Returns every frame of a split, in windows: x and y [T, N, 88]."""
+        return self._windows(jnp.asarray(self._starts(split, everywhere=False)))
+
+    def split_size(self, split: str) -> int:
+        """Returns how many windows `examples` has."""
+        return len(self._starts(split, everywhere=False))
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean of -sum_k log p(y_k) over frames, p(1) = sigmoid(output); outputs [T, B, 88]."""
+        signed = jnp.where(batch.y > 0, outputs, -outputs)
+        return -jnp.mean(jnp.sum(jax.nn.log_sigmoid(signed), axis=-1))
+
+    def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where every key of every frame is right, [B]."""
+        return jnp.min(_right(outputs, batch), axis=0)
+
+    def metric(self, outputs: Array, batch: Batch) -> Array:
+        """Returns the share of frames with every key right, a scalar."""
+        return jnp.mean(_right(outputs, batch))
+
+    def _starts(self, split: str, *, everywhere: bool) -> np.ndarray:
+        base.check_choice("split", split, base.SPLITS)
+        return _starts(self.window, self.seed, everywhere)[split]
+
+    def _windows(self, starts: Array) -> Batch:
+        at = starts[None] + jnp.arange(self.window, dtype=jnp.int32)[:, None]
+        frames = jnp.asarray(_scores().frames)
+        return Batch(*(frames[places].astype(jnp.float32) for places in (at, at + 1)))
+
+
+def _right(outputs: Array, batch: Batch) -> Array:
+    """1.0 where every key of a frame is on the right side of one half, else 0.0, [T, B]."""
+    return jnp.all((outputs > 0) == (batch.y > 0), axis=-1).astype(jnp.float32)
+
+
+@functools.cache
+def _starts(window: int, seed: int, everywhere: bool) -> dict[str, np.ndarray]:
+    """Returns for each split where its windows begin, int32: everywhere, or as far as needed."""
+    lengths = _scores().lengths
+    first = np.cumsum(lengths) - lengths
+    found = {}
+    for split, chorales in _members(seed, len(lengths)).items():
+        starts = [
+            first[c] + (np.arange(last + 1) if everywhere else _cut(last, window))
+            for c in chorales
+            if (last := lengths[c] - window - 1) >= 0
+        ]
+        if not starts:
+            raise ValueError(f"window must leave {split} a chorale, got {window}")
+        found[split] = np.concatenate(starts).astype(np.int32)
+    return found
+
+
+def _cut(last: int, window: int) -> np.ndarray:
+    """The fewest starts 0, window, ..., last, so that windows of that size leave no gap."""
+    return np.append(np.arange(0, last, window), last)
+
+
+def _members(seed: int, count: int) -> dict[str, np.ndarray]:
+    """The chorales of each split."""
+    order = np.random.default_rng(seed).permutation(count)
+    validation, test = round(count * VALIDATION_SHARE), round(count * TEST_SHARE)
+    parts = np.split(order, [validation, validation + test])
+    return dict(zip(("validation", "test", "train"), map(np.sort, parts), strict=True))
+
+
+@functools.cache
+def _scores() -> Scores:
+    """The chorales as music21 ships them, out of the user's cache once they were read."""
+    try:
+        import music21
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the chorales task needs music21: pip install 'lstm_jax[experiments]'"
+        ) from error
+    path = _cache() / f"chorales-music21-{music21.__version__}.npz"
+    if not path.exists():
+        _keep(path, _joined([_frames(_notes(name)) for name in _names()]))
+    with np.load(path) as kept:
+        scores = Scores(kept["frames"], kept["lengths"])
+    for array in scores:
+        array.setflags(write=False)
+    return scores
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstm_jax"
+
+
+def _keep(path: Path, scores: Scores) -> None:
+    """Writes the scores whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        np.savez_compressed(file, **scores._asdict())
+    os.replace(file.name, path)
+
+
+def _joined(chorales: list[np.ndarray]) -> Scores:
+    return Scores(np.concatenate(chorales), np.array([len(frames) for frames in chorales]))
+
+
+def _names() -> list[str]:
+    """The files of the chorales, each once: some stand in the numbering twice."""
+    from music21 import corpus
+
+    numbered: Any = corpus.chorales.Iterator(
+        numberingSystem="riemenschneider", returnType="filename"
+    )
+    return sorted(set(numbered))
+
+
+def _notes(name: str) -> list[tuple[float, float, list[int]]]:
+    """When each note or chord of a score begins and ends, in quarters, and its MIDI numbers."""
+    from music21 import corpus
+
+    sounding: Any = corpus.parse(name).flatten().notes
+    return [
+        (float(n.offset), float(n.offset + n.quarterLength), [pitch.midi for pitch in n.pitches])
+        for n in sounding
+    ]
+
+
+def _frames(notes: list[tuple[float, float, list[int]]]) -> np.ndarray:
+    """Which keys sound at every quarter, [F, 88]: those begun by then and not ended."""
+    frames = np.zeros((math.ceil(max(end for _, end, _ in notes)), KEYS), bool)
+    for begin, end, pitches in notes:
+        for pitch in pitches:
+            frames[math.ceil(begin) : math.ceil(end), pitch - LOWEST] = True
+    return frames
