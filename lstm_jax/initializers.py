@@ -43,6 +43,21 @@ class orthogonal:
 
 
 @dataclasses.dataclass(frozen=True)
+class normal:
+    """Weights normal with mean 0 and one deviation, whatever the width.
+
+    Attributes:
+      deviation: the standard deviation; 0.1 is that of Greff et al. 2017.
+    """
+
+    deviation: float = 0.1
+
+    def __call__(self, key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
+        """Returns a block [rows, columns] of weights."""
+        return jnp.asarray(self.deviation, dtype) * jax.random.normal(key, shape, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
 class identity:
     """Weights `scale` times the identity: what a recurrent block starts with in an IRNN.
 

@@ -27,9 +27,9 @@ _WHOLE = "reads the last instant first and cannot be streamed: call it on whole 
 class Rates(NamedTuple):
     """How much is disturbed in a call that has a key: numbers or traced scalars.
 
-    What is dropped is dropped at a rate in [0, 1). What is left is divided by 1 - rate, so that its mean is what it was. For a rate of None nothing
-    is drawn. The masks of `input_dropout` and `recurrent_dropout` are one a row for the whole call;
-    a reset does not draw them again.
+    What is dropped is dropped at a rate in [0, 1), and what is left is divided by 1 - rate, so that
+    its mean is what it was. For None nothing is drawn. The masks of `input_dropout` and
+    `recurrent_dropout` are one a row for the whole call; a reset does not draw them again.
 
     Attributes:
       dropout: of the outputs, between the layers of a stack and before the head, at every instant

@@ -65,6 +65,38 @@ def begin(
     return fresh(task, wide, params, trials, batch_size=batch_size, optimizer=optimizer)
 
 
+def crop(
+    task: Task,
+    hidden: Sequence[int],
+    wide: SequenceSpec,
+    trials: Trials,
+    *,
+    batch_size: int = 16,
+    optimizer: str = "adam",
+) -> State:
+    """Is `begin` with the draws of the wide network, of which trial i keeps hidden[i] units.
+
+    One compilation draws for all widths, where `begin` needs one for each. It is right for initial
+    weights whose law is that of every width (normal with one deviation); others start as those of
+    the wide network do.
+
+    Args:
+      task: the problem.
+      hidden: R widths, at most that of `wide`.
+      wide: the network that is compiled.
+      trials: R settings.
+      batch_size: as in `fit`.
+      optimizer: as in `fit`.
+
+    Raises:
+      ValueError: the units of the cell are not independent, so that zeros about it change it.
+    """
+    narrow = dataclasses.replace(wide, cell=dataclasses.replace(wide.cell, hidden=1))
+    drawn = [_cropped(narrow, wide, width, pick(trials, i)) for i, width in enumerate(hidden)]
+    params = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+    return fresh(task, wide, params, trials, batch_size=batch_size, optimizer=optimizer)
+
+
 def pick(tree: Any, row: Any) -> Any:
     """Returns the leaves' rows."""
     return jax.tree.map(lambda leaf: np.asarray(leaf)[row], tree)
@@ -156,6 +188,25 @@ def _drawn(spec: SequenceSpec, wide: SequenceSpec, trial: Trials) -> Any:
     params = jax.tree.map(np.asarray, _init(spec)(trial))
     widened = widen(params, _shapes(wide), spec.cell.hidden, wide.cell.hidden)
     return shut(widened, wide.cell, spec.cell.hidden)
+
+
+def _cropped(narrow: SequenceSpec, wide: SequenceSpec, width: int, trial: Trials) -> Any:
+    """Returns parameters of the wide network that are zero, or shut, behind `width` units.
+
+    The axes that units lie along are those that differ from the network of one unit.
+    """
+    if width != wide.cell.hidden:
+        check_cell(wide.cell)
+
+    def within(leaf, one):
+        leaf = np.array(leaf)
+        for axis, (many, few) in enumerate(zip(leaf.shape, one.shape, strict=True)):
+            unit = np.arange(many) % wide.cell.hidden if many != few else np.zeros(many)
+            leaf *= np.expand_dims(unit < width, [a for a in range(leaf.ndim) if a != axis])
+        return leaf
+
+    kept = jax.tree.map(within, _init(wide)(trial), _shapes(narrow))
+    return shut(kept, wide.cell, width)
 
 
 @functools.lru_cache(maxsize=256)

@@ -64,6 +64,18 @@ def test_pixels_are_read_row_by_row():
     assert sequences.max() == 1
 
 
+def test_a_few_pixels_a_step_are_the_same_pixels():
+    one = tasks.Digits(permuted=True).examples("test")
+    for pixels in (2, 8):
+        task = tasks.Digits(permuted=True, pixels=pixels)
+        few = task.examples("test")
+        assert few.x.shape == (task.length, task.split_size("test"), pixels)
+        together = np.asarray(few.x).transpose(1, 0, 2).reshape(-1, 64)
+        np.testing.assert_array_equal(together, np.asarray(one.x[..., 0]).T)
+    with pytest.raises(ValueError, match=r"pixels must be one of 1, 2, .* got 3"):
+        tasks.Digits(pixels=3)
+
+
 def test_permuted_pixels_are_the_same_in_one_other_order():
     plain, permuted = tasks.Digits(2), tasks.Digits(2, permuted=True)
     steps, others = (

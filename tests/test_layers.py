@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import lstm_jax as lj
-from lstm_jax import cells, initializers
+from lstm_jax import cells, initializers, layers
 from lstm_jax.layers import (
     Bidirectional,
     Rates,
@@ -537,6 +537,32 @@ def test_gradients_through_a_batch_of_trials_are_those_of_each_alone() -> None:
         expected = alone(jax.tree.map(lambda a, r=r: a[r], trials), keys[r])
         assert_equal(jax.tree.map(lambda a, r=r: a[r], together), expected, rtol=1e-4, atol=1e-5)
     assert len(np.unique(together[1][0])) == 3
+
+
+def test_noise_on_the_input_is_normal_of_its_deviation_and_needs_a_key() -> None:
+    x, key = jnp.full((60, 40, 20), 3.0), jax.random.key(1)
+    n = np.asarray(layers.add_noise(x, jnp.float32(0.5), key) - x) / 0.5
+    assert_equal(np.sort(n.ravel())[[7615, 24000, 40385]], [-1.0, 0.0, 1.0], atol=0.03)  # 48,000
+    assert np.abs(np.corrcoef(n[:-1].ravel(), n[1:].ravel())[0, 1]) < 0.02
+    assert layers.add_noise(x, 0.5, None) is x and layers.add_noise(x, None, key) is x
+    with pytest.raises(TypeError, match="input_noise is added to floats, and x are int32"):
+        layers.add_noise(jnp.zeros((2, 3), jnp.int32), 0.5, key)
+
+
+def test_noise_on_the_input_is_that_of_the_whole_model() -> None:
+    """The same model on the noisy input; other noise of the same key stays what it was."""
+    spec, x, key = spec_of(front="dense", front_width=4), draw(1, T, B, D), jax.random.key(2)
+    params, trial = params_of(spec), Trial(input_noise=jnp.float32(0.7), dropout=jnp.float32(0.5))
+
+    @jax.jit
+    def run(x, trial, key):
+        return spec.apply(params, x, trial=trial, key=key)
+
+    noisy = layers.add_noise(x, 0.7, jax.random.split(key, 3)[2])
+    silent = trial._replace(input_noise=jnp.float32(0.0))
+    assert_equal(run(x, trial, key), run(noisy, silent, key), rtol=1e-5, atol=1e-6)
+    assert_equal(run(x, silent, key), run(x, silent._replace(input_noise=None), key), atol=0.0)
+    assert np.abs(run(x, trial, key) - run(x, silent, key)).max() > 1e-3
 
 
 @pytest.mark.parametrize("front", ["dense", "embed"])

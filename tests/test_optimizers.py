@@ -66,5 +66,7 @@ def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, cl
 
 
 def test_an_unknown_optimizer_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="one of sgd, momentum, nesterov, rmsprop, adam, adamw, got 'sdg'"):
+    with pytest.raises(
+        ValueError, match="one of sgd, momentum, nesterov, rmsprop, adam, adamw, got 'sdg'"
+    ):
         optimizers.check_name("sdg")

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import cells, widths
+from lstm_jax import cells, initializers, widths
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.tasks import Adding
-from lstm_jax.train import fit, make_trials
+from lstm_jax.train import fit, fresh, make_trials
 from lstm_jax.trials import keys
 
 
@@ -33,8 +33,9 @@ def test_a_bucket_is_the_next_power_of_two():
         spec(cells.LSTM(5), depth=2, bidirectional=True, learn_initial=True, dtype="float64"),
         spec(cells.GRU(5), front="dense", front_width=3, dtype="float64"),
         spec(cells.odyssey("vanilla", 5), depth=2, dtype="float64"),
+        spec(cells.odyssey("FGR", 5), depth=2, dtype="float64"),
     ],
-    ids=["lstm", "gru", "peephole"],
+    ids=["lstm", "gru", "peephole", "gate_recurrence"],
 )
 def test_outputs_and_gradients_are_those_of_the_narrow_network(model, x64):
     """To float64's rounding; the gradients of the zeros are zero exactly."""
@@ -44,6 +45,7 @@ def test_outputs_and_gradients_are_those_of_the_narrow_network(model, x64):
         lambda p: p + 0.3 * jax.random.normal(more, p.shape, p.dtype), model.init(draw)
     )
     filled = widths.widen(narrow, jax.eval_shape(lambda: wide.init(draw)), 5, 8)
+    filled = widths.shut(filled, wide.cell, 5)
     x = jax.random.normal(x_key, (6, 3, 2), jnp.float64)
 
     def gradients(network):
@@ -98,8 +100,51 @@ def assert_close(one, other, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance / 10)
 
 
-INDEPENDENT = (cells.LSTM, cells.GRU, cells.RNN, cells.MinLSTM)
-DEPENDENT = (cells.LayerNormLSTM, cells.MemoryBlocks, lambda h: cells.odyssey("FGR", h))
+@pytest.mark.parametrize("variant", ["vanilla", "FGR"])
+def test_a_cropped_network_is_the_wide_draw_of_so_many_units_and_stays_it(
+    variant, standard_promotion
+):
+    """The network of the draw's first units trains to the same, and the rest stays nothing."""
+    task, start = Adding(4), {"w_x": initializers.normal(), "w_h": initializers.normal()}
+    wide, hidden = spec(cells.odyssey(variant, 8), **start), [5, 8]
+    trials = make_trials(seed=[3, 4], learning_rate=0.5, b1=[0.5, 0.9], weight_decay=0.1)
+    settings: dict[str, Any] = dict(optimizer="nesterov", batching="map", progress=False)
+    begun = widths.crop(task, hidden, wide, trials, optimizer="nesterov")
+    together = fit(task, wide, trials, 6, begin_from=begun, **settings)
+    narrow, first = resized(wide, 5), widths.pick(trials, [0])
+    shapes = wide_shapes(narrow)
+    own = narrowed(widths.pick(begun.params, 0), shapes, 8, 5)
+    drawn = wide.init(keys(widths.pick(trials, 0)).init, widths.pick(trials, 0))
+    assert_close(own, narrowed(drawn, shapes, 8, 5), 1e-6)
+    alone = fit(
+        task, narrow, first, 6, **settings,
+        begin_from=fresh(task, narrow, jax.tree.map(lambda p: p[None], own), first,
+                         optimizer="nesterov"),
+    )  # fmt: skip
+    ended = widths.widen(widths.pick(alone.params, 0), wide_shapes(wide), 5, 8)
+    assert_close(widths.pick(together.params, 0), widths.shut(ended, wide.cell, 5), 1e-4)
+    assert np.abs(ended["stack"]["layers"][0]["w_h"] - begun.params["stack"]["layers"][0]["w_h"][0]
+                  ).max() > 1e-3  # fmt: skip
+    plain = fit(task, wide, trials, 6, **settings)
+    assert_close(widths.pick(plain.params, 1), widths.pick(together.params, 1), 1e-6)
+
+
+def narrowed(params, shapes, wide, width):
+    """The first units of every block: what `widen` undoes."""
+
+    def cut(leaf, to):
+        leaf = np.asarray(leaf)
+        for axis, (now, then) in enumerate(zip(leaf.shape, to.shape, strict=True)):
+            leaf = leaf if now == then else np.compress(np.arange(now) % wide < width, leaf, axis)
+        return leaf
+
+    return jax.tree.map(cut, params, shapes)
+
+
+INDEPENDENT = (
+    cells.LSTM, cells.GRU, cells.RNN, cells.MinLSTM, lambda h: cells.odyssey("FGR", h),
+)  # fmt: skip
+DEPENDENT = (cells.LayerNormLSTM, cells.MemoryBlocks)
 
 
 def test_cells_whose_units_depend_on_each_other_are_refused():

@@ -37,17 +37,17 @@ class Scores(NamedTuple):
 class Chorales(base.Task):
     """Say which keys sound at the next quarter note of a chorale, at every one.
 
-    The chorales of J. S. Bach that the package music21 ships, 350 different ones in Riemenschneider's
-    numbering, in their own keys; a frame is a quarter note, its 88 numbers are 1 for every key of a
-    piano that sounds when it begins. The first chords of one, as four voices sing them:
+    The chorales of J. S. Bach that the package music21 ships, 350 different ones in
+    Riemenschneider's numbering, in their own keys; a frame is a quarter note, its 88 numbers are 1
+    for every key of a piano that sounds when it begins. The first chords of BWV 342:
 
         step     0             1             2             3
-        x        B2 D4 G4 B4   B3 D4 G4 B4   A3 F#4 D5     G3 G4 B4 D5
-        y        B3 D4 G4 B4   A3 F#4 D5     G3 G4 B4 D5   ...
+        x        A3 C4 E4 C5   E3 C4 G4 C5   G3 B3 G4 D5   C3 C4 G4 E5
+        y        E3 C4 G4 C5   G3 B3 G4 D5   C3 C4 G4 E5   C3 B3 G4 E5
 
     D = V = 88, T = window, y [T, B, 88]. Tenths of the chorales are set apart by `seed`: seven
-    train, one validates, two test. `sample` draws windows that begin anywhere; `examples` cuts every
-    chorale of a split into windows, the last of which overlaps where the length asks for it;
+    train, one validates, two test. `sample` draws windows that begin anywhere; `examples` cuts
+    every chorale of a split into windows, the last of which overlaps where the length asks for it;
     chorales of fewer than window + 1 frames are left out. The loss is the mean over frames of the
     negative log-likelihood of all keys, in nats, the metric the share of frames with every key
     right, and chance that of the most common frame. No loss counts as solved.

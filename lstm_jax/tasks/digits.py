@@ -18,19 +18,19 @@ BRIGHTEST = 16
 
 @dataclasses.dataclass(frozen=True)
 class Digits(base.Task):
-    """Name a handwritten digit after reading its 8 x 8 image pixel by pixel.
+    """Name a handwritten digit after reading its 8 x 8 image pixel by pixel, or a few at a time.
 
     The 1,797 images of scikit-learn's `load_digits`, row after row, 64 steps of one brightness each
-    in [0, 1] (sixteenths). A three, its second row in full:
+    in [0, 1] (sixteenths), by default. A three, its second row in full:
 
         step     0    1    2 ..    8    9   10   11   12   13   14   15 ..   63
         pixel    0    0  .44 ..    0  .50  .81  .38  .94  .25    0    0 ..    0
         answer                                                                3
 
-    D = pixels, V = 10, T = 64 / pixels; y [B] int32. Tenths of every class are set apart by `seed`: seven train,
-    one validates, two test. `sample` draws from a split with replacement, `examples` gives it
-    whole. The loss is the mean cross-entropy and chance 1/10; no accuracy on images that are seen
-    again and again counts as solved.
+    D = pixels, V = 10, T = 64 / pixels; y [B] int32. Tenths of every class are set apart by `seed`:
+    seven train, one validates, two test. `sample` draws from a split with replacement, `examples`
+    gives it whole. The loss is the mean cross-entropy and chance 1/10; no accuracy on images that
+    are seen again and again counts as solved.
 
     Attributes:
       seed: which images train, validate and test (and the order of the pixels), at least 0.
@@ -38,7 +38,7 @@ class Digits(base.Task):
       pixels: read at every step, a power of two up to 64: 1, or 8 for row by row.
 
     Raises:
-      ValueError: seed is negative or no integer, permuted is no bool, or pixels do not share out 64.
+      ValueError: seed is negative or no integer, permuted is no bool, or pixels are no such power.
       ModuleNotFoundError: on first use of the images, where scikit-learn is missing.
     """
 

@@ -1,0 +1,121 @@
+"""What the search space odyssey found, as rules that the results of other trials are held to.
+
+The rules were fixed before any result was seen. A task counts as reached where vanilla has learnt
+it: the median loss of its best tenth is `LEARNT` of the constant answer's, or less. On every task
+that is reached each finding has parts that are true or not; it holds if all of them are, holds
+partly if some are, and does not if none is. It is not reached if it has no part.
+
+  1  no variant is significantly better than vanilla: a part a task
+  2  the forget gate and the output activation are critical: NFG and NOAF are significantly worse, a
+     part each and task
+  3  coupled gates and no peepholes do no harm: CIFG and NP are not significantly worse, a part each
+     and task
+  4  the learning rate explains more than 2/3 of the variance, the width comes second, the momentum
+     explains less than 1 %: three parts a task
+  5  the hyperparameters are nearly independent: all pairs together explain less than `PAIRS` of the
+     variance, a part a task
+
+Significant is p < 0.05 in Welch's test of the best tenths, corrected after Holm for the eight tests
+of a task. 4 and 5 have no parts on a task where the forest explains less than `KNOWN` of the
+variance of trials that it has not seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lstm_jax.report.importance import Effect
+from lstm_jax.report.statistics import Comparison
+
+LEARNT = 0.85
+SIGNIFICANT = 0.05
+MOST, LITTLE, PAIRS = 2 / 3, 0.01, 0.2  # shares of the variance
+KNOWN = 0.5
+
+CLAIMS = {
+    1: "no variant significantly better than vanilla",
+    2: "forget gate and output activation critical (NFG, NOAF significantly worse)",
+    3: "CIFG and NP not significantly worse than vanilla",
+    4: "learning rate above 2/3 of the variance, width second, momentum below 1 %",
+    5: "hyperparameters nearly independent",
+}
+CRITICAL, HARMLESS = ("NFG", "NOAF"), ("CIFG", "NP")
+RATE, WIDTH, MOMENTUM = "learning_rate", "hidden", "one_minus_momentum"
+
+
+class Seen(NamedTuple):
+    """What was found on one task.
+
+    Attributes:
+      learnt: the median of vanilla's best tenth as a share of the loss of the constant answer.
+      tests: of every other variant against vanilla.
+      effects: main effects and pairs, as shares of the variance; none where nothing can be told.
+      explained: how much the forest explains of trials that it has not seen.
+    """
+
+    learnt: float
+    tests: Sequence[Comparison]
+    effects: Sequence[Effect]
+    explained: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether vanilla has learnt the task."""
+        return self.learnt <= LEARNT
+
+    @property
+    def told(self) -> bool:
+        """Whether the shares of the variance mean anything."""
+        return self.reached and bool(self.effects) and self.explained >= KNOWN
+
+
+def verdicts(seen: Mapping[str, Seen]) -> dict[int, str]:
+    """Whether each of the five findings holds, from what was found on every task."""
+    found: dict[int, list[bool]] = {number: [] for number in CLAIMS}
+    for task in seen.values():
+        for number, parts in of_task(task).items():
+            found[number] += parts
+    return {number: verdict(parts) for number, parts in found.items()}
+
+
+def of_task(seen: Seen) -> dict[int, list[bool]]:
+    """The parts of each finding on one task."""
+    if not seen.reached:
+        return {}
+    parts = of_variants(seen.tests)
+    return parts | of_shares(seen.effects) if seen.told else parts
+
+
+def of_variants(tests: Sequence[Comparison]) -> dict[int, list[bool]]:
+    """The parts of findings 1 to 3, from the tests of a task; less is better."""
+    worse = {test.name: significant(test) and test.difference.value > 0 for test in tests}
+    better = [significant(test) and test.difference.value < 0 for test in tests]
+    return {
+        1: [not any(better)],
+        2: [worse[name] for name in CRITICAL],
+        3: [not worse[name] for name in HARMLESS],
+    }
+
+
+def of_shares(effects: Sequence[Effect]) -> dict[int, list[bool]]:
+    """The parts of findings 4 and 5, from the shares of the variance on a task."""
+    main = {e.parameters[0]: e.share.value for e in effects if len(e.parameters) == 1}
+    pairs = sum(e.share.value for e in effects if len(e.parameters) == 2)
+    second = sorted(main, key=main.__getitem__, reverse=True)[1]
+    return {
+        4: [main[RATE] > MOST, second == WIDTH, main[MOMENTUM] < LITTLE],
+        5: [pairs < PAIRS],
+    }
+
+
+def significant(test: Comparison) -> bool:
+    """Whether a difference is more than chance, all tests of the task considered."""
+    return test.corrected < SIGNIFICANT
+
+
+def verdict(parts: Sequence[bool]) -> str:
+    """What is said of a finding with these parts."""
+    if not parts:
+        return "not reached"
+    if all(parts):
+        return "holds"
+    return f"holds partly ({sum(parts)} of {len(parts)})" if any(parts) else "does not hold"

@@ -1,0 +1,377 @@
+"""No variant of the LSTM is much better than the plain one: the search space odyssey, in small.
+
+Greff et al. (2017) trained nine LSTMs on three tasks from 200 random settings each. Here are the
+same nine on real data: vanilla, with peepholes; without input, forget or output gate (NIG, NFG,
+NOG), without input or output activation (NIAF, NOAF), with coupled gates (CIFG), without peepholes
+(NP), with full gate recurrence (FGR). The tasks: name the keys that sound next in a chorale by
+Bach; name a handwritten digit read a few pixels a step; the same in another order of the pixels
+(--scale=paper only). All are judged by their loss on the whole test split, as in the paper.
+
+Settings are random: learning rate, log-uniform over four decades; width, log-uniform; momentum,
+1 - log-uniform from 0.01 to 1; deviation of normal noise on the input, uniform from 0 to 1. Every
+variant has its own on every task, from a Latin hypercube: at random, but as many in every part of a
+range. The optimiser is the paper's, stochastic gradients with Nesterov's momentum, rescaled by
+(1 - momentum), without clipping; weights start normal with deviation 0.1.
+
+What is not the paper's: one direction; the learning rates, from 1e-3 to 10, a thousand times
+theirs, for updates fewer and of the mean over a batch; a fixed number of updates in place of early
+stopping. A trial that diverged, or ended worse than the best constant answer, counts as that.
+
+Welch's tests hold the best tenth of a variant against vanilla's, with Holm's correction; of three
+trials each they see only large differences, and the table says how large theirs are, with the
+interval. Functional ANOVA, over the trials of all variants with the mean of each taken off, shares
+the variance out. The paper's findings and the rules by which they hold here were fixed before any
+result was seen: experiments/findings.py.
+
+Command: scripts/run odyssey
+Cost: --quick a minute, by default COST minutes, both on two cores; --scale=paper is for a GPU
+Expect: EXPECT
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from math import log
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import findings, runner
+from experiments.findings import Seen
+from experiments.flags import Config, need, need_each, setting
+from experiments.runner import Experiment, Group
+from lstm_jax import cells, initializers, tasks, widths
+from lstm_jax.layers import SequenceSpec
+from lstm_jax.report import charts, figures, importance, ledger, statistics
+from lstm_jax.report.figures import Picture
+from lstm_jax.report.importance import Forest
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.space import Parameter
+from lstm_jax.report.tables import Row
+from lstm_jax.run_directory import RunDirectory
+from lstm_jax.tasks import Task
+from lstm_jax.train import State
+from lstm_jax.trials import MAX_SEED, Trials, make_trials
+
+VARIANTS = tuple(cells.ODYSSEY)
+PLAIN = VARIANTS[0]
+BEST = 0.1
+OPTIMIZER = "nesterov"
+LABELS = {PLAIN: "V"}
+
+
+class Problem(NamedTuple):
+    """A task of the odyssey.
+
+    Attributes:
+      title: of its figure.
+      make: pixels a step -> the task.
+      constant: the loss, in nats, of the best answer that does not look at the input.
+      unit: of the loss.
+    """
+
+    title: str
+    make: Callable[[int], Task]
+    constant: float
+    unit: str
+
+
+TASKS: Mapping[str, Problem] = {
+    "chorales": Problem("Bach's chorales", lambda _: tasks.Chorales(), 11.66, "nats a frame"),
+    "digits": Problem("digits", lambda p: tasks.Digits(pixels=p), log(10), "nats"),
+    "permuted": Problem(
+        "permuted digits", lambda p: tasks.Digits(pixels=p, permuted=True), log(10), "nats"
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Odyssey(Config):
+    """How many settings of which variants try which tasks, and for how long."""
+
+    seeds: int = setting(24, "settings drawn for each variant and task, each with its own seed")
+    steps: int = setting(4000, "updates of a trial")
+    hidden: int = setting(64, "the most hidden units")
+    narrowest: int = setting(8, "the fewest hidden units")
+    variants: tuple[str, ...] = setting(VARIANTS, f"of {', '.join(VARIANTS)}")
+    tasks: tuple[str, ...] = setting(("chorales", "digits"), f"of {', '.join(TASKS)}")
+    pixels: int = setting(2, "of a digit, read at every step: a power of two up to 64")
+    batch_size: int = setting(8, "sequences an update")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_each("variants", self.variants, VARIANTS)
+        need(PLAIN in self.variants, "variants", self.variants, f"need {PLAIN} among them")
+        need_each("tasks", self.tasks, tuple(TASKS))
+        right = f"need 1 to {self.hidden - 1}, fewer than the most hidden units"
+        need(1 <= self.narrowest < self.hidden, "narrowest", self.narrowest, right)
+        need(self.seeds > 10, "seeds", self.seeds, "need 11 or more: the best tenth must be two")
+        need(self.batch_size >= 1, "batch_size", self.batch_size, "need 1 or more")
+        last = self.seed + self.seeds * len(VARIANTS) * len(TASKS) - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+        try:
+            tasks.Digits(pixels=self.pixels)
+        except ValueError as error:
+            raise ValueError(f"--pixels={self.pixels}: {error}") from None
+
+
+SCALES = {
+    "quick": Odyssey(
+        seeds=12,
+        steps=600,
+        hidden=16,
+        narrowest=9,
+        variants=(PLAIN, "NFG", "NP"),
+        tasks=("digits",),
+        pixels=8,
+    ),
+    "small": Odyssey(),
+    "paper": Odyssey(
+        seeds=200, steps=50_000, hidden=200, narrowest=20, tasks=tuple(TASKS), pixels=1
+    ),
+}
+
+
+def space(config: Odyssey) -> list[Parameter]:
+    """What is drawn."""
+    return [
+        Parameter("learning_rate", "log", 1e-3, 10.0),
+        Parameter("hidden", "log_int", config.narrowest, config.hidden),
+        Parameter("one_minus_momentum", "log", 0.01, 1.0),
+        Parameter("input_noise", "uniform", 0.0, 1.0),
+    ]
+
+
+def drawn(config: Odyssey, task: str, variant: str) -> list[dict[str, Any]]:
+    """The settings of a variant on a task, with their seeds: a Latin hypercube (McKay et al. 1979).
+
+    Of n settings each has an n-th of every range to itself.
+    """
+    place = list(TASKS).index(task), VARIANTS.index(variant)
+    rng, n, over = np.random.default_rng((config.seed, *place)), config.seeds, space(config)
+    shares = rng.permuted(np.tile(np.arange(n), (len(over), 1)), axis=1) + rng.random((4, n))
+    columns = [p.values(share / n) for p, share in zip(over, shares, strict=True)]
+    first = config.seed + n * (place[0] * len(VARIANTS) + place[1])
+    seeds = range(first, first + n)
+    names = ["seed", *(parameter.name for parameter in over)]
+    return [dict(zip(names, row, strict=True)) for row in zip(seeds, *columns, strict=True)]
+
+
+def plan(config: Odyssey, records: Sequence[Record]) -> list[Group]:
+    """A group for each task, variant and bucket of widths; none waits for another."""
+    del records
+    groups = []
+    for task, variant in product(config.tasks, config.variants):
+        points = drawn(config, task, variant)
+        buckets = [widths.bucket(point["hidden"]) for point in points]
+        for bucket in sorted(set(buckets)):
+            some = [p for p, of in zip(points, buckets, strict=True) if of == bucket]
+            groups.append(group(config, task, variant, bucket, some))
+    return groups
+
+
+def group(
+    config: Odyssey, task: str, variant: str, bucket: int, points: Sequence[Mapping[str, Any]]
+) -> Group:
+    """The trials of one bucket of widths."""
+    problem = TASKS[task].make(config.pixels)
+    model = SequenceSpec(
+        cells.odyssey(variant, bucket), problem.input_size, problem.output_size, problem.readout,
+        w_x=initializers.normal(), w_h=initializers.normal(), engine=config.engine,
+    )  # fmt: skip
+    trials = make_trials(
+        seed=[p["seed"] for p in points],
+        learning_rate=[p["learning_rate"] for p in points],
+        b1=[1 - p["one_minus_momentum"] for p in points],
+        input_noise=[p["input_noise"] for p in points],
+    )
+    hidden = tuple(p["hidden"] for p in points)
+    known = {"task": task, "variant": variant}
+    return Group(
+        f"{task}-{variant}-{bucket}", problem, model, config.steps, config.batch_size, trials,
+        "test", optimizer=OPTIMIZER, points=10,
+        begin=functools.partial(begin, problem, hidden, model, trials, config.batch_size),
+        labels=[{**known, **{p.name: point[p.name] for p in space(config)}} for point in points],
+    )  # fmt: skip
+
+
+def begin(
+    task: Task,
+    hidden: Sequence[int],
+    wide: SequenceSpec,
+    trials: Trials,
+    batch_size: int,
+    run: RunDirectory,
+) -> State:
+    """Where trials of widths of their own begin."""
+    del run
+    return widths.crop(task, hidden, wide, trials, batch_size=batch_size, optimizer=OPTIMIZER)
+
+
+# Telling. -----------------------------------------------------------------------------------------
+
+
+def loss(result: Record) -> float:
+    """The loss of a trial on the test split; that of the constant answer where it is worse."""
+    constant = TASKS[result["task"]].constant
+    value = result["test_loss"]
+    return constant if value is None or result["status"] == "diverged" else min(value, constant)
+
+
+def of_variants(config: Odyssey, results: Sequence[Record]) -> dict[str, list[float]]:
+    """The losses of each variant's trials on one task, in their order."""
+    return {v: [loss(r) for r in results if r["variant"] == v] for v in config.variants}
+
+
+def best(losses: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """The best tenth of each variant."""
+    return {v: statistics.best_share(values, BEST, goal="min") for v, values in losses.items()}
+
+
+def forest(config: Odyssey, results: Sequence[Record]) -> Forest | None:
+    """The loss over what was drawn, the mean of each variant taken off; None if it is all alike."""
+    means = {v: float(np.mean(values)) for v, values in of_variants(config, results).items()}
+    trials = [{**r, "loss_above_mean": loss(r) - means[r["variant"]]} for r in results]
+    if len({trial["loss_above_mean"] for trial in trials}) < 2:
+        return None
+    settings: dict[str, Any] = {"goal": "min", "divergent": "refuse"}
+    return importance.fit(space(config), trials, "loss_above_mean", **settings)
+
+
+def look(config: Odyssey, task: str, results: Sequence[Record], grown: Forest | None) -> Seen:
+    """What was found on one task."""
+    tenth = best(of_variants(config, results))
+    learnt = float(np.median(tenth[PLAIN])) / TASKS[task].constant
+    tests = statistics.against(tenth, PLAIN)
+    told = grown is not None and grown.explained > 0
+    explained = grown.explained if grown else 0.0
+    return Seen(learnt, tests, importance.effects(grown) if told else [], explained)
+
+
+def of_task(records: Sequence[Record], task: str) -> list[Record]:
+    """The results of one task."""
+    return [r for r in ledger.results(records) if r["task"] == task]
+
+
+def see(config: Odyssey, records: Sequence[Record]) -> tuple[dict[str, Seen], dict[str, Forest]]:
+    """What was found on every task, and the forests that tell which setting matters."""
+    results = {task: of_task(records, task) for task in config.tasks}
+    grown = {task: forest(config, some) for task, some in results.items()}
+    seen = {task: look(config, task, some, grown[task]) for task, some in results.items()}
+    return seen, {task: found for task, found in grown.items() if found is not None}
+
+
+def summarise(config: Odyssey, records: Sequence[Record]) -> list[Row]:
+    """The best tenth of every variant against vanilla's; the shares of the variance; verdicts."""
+    seen, _ = see(config, records)
+    rows = []
+    for task, found in seen.items():
+        rows += variants(config, task, of_task(records, task), found) + shares(task, found)
+    for number, said in findings.verdicts(seen).items():
+        rows.append(row("finding", f"{number}. {findings.CLAIMS[number]}", verdict=said))
+    return rows
+
+
+def variants(config: Odyssey, task: str, results: Sequence[Record], found: Seen) -> list[Row]:
+    """A row for each variant on a task."""
+    losses = of_variants(config, results)
+    tests = {test.name: test for test in found.tests}
+    rows = []
+    for name, tenth in best(losses).items():
+        test, mine = tests.get(name), [r for r in results if r["variant"] == name]
+        rows.append(row(
+            task, name, trials=len(mine), best_tenth=statistics.t_interval(tenth),
+            above_vanilla=test and test.difference, p=test and test.corrected,
+            diverged=sum(r["status"] == "diverged" for r in mine),
+            verdict="" if test is None else said(test),
+        ))  # fmt: skip
+    return rows
+
+
+def said(test: statistics.Comparison) -> str:
+    """How a variant stands to vanilla."""
+    if not findings.significant(test):
+        return "not significantly different"
+    return f"significantly {'worse' if test.difference.value > 0 else 'better'}"
+
+
+def shares(task: str, found: Seen) -> list[Row]:
+    """A row for the share of the variance of every setting, and of every pair."""
+    known = f"of what a forest tells ({found.explained:.0%} of unseen trials)"
+    names = (" x ".join(map(charts.words, effect.parameters)) for effect in found.effects)
+    pairs = zip(names, found.effects, strict=True)
+    return [row(task, name, share=effect.share, verdict=known) for name, effect in pairs]
+
+
+def row(task: str, what: str, verdict: str, **values: Any) -> Row:
+    """A row of the table; what is not given is nothing."""
+    columns = ("trials", "best_tenth", "above_vanilla", "p", "diverged", "share")
+    return {"task": task, "what": what, "verdict": verdict} | {c: values.get(c) for c in columns}
+
+
+def draw(config: Odyssey, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """The best tenths as boxes, and which setting matters."""
+    del rows
+    seen, grown = see(config, records)
+    told = findings.verdicts(seen)
+    return [boxes(config, records, seen, told), *importances(seen, grown, told)]
+
+
+def boxes(
+    config: Odyssey,
+    records: Sequence[Record],
+    seen: Mapping[str, Seen],
+    told: Mapping[int, str],
+) -> Picture:
+    """A panel for each task: the best tenth of the trials of every variant."""
+    figure, panels = figures.canvas(len(seen), 1, panel=(9.6, 4.4))
+    for axes, (task, found) in zip(panels.flat, seen.items(), strict=True):
+        tenth, problem = best(of_variants(config, of_task(records, task))), TASKS[task]
+        charts.boxes(axes, tenth, found.tests, f"test loss, {problem.unit}", LABELS)
+        reached = "" if found.reached else " (not learnt)"
+        axes.set_title(f"{problem.title}{reached}", loc="left", pad=20)
+    caption = (
+        f"The best tenth of {config.seeds} random settings of every variant, by test loss: less is "
+        "better. Grey is vanilla, hatched what differs from it significantly (Welch's test, "
+        f"corrected after Holm). {findings_told(told, (1, 2, 3))}"
+    )
+    return Picture("variants", caption, figure)
+
+
+def importances(
+    seen: Mapping[str, Seen], grown: Mapping[str, Forest], told: Mapping[int, str]
+) -> list[Picture]:
+    """Shares of the variance, and the marginal loss over learning rate and width, a row a task."""
+    able = [task for task, found in seen.items() if found.effects]
+    if not able:
+        return []
+    figure, panels = figures.canvas(len(able), 3, panel=(5.2, 4.6))
+    style = figures.styles(["marginal"])["marginal"]
+    for (bars, *curves), task in zip(panels, able, strict=True):
+        found, problem = seen[task], TASKS[task]
+        charts.importance_bars(bars, found.effects, most=7)
+        bars.set_title(f"{problem.title}: {found.explained:.0%} explained", loc="left")
+        for axes, name in zip(curves, ("learning_rate", "hidden"), strict=True):
+            curve = importance.curve(grown[task], name)
+            charts.marginal_curve(axes, curve, f"above mean, {problem.unit}", style)
+    caption = (
+        "Left: the share of the variance of the test loss that each setting explains, and what "
+        "pairs add (functional ANOVA of a forest, the mean of each variant taken off; in the title "
+        "how much of trials it has not seen the forest explains; bars: 95 % intervals). Right: the "
+        f"mean loss over all else. {findings_told(told, (4, 5))}"
+    )
+    return [Picture("importances", caption, figure)]
+
+
+def findings_told(told: Mapping[int, str], numbers: Sequence[int]) -> str:
+    """The paper's findings and whether they hold here, in a sentence each."""
+    parts = [f"({n}) {findings.CLAIMS[n]}: {told[n]} here" for n in numbers]
+    return f"Greff et al. found: {'; '.join(parts)}."
+
+
+EXPERIMENT = Experiment("odyssey", str(__doc__), SCALES, plan, summarise, draw)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))
