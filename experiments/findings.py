@@ -7,7 +7,8 @@ partly if some are, and does not if none is. It is not reached if it has no part
 
   1  no variant is significantly better than vanilla: a part a task
   2  the forget gate and the output activation are critical: NFG and NOAF are significantly worse, a
-     part each and task
+     part each and task; no part where the difference is not significant and its 95 % interval still
+     has more than a tenth (`LARGE`) of what vanilla gains on the constant answer: too few trials
   3  coupled gates and no peepholes do no harm: CIFG and NP are not significantly worse, a part each
      and task
   4  the learning rate explains more than 2/3 of the variance, the width comes second, the momentum
@@ -28,6 +29,7 @@ from lstm_jax.report.statistics import Comparison
 
 LEARNT = 0.85
 SIGNIFICANT = 0.05
+LARGE = 0.1
 MOST, LITTLE, PAIRS = 2 / 3, 0.01, 0.2  # shares of the variance
 KNOWN = 0.5
 
@@ -47,12 +49,14 @@ class Seen(NamedTuple):
 
     Attributes:
       learnt: the median of vanilla's best tenth as a share of the loss of the constant answer.
+      gain: by how much the mean of vanilla's best tenth is below the constant answer's loss.
       tests: of every other variant against vanilla.
       effects: main effects and pairs, as shares of the variance; none where nothing can be told.
       explained: how much the forest explains of trials that it has not seen.
     """
 
     learnt: float
+    gain: float
     tests: Sequence[Comparison]
     effects: Sequence[Effect]
     explained: float
@@ -81,18 +85,19 @@ def of_task(seen: Seen) -> dict[int, list[bool]]:
     """The parts of each finding on one task."""
     if not seen.reached:
         return {}
-    parts = of_variants(seen.tests)
+    parts = of_variants(seen.tests, seen.gain)
     return parts | of_shares(seen.effects) if seen.told else parts
 
 
-def of_variants(tests: Sequence[Comparison]) -> dict[int, list[bool]]:
-    """The parts of findings 1 to 3, from the tests of a task; less is better."""
+def of_variants(tests: Sequence[Comparison], gain: float) -> dict[int, list[bool]]:
+    """The parts of findings 1 to 3, from the tests of those that were tried; less is better."""
     worse = {test.name: significant(test) and test.difference.value > 0 for test in tests}
+    clear = {t.name for t in tests if significant(t) or t.difference.high <= LARGE * gain}
     better = [significant(test) and test.difference.value < 0 for test in tests]
     return {
         1: [not any(better)],
-        2: [worse[name] for name in CRITICAL],
-        3: [not worse[name] for name in HARMLESS],
+        2: [worse[name] for name in CRITICAL if name in clear],
+        3: [not worse[name] for name in HARMLESS if name in worse],
     }
 
 

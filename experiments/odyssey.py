@@ -243,11 +243,12 @@ def forest(config: Odyssey, results: Sequence[Record]) -> Forest | None:
 def look(config: Odyssey, task: str, results: Sequence[Record], grown: Forest | None) -> Seen:
     """What was found on one task."""
     tenth = best(of_variants(config, results))
-    learnt = float(np.median(tenth[PLAIN])) / TASKS[task].constant
+    constant = TASKS[task].constant
+    learnt, gain = float(np.median(tenth[PLAIN])) / constant, constant - np.mean(tenth[PLAIN])
     tests = statistics.against(tenth, PLAIN)
     told = grown is not None and grown.explained > 0
     explained = grown.explained if grown else 0.0
-    return Seen(learnt, tests, importance.effects(grown) if told else [], explained)
+    return Seen(learnt, float(gain), tests, importance.effects(grown) if told else [], explained)
 
 
 def of_task(records: Sequence[Record], task: str) -> list[Record]:
@@ -281,11 +282,12 @@ def variants(config: Odyssey, task: str, results: Sequence[Record], found: Seen)
     rows = []
     for name, tenth in best(losses).items():
         test, mine = tests.get(name), [r for r in results if r["variant"] == name]
+        gap = test.difference._asdict() if test else {}
         rows.append(row(
-            task, name, trials=len(mine), best_tenth=statistics.t_interval(tenth),
-            above_vanilla=test and test.difference, p=test and test.corrected,
-            diverged=sum(r["status"] == "diverged" for r in mine),
-            verdict="" if test is None else said(test),
+            task, name, trials=len(mine), best_tenth=float(np.mean(tenth)),
+            above_vanilla=gap.get("value"), low=gap.get("low"), high=gap.get("high"),
+            p=test and test.corrected, diverged=sum(r["status"] == "diverged" for r in mine),
+            verdict=said(test) if test else "",
         ))  # fmt: skip
     return rows
 
@@ -299,15 +301,18 @@ def said(test: statistics.Comparison) -> str:
 
 def shares(task: str, found: Seen) -> list[Row]:
     """A row for the share of the variance of every setting, and of every pair."""
-    known = f"of what a forest tells ({found.explained:.0%} of unseen trials)"
+    known = f"of the {found.explained:.0%} explained"
     names = (" x ".join(map(charts.words, effect.parameters)) for effect in found.effects)
     pairs = zip(names, found.effects, strict=True)
-    return [row(task, name, share=effect.share, verdict=known) for name, effect in pairs]
+    return [
+        row(task, name, share=e.share.value, low=e.share.low, high=e.share.high, verdict=known)
+        for name, e in pairs
+    ]
 
 
 def row(task: str, what: str, verdict: str, **values: Any) -> Row:
-    """A row of the table; what is not given is nothing."""
-    columns = ("trials", "best_tenth", "above_vanilla", "p", "diverged", "share")
+    """A row of the table; low and high are the interval of the difference, or of the share."""
+    columns = ("trials", "diverged", "best_tenth", "above_vanilla", "share", "low", "high", "p")
     return {"task": task, "what": what, "verdict": verdict} | {c: values.get(c) for c in columns}
 
 
