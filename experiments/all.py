@@ -7,7 +7,7 @@ stopped goes on where it stood, with --resume; an experiment that fails is named
 run.
 
 Command: scripts/run all --scale=small --results=docs/results.md
-Cost: --quick a quarter of an hour; by default an hour on two cores; --scale=paper is for a GPU
+Cost: --quick a quarter of an hour; by default an hour and a half on two cores; --scale=paper is for a GPU
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from lstm_jax.report.tables import Row
 from lstm_jax.run_directory import CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = ("long_memory", "halving", "robustness", "sweep")
+ORDER = ("long_memory", "halving", "robustness", "sweep", "odyssey")
 STOPPED = (130, 143)  # exit codes of an experiment that was interrupted, or told to stop
 
 

@@ -24,6 +24,7 @@ variance of trials that it has not seen.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from lstm_jax.report.claims import NOT_REACHED, of_parts
 from lstm_jax.report.importance import Effect
 from lstm_jax.report.statistics import Comparison
 
@@ -78,7 +79,7 @@ def verdicts(seen: Mapping[str, Seen]) -> dict[int, str]:
     for task in seen.values():
         for number, parts in of_task(task).items():
             found[number] += parts
-    return {number: verdict(parts) for number, parts in found.items()}
+    return {n: of_parts(parts) if parts else NOT_REACHED for n, parts in found.items()}
 
 
 def of_task(seen: Seen) -> dict[int, list[bool]]:
@@ -115,12 +116,3 @@ def of_shares(effects: Sequence[Effect]) -> dict[int, list[bool]]:
 def significant(test: Comparison) -> bool:
     """Whether a difference is more than chance, all tests of the task considered."""
     return test.corrected < SIGNIFICANT
-
-
-def verdict(parts: Sequence[bool]) -> str:
-    """What is said of a finding with these parts."""
-    if not parts:
-        return "not reached"
-    if all(parts):
-        return "holds"
-    return f"holds partly ({sum(parts)} of {len(parts)})" if any(parts) else "does not hold"

@@ -45,6 +45,7 @@ from experiments.runner import Experiment, Group
 from lstm_jax import cells, initializers, tasks, widths
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.report import charts, figures, importance, ledger, statistics
+from lstm_jax.report.claims import Claim
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.importance import Forest
 from lstm_jax.report.ledger import Record
@@ -60,6 +61,8 @@ PLAIN = VARIANTS[0]
 BEST = 0.1
 OPTIMIZER = "nesterov"
 LABELS = {PLAIN: "V"}
+WORSE, BETTER = "significantly worse", "significantly better"
+PAIR, FINDING = " x ", "finding"  # between the settings of a pair; the task of a row of the table
 
 
 class Problem(NamedTuple):
@@ -246,9 +249,9 @@ def look(config: Odyssey, task: str, results: Sequence[Record], grown: Forest | 
     constant = TASKS[task].constant
     learnt, gain = float(np.median(tenth[PLAIN])) / constant, constant - np.mean(tenth[PLAIN])
     tests = statistics.against(tenth, PLAIN)
-    told = grown is not None and grown.explained > 0
-    explained = grown.explained if grown else 0.0
-    return Seen(learnt, float(gain), tests, importance.effects(grown) if told else [], explained)
+    if grown is None or grown.explained <= 0:
+        return Seen(learnt, float(gain), tests, [], 0.0)
+    return Seen(learnt, float(gain), tests, importance.effects(grown), grown.explained)
 
 
 def of_task(records: Sequence[Record], task: str) -> list[Record]:
@@ -271,8 +274,46 @@ def summarise(config: Odyssey, records: Sequence[Record]) -> list[Row]:
     for task, found in seen.items():
         rows += variants(config, task, of_task(records, task), found) + shares(task, found)
     for number, said in findings.verdicts(seen).items():
-        rows.append(row("finding", f"{number}. {findings.CLAIMS[number]}", verdict=said))
+        rows.append(row(FINDING, f"{number}. {findings.CLAIMS[number]}", verdict=said))
     return rows
+
+
+def claims(config: Odyssey, rows: Sequence[Row]) -> list[Claim]:
+    """The paper's findings, and what came out here."""
+    del config
+    tried = [row for row in rows if row["above_vanilla"] is not None]
+    shared = [row for row in rows if row["share"] is not None]
+    mains = [row for row in shared if PAIR not in row["what"]]
+    better = [f"{r['task']}: {r['what']}" for r in tried if r["verdict"] == BETTER]
+    pairs = dict.fromkeys((r["task"] for r in shared), 0.0)
+    for r in shared:
+        pairs[r["task"]] += r["share"] if r not in mains else 0.0
+    ours = [
+        "; ".join(better) or "none",
+        gaps(tried, findings.CRITICAL),
+        gaps(tried, findings.HARMLESS),
+        "; ".join(f"{r['task']}: {r['what']} {interval(r, 'share')}" for r in mains) or "-",
+        "; ".join(f"{task}: all pairs {share:.2f}" for task, share in pairs.items()) or "-",
+    ]
+    found = [row for row in rows if row["task"] == FINDING]
+    return [
+        Claim(row["what"], mine, "Greff et al. 2017", row["verdict"])
+        for row, mine in zip(found, ours, strict=True)
+    ]  # fmt: skip
+
+
+def gaps(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """How much the loss of these variants is above vanilla's, with p."""
+    told = [
+        f"{r['task']}: {r['what']} {interval(r, 'above_vanilla')} nats (p {r['p']:.2g})"
+        for r in rows if r["what"] in names
+    ]  # fmt: skip
+    return "; ".join(told) or "-"
+
+
+def interval(row: Row, column: str) -> str:
+    """A number of a row with its interval."""
+    return f"{row[column]:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def variants(config: Odyssey, task: str, results: Sequence[Record], found: Seen) -> list[Row]:
@@ -296,13 +337,13 @@ def said(test: statistics.Comparison) -> str:
     """How a variant stands to vanilla."""
     if not findings.significant(test):
         return "not significantly different"
-    return f"significantly {'worse' if test.difference.value > 0 else 'better'}"
+    return WORSE if test.difference.value > 0 else BETTER
 
 
 def shares(task: str, found: Seen) -> list[Row]:
     """A row for the share of the variance of every setting, and of every pair."""
     known = f"of the {found.explained:.0%} explained"
-    names = (" x ".join(map(charts.words, effect.parameters)) for effect in found.effects)
+    names = (PAIR.join(map(charts.words, effect.parameters)) for effect in found.effects)
     pairs = zip(names, found.effects, strict=True)
     return [
         row(task, name, share=e.share.value, low=e.share.low, high=e.share.high, verdict=known)
@@ -376,7 +417,7 @@ def findings_told(told: Mapping[int, str], numbers: Sequence[int]) -> str:
     return f"Greff et al. found: {'; '.join(parts)}."
 
 
-EXPERIMENT = Experiment("odyssey", str(__doc__), SCALES, plan, summarise, draw)
+EXPERIMENT = Experiment("odyssey", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
     sys.exit(runner.main(EXPERIMENT, sys.argv))

@@ -137,8 +137,8 @@ def _right(outputs: Array, batch: Batch) -> Array:
 @functools.cache
 def _starts(window: int, seed: int, everywhere: bool) -> dict[str, np.ndarray]:
     """Returns for each split where its windows begin, int32: everywhere, or as far as needed."""
-    lengths = _scores().lengths
-    first = np.cumsum(lengths) - lengths
+    lengths = _scores().lengths.tolist()
+    first = np.cumsum([0, *lengths])
     found = {}
     for split, chorales in _members(seed, len(lengths)).items():
         starts = [
