@@ -24,8 +24,8 @@ the variance out. The paper's findings and the rules by which they hold here wer
 result was seen: experiments/findings.py.
 
 Command: scripts/run odyssey
-Cost: --quick a minute, by default COST minutes, both on two cores; --scale=paper is for a GPU
-Expect: EXPECT
+Cost: --quick a minute, by default 20 minutes (predicted), both on two cores; --scale=paper is for a GPU
+Expect: to be measured
 """
 
 import dataclasses
@@ -168,7 +168,8 @@ def plan(config: Odyssey, records: Sequence[Record]) -> list[Group]:
     groups = []
     for task, variant in product(config.tasks, config.variants):
         points = drawn(config, task, variant)
-        buckets = [widths.bucket(point["hidden"]) for point in points]
+        least = widths.bucket(config.narrowest + 1)  # not one for the narrowest alone
+        buckets = [max(least, widths.bucket(point["hidden"])) for point in points]
         for bucket in sorted(set(buckets)):
             some = [p for p, of in zip(points, buckets, strict=True) if of == bucket]
             groups.append(group(config, task, variant, bucket, some))
