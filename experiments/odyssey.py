@@ -24,7 +24,7 @@ the variance out. The paper's findings and the rules by which they hold here wer
 result was seen: experiments/findings.py.
 
 Command: scripts/run odyssey
-Cost: --quick a minute, by default 20 minutes (predicted), both on two cores; --scale=paper is for a GPU
+Cost: --quick a minute, 20 by default (predicted), both on two cores; --scale=paper is for a GPU
 Expect: to be measured
 """
 
