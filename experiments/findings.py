@@ -1,9 +1,10 @@
 """What the search space odyssey found, as rules that the results of other trials are held to.
 
-The rules were fixed before any result was seen. A task counts as reached where vanilla has learnt
-it: the median loss of its best tenth is `LEARNT` of the constant answer's, or less. On every task
-that is reached each finding has parts that are true or not; it holds if all of them are, holds
-partly if some are, and does not if none is. It is not reached if it has no part.
+The rules were fixed before the run that is reported, after small trial runs. A task counts as
+reached where vanilla has learnt it: the median loss of its best tenth is `LEARNT` of the constant
+answer's, or less. On every task that is reached each finding has parts that are true or not; it
+holds if all of them are, holds partly if some are, and does not if none is. It is not reached if it
+has no part.
 
   1  no variant is significantly better than vanilla: a part a task
   2  the forget gate and the output activation are critical: NFG and NOAF are significantly worse, a

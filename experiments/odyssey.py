@@ -20,8 +20,8 @@ stopping. A trial that diverged, or ended worse than the best constant answer, c
 Welch's tests hold the best tenth of a variant against vanilla's, with Holm's correction; of three
 trials each they see only large differences, and the table says how large theirs are, with the
 interval. Functional ANOVA, over the trials of all variants with the mean of each taken off, shares
-the variance out. The paper's findings and the rules by which they hold here were fixed before any
-result was seen: experiments/findings.py.
+the variance out. The rules by which the paper's findings hold here are in experiments/findings.py,
+fixed before the run that is reported, after small trial runs.
 
 Command: scripts/run odyssey
 Cost: --quick a minute, 20 by default (predicted), both on two cores; --scale=paper is for a GPU

@@ -130,13 +130,14 @@ def shut(params: Any, cell: Cell, width: int) -> Any:
       cell: of the widened network.
       width: units of a block that are.
     """
-    kept = [n for n, gate in enumerate(cell.gates) if gate in cell.states]
+    fed_back = [gate in cell.states and cell.ranges.get(gate) == (0, 1) for gate in cell.gates]
+    kept = np.flatnonzero(fed_back)  # not tanh's, which are 0 where nothing comes in
 
     def low(path, leaf):
-        if not kept or str(getattr(path[-1], "key", getattr(path[-1], "name", None))) != "b":
+        if not kept.size or str(getattr(path[-1], "key", getattr(path[-1], "name", None))) != "b":
             return leaf
         blocks = np.array(leaf).reshape(len(cell.gates), cell.hidden)
-        blocks[np.array(kept), width:] = SHUT
+        blocks[kept, width:] = SHUT
         return blocks.reshape(-1)
 
     return jax.tree.map_with_path(low, params)
