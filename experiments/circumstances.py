@@ -26,6 +26,7 @@ def circumstances(command: Sequence[str], models: Mapping[str, SequenceSpec]) ->
         "versions": {name: _version(name) for name in PACKAGES},
         "platform": devices[0].platform,
         "devices": [device.device_kind for device in devices],
+        "processes": jax.process_count(),
         "revision": _git("rev-parse", "HEAD"),
         "uncommitted changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "engines": {name: str(resolve(spec.engine, spec.cell)) for name, spec in models.items()},

@@ -72,6 +72,20 @@ class Config:
         need_each("batching", (self.batching,), BATCHINGS)
 
 
+class Hosts(NamedTuple):
+    """Which of several processes this one is; nothing but None where the cluster tells.
+
+    Attributes:
+      coordinator: host:port of process 0.
+      processes: how many there are.
+      process: this one, from 0.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+
+
 class Request(NamedTuple):
     """A parsed command line.
 
@@ -81,6 +95,7 @@ class Request(NamedTuple):
       workdir: the directory for a new run; None for the default.
       resume: the directory of the run to go on with; None for a new run.
       help: whether it only asks for help.
+      hosts: which of several processes this one is; None for one that is alone.
     """
 
     given: Mapping[str, Any]
@@ -88,6 +103,7 @@ class Request(NamedTuple):
     workdir: str | None
     resume: str | None
     help: bool
+    hosts: Hosts | None = None
 
 
 def parse(argv: Sequence[str], config_type: type) -> Request:
@@ -113,7 +129,22 @@ def parse(argv: Sequence[str], config_type: type) -> Request:
         right = f"leave it out, to resume in {values.resume}"
         need(values.workdir is None, "workdir", values.workdir, right)
     scale = "quick" if values.quick else values.scale
-    return Request(given, scale, values.workdir, values.resume, values.help)
+    return Request(given, scale, values.workdir, values.resume, values.help, _hosts(values))
+
+
+def _hosts(values: flags.FlagValues) -> Hosts | None:
+    hosts = Hosts(*(values[name].value for name in Hosts._fields))
+    named = {name: value for name, value in hosts._asdict().items() if value is not None}
+    for name, value in named.items():
+        need(not values.distributed, name, value, "leave it out, --distributed detects it")
+        need(len(named) == 3, name, value, "need --coordinator, --processes and --process together")
+    if named:
+        host, _, port = values.coordinator.rpartition(":")
+        need(bool(host) and port.isdecimal(), "coordinator", values.coordinator, "need host:port")
+        need(values.processes >= 1, "processes", values.processes, "need 1 or more")
+        right = f"need 0 to {values.processes - 1}"
+        need(0 <= values.process < values.processes, "process", values.process, right)
+    return hosts if named or values.distributed else None
 
 
 def usage(scales: Mapping[str, Any]) -> str:
@@ -123,6 +154,8 @@ def usage(scales: Mapping[str, Any]) -> str:
         "  --quick: the same as --scale=quick",
         "  --workdir=DIR: a new directory for the run (runs/<experiment>-<time>)",
         "  --resume=DIR: go on with the run in DIR, with its own settings",
+        "  --distributed: one of several processes, as a TPU pod or SLURM tells (not)",
+        "  --coordinator=HOST:PORT --processes=N --process=I: the same, told here (alone)",
     ]
     for field in dataclasses.fields(scales["small"]):
         values = {scale: shown(getattr(config, field.name)) for scale, config in scales.items()}
@@ -160,6 +193,9 @@ def _flags(config_type: type) -> flags.FlagValues:
     flags.DEFINE_enum("scale", None, SCALES, "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.DEFINE_string("resume", None, "", flag_values=values)
+    flags.DEFINE_boolean("distributed", False, "", flag_values=values)
+    for name, kind in (("coordinator", str), ("processes", int), ("process", int)):
+        flags.DEFINE(_Parser(kind), name, None, "", flag_values=values)
     hints = get_type_hints(config_type)
     for field in dataclasses.fields(config_type):
         flags.DEFINE(_Parser(hints[field.name]), field.name, None, "", flag_values=values)

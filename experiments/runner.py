@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ import jax
 
 from experiments import flags
 from experiments.circumstances import changes, circumstances
-from experiments.flags import Config, Request
+from experiments.flags import Config, Hosts, Request
+from lstm_jax import hosts
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.records import replace_file
 from lstm_jax.report import figures, hparams, html, tables
@@ -52,8 +54,8 @@ class Group(NamedTuple):
       split: "validation" or "test", what they are asked in the end.
       sequences: how many of it, where they are drawn.
       optimizer: by name.
-      begin: makes the state that they start from, from the run's directory; None for what the
-        model draws.
+      begin: makes the state that they start from, from the run's directory, in process 0 alone;
+        None for what the model draws.
       keep: whether another group goes on from where they end.
       labels: what their results say besides, a mapping for each trial.
       points: of a learning curve.
@@ -107,24 +109,53 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     """Runs an experiment as its command line says; returns the exit code.
 
     0 when it is done; 2 for bad input, with one line on stderr and nothing written; 130 or 143 when
-    it was interrupted or told to stop, and 1 when the disk is full, with everything saved that a
-    resume needs.
+    it was interrupted or told to stop, and 1 when the disk is full or another process of the run is
+    gone, with everything saved that a resume needs.
     """
     try:
         request = flags.parse(argv, type(experiment.scales["small"]))
         if request.help:
             print(f"{experiment.doc}\nFlags:\n{flags.usage(experiment.scales)}")
             return 0
-        scale, config = choose(experiment, request)
-        start(config.platform)
-        config = config if request.resume else experiment.settle(config)
+        scale, config = prepare(experiment, request)
+        config = config if request.resume else settled(experiment, config)
         models = {group.name: group.model for group in experiment.plan(config, [])}
-        about = circumstances([experiment.name, *argv[1:]], models)
+        about = hosts.lead(lambda: circumstances([experiment.name, *argv[1:]], models))
         run = open_run(experiment.name, request, scale, config, about)
     except ValueError as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)
         return 2
-    return carry_out(experiment, config, run)
+    try:
+        return carry_out(experiment, config, run)
+    except BaseException:
+        if hosts.several():
+            traceback.print_exc()
+            hosts.leave(1)
+        raise
+
+
+def prepare(experiment: Experiment, request: Request) -> tuple[str, Config]:
+    """Starts jax, in one process or as one of several; returns the scale and config asked for.
+
+    Of several processes, process 0 alone can read the run to resume: its platform has to be given.
+
+    Raises:
+      ValueError: as `choose` and `start`, or processes that cannot work together.
+    """
+    if request.hosts is None:
+        scale, config = choose(experiment, request)
+        start(config.platform)
+        return scale, config
+    chosen = choose(experiment, request) if request.resume is None else None
+    platform_name = chosen[1].platform if chosen else request.given.get("platform", "auto")
+    join(request.hosts)
+    start(platform_name)
+    hosts.check_devices()
+    hosts.check_alike("the command line", request._replace(hosts=None))
+    scale, config = chosen or hosts.lead(lambda: choose(experiment, request))
+    right = f"{request.resume} was begun with {config.platform}, which several processes must say"
+    flags.need(config.platform == platform_name, "platform", platform_name, right)
+    return scale, config
 
 
 def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
@@ -142,6 +173,25 @@ def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
         right = f"{request.resume} was begun with {flags.shown(was)}; leave it out to resume"
         flags.need(value == was, name, value, right)
     return scale, config
+
+
+def settled(experiment: Experiment, config: Config) -> Config:
+    """Returns the config with what depends on the machine settled, by the machine of process 0."""
+    here = experiment.settle(config)
+    return hosts.lead(lambda: here)
+
+
+def join(place: Hosts) -> None:
+    """Makes this process one of several, before jax starts.
+
+    Raises:
+      ValueError: no cluster is detected, or the coordinator does not answer.
+    """
+    try:
+        hosts.join(*place)
+    except ValueError as error:
+        flag = f"--coordinator={place.coordinator}" if place.coordinator else "--distributed"
+        raise ValueError(f"{flag}: {error}") from None
 
 
 def start(platform_name: str) -> None:
@@ -175,64 +225,85 @@ def open_run(
       ValueError: the directory is not empty or cannot be written.
     """
     if request.resume is not None:
-        was = json.loads((Path(request.resume) / CONFIG).read_text())["about"]
-        for change in changes(was, about):
-            print(f"note: {change}", file=sys.stderr)
+        hosts.lead(lambda: tell_changes(Path(str(request.resume)), about))
         return RunDirectory.resume(request.resume)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = Path(request.workdir or f"runs/{name}-{now}")
+    path = hosts.lead(lambda: Path(request.workdir or f"runs/{name}-{now}"))  # by one clock
     settings = {"experiment": name, "scale": scale, **dataclasses.asdict(config)}
     try:
-        if path.exists() and any(path.iterdir()):
-            raise ValueError(
-                "is not empty; need a new directory, or --resume for a run begun there"
-            )
+        hosts.lead(lambda: need_empty(path))
         return RunDirectory.create(path, settings, about)
     except (OSError, ValueError) as error:
         raise ValueError(f"--workdir={path}: {error}") from None
 
 
+def tell_changes(path: Path, about: Mapping[str, Any]) -> None:
+    """Says on stderr what has changed since a run was begun that may change its numbers."""
+    was = json.loads((path / CONFIG).read_text())["about"]
+    for change in changes(was, about):
+        print(f"note: {change}", file=sys.stderr)
+
+
+def need_empty(path: Path) -> None:
+    """Raises ValueError if there is anything in a directory."""
+    if path.exists() and any(path.iterdir()):
+        raise ValueError("is not empty; need a new directory, or --resume for a run begun there")
+
+
 def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     """Trains whatever is not finished, then prints and writes the report; returns the exit code."""
-    print(f"run directory: {run.path}", flush=True)
+    tell(f"run directory: {run.path}")
     wall, processor = time.monotonic(), time.process_time()
     try:
         train_all(experiment, config, run)
-        report(experiment, config, run)
-    except (KeyboardInterrupt, Preempted) as stop:
-        print(f"stopped; to go on: --resume={run.path}", file=sys.stderr)
-        return 143 if isinstance(stop, Preempted) else 130
+        hosts.lead(lambda: report(experiment, config, run))
+    except Preempted:
+        tell(f"stopped; to go on: --resume={run.path}", file=sys.stderr)
+        return 143
+    except KeyboardInterrupt:
+        tell(f"stopped; to go on: --resume={run.path}", file=sys.stderr)
+        return hosts.leave(130)
+    except hosts.Lost as lost:
+        print(f"stopped: {lost}; to go on: --resume={run.path}", file=sys.stderr)
+        return hosts.leave(1)
     except OSError as error:
         if error.errno not in FULL:
             raise
         right = f"what was saved is intact; with room again go on: --resume={run.path}"
-        print(f"stopped: {error.strerror} ({run.path}); {right}", file=sys.stderr)
+        tell(f"stopped: {error.strerror} ({run.path}); {right}", file=sys.stderr)
         return 1
     wall, processor = time.monotonic() - wall, time.process_time() - processor
-    print(f"took {wall:.0f} s and {processor:.0f} s of processor time")
-    print(f"run directory: {run.path}")
+    tell(f"took {wall:.0f} s and {processor:.0f} s of processor time")
+    tell(f"run directory: {run.path}")
     return 0
+
+
+def tell(line: str, file: Any = None) -> None:
+    """Prints a line, in process 0 alone."""
+    if hosts.leads():
+        print(line, file=file, flush=True)
 
 
 def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     """Trains every group that is ready and not finished, until none is left."""
     while True:
-        groups, finished = experiment.plan(config, run.records.read()), run.finished()
+        groups, finished = experiment.plan(config, run.read()), run.finished()
         left = [group for group in groups if group.name not in finished]
         if not left:
             return
         group = next(group for group in left if group.trials is not None)
-        print(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}", flush=True)
+        tell(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}")
         train(group, config.batching, run)
 
 
 def train(group: Group, batching: str, run: RunDirectory) -> None:
     """Trains a group that is ready, asks it the questions of its split, and closes it."""
     assert group.trials is not None
+    begin = group.begin
     fitted = fit(
         group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
         optimizer=group.optimizer, batching=batching, chunk=max(1, group.steps // group.points),
-        begin_from=group.begin(run) if group.begin else None, run=run, group=group.name,
+        begin_from=hosts.lead(lambda: begin(run)) if begin else None, run=run, group=group.name,
     )  # fmt: skip
     asked = evaluate(
         group.task, group.model, fitted.params, group.trials, split=group.split,
@@ -283,7 +354,8 @@ def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
     """Returns the scale and config of a run, which stays as it is."""
     right = f"need the directory of a run of {experiment.name}"
     try:
-        values: dict[str, Any] = {k: _tupled(v) for k, v in RunDirectory(path).settings.items()}
+        settings = json.loads((Path(path) / CONFIG).read_text())["settings"]
+        values: dict[str, Any] = {k: _tupled(v) for k, v in settings.items()}
         owner, scale = values.pop("experiment"), values.pop("scale")
         flags.need(owner == experiment.name, "resume", path, f"{right}, not of {owner}")
         return scale, type(experiment.scales["small"])(**values)

@@ -15,14 +15,21 @@ class Checkpoints:
     """The last few states of one group of trials, each with a JSON note beside it.
 
     A save that was cut short leaves nothing that `restore` would take; what it left is cleared away
-    when the directory is opened again.
+    before the next is saved. It is one process's own: among several it waits for none.
     """
 
     def __init__(self, directory: str | os.PathLike):
-        ocp = _orbax()
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+        ocp, process = _orbax(), jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}, barrier_sync_key_prefix="alone"
+        )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, cleanup_tmp_directories=True, create=False, multiprocessing_options=alone
+        )
         self._args = ocp.args
-        self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+        path = Path(directory).absolute()
+        path.mkdir(parents=True, exist_ok=True)
+        self._manager = ocp.CheckpointManager(path, options=options)
 
     def latest(self) -> int | None:
         """Returns the step of the newest checkpoint, None where there is none."""

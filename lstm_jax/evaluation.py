@@ -71,7 +71,7 @@ def evaluate(
     if count is None:
         sums = _drawn(task, model, split, sequences, batching, mesh)(args)
     else:
-        sums = _whole(task, model, batching, mesh)(args, task.examples(split))
+        sums = _whole(task, model, batching, mesh)(args, layout.share(task.examples(split)))
     correct, loss, metric = layout.gather(sums)
     n = sequences if count is None else count
     return Evaluation(np.rint(correct).astype(int), np.full(len(correct), n), loss / n, metric / n)

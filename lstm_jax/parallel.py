@@ -9,6 +9,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lstm_jax import hosts
+
 BATCHINGS = ("auto", "vmap", "map")
 
 Devices = Sequence[Any]  # of jax.Device, which type checkers do not take for a type
@@ -60,15 +62,20 @@ class Layout:
         self._place = np.argsort(dealt)[:trials]
         self._idle = dealt >= trials
         self._sharding = NamedSharding(mesh, PartitionSpec("trials"))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
 
     @property
     def idle(self) -> jax.Array:
         """[places] bool: where there is no trial."""
-        return self._put(self._idle)
+        return _put(self._idle, self._sharding)
 
     def spread(self, tree: Any) -> Any:
         """Returns leaves [R, ...] as leaves [places, ...] on their devices."""
-        return jax.tree.map(lambda leaf: self._put(np.asarray(leaf)[self._trial]), tree)
+        return jax.tree.map(lambda leaf: _put(np.asarray(leaf)[self._trial], self._sharding), tree)
+
+    def share(self, tree: Any) -> Any:
+        """Returns leaves of any shape, whole on every device."""
+        return jax.tree.map(lambda leaf: _put(np.asarray(leaf), self._everywhere), tree)
 
     def outline(self, tree: Any) -> Any:
         """Returns leaves of any length as shapes [places, ...] on devices that need not be here."""
@@ -80,11 +87,13 @@ class Layout:
         return jax.tree.map(shape, tree)
 
     def gather(self, tree: Any) -> Any:
-        """Returns leaves [places, ...] as NumPy leaves [R, ...]; waits for them."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[self._place], tree)
+        """Returns leaves [places, ...] as NumPy leaves [R, ...], in every process; waits."""
+        return jax.tree.map(lambda leaf: hosts.fetch(leaf)[self._place], tree)
 
-    def _put(self, array: np.ndarray) -> jax.Array:
-        return jax.device_put(array, self._sharding)
+
+def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Returns an array that every process has, each putting what lies on its own devices."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def over_trials(one: Callable, batching: str, mesh: Mesh) -> jax.stages.Wrapped:

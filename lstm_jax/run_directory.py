@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lstm_jax import hosts
 from lstm_jax.checkpoints import Checkpoints, export
-from lstm_jax.records import RecordLog, plain, replace_file
+from lstm_jax.records import Record, RecordLog, plain, replace_file
 
 SAVE_SECONDS = 15.0
 CONFIG = "config.json"
@@ -34,16 +35,19 @@ class RunDirectory:
     Make one with `create` or `resume`. A run that was killed at any moment and resumed leaves the
     same bytes in records.jsonl and params/ as one that was not (on the same device and versions).
 
+    Several processes make the same calls. Process 0 alone has the directory on its disk: it reads
+    and writes, the others hear what it read, and raise what it raised.
+
     Attributes:
       path: the directory.
       settings: what was asked, as in config.json.
-      records: the ledger.
+      records: the ledger, of process 0; `read` gives it to all.
       save_seconds: least time between two checkpoints.
     """
 
     def __init__(self, path: str | os.PathLike, save_seconds: float = SAVE_SECONDS):
-        self.path = Path(path).absolute()
-        self.settings = json.loads((self.path / CONFIG).read_text())["settings"]
+        self.path = hosts.lead(lambda: Path(path).absolute())
+        self.settings = hosts.lead(lambda: json.loads((self.path / CONFIG).read_text()))["settings"]
         self.records = RecordLog(self.path / "records.jsonl")
         self.save_seconds = save_seconds
 
@@ -63,15 +67,8 @@ class RunDirectory:
         Raises:
           ValueError: the directory already holds a run, or cannot be written.
         """
-        path = Path(path).absolute()
-        if (path / CONFIG).exists():
-            raise ValueError(f"{path} already holds a run: resume it or choose another directory")
         config = plain({"settings": settings, "about": about or {}})
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            replace_file(path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-        except OSError as error:
-            raise ValueError(f"{path} cannot be written: {error.strerror}") from None
+        hosts.lead(lambda: _begin(Path(path).absolute(), config))
         return cls(path, save_seconds)
 
     @classmethod
@@ -86,20 +83,20 @@ class RunDirectory:
         Raises:
           ValueError: there is no run, or a setting differs; nothing is changed then.
         """
-        if not (Path(path) / CONFIG).exists():
-            raise ValueError(f"{path} holds no run to resume: it has no {CONFIG}")
+        hosts.lead(lambda: _need_run(Path(path)))
         run = cls(path, save_seconds)
         asked = run.settings | plain(settings or {})
         _refuse_difference(asked, run.settings, f"{run.path / CONFIG}")
-        finished = run.finished()
-        run.records.keep(lambda r: r.get("kind") != "result" or r["group"] in finished)
-        for group in finished:
-            shutil.rmtree(run.room("checkpoints", group), ignore_errors=True)
+        hosts.lead(run._tidy)
         return run
+
+    def read(self) -> list[Record]:
+        """Returns all records in order."""
+        return hosts.lead(self.records.read)
 
     def finished(self) -> set[str]:
         """Returns the groups whose results stand in the ledger."""
-        return {r["group"] for r in self.records.read() if r.get("kind") == "finished"}
+        return hosts.lead(self._finished)
 
     @contextlib.contextmanager
     def open_group(self, name: str, settings: Mapping[str, Any]) -> Iterator["GroupLog"]:
@@ -110,13 +107,15 @@ class RunDirectory:
         """
         if not name.strip("."):
             raise ValueError(f"group must be a name, got {name!r}")
-        self._refuse_finished(name)
+        hosts.lead(lambda: self._refuse_finished(name))
         with _sigterm() as came:
             log = GroupLog(self, name, settings, came)
             try:
                 yield log
-            finally:
+            except BaseException:  # which the other processes may know nothing of
                 log.close()
+                raise
+            hosts.lead(log.close)
 
     def finish(
         self, group: str, results: Iterable[Mapping[str, Any]], params: Any, state: Any = None
@@ -128,8 +127,11 @@ class RunDirectory:
         Raises:
           ValueError: the group is finished.
         """
-        self._refuse_finished(group)
         results = [{"kind": "result", "group": group, **result} for result in results]
+        hosts.lead(lambda: self._finish(group, results, params, state))
+
+    def _finish(self, group: str, results: list[Record], params: Any, state: Any) -> None:
+        self._refuse_finished(group)
         self.room("params", group).parent.mkdir(exist_ok=True)
         export(self.params_path(group), params)
         if state is not None:
@@ -147,8 +149,18 @@ class RunDirectory:
         """Returns the npz file of a finished group's state, for `checkpoints.load`."""
         return self.room("states", group).with_name(f"{_file_name(group)}.npz")
 
+    def _finished(self) -> set[str]:
+        return {r["group"] for r in self.records.read() if r.get("kind") == "finished"}
+
+    def _tidy(self) -> None:
+        """Drops what a kill left behind: results of half a group, checkpoints of a whole one."""
+        finished = self._finished()
+        self.records.keep(lambda r: r.get("kind") != "result" or r["group"] in finished)
+        for group in finished:
+            shutil.rmtree(self.room("checkpoints", group), ignore_errors=True)
+
     def _refuse_finished(self, group: str) -> None:
-        if group in self.finished():
+        if group in self._finished():
             raise ValueError(f"group {group!r} is finished, its results are in {self.records.path}")
 
     def room(self, room: str, group: str) -> Path:
@@ -173,7 +185,7 @@ class NoLog:
 
 
 class GroupLog(NoLog):
-    """What `fit` leaves on the disk while it trains one group."""
+    """What `fit` leaves on the disk of process 0 while it trains one group."""
 
     def __init__(
         self,
@@ -184,10 +196,14 @@ class GroupLog(NoLog):
     ):
         self._run, self._name, self._preempted = run, name, preempted
         self._settings = plain(settings)
-        self._checkpoints = Checkpoints(run.room("checkpoints", name))
         self._written = 0
         self._opened_at = self._saved_at = time.monotonic()
+        self._checkpoints: Any = None
         self._curves: Any = None
+        hosts.lead(self._open)
+
+    def _open(self) -> None:
+        self._checkpoints = Checkpoints(self._run.room("checkpoints", self._name))
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
         """Returns the step and state of the newest checkpoint, and rewinds the ledger to it.
@@ -195,6 +211,9 @@ class GroupLog(NoLog):
         Raises:
           ValueError: the group was begun with other settings.
         """
+        return hosts.lead(lambda: self._restore(template))
+
+    def _restore(self, template: Any) -> tuple[int, Any] | None:
         step = self._checkpoints.latest()
         if step is not None:
             note = self._checkpoints.note()
@@ -207,11 +226,14 @@ class GroupLog(NoLog):
     def progress(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends progress records to the ledger."""
         records = [{"kind": "progress", "group": self._name, **record} for record in records]
-        self._run.records.append(records)
+        hosts.lead(lambda: self._run.records.append(records))
         self._written += len(records)
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a point to each named TensorBoard curve."""
+        hosts.lead(lambda: self._draw(step, values))
+
+    def _draw(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._curves.add_scalar(name, value, step)
 
@@ -219,20 +241,25 @@ class GroupLog(NoLog):
         """Saves a checkpoint behind the computation: the last, every so often, and on SIGTERM.
 
         Raises:
-          Preempted: SIGTERM came.
+          Preempted: SIGTERM came, to this process or another.
         """
-        stopping = self._preempted()
         due = time.monotonic() - self._saved_at >= self._run.save_seconds
+        told = hosts.each(self._preempted(), due)
+        stopping, due = bool(told[:, 0].any()), bool(told[0, 1])
         if due or last or stopping:
             note = {"settings": self._settings, "written": self._written}
-            self._checkpoints.save(step, state(), note)
+            gathered = state()
+            hosts.lead(lambda: self._checkpoints.save(step, gathered, note))
             self._saved_at = time.monotonic()
         if stopping:
             raise Preempted(f"stopped by SIGTERM at step {step} of {self._name!r}, all saved")
 
     def close(self) -> None:
         """Waits until everything is on the disk, and notes how long it took."""
-        self._checkpoints.close()
+        if not hosts.leads():
+            return
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         if self._curves is not None:
             self._curves.close()
         seconds = round(time.monotonic() - self._opened_at, 3)
@@ -242,6 +269,22 @@ class GroupLog(NoLog):
 
 class Preempted(Exception):
     """Training stopped because the machine is taken away; everything is saved."""
+
+
+def _begin(path: Path, config: Record) -> None:
+    """Makes the directory of a run."""
+    if (path / CONFIG).exists():
+        raise ValueError(f"{path} already holds a run: resume it or choose another directory")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        replace_file(path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _need_run(path: Path) -> None:
+    if not (path / CONFIG).exists():
+        raise ValueError(f"{path} holds no run to resume: it has no {CONFIG}")
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from lstm_jax import optimizers, parallel
+from lstm_jax import hosts, optimizers, parallel
 from lstm_jax.evaluation import Evaluation, evaluate
 from lstm_jax.progress import Quiet, meter
+from lstm_jax.records import plain
 from lstm_jax.run_directory import NoLog, Preempted, RunDirectory
 from lstm_jax.tasks.base import Stats, Stream, Task
 from lstm_jax.trials import Trials, describe_trials, keys, make_trials
@@ -183,11 +184,12 @@ def fit(
     settings, layout = _settle(trials, batch_size, optimizer, batching, mesh)
     asked = _describe(task, model, trials) | settings._asdict() | {"steps": steps, "chunk": chunk}
     asked |= {} if begin_from is None else {"begin_from": _fingerprint(begin_from)}
+    hosts.check_alike(f"what {group!r} is asked", plain(asked))
     with run.open_group(group, asked) if run else contextlib.nullcontext(NoLog()) as log:
         loop, placed = _loop(task, model, settings, mesh), layout.spread(trials)
         step, state = _start(loop, layout, placed, log, begin_from)
         done = int(Seen.of(layout, state).step.sum())
-        with contextlib.closing(meter(progress, group, done)) as bar:
+        with contextlib.closing(meter(progress and hosts.leads(), group, done)) as bar:
 
             def advance(state, stop):
                 return loop.run((placed, layout.idle, state), stop)
@@ -440,7 +442,7 @@ def _train(
         state = advance(state, np.int32(step))
         seen = Seen.of(layout, state)
         seconds = time.monotonic() - began
-        stride = min(chunk, _paced(stride, seconds))
+        stride = int(hosts.each(min(chunk, _paced(stride, seconds)))[0, 0])  # by one clock
         if step == boundary:
             log.progress(seen.records())
             log.curves(step, seen.curves(before, seconds))

@@ -35,6 +35,12 @@ def test_flags_are_read_into_the_types_of_their_fields():
     assert parse("--help").help and not parse("").help
 
 
+def test_which_of_several_processes_it_is_is_no_part_of_the_config():
+    told = parse("--coordinator=10.0.0.1:1234 --processes=2 --process=0")
+    assert told.hosts == ("10.0.0.1:1234", 2, 0) and told.given == {}
+    assert parse("--distributed").hosts == (None, None, None) and parse("").hosts is None
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -48,6 +54,15 @@ def test_flags_are_read_into_the_types_of_their_fields():
         ("--resume=a --workdir=b", "--workdir=b: leave it out, to resume in a"),
         ("--workdir=", "--workdir=: need a directory"),
         ("--resume=", "--resume=: need a directory"),
+        ("--processes=2", "--processes=2: need --coordinator, --processes and --process together"),
+        (
+            "--distributed --process=0",
+            "--process=0: leave it out, --distributed detects it",
+        ),
+        ("--coordinator=a --processes=2 --process=0", "--coordinator=a: need host:port"),
+        ("--coordinator=a:1 --processes=0 --process=0", "--processes=0: need 1 or more"),
+        ("--coordinator=a:1 --processes=2 --process=2", "--process=2: need 0 to 1"),
+        ("--coordinator=a:1 --processes=x --process=2", "--processes=x: need a whole number"),
         ("lags", "lags: need flags only, as --name=value"),
     ],
 )
@@ -82,4 +97,4 @@ def test_usage_tells_every_flag_and_its_value_at_each_scale():
     assert "  --rates: the grid (0.001)" in lines
     told = {line.split(":")[0].split("=")[0].strip(" -") for line in lines}
     fields = {field.name for field in dataclasses.fields(Toy)}
-    assert told == fields | {"scale", "quick", "workdir", "resume"}
+    assert told == fields | {"scale", "quick", "workdir", "resume", "distributed", "coordinator"}

@@ -412,6 +412,28 @@ def test_a_sweep_killed_between_or_within_rungs_ends_as_if_it_was_not(moment, wh
     assert outcome(path) == outcome(whole)
 
 
+@pytest.mark.parametrize("moment", [1, 3])
+def test_a_sweep_that_is_told_to_stop_saves_and_goes_on(moment, whole, tmp_path, capsys):
+    """SIGTERM in the first rung, and in the second."""
+    progress, count = GroupLog.progress, 0
+
+    def told(self, records):
+        nonlocal count
+        progress(self, records)
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    path = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GroupLog, "progress", told)
+        assert run(*TINY, f"--workdir={path}") == 143
+    assert count == moment and f"to go on: --resume={path}" in capsys.readouterr().err
+    assert list((path / "checkpoints").glob("*/*"))
+    assert run(f"--resume={path}") == 0
+    assert outcome(path) == outcome(whole)
+
+
 def program(*arguments: object) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     command = [sys.executable, "-m", "experiments.sweep", *map(str, arguments)]

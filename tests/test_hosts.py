@@ -1,0 +1,263 @@
+"""Several processes are one: equal numbers, one writer, and all of them end together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import runner
+from lstm_jax import evaluate, fit, hosts, make_trials
+from lstm_jax.run_directory import GroupLog
+from lstm_jax.tasks import Digits
+from tests import test_runner
+from tests.test_runner import TOY, outcome
+from tests.test_train import NETWORK, TASK
+from tests.toys import Elman
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+ROOT = Path(__file__).parent.parent
+TRIALS = make_trials(
+    seed=[3, 1, 4, 1, 5], learning_rate=[1e-2, 3e-2, 1e-3, 1e30, 1e-2], dropout=0.1, clip=1.0
+)
+DIGITS = Digits()
+
+
+# What the processes do. ---------------------------------------------------------------------------
+
+
+def numbers() -> dict[str, np.ndarray]:
+    """Everything that training and asking give, of five trials and of one."""
+    found: dict[str, Any] = {}
+    one = jax.tree.map(lambda leaf: leaf[2:3], TRIALS)
+    for name, batching, trials in (
+        ("map", "map", TRIALS), ("vmap", "vmap", TRIALS), ("one", "map", one),
+    ):  # fmt: skip
+        fitted = fit(TASK, NETWORK, trials, 10, batching=batching, progress=False)
+        asked = evaluate(TASK, NETWORK, fitted.params, trials, sequences=250, batching=batching)
+        found |= {f"{name}/{k}": v for k, v in fitted._asdict().items() if k[0] in "sl"}
+        found |= {f"{name}/{k}": v for k, v in {**fitted.params, **asked._asdict()}.items()}
+        del found[f"{name}/state"]
+    reader = Elman(DIGITS.input_size, DIGITS.output_size)
+    fitted = fit(DIGITS, reader, one, 1, progress=False)
+    whole = evaluate(DIGITS, reader, fitted.params, one, split="test")  # examples shared by all
+    return found | {"digits/correct": whole.correct, "digits/loss": whole.loss}
+
+
+def raised(call: Any) -> str:
+    try:
+        return f"nothing but {call()}"
+    except ValueError as error:
+        return str(error)
+
+
+def agreements() -> dict[str, Any]:
+    """What this process hears of the others."""
+    index = jax.process_index()
+    return {
+        "each": hosts.each(index, 7).tolist(),
+        "lead": hosts.lead(lambda: ("from", index)),
+        "large": hosts.lead(lambda: np.full(hosts.BLOCK, index, np.uint8)).sum(),
+        "error": raised(lambda: hosts.lead(lambda: [][index] if index else int("x"))),
+        "alike": raised(lambda: hosts.check_alike("x", "x")),
+        "different": raised(lambda: hosts.check_alike("the index", index)),
+        "fits": raised(lambda: fit(TASK, NETWORK, TRIALS, 1 + index, progress=False)),
+    }
+
+
+def process(index: int, port: int, path: str, *arguments: str) -> None:
+    """One of two processes: the toy experiment, then the rest, left beside the run."""
+    place = [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={index}"]
+    code = runner.main(TOY, ["toy", *arguments, *place])
+    if code == 0 and path:
+        heard, found = agreements(), numbers()
+        (Path(path) / f"heard{index}").write_text(repr(heard))
+        np.savez(Path(path) / f"numbers{index}.npz", allow_pickle=False, **found)
+    sys.exit(code)
+
+
+def slowly(index: int, port: int, path: str, *arguments: str) -> None:
+    """The same, with a rest after each record, so that there is time for what may happen."""
+    append = GroupLog.progress
+
+    def rested(self, records):
+        append(self, records)
+        time.sleep(0.2)
+
+    GroupLog.progress = rested
+    process(index, port, path, *arguments)
+
+
+def begun(what: str, path: str, *arguments: str) -> list[subprocess.Popen]:
+    """Two processes with two devices each (as many as there are cores) on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = f"import sys; from tests import test_hosts as t; t.{what}(*map(eval, sys.argv[1:3]), *sys.argv[3:])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(index), str(port), path, *arguments],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+
+
+def ended(processes: list[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str, str]]:
+    """Exit codes and what was said; whoever is not done in time is killed, which is a failure."""
+    try:
+        said = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, said, strict=True)]
+
+
+# What came of it. ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The directory of a run in one process."""
+    path = tmp_path_factory.mktemp("alone") / "run"
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(runner, "start", lambda platform: None)
+        assert test_runner.run(f"--workdir={path}") == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The directory of two processes, and what they said."""
+    path = tmp_path_factory.mktemp("together")
+    run = path / "run"
+    said = ended(begun("process", str(path), f"--workdir={run}"))
+    assert [code for code, _, _ in said] == [0, 0], said
+    return path, said
+
+
+def test_two_processes_leave_the_bytes_of_one(alone, together):
+    path, _ = together
+    assert outcome(path / "run") == outcome(alone)
+    config = (path / "run" / "config.json").read_text()
+    assert '"processes": 2' in config and "coordinator" not in config.split('"about"')[0]
+
+
+def test_one_process_writes_and_tells(together):
+    path, ((_, told, _), (_, quiet, _)) = together
+    lines = [line for line in told.splitlines() if not line.startswith("[Gloo]")]
+    assert lines[0] == lines[-1] == f"run directory: {path / 'run'}"
+    assert [line for line in quiet.splitlines() if not line.startswith("[Gloo]")] == []
+
+
+def test_what_two_processes_compute_is_what_one_does(together):
+    """With map bit for bit, of any number of trials; with vmap to rounding that training amplifies."""
+    path, _ = together
+    first, second = (dict(np.load(path / f"numbers{index}.npz")) for index in range(2))
+    wanted = numbers()
+    assert first.keys() == second.keys() == wanted.keys()
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(first[name], second[name])
+        if values.dtype.kind == "f" and name.startswith("vmap"):
+            np.testing.assert_allclose(first[name], values, rtol=1e-3, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(first[name], values, err_msg=name)
+    assert wanted["map/status"].tolist().count("diverged") == 1
+
+
+def test_processes_hear_each_other(together):
+    path, _ = together
+    first, second = (eval((path / f"heard{i}").read_text(), {"np": np}) for i in range(2))
+    assert first == second
+    assert first["each"] == [[0, 7], [1, 7]] and first["lead"] == ("from", 0)
+    assert first["large"] == 0 and "invalid literal for int()" in first["error"]
+    same = "must be the same in every process: process 1 has another"
+    assert first["alike"] == "nothing but None" and first["different"] == f"the index {same}"
+    assert first["fits"] == f"what 'main' is asked {same}"
+
+
+def test_a_process_that_is_alone_agrees_with_itself():
+    assert hosts.each(3, 4).tolist() == [[3, 4]] and hosts.lead(lambda: 5) == 5
+    hosts.check_alike("x", object())
+    hosts.check_devices()
+    assert hosts.leads() and not hosts.several() and hosts.leave(7) == 7
+
+
+def test_a_cluster_that_is_none_is_refused_by_flag(tmp_path, monkeypatch, capsys):
+    def nothing(*_, **__):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", nothing)
+    assert test_runner.run("--distributed", f"--workdir={tmp_path / 'run'}") == 2
+    said = capsys.readouterr().err
+    assert said == "toy: --distributed: coordinator_address should be defined.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# What ends one ends all. --------------------------------------------------------------------------
+
+LONG = "--steps=40"
+
+
+def lines(path: Path, count: int, processes: list[subprocess.Popen]) -> None:
+    """Waits until so many lines are on the ledger."""
+    ledger = path / "records.jsonl"
+    while not ledger.exists() or ledger.read_bytes().count(b"\n") < count:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory):
+    """The directory of a longer run in one process."""
+    path = tmp_path_factory.mktemp("longer") / "run"
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(runner, "start", lambda platform: None)
+        assert test_runner.run(f"--workdir={path}", LONG) == 0
+    return path
+
+
+def resumed(path: Path) -> dict[str, bytes]:
+    """What a run leaves once one process has gone on with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "start", lambda platform: None)
+        assert test_runner.run(f"--resume={path}") == 0
+    return outcome(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_a_process_is_killed_the_other_ends(victim, longer, tmp_path):
+    path = tmp_path / "run"
+    processes = begun("slowly", "", f"--workdir={path}", LONG)
+    lines(path, 4, processes)
+    processes[victim].kill()
+    said = ended(processes, seconds=120)
+    code, _, error = said[1 - victim]
+    assert code not in (0, None) and "gone" in error or "another task died" in error
+    assert resumed(path) == outcome(longer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+def test_sigterm_on_one_stops_all_with_everything_saved(told, longer, tmp_path):
+    path = tmp_path / "run"
+    processes = begun("slowly", "", f"--workdir={path}", LONG)
+    lines(path, 4, processes)
+    processes[told].send_signal(signal.SIGTERM)
+    said = ended(processes, seconds=60)
+    assert [code for code, _, _ in said] == [143, 143]
+    assert f"stopped; to go on: --resume={path}" in said[0][2]
+    assert list((path / "checkpoints").glob("first/*"))
+    again = ended(begun("process", "", f"--resume={path}"))  # and two may go on
+    assert [code for code, _, _ in again] == [0, 0]
+    assert outcome(path) == outcome(longer)
