@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 import traceback
@@ -34,11 +35,13 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.run_directory import CONFIG, Preempted, RunDirectory
 from lstm_jax.tasks import Task
-from lstm_jax.train import State, evaluate, fit, result_records
+from lstm_jax.train import State, evaluate, fit, result_records, state_shapes
 from lstm_jax.trials import Trials
 
 POINTS = 40  # of a learning curve
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on
+
+OTHER_FILES = 20_000_000  # bytes for the ledger, the curves and the report
 
 
 class Group(NamedTuple):
@@ -119,8 +122,10 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
             return 0
         scale, config = prepare(experiment, request)
         config = config if request.resume else settled(experiment, config)
-        models = {group.name: group.model for group in experiment.plan(config, [])}
+        groups = experiment.plan(config, [])
+        models = {group.name: group.model for group in groups}
         about = hosts.lead(lambda: circumstances([experiment.name, *argv[1:]], models))
+        hosts.lead(lambda: need_room_for(groups, request))
         run = open_run(experiment.name, request, scale, config, about)
     except ValueError as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)
@@ -216,6 +221,40 @@ def start(platform_name: str) -> None:
         raise ValueError(f"--platform={platform_name}: jax finds none here ({reason})") from None
 
 
+def need_room_for(groups: Sequence[Group], request: Request) -> None:
+    """Raises ValueError if the disk of a new run lacks what can be known of its needs."""
+    if request.resume is None:
+        path = Path(request.workdir or "runs")
+        try:
+            need_room(path, groups)
+        except OSError as error:
+            raise ValueError(f"--workdir={path}: {error.strerror}") from None
+
+
+def need_room(path: Path, groups: Sequence[Group]) -> None:
+    """Raises OSError unless the disk has room for what groups that are ready will write.
+
+    That is the checkpoints of the largest of them, two and one that is being written, the
+    parameters that each leaves and the states that some keep, and a little for the rest.
+    """
+    ready = [group for group in groups if group.trials is not None]
+    states = {group.name: state_of(group) for group in ready}
+    kept = [states[group.name] if group.keep else () for group in ready]
+    left = _bytes([kept, [state.params for state in states.values()]])
+    needed = 3 * max(map(_bytes, states.values()), default=0) + left + OTHER_FILES
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"{free:,} bytes are free there, {needed:,} are needed")
+
+
+def state_of(group: Group) -> State:
+    """Returns the shapes of all that the trials of a group that is ready have in hand."""
+    assert group.trials is not None
+    settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
+    return state_shapes(group.task, group.model, group.trials, **settings)
+
+
 def open_run(
     name: str, request: Request, scale: str, config: Config, about: Mapping[str, Any]
 ) -> RunDirectory:
@@ -292,6 +331,7 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
         if not left:
             return
         group = next(group for group in left if group.trials is not None)
+        hosts.lead(lambda group=group: need_room(run.path, [group]))
         tell(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}")
         train(group, config.batching, run)
 
@@ -361,6 +401,10 @@ def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
         return scale, type(experiment.scales["small"])(**values)
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"--resume={path}: {right} ({error})") from None
+
+
+def _bytes(shapes: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def _tupled(value: Any) -> Any:

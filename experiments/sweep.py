@@ -215,11 +215,11 @@ def settle(config: Sweep) -> Sweep:
     asked = config.tuning_seeds * _count(config)
     if config.strategy == "optuna":
         asked = config.tuning_seeds * math.ceil(config.trials / ASKINGS)
-    asked, devices = max(asked, config.best * config.seeds), jax.local_devices()
-    if devices[0].platform == "cpu":
-        room = ON_A_CPU * len(devices)
+    asked, device = max(asked, config.best * config.seeds), jax.local_devices()[0]
+    if device.platform == "cpu":
+        room = ON_A_CPU * jax.device_count()
     else:
-        room = len(devices) * int(SHARE * _memory(devices[0]) // _bytes_a_trial(config))
+        room = jax.device_count() * int(SHARE * _memory(device) // _bytes_a_trial(config))
     need(room >= 1, "batch", config.batch, "not even one trial fits the memory of this device")
     return dataclasses.replace(config, batch=str(min(asked, room)))
 

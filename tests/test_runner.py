@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import errno
 import json
+import types
 from pathlib import Path
 
 import jax
@@ -200,6 +201,58 @@ def test_a_full_disk_is_a_clean_stop_that_a_resume_goes_on_from(
     assert told.startswith(f"stopped: No space left on device ({path}); what was saved is intact")
     assert told.endswith(f"--resume={path}\n") and told.count("\n") == 1
     assert run(f"--resume={path}") == 0
+    assert outcome(path) == outcome(whole)
+
+
+def test_a_disk_without_room_for_the_run_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capsys
+):
+    """Three states and the parameters of the group that is ready, and what else is written."""
+    group = plan(SMALL, [])[0]
+    state = runner.state_of(group)
+    sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(state)]
+    params = [x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params)]
+    needed = 3 * sum(sizes) + sum(params) + runner.OTHER_FILES
+    asked = []
+
+    def usage(free):
+        def tell(path):
+            asked.append(path)
+            return types.SimpleNamespace(free=free)
+
+        return tell
+
+    path = tmp_path / "deep" / "run"
+    monkeypatch.setattr(runner.shutil, "disk_usage", usage(needed - 1))
+    told = refused([f"--workdir={path}"], capsys)
+    right = f"{needed - 1:,} bytes are free there, {needed:,} are needed"
+    assert told == f"--workdir={path}: {right}"
+    assert list(tmp_path.iterdir()) == [] and asked == [tmp_path]
+    monkeypatch.setattr(runner.shutil, "disk_usage", usage(needed))
+    runner.need_room(path, [group, *plan(SMALL, [])[1:]])
+    kept = group._replace(name="kept", keep=True)
+    with pytest.raises(OSError, match=f"{needed + sum(sizes) + sum(params):,} are needed"):
+        runner.need_room(path, [group, kept])
+
+
+def test_a_disk_that_others_filled_stops_a_run_before_its_next_group(
+    whole, tmp_path, monkeypatch, capsys
+):
+    train, path = runner.train, tmp_path / "run"
+
+    def last(*arguments):
+        train(*arguments)
+        full = types.SimpleNamespace(free=1)
+        monkeypatch.setattr(runner.shutil, "disk_usage", lambda path: full)
+
+    monkeypatch.setattr(runner, "train", last)
+    assert run(f"--workdir={path}") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("stopped: 1 bytes are free there, 20,") and str(path) in told
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "start", lambda platform: None)
+        assert run(f"--resume={path}") == 0
     assert outcome(path) == outcome(whole)
 
 

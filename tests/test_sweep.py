@@ -197,7 +197,7 @@ def test_ranked_by_loss_nothing_stops_early():
 
 def test_r_is_settled_from_the_machine_and_what_is_asked():
     automatic = dataclasses.replace(CONFIG, batch="auto")
-    devices = jax.local_device_count()
+    devices = jax.device_count()
     assert sweep.settle(automatic).batch == "40"  # 20 configurations, two seeds
     many = dataclasses.replace(automatic, trials=10_000)
     assert sweep.settle(many).batch == str(sweep.ON_A_CPU * devices)
@@ -212,7 +212,8 @@ def test_elsewhere_than_on_a_cpu_memory_decides(monkeypatch):
         def memory_stats(self):
             return {"bytes_limit": 1000, "bytes_in_use": 200}
 
-    monkeypatch.setattr(sweep.jax, "local_devices", lambda: [Device(), Device()])
+    monkeypatch.setattr(sweep.jax, "local_devices", lambda: [Device()])
+    monkeypatch.setattr(sweep.jax, "device_count", lambda: 2)
     monkeypatch.setattr(sweep, "footprint", lambda *args, places, **kw: places * 64.0)
     config = dataclasses.replace(CONFIG, batch="auto", trials=1000)
     assert sweep.settle(config).batch == "20"  # 0.8 of 800 bytes, 64 each, two devices
