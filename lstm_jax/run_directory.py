@@ -112,6 +112,9 @@ class RunDirectory:
             log = GroupLog(self, name, settings, came)
             try:
                 yield log
+            except Preempted:
+                hosts.lead(log.close)
+                raise
             except BaseException:  # which the other processes may know nothing of
                 log.close()
                 raise
@@ -255,7 +258,7 @@ class GroupLog(NoLog):
             raise Preempted(f"stopped by SIGTERM at step {step} of {self._name!r}, all saved")
 
     def close(self) -> None:
-        """Waits until everything is on the disk, and notes how long it took."""
+        """Waits until everything is on the disk of process 0, and notes how long it took."""
         if not hosts.leads():
             return
         if self._checkpoints is not None:
