@@ -85,7 +85,7 @@ def begin(request: flags.Request) -> tuple[Path, str, All]:
       ValueError: a value that cannot be right, or a directory that is not as it must be.
     """
     if request.hosts is not None:
-        raise ValueError("--distributed, --coordinator: several processes share one experiment, not all")
+        raise ValueError("--distributed, --coordinator: need one experiment, such as sweep")
     if request.resume is not None:
         return resumed(request)
     scale, config = request.scale or "small", All(**request.given)
