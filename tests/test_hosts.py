@@ -40,7 +40,6 @@ def numbers() -> dict[str, np.ndarray]:
     one = jax.tree.map(lambda leaf: leaf[2:3], TRIALS)
     for name, batching, trials in (
         ("map", "map", TRIALS), ("vmap", "vmap", TRIALS), ("one", "map", one),
-        ("vmap_one", "vmap", one._replace(dropout=None)),
     ):  # fmt: skip
         fitted = fit(TASK, NETWORK, trials, 10, batching=batching, progress=False)
         found |= {f"{name}/{key}": leaf for key, leaf in fitted.params.items()}
