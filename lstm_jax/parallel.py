@@ -22,6 +22,66 @@ def everywhere(devices: Devices | None = None) -> Mesh:
     return jax.make_mesh((count,), ("trials",), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def shared(mesh: Mesh, trials: int, batch_size: int, batching: str) -> Mesh:
+    """Returns the mesh on which trials that are fewer than devices share their batches out.
+
+    It has a second axis, "batch". With map nothing is shared, so that the numbers of a trial are
+    those of the trial alone, wherever it runs.
+    """
+    each = sharing(mesh.size, trials, batch_size) if batching == "vmap" else 1
+    if each == 1:
+        return mesh
+    grouped = mesh.devices.reshape(-1, each)
+    return Mesh(grouped, ("trials", "batch"), axis_types=(AxisType.Auto,) * 2)
+
+
+def sharing(devices: int, trials: int, batch_size: int) -> int:
+    """Returns how many devices share a batch.
+
+    The most that divide both the devices and the sequences, and leave as many for each other trial.
+    """
+    most = range(max(1, devices // trials), 1, -1)
+    return next((n for n in most if devices % n == 0 and batch_size % n == 0), 1)
+
+
+def share(mesh: Mesh, tree: Any, axis: int) -> Any:
+    """Returns, within `over_trials`, this device's share of a batch along an axis."""
+    count = sharers(mesh)
+    if count == 1:
+        return tree
+
+    def cut(leaf):
+        size = leaf.shape[axis] // count
+        start = lax.axis_index("batch") * size
+        return lax.dynamic_slice_in_dim(leaf, start, size, axis)
+
+    return jax.tree.map(cut, tree)
+
+
+def own_key(mesh: Mesh, key: jax.Array) -> jax.Array:
+    """Returns, within `over_trials`, a key of this device's own where devices share a batch."""
+    return key if sharers(mesh) == 1 else jax.random.fold_in(key, lax.axis_index("batch"))
+
+
+def unite(mesh: Mesh, leaf: jax.Array, axis: int) -> jax.Array:
+    """Returns, within `over_trials`, the whole of what devices have computed of their shares.
+
+    What a device differentiates of it is its own share's part, as many times as devices share it:
+    the mean over them (`mean`) is the gradient of the whole.
+    """
+    return leaf if sharers(mesh) == 1 else lax.all_gather(leaf, "batch", axis=axis, tiled=True)
+
+
+def mean(mesh: Mesh, tree: Any) -> Any:
+    """Returns, within `over_trials`, the mean over the devices that share a batch."""
+    return tree if sharers(mesh) == 1 else lax.pmean(tree, "batch")
+
+
+def sharers(mesh: Mesh) -> int:
+    """Returns how many devices share the batch of a trial."""
+    return mesh.shape.get("batch", 1)
+
+
 def platform(mesh: Mesh) -> str:
     """Returns "cpu", "gpu" or "tpu": what the devices are, whether or not they are in reach."""
     return mesh.devices.flat[0].platform
@@ -54,7 +114,7 @@ class Layout:
     """
 
     def __init__(self, trials: int, batching: str, mesh: Mesh):
-        devices = mesh.size
+        devices = mesh.shape["trials"]
         rows = math.ceil(trials / devices)
         rows = 1 << (rows - 1).bit_length() if batching == "map" else rows
         dealt = np.arange(rows * devices).reshape(rows, devices).T.ravel()
@@ -99,8 +159,8 @@ def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 def over_trials(one: Callable, batching: str, mesh: Mesh) -> jax.stages.Wrapped:
     """Returns f(trees [places, ...], *shared) from `one`(tree, *shared), compiled.
 
-    Places are shared out over the devices of the mesh, with nothing to say to each other; `shared`
-    arguments are the same for every trial.
+    Places are shared out over the devices of the mesh, with nothing to say to each other but where
+    they share a batch; `shared` arguments are the same for every trial.
     """
 
     def within(trees, *shared):

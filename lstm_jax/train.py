@@ -162,7 +162,8 @@ def fit(
       steps: updates of each trial.
       batch_size: B, sequences a step.
       optimizer: "sgd", "momentum", "nesterov", "rmsprop", "adam" or "adamw".
-      batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere.
+      batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere. With vmap, trials that are
+        fewer than devices share their batches out, see `parallel.sharing`.
       chunk: steps from one progress record to the next.
       begin_from: where the trials start, leaves [R, ...]: rows of earlier results' `state`, whose
         steps count towards `steps`, or what `fresh` makes of parameters; by default what the model
@@ -180,8 +181,8 @@ def fit(
     """
     _check_counts(steps=steps, chunk=chunk)
     _check_model(task, model)
-    mesh = parallel.everywhere()
-    settings, layout = _settle(trials, batch_size, optimizer, batching, mesh)
+    settings, mesh = _settle(task, trials, batch_size, optimizer, batching, parallel.everywhere())
+    layout = parallel.Layout(len(trials.seed), settings.batching, mesh)
     asked = _describe(task, model, trials) | settings._asdict() | {"steps": steps, "chunk": chunk}
     asked |= {} if begin_from is None else {"begin_from": _fingerprint(begin_from)}
     hosts.check_alike(f"what {group!r} is asked", plain(asked))
@@ -226,8 +227,9 @@ def lower(
     Raises:
       ValueError: an argument out of its range.
     """
-    mesh = parallel.everywhere(devices)
-    settings, layout = _settle(trials, batch_size, optimizer, batching, mesh)
+    everywhere = parallel.everywhere(devices)
+    settings, mesh = _settle(task, trials, batch_size, optimizer, batching, everywhere)
+    layout = parallel.Layout(len(trials.seed), settings.batching, mesh)
     loop, placed = _loop(task, model, settings, mesh), layout.outline(trials)
     state = layout.outline(jax.eval_shape(loop.begin, placed))
     idle = layout.outline(jax.ShapeDtypeStruct((1,), bool))
@@ -236,13 +238,18 @@ def lower(
 
 
 def _settle(
-    trials: Trials, batch_size: int, optimizer: str, batching: str, mesh: Mesh
-) -> tuple[Settings, parallel.Layout]:
-    """Returns what is compiled in and where trials lie; ValueError for what cannot be."""
+    task: Task, trials: Trials, batch_size: int, optimizer: str, batching: str, mesh: Mesh
+) -> tuple[Settings, Mesh]:
+    """Returns what is compiled in, and the devices as trials use them.
+
+    A stream's batch is not shared out: its rows go on from window to window with the model's state.
+    """
     _check_counts(batch_size=batch_size)
     optimizers.check_name(optimizer)
     settings = Settings(batch_size, optimizer, parallel.resolve(batching, mesh))
-    return settings, parallel.Layout(len(trials.seed), settings.batching, mesh)
+    if isinstance(task, Stream):
+        return settings, mesh
+    return settings, parallel.shared(mesh, len(trials.seed), batch_size, settings.batching)
 
 
 def _check_counts(**counts: int) -> None:
@@ -297,17 +304,26 @@ def _run(
     return (), model.apply(params, x, mask=mask, reset=reset, **noise)
 
 
-def _step(task: Task, model: Model, settings: Settings, trial: Trials, state: State) -> State:
-    """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite."""
-    noise_key = jax.random.fold_in(keys(trial).noise, state.step)
+def _step(
+    task: Task, model: Model, settings: Settings, mesh: Mesh, trial: Trials, state: State
+) -> State:
+    """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite.
+
+    Devices that share the batch (`parallel.shared`) draw all of it, each runs the model on rows of
+    its own, with noise of its own, and all know the outputs and so the loss.
+    """
+    noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
     cursor, batch = _draw(task, settings, trial, state)
+    mine = parallel.share(mesh, batch._replace(y=None), axis=1)
 
     def objective(params):
-        after, outputs = _run(model, params, batch, state.carried, trial=trial, key=noise_key)
+        after, outputs = _run(model, params, mine, state.carried, trial=trial, key=noise_key)
+        outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
         return task.loss(outputs, batch), (task.metric(outputs, batch), after)
 
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
     (loss, (metric, after)), grads = value_and_grad(state.params)
+    grads = parallel.mean(mesh, grads)
     carried = Carried(cursor, after) if isinstance(task, Stream) else ()
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(_wide(grads)))
     return lax.cond(
@@ -368,7 +384,7 @@ def _loop(task: Task, model: Model, settings: Settings, mesh: Mesh) -> Loop:
         trial, idle, state = args
         return lax.while_loop(
             lambda state: (state.status == RUNNING) & ~idle & (state.step < stop),
-            lambda state: _step(task, model, settings, trial, state),
+            lambda state: _step(task, model, settings, mesh, trial, state),
             state,
         )
 

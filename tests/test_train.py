@@ -92,6 +92,51 @@ def test_a_trial_of_a_batch_is_the_trial_alone():
     assert np.all(together.params["w_h"][0] != together.params["w_h"][2])  # dropout is the trial's
 
 
+@dataclasses.dataclass(frozen=True)
+class Uneven(Recall):
+    """A loss of the whole batch that is no mean over sequences."""
+
+    def loss(self, outputs, batch):
+        return jax.nn.logsumexp(outputs * (batch.y[:, None] + 1)) ** 2
+
+
+@pytest.mark.parametrize("task", [TASK, Uneven(lag=3, symbols=4)])
+def test_devices_that_share_a_batch_do_what_one_does(task):
+    """To rounding, any loss: the same batch, the gradient of all of it, on every device."""
+    trials = make_trials(seed=[5], learning_rate=0.05, clip=1.0)
+    mesh = parallel.shared(parallel.everywhere(), 1, 16, "vmap")
+    assert parallel.sharers(mesh) == jax.device_count()
+    one, many = (
+        fit(task, NETWORK, trials, 10, optimizer="sgd", progress=False, batching=how)
+        for how in ("map", "vmap")
+    )
+    np.testing.assert_allclose(many.loss, one.loss, rtol=1e-5)
+    for some, other in zip(*map(jax.tree.leaves, (many.params, one.params)), strict=True):
+        np.testing.assert_allclose(some, other, rtol=1e-4, atol=1e-6)
+
+
+def test_devices_that_share_a_batch_draw_noise_of_their_own():
+    """So that the rows of one are not those of another over again."""
+    rows = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Noisy(Slope):
+        def apply(self, params, x, *, key=None, **rest):
+            assert key is not None
+            rows.append(x.shape[1])
+            return super().apply(params, x) + jax.random.normal(key, (x.shape[1], 1))
+
+    @dataclasses.dataclass(frozen=True)
+    class Halves(Line):
+        def metric(self, outputs, batch):
+            return jnp.max(jnp.abs(outputs[:8] - outputs[8:]))
+
+    result = fit(
+        Halves(), Noisy(), make_trials(init_scale=1e-9), 1, batching="vmap", progress=False
+    )
+    assert set(rows) == {16 // jax.device_count()} and result.metric[0] > 0.1
+
+
 def test_how_steps_are_cut_and_trials_are_ordered_makes_no_difference(monkeypatch):
     trials = make_trials(seed=[0, 1, 2, 3, 4], learning_rate=[1e-2, 1e-3, 1e-1, 1, 1e-2], clip=1.0)
     once = fit(TASK, NETWORK, trials, 41, progress=False)
