@@ -7,6 +7,7 @@ from lstm_jax.tasks.adding import Adding, Adding1997, adding
 from lstm_jax.tasks.base import SPLITS, Stats, Stream, Task
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
+from lstm_jax.tasks.counting import Counting
 from lstm_jax.tasks.digits import Digits
 from lstm_jax.tasks.reber import EmbeddedReber
 from lstm_jax.tasks.recall import Recall
@@ -20,6 +21,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "chorales": Chorales,
     "text": Text,
     "embedded_reber": EmbeddedReber,
+    "counting": Counting,
 }
 
 
@@ -47,6 +49,7 @@ __all__ = [
     "Adding1997",
     "Chorales",
     "CopyMemory",
+    "Counting",
     "Digits",
     "EmbeddedReber",
     "Recall",
