@@ -56,6 +56,7 @@ class Group(NamedTuple):
         model draws.
       keep: whether another group goes on from where they end.
       labels: what their results say besides, a mapping for each trial.
+      measure: (parameters of all trials) -> what else their results say, a mapping for each trial.
       points: of a learning curve.
     """
 
@@ -71,6 +72,7 @@ class Group(NamedTuple):
     begin: Callable[[RunDirectory], State] | None = None
     keep: bool = False
     labels: Sequence[Record] = ()
+    measure: Callable[[Any], Sequence[Record]] | None = None
     points: int = POINTS
 
 
@@ -241,6 +243,9 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
     results = result_records(group.trials, fitted, **{group.split: asked})
     if group.labels:
         results = [{**r, **label} for r, label in zip(results, group.labels, strict=True)]
+    if group.measure:
+        measured = group.measure(fitted.params)
+        results = [{**r, **found} for r, found in zip(results, measured, strict=True)]
     run.finish(group.name, results, fitted.params, fitted.state if group.keep else None)
 
 

@@ -166,3 +166,93 @@ def test_a_bad_data_set_is_refused(data_set):
     message = f"data_set must be an integer of at least 0, got {data_set}"
     with pytest.raises(ValueError, match=message):
         tasks.EmbeddedReber(data_set)
+
+
+# The stream. --------------------------------------------------------------------------------------
+
+
+def read(task, windows, rows=40):
+    """Reads windows of a stream, and joins them in time."""
+
+    def window(cursor, _):
+        cursor, batch = task.next(cursor)
+        return cursor, batch
+
+    def all_of(key):
+        return jax.lax.scan(window, task.begin(key, rows, "test"), length=windows)[1]
+
+    batch = jax.jit(all_of)(jax.random.key(5))
+    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), batch)
+
+
+def test_a_stream_is_one_accepted_string_after_another():
+    task = tasks.ContinualReber(13)
+    batch = read(task, 40)
+    strings = []
+    for row in range(40):
+        symbols = "".join(reber.SYMBOLS[k] for k in batch.x[:, row].argmax(-1))
+        found = GRAMMAR.findall(symbols)
+        assert symbols.startswith("".join(found))
+        assert len(symbols) - sum(map(len, found)) < 60  # what is left is a string begun
+        strings += found
+    lengths, p = np.array([len(s) for s in strings]), strings.count("BTBTXSETE") / len(strings)
+    deviation = np.sqrt(lengths_by_moments()[1])
+    assert abs(lengths.mean() - 12) < 4.5 * deviation / np.sqrt(len(strings)) + 0.2  # the last is cut
+    assert abs(p - 1 / 16) < 4.5 * np.sqrt(1 / 16 / len(strings)) + 0.002
+
+
+def test_windows_are_cut_anywhere_and_say_what_may_follow():
+    batch = read(tasks.ContinualReber(7), 10, rows=6)
+    for row in range(6):
+        symbols = "".join(reber.SYMBOLS[k] for k in batch.x[:, row].argmax(-1))
+        begun = 0
+        for t in range(70):
+            if (whole := GRAMMAR.match(symbols[begun : t + 1])) and whole.end() == t + 1 - begun:
+                legal, begun = {"B"}, t + 1
+            else:
+                legal = may_follow(symbols[begun : t + 1])
+            assert {reber.SYMBOLS[k] for k in np.flatnonzero(batch.y[t, row])} == legal
+
+
+@pytest.mark.parametrize("strings", [0, 1, 3])
+def test_a_stream_begins_with_a_reset_and_has_as_many_strings_as_it_is_to(strings):
+    batch = read(tasks.ContinualReber(10, strings), 30, rows=8)
+    for row in range(8):
+        symbols = "".join(reber.SYMBOLS[k] for k in batch.x[:, row].argmax(-1))
+        ends = np.cumsum([0, *(len(s) for s in GRAMMAR.findall(symbols))])
+        expected = ends[:1] if strings == 0 else ends[::strings]
+        assert np.flatnonzero(batch.reset[:, row]).tolist() == [e for e in expected if e < 300]
+
+
+def test_how_often_states_are_visited_and_what_chance_is():
+    visits = reber.visits()
+    assert visits.sum() == pytest.approx(12)
+    assert visits[[0, 1, -1]].tolist() == pytest.approx([1, 1, 1])
+    batch = read(tasks.ContinualReber(50), 40)
+    sets, counts = np.unique(batch.y.reshape(-1, 7), axis=0, return_counts=True)
+    assert len(sets) == 8
+    assert counts.max() / counts.sum() == pytest.approx(tasks.ContinualReber().chance, abs=0.01)
+
+
+def test_a_symbol_is_right_within_forty_nine_hundredths():
+    task = tasks.ContinualReber(4)
+    batch = task.sample(jax.random.key(0), 3)
+    probability = np.where(batch.y, 0.52, 0.48)
+    right = lambda p: np.asarray(task.right(jnp.log(p / (1 - p)), batch))  # noqa: E731
+    assert right(probability).all()
+    for p in (0.505, 0.495):
+        spoilt = probability.copy()
+        spoilt[2, 1, 3] = p
+        assert np.argwhere(~right(spoilt)).tolist() == [[2, 1]]
+    logits = jnp.float32(np.log(spoilt / (1 - spoilt)))
+    assert task.correct(logits, batch).tolist() == [1, 0, 1]
+    assert float(task.metric(logits, batch)) == pytest.approx(11 / 12)
+    expected = -np.log(np.where(batch.y, spoilt, 1 - spoilt)).mean()
+    assert float(task.loss(logits, batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_bad_streams_are_refused():
+    with pytest.raises(ValueError, match="^window must be an integer of at least 1, got 0$"):
+        tasks.ContinualReber(0)
+    with pytest.raises(ValueError, match="^strings must be an integer of at least 0, got -1$"):
+        tasks.ContinualReber(5, -1)

@@ -9,7 +9,7 @@ from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.counting import Counting
 from lstm_jax.tasks.digits import Digits
-from lstm_jax.tasks.reber import EmbeddedReber
+from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
 from lstm_jax.tasks.recall import Recall
 from lstm_jax.tasks.text import Text
 
@@ -21,6 +21,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "chorales": Chorales,
     "text": Text,
     "embedded_reber": EmbeddedReber,
+    "continual_reber": ContinualReber,
     "counting": Counting,
 }
 
@@ -48,6 +49,7 @@ __all__ = [
     "Adding",
     "Adding1997",
     "Chorales",
+    "ContinualReber",
     "CopyMemory",
     "Counting",
     "Digits",

@@ -81,6 +81,7 @@ class Counting(base.Task):
     def of(self, n: Array) -> Batch:
         """Returns the strings of these numbers; n [B] int32, from 1 to `longest`."""
         step = jnp.arange(self.length, dtype=jnp.int32)[:, None]
+        n = n[None, :]
         mask = step <= self.letters * n
         place = jnp.where(mask, (step + n - 1) // n, -1)  # 0 at S, 1 at a, 2 at b, ...
         ends = step % n == 0  # the last of its letter

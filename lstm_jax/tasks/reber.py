@@ -1,4 +1,4 @@
-"""The embedded Reber grammar: name the symbols that may follow, in the form of 1997."""
+"""The embedded Reber grammar: name the symbols that may follow, string by string or in a stream."""
 
 import dataclasses
 import functools
@@ -14,6 +14,7 @@ from lstm_jax.types import Array, Batch
 
 SYMBOLS = "BTPSXVE"
 STRINGS = 256
+TOLERANCE = 0.49
 
 # From each state, which symbol leads where; two ways are equally likely. State 7 is the end.
 REBER: tuple[dict[str, int], ...] = (
@@ -40,6 +41,11 @@ def _embedded() -> tuple[dict[str, int], ...]:
 
 EMBEDDED = _embedded()
 LEGAL = np.array([[symbol in ways for symbol in SYMBOLS] for ways in EMBEDDED])
+
+# The same for arrays: the symbol read on each of two ways out of a state, and where it leads.
+WAYS = [(2 * sorted(ways.items()))[:2] for ways in EMBEDDED]  # the only one twice
+READS = np.array([[SYMBOLS.index(symbol) for symbol, _ in two] for two in WAYS], np.int32)
+LEADS = np.array([[to for _, to in two] for two in WAYS], np.int32)
 
 
 class Answers(NamedTuple):
@@ -147,6 +153,132 @@ class EmbeddedReber(base.Task):
         following, x, legal, mask = (jnp.asarray(part)[:, index] for part in table)
         one_hot = jax.nn.one_hot(x, len(SYMBOLS), dtype=jnp.float32)
         return Batch(jnp.where(mask[..., None], one_hot, 0.0), Answers(following, legal), mask)
+
+
+class Cursor(NamedTuple):
+    """Where every row of a stream is.
+
+    Attributes:
+      key: data of the key that draws the next window.
+      state: [B] int32, the state of the automaton.
+      begun: [B] int32, strings begun since the stream did.
+    """
+
+    key: Array
+    state: Array
+    begun: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinualReber(base.Stream):
+    """Name the symbols that may follow, in streams of strings one after another.
+
+    The strings are those of `EmbeddedReber`, drawn anew for ever. After the E of one comes the B of
+    the next, and nothing tells that there a string ends: whoever remembers its second symbol has to
+    forget it then. A stream begins with a reset, the model's state put to zero, and has `strings`
+    strings, or never ends. With strings=1 the model is told where each begins; with strings=2:
+
+        x      B   T   B   ..  E   T   E   B   P   ..  E   P   E   B   T
+        legal  TP  B   TP  ..  T   E   B   TP  B   ..  P   E   B   TP  B
+        reset  1                                                   1
+
+    D = V = 7, one-hot in the order of `SYMBOLS`, T = window, y [T, B, 7] bool, the legal symbols.
+    The loss is the mean cross-entropy of an output, -log sigmoid(+-output) in nats. A symbol is
+    right when every |sigmoid(output) - [legal]| < 0.49, and the metric is the share that is; the
+    best answer that ignores the input is the most common set, right with `chance`. Sequences, of
+    which `correct` speaks, are windows. A trial never counts as solved.
+    Source: Gers, Schmidhuber & Cummins 2000.
+
+    Attributes:
+      window: steps between two updates, at least 1.
+      strings: how many a stream has; 0: it never ends.
+
+    Raises:
+      ValueError: window or strings is too small or no integer.
+    """
+
+    window: int = 50
+    strings: int = 0
+
+    name: ClassVar = "continual_reber"
+    readout: ClassVar = "every"
+    metric_name: ClassVar = "symbols right"
+    input_size: ClassVar = len(SYMBOLS)
+    output_size: ClassVar = len(SYMBOLS)
+
+    def __post_init__(self):
+        base.check_size("window", self.window, 1)
+        base.check_size("strings", self.strings, 0)
+
+    @property
+    def length(self) -> int:
+        """T: the steps of a window."""
+        return self.window
+
+    @property
+    def chance(self) -> float:
+        """How often the most common set of legal symbols is the right one."""
+        sets = np.unique(LEGAL, axis=0, return_inverse=True)[1]
+        return float(np.bincount(sets.ravel(), visits()).max() / visits().sum())
+
+    def begin(self, key: Array, batch_size: int, split: str = "train") -> Cursor:
+        """Returns the cursor before the first strings.
+
+        Raises:
+          ValueError: split is none of `SPLITS`.
+        """
+        key = jax.random.key_data(base.split_key(key, split))
+        return Cursor(key, *jnp.zeros((2, batch_size), jnp.int32))
+
+    def next(self, cursor: Cursor) -> tuple[Cursor, Batch]:
+        """Draws one window of every row."""
+        key, way_key = jax.random.split(jax.random.wrap_key_data(cursor.key, impl="threefry2x32"))
+        shape = self.window, *cursor.state.shape
+        second = jax.random.bernoulli(way_key, 0.5, shape).astype(jnp.int32)
+
+        def read(state, way):
+            return jnp.asarray(LEADS)[state, way], (state, jnp.asarray(READS)[state, way])
+
+        last, (before, symbols) = jax.lax.scan(read, cursor.state, second)
+        after = jnp.concatenate([before[1:], last[None]])
+        first = before == 0
+        begun = cursor.begun[None] + jnp.cumsum(first, axis=0, dtype=jnp.int32)
+        # The first symbol of strings 1, 1 + strings, ...; of a stream that never ends, of the first.
+        number = begun - 1 if self.strings == 0 else (begun - 1) % self.strings
+        x = jax.nn.one_hot(symbols, len(SYMBOLS), dtype=jnp.float32)
+        batch = Batch(x, jnp.asarray(LEGAL)[after], reset=first & (number == 0))
+        return Cursor(jax.random.key_data(key), last, begun[-1]), batch
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean cross-entropy of an output, in nats; outputs [T, B, 7]."""
+        return jnp.mean(jax.nn.softplus(jnp.where(batch.y, -outputs, outputs)))
+
+    def right(self, outputs: Array, batch: Batch) -> Array:
+        """Returns [T, B] whether every |sigmoid(output) - [legal]| < 0.49."""
+        error = jnp.abs(jax.nn.sigmoid(outputs) - batch.y.astype(outputs.dtype))
+        return jnp.all(error < TOLERANCE, axis=-1)
+
+    def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where every symbol of a window is right, [B]."""
+        return jnp.all(self.right(outputs, batch), axis=0).astype(jnp.float32)
+
+    def metric(self, outputs: Array, batch: Batch) -> Array:
+        """Returns the share of symbols that are right, a scalar."""
+        return jnp.mean(self.right(outputs, batch).astype(jnp.float32))
+
+
+def visits() -> np.ndarray:
+    """Returns [20] how often a string is expected to come to each state; their sum is its length.
+
+    v_0 = 1, v_s = sum over states r and ways from r to s of v_r / (ways out of r).
+    """
+    chain = np.zeros((len(EMBEDDED), len(EMBEDDED)))
+    for state, ways in enumerate(EMBEDDED):
+        for to in ways.values():
+            chain[to, state] += 1 / len(ways)
+    start = np.eye(len(EMBEDDED))[0]
+    chain[0] = 0
+    return np.linalg.solve(np.eye(len(EMBEDDED)) - chain, start)
 
 
 def most_active(outputs: Array, legal: Array) -> Array:
