@@ -197,7 +197,9 @@ def test_a_stream_is_one_accepted_string_after_another():
         strings += found
     lengths, p = np.array([len(s) for s in strings]), strings.count("BTBTXSETE") / len(strings)
     deviation = np.sqrt(lengths_by_moments()[1])
-    assert abs(lengths.mean() - 12) < 4.5 * deviation / np.sqrt(len(strings)) + 0.2  # the last is cut
+    assert (
+        abs(lengths.mean() - 12) < 4.5 * deviation / np.sqrt(len(strings)) + 0.2
+    )  # the last is cut
     assert abs(p - 1 / 16) < 4.5 * np.sqrt(1 / 16 / len(strings)) + 0.002
 
 
@@ -252,7 +254,7 @@ def test_a_symbol_is_right_within_forty_nine_hundredths():
 
 
 def test_bad_streams_are_refused():
-    with pytest.raises(ValueError, match="^window must be an integer of at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^window must be an integer of at least 1, got 0$"):
         tasks.ContinualReber(0)
-    with pytest.raises(ValueError, match="^strings must be an integer of at least 0, got -1$"):
+    with pytest.raises(ValueError, match=r"^strings must be an integer of at least 0, got -1$"):
         tasks.ContinualReber(5, -1)

@@ -10,7 +10,7 @@ import pytest
 from lstm_jax import tasks
 from lstm_jax.tasks import base
 
-STRINGS = ("embedded_reber",)
+STRINGS = ("embedded_reber", "counting")
 EVERY = [
     tasks.Recall(lag=5, symbols=4),
     tasks.CopyMemory(lag=3, letters=2, symbols=3),
@@ -18,6 +18,7 @@ EVERY = [
     tasks.Adding1997(shortest=20),
     tasks.Digits(),
     tasks.EmbeddedReber(),
+    tasks.Counting(letters=3, longest=4),
 ]
 ONE_ANSWER = [task for task in EVERY if task.name not in STRINGS]  # the others' losses: their tests
 every_task = pytest.mark.parametrize("task", EVERY, ids=lambda task: task.name)
@@ -138,7 +139,7 @@ def test_solved_is_a_boolean_scalar_under_vmap(task):
     stats = tasks.Stats(loss=jnp.array([0.0, 1.0]), metric=jnp.array([1.0, 0.5]))
     solved = jax.vmap(task.solved)(stats)
     assert solved.dtype == bool
-    assert solved.tolist() == [task.name != "digits", False]
+    assert solved.tolist() == [task.name not in ("digits", "counting"), False]
 
 
 @every_task
@@ -164,8 +165,11 @@ def test_make_finds_every_task_by_name():
     assert tasks.make("adding", length=30, form="1997") == tasks.Adding1997(shortest=30)
     assert tasks.make("digits", permuted=True) == tasks.Digits(seed=0, permuted=True)
     assert tasks.make("embedded_reber", data_set=2) == tasks.EmbeddedReber(2)
+    assert tasks.make("continual_reber", strings=9) == tasks.ContinualReber(50, strings=9)
+    assert tasks.make("counting", letters=3) == tasks.Counting(letters=3, longest=10)
     assert set(tasks.TASKS) == {
-        "recall", "copy_memory", "adding", "digits", "text", "embedded_reber",
+        "recall", "copy_memory", "adding", "digits", "text", "embedded_reber", "continual_reber",
+        "counting",
     }  # fmt: skip
 
 

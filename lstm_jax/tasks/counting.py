@@ -26,10 +26,10 @@ class Counting(base.Task):
 
     D = letters + 1, one-hot, S before the letters; V = letters + 1, the letters before T;
     T = letters longest + 1, mask [T, B], y [T, B, V] bool, the legal symbols. The loss is the mean
-    cross-entropy of an output, -log sigmoid(+-output) in nats, over the steps of the batch. A string
-    is correct (accepted) when at every step the outputs above 0 are exactly those of the legal
-    symbols. Without the input none is: chance = 0. A trial never counts as solved: whoever accepts
-    all strings learnt from goes on to learn to count further.
+    cross-entropy of an output, -log sigmoid(+-output) in nats, over the steps of the batch. A
+    string is correct (accepted) when at every step the outputs above 0 are exactly those of the
+    legal symbols. Without the input none is: chance = 0. A trial never counts as solved: whoever
+    accepts all strings learnt from goes on to learn to count further.
     Source: Gers & Schmidhuber 2001.
 
     Attributes:

@@ -243,7 +243,7 @@ class ContinualReber(base.Stream):
         after = jnp.concatenate([before[1:], last[None]])
         first = before == 0
         begun = cursor.begun[None] + jnp.cumsum(first, axis=0, dtype=jnp.int32)
-        # The first symbol of strings 1, 1 + strings, ...; of a stream that never ends, of the first.
+        # Every so many strings a stream begins; one without an end, with its first.
         number = begun - 1 if self.strings == 0 else (begun - 1) % self.strings
         x = jax.nn.one_hot(symbols, len(SYMBOLS), dtype=jnp.float32)
         batch = Batch(x, jnp.asarray(LEGAL)[after], reset=first & (number == 0))
