@@ -168,8 +168,8 @@ def test_make_finds_every_task_by_name():
     assert tasks.make("continual_reber", strings=9) == tasks.ContinualReber(50, strings=9)
     assert tasks.make("counting", letters=3) == tasks.Counting(letters=3, longest=10)
     assert set(tasks.TASKS) == {
-        "recall", "copy_memory", "adding", "digits", "text", "embedded_reber", "continual_reber",
-        "counting",
+        "recall", "copy_memory", "adding", "digits", "text", "chorales", "embedded_reber",
+        "continual_reber", "counting",
     }  # fmt: skip
 
 
