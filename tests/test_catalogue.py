@@ -100,9 +100,10 @@ def memory_blocks(row, size, output_gate=True, squash=(lambda a: 4 * sigmoid(a) 
     y_out = sigmoid(a["o"]) if output_gate else np.ones_like(y_in)
     for j in range(len(y_in)):
         for v in range(j * size, (j + 1) * size):
-            c[v] = s["c"][v] + y_in[j] * squash[0](a["g"][v])
+            kept = sigmoid(a["f"][j]) * s["c"][v] if "f" in a else s["c"][v]
+            c[v] = kept + y_in[j] * squash[0](a["g"][v])
             h[v] = y_out[j] * squash[1](c[v])
-    return dict(h=h, c=c, i=y_in, o=y_out)
+    return dict(h=h, c=c, i=y_in, o=y_out, f=sigmoid(a["f"]) if "f" in a else None)
 
 
 def identity(x):
@@ -132,6 +133,10 @@ EQUATIONS: dict[lj.Cell, Callable[[Row], dict]] = {
     ),
     lj.cells.MemoryBlocks(H, input_activation="s", output_activation="identity"): functools.partial(
         memory_blocks, size=1, squash=(sigmoid, identity)
+    ),
+    lj.cells.MemoryBlocks(H, size=2, forget_gate=True): functools.partial(memory_blocks, size=2),
+    lj.cells.MemoryBlocks(H, size=2, forget_gate=True, gate_recurrence=False): functools.partial(
+        memory_blocks, size=2
     ),
     lj.cells.PeepholeLSTM(H, clip=0.4): functools.partial(vanilla, clip=0.4),
     lj.cells.PeepholeLSTM(H, peepholes=False, forget_gate="coupled", clip=0.2): functools.partial(
@@ -286,10 +291,19 @@ def test_a_projection_cannot_be_wired():
         (lj.cells.MemoryBlocks(4, size=2), 2, 1, True, False, 93),
         (lj.cells.MemoryBlocks(4, size=2), 8, 4, True, False, 156),
         (lj.cells.MemoryBlocks(6, size=2), 8, 8, True, False, 308),
+        (
+            lj.cells.MemoryBlocks(
+                8, size=2, biases="gates", forget_gate=True, gate_recurrence=False
+            ),
+            7, 7, True, True, 424,
+        ),
     ],
 )  # fmt: skip
 def test_weights_of_1997(cell, inputs, outputs, output_biases, shortcut, weights):
-    """The counts of table 10 and of the experiments' text, with outputs that read the cells."""
+    """The counts of table 10 and of the experiments' text, with outputs that read the cells.
+
+    The last is the network with forget gates of 2000.
+    """
     read = cell.hidden + (inputs if shortcut else 0) + (1 if output_biases else 0)
     assert parameter_count(cell, inputs) + read * outputs == weights
 

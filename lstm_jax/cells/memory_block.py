@@ -1,4 +1,4 @@
-"""The memory blocks of 1997."""
+"""The memory blocks of 1997, and those of 2000 that forget."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ OUTPUTS = {"2s-1": lambda c: tanh(c / 2), "identity": lambda c: c}
 
 @dataclasses.dataclass(frozen=True)
 class MemoryBlocks(Cell):
-    """The LSTM as it was first written: no forget gate, gates shared by the cells of a block.
+    """The LSTM as it was first written, gates shared by the cells of a block; and that of 2000.
 
         a = x w_x + [h, i, o] w_h + b             every gate and cell reads all outputs and gates
         i, o = sigmoid(a)                         gates, one each for a block of `size` cells
@@ -24,11 +24,15 @@ class MemoryBlocks(Cell):
         c' = c + i * g                            the carousel
         h' = o * (2 s - 1), s = sigmoid(c')       cell output, in [-1, 1]
 
+    With `forget_gate`, the extended LSTM of 2000, c' = f * c + i * g, f = sigmoid(a) as i and o.
+
     Attributes:
       hidden: H, the number of cells in all blocks together.
       size: cells of one block.
       output_gate: False: o = 1.
+      forget_gate: False: f = 1.
       recurrent: whether gates and cells read outputs and gates; False: only the carousel recurs.
+      gate_recurrence: whether they read the gates; False: of what recurs, the outputs only.
       biases: what has one: "all" gates and cells, the "gates" only, or "none".
       truncated: whether the gradient flows back through the carousel only, as in the paper: errors
         that leave a gate or a cell input change its weights but go no further back.
@@ -39,7 +43,7 @@ class MemoryBlocks(Cell):
       ValueError: blocks of this size do not come to H cells, or a choice is unknown.
 
     Source: Hochreiter & Schmidhuber 1997, section 4 and appendix A.1; the other squashings, its
-    experiment 2a.
+    experiment 2a; Gers, Schmidhuber & Cummins 2000, the forget gate, without gate recurrence.
     """
 
     size: int = 1
@@ -49,6 +53,8 @@ class MemoryBlocks(Cell):
     truncated: bool = False
     input_activation: str = "4s-2"
     output_activation: str = "2s-1"
+    forget_gate: bool = False
+    gate_recurrence: bool = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,8 +70,9 @@ class MemoryBlocks(Cell):
 
     @property
     def gates(self):
-        """The blocks i, g and, where there is an output gate, o."""
-        return ("i", "g", "o") if self.output_gate else ("i", "g")
+        """The blocks i, f, g, o that there are."""
+        there = {"f": self.forget_gate, "o": self.output_gate}
+        return tuple(name for name in ("i", "f", "g", "o") if there.get(name, True))
 
     @property
     def states(self):
@@ -74,7 +81,8 @@ class MemoryBlocks(Cell):
 
     @property
     def _fed_back(self) -> tuple[str, ...]:
-        return tuple(g for g in self.gates if g != "g") if self.recurrent else ()
+        gates = tuple(g for g in self.gates if g != "g")
+        return gates if self.recurrent and self.gate_recurrence else ()
 
     @property
     def reads(self):
@@ -106,9 +114,9 @@ class MemoryBlocks(Cell):
     def update(self, gates, state, theta):
         """Returns the next state and the activated gates of one row."""
         opened = {name: sigmoid(getattr(gates, name)) for name in self.gates if name != "g"}
-        i, o = (self._shared(opened[n]) if n in opened else 1.0 for n in ("i", "o"))
+        i, f, o = (self._shared(opened[n]) if n in opened else 1.0 for n in ("i", "f", "o"))
         g = INPUTS[self.input_activation](gates.g)
-        c = state.c + i * g
+        c = f * state.c + i * g
         h = o * OUTPUTS[self.output_activation](c)
         kept = {name: opened[name] for name in self._fed_back}
         return state._replace(h=h, c=c, **kept), gates._replace(g=g, **opened)

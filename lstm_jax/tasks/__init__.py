@@ -7,7 +7,9 @@ from lstm_jax.tasks.adding import Adding, Adding1997, adding
 from lstm_jax.tasks.base import SPLITS, Stats, Stream, Task
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
+from lstm_jax.tasks.counting import Counting
 from lstm_jax.tasks.digits import Digits
+from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
 from lstm_jax.tasks.recall import Recall
 from lstm_jax.tasks.text import Text
 
@@ -18,6 +20,9 @@ TASKS: dict[str, Callable[..., Task]] = {
     "digits": Digits,
     "chorales": Chorales,
     "text": Text,
+    "embedded_reber": EmbeddedReber,
+    "continual_reber": ContinualReber,
+    "counting": Counting,
 }
 
 
@@ -44,8 +49,11 @@ __all__ = [
     "Adding",
     "Adding1997",
     "Chorales",
+    "ContinualReber",
     "CopyMemory",
+    "Counting",
     "Digits",
+    "EmbeddedReber",
     "Recall",
     "Stats",
     "Stream",

@@ -1,0 +1,529 @@
+"""A forget gate learns when to start afresh, and LSTMs count further than they were taught.
+
+Without resets the cell state of the LSTM of 1997 grows with the length of a stream, until it fails;
+forget gates learn to reset it (Gers, Schmidhuber & Cummins 2000). Networks name the symbols that
+may follow in embedded Reber strings, one after another: blocks of 1997 (4 of 2 cells, truncated
+gradients, biases spread over the blocks) told where each string begins, the same not told, with
+forget gates, and with forget gates and a learning rate that is a tenth in the second half. Tested
+are streams without an end, of which each lasts until its first wrong symbol (an error of 0.49 or
+more). A seed is perfect when none of its streams has one within the horizon, and good when it is
+not perfect but its streams last over 1,000 symbols on average. The claim holds if perfect seeds are
+more with forget gates (rate decaying) than without either help: Wilson's intervals disjoint.
+
+LSTMs learn to accept a^n b^n and a^n b^n c^n from small n and accept larger n (Gers & Schmidhuber
+2001): LSTM with and without peepholes, forget biases of 5, GRU and tanh RNN (twice the units).
+Strings are tested one after another: a seed's range is the largest N such that all n to N are
+accepted. The claim holds for a network if the range of most seeds is twice what was taught or more:
+Wilson's interval above 1/2.
+
+As published: one symbol an update, a stream ends at its first error, SGD. Here: windows of 50
+symbols, 16 streams of 20 strings side by side, Adam, norms clipped at 1, cross-entropy of the sets,
+no shortcuts from input to output. Rates are chosen on tuning seeds by the mean log of what is
+tested, reported on others.
+
+Command: scripts/run gers
+Cost: --quick a minute, 12 minutes by default, both predicted for two cores; --scale=paper a night
+Expect: to be measured; published, perfect to 10^6 symbols (here by default to 10^5): 74 % with
+resets, 0 without, 18 % with forget gates, 62 % with a decaying rate
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments import runner
+from experiments.flags import Config, need, need_each, setting
+from experiments.runner import Experiment, Group
+from lstm_jax import cells, parallel
+from lstm_jax.cells import Cell, MemoryBlocks
+from lstm_jax.checkpoints import load
+from lstm_jax.layers import SequenceSpec
+from lstm_jax.report import figures, ledger, statistics
+from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, Claim, above
+from lstm_jax.report.figures import Picture
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.statistics import Estimate, Share
+from lstm_jax.report.tables import Row
+from lstm_jax.run_directory import RunDirectory
+from lstm_jax.tasks import ContinualReber, Counting
+from lstm_jax.train import State, state_shapes
+from lstm_jax.trials import MAX_SEED, Trials, make_trials
+
+CLIP = 1.0
+DECAY = 0.1  # of the learning rate, in the second half
+GOOD = 1000  # symbols
+WINDOW, STRINGS = 50, 20  # symbols of an update, strings of a stream, to learn from
+TRACE_STEP, TRACED = 20, 1000  # symbols
+FORGET_BIAS = 5.0
+LANGUAGES = {"anbn": 2, "anbncn": 3}
+PUBLISHED = {"anbn": "about 1000 at best", "anbncn": "about 500 at best"}  # with peepholes
+TASKS = ("reber", *LANGUAGES)
+
+
+class Counter(NamedTuple):
+    """A network that counts: its name, its cell for H, and its forget bias if it has one."""
+
+    label: str
+    cell: Callable[[int], Cell]
+    gate_bias: Mapping[str, float] = {}
+
+
+COUNTERS = {
+    "peephole": Counter("LSTM, peepholes", cells.PeepholeLSTM, {"f": FORGET_BIAS}),
+    "lstm": Counter("LSTM", cells.LSTM, {"f": FORGET_BIAS}),
+    "gru": Counter("GRU", cells.GRU),
+    "rnn": Counter("tanh RNN", lambda hidden: cells.RNN(2 * hidden)),
+}
+
+
+class Reader(NamedTuple):
+    """A network that reads streams.
+
+    Attributes:
+      label: its name.
+      forgets: whether it has forget gates.
+      told: whether it is told where a string begins.
+      decays: whether its learning rate is less in the second half.
+      perfect: the published share of perfect networks, to 10^6 symbols.
+    """
+
+    label: str
+    forgets: bool
+    told: bool
+    decays: bool
+    perfect: str
+
+
+READERS = {
+    "reset": Reader("1997, external resets", False, True, False, "74 %"),
+    "plain": Reader("1997", False, False, False, "0"),
+    "forget": Reader("forget gates", True, False, False, "18 %"),
+    "decay": Reader("forget gates, rate decays", True, False, True, "62 %"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gers(Config):
+    """What is learnt, for how long, and how far it is tested."""
+
+    steps: int = setting(4000, "updates of a trial that counts")
+    reber_steps: int = setting(10_000, "updates of a trial that reads streams, an even number")
+    hidden: int = setting(4, "units of an LSTM that counts; the RNN has twice as many")
+    tasks: tuple[str, ...] = setting(TASKS, f"of {', '.join(TASKS)}")
+    learning_rates: tuple[float, ...] = setting((1e-2, 3e-2), "the grid to choose from")
+    tuning_seeds: int = setting(2, "seeds to choose on, before those that are reported")
+    longest: int = setting(10, "the largest n that is learnt from")
+    tested: int = setting(300, "the largest n that is tested")
+    streams: int = setting(10, "streams that a trial is tested on")
+    horizon: int = setting(100_000, "symbols of a perfect stream, a multiple of 20")
+    batch_size: int = setting(16, "strings or streams an update")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_each("tasks", self.tasks, TASKS)
+        need_each("learning_rates", self.learning_rates)
+        for rate in self.learning_rates:
+            need(0 < rate < math.inf, "learning_rates", rate, "need numbers above 0")
+        for name in ("tuning_seeds", "longest", "streams", "batch_size"):
+            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
+        right = "need an even number, 2 or more"
+        need(self.reber_steps % 2 == 0 < self.reber_steps, "reber_steps", self.reber_steps, right)
+        right = f"need {TRACED} or more, a multiple of {TRACE_STEP}"
+        long = self.horizon >= TRACED and self.horizon % TRACE_STEP == 0
+        need(long, "horizon", self.horizon, right)
+        twice = 2 * self.longest
+        need(self.tested >= twice, "tested", self.tested, f"need {twice}, twice longest, or more")
+        last = self.seed + self.tuning_seeds + self.seeds - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+
+    @property
+    def reported(self) -> range:
+        """The seeds that are reported."""
+        first = self.seed + self.tuning_seeds
+        return range(first, first + self.seeds)
+
+
+SCALES = {
+    "quick": Gers(
+        seeds=3, steps=600, reber_steps=600, tasks=("reber", "anbn"), learning_rates=(3e-2,),
+        tested=50, horizon=1000,
+    ),
+    "small": Gers(),
+    "paper": Gers(
+        seeds=20, steps=20_000, reber_steps=50_000, learning_rates=(3e-3, 1e-2, 3e-2),
+        tuning_seeds=5, longest=30, tested=1500, horizon=1_000_000,
+    ),
+}  # fmt: skip
+
+
+# What is trained. ---------------------------------------------------------------------------------
+
+
+def plan(config: Gers, records: Sequence[Record]) -> list[Group]:
+    """For each task and network: every rate on the tuning seeds, then the best on the others."""
+    groups = []
+    for task in config.tasks:
+        if task == "reber":
+            groups += reading(config, records)
+        else:
+            groups += counting(config, records, task)
+    return groups
+
+
+def counting(config: Gers, records: Sequence[Record], language: str) -> list[Group]:
+    """The groups of one language."""
+    task, groups = Counting(LANGUAGES[language], config.longest), []
+    measure = functools.partial(ranges, Counting(task.letters, config.tested))
+    for name, network in COUNTERS.items():
+        model = spec(network.cell(config.hidden), task, config)
+        shared = task, model, config.steps, config.batch_size
+        groups += tuned(config, records, f"{language}-{name}", shared, measure, network.gate_bias)
+    return groups
+
+
+def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
+    """The groups of the streams; the rate that decays is that of the forget gates, to begin with.
+
+    The decaying one goes on where the other was after half of its updates, which are trained apart.
+    """
+    groups = []
+    for name in ("reset", "plain", "forget"):
+        reader = READERS[name]
+        task = ContinualReber(WINDOW, strings=1 if reader.told else STRINGS)
+        model = spec(blocks(reader.forgets), task, config)
+        asked = config.streams, config.horizon
+        measure = functools.partial(lasting, ContinualReber(TRACE_STEP, int(reader.told)), asked)
+        shared = task, model, config.reber_steps, config.batch_size
+        groups += tuned(config, records, f"reber-{name}", shared, measure, {})
+    *_, last = groups
+    rate = None if last.trials is None else float(last.trials.learning_rate[0])
+    half = last._replace(
+        name="reber-decay-half", steps=config.reber_steps // 2, keep=True, measure=None
+    )
+    decayed = None if rate is None else given(config.reported, [rate * DECAY], {})
+    goes_on = functools.partial(begin, half)
+    whole = last._replace(name="reber-decay-reported", trials=decayed, begin=goes_on)
+    return [*groups, half, whole]
+
+
+def tuned(
+    config: Gers,
+    records: Sequence[Record],
+    name: str,
+    shared: tuple[Any, SequenceSpec, int, int],
+    measure: Callable[[SequenceSpec, Any], list[Record]],
+    gate_bias: Mapping[str, float],
+) -> list[Group]:
+    """Two groups: every rate on the tuning seeds, unless there is but one; then the best."""
+    rates, asked = config.learning_rates, functools.partial(measure, shared[1])
+    seeds = range(config.seed, config.seed + config.tuning_seeds)
+    every = given(seeds, rates, gate_bias)
+    tuning = Group(f"{name}-tuning", *shared, every, "validation", measure=asked)
+    results = ledger.results(ledger.group(records, tuning.name))
+    rate = rates[0] if len(rates) == 1 else best_rate(rates, results)
+    trials = None if rate is None else given(config.reported, [rate], gate_bias)
+    reported = Group(f"{name}-reported", *shared, trials, "test", measure=asked)
+    return [reported] if len(rates) == 1 else [tuning, reported]
+
+
+def given(seeds: Sequence[int], rates: Sequence[float], gate_bias: Mapping[str, float]) -> Trials:
+    """Every rate with every seed: all seeds of the first rate, then all of the second."""
+    rate, seed = zip(*product(rates, seeds), strict=True)
+    return make_trials(seed=seed, learning_rate=rate, clip=CLIP, gate_bias=gate_bias)
+
+
+def best_rate(rates: Sequence[float], results: Sequence[Record]) -> float | None:
+    """The rate with the best mean of log(1 + score), None without results; the first of equals."""
+    if not results:
+        return None
+    scores = np.log1p([score(r) for r in results]).reshape(len(rates), -1).mean(1)
+    return rates[int(np.argmax(scores))]
+
+
+def score(result: Record) -> float:
+    """What a trial was tested for: its range, or the mean length of its streams."""
+    if result["status"] == "diverged":
+        return 0.0
+    return float(result["range"] if "range" in result else np.mean(result["lasted"]))
+
+
+def spec(cell: Cell, task: Counting | ContinualReber, config: Gers) -> SequenceSpec:
+    """Returns the network of a cell; that of blocks starts with biases spread over them."""
+    b = spread if isinstance(cell, MemoryBlocks) else None
+    sizes = task.input_size, task.output_size, task.readout
+    return SequenceSpec(cell, *sizes, engine=config.engine, b=b)
+
+
+def blocks(forgets: bool) -> MemoryBlocks:
+    """Returns the 4 blocks of 2 cells of 2000; gates read inputs and cells only."""
+    return MemoryBlocks(
+        8, size=2, biases="gates", truncated=True, forget_gate=forgets, gate_recurrence=False
+    )
+
+
+def spread(key: jax.Array, cell: MemoryBlocks, dtype: Any) -> dict[str, jax.Array]:
+    """Returns the biases of 2000: -0.5, -1, ... of input and output gates, 0.5, 1, ... to keep."""
+    del key
+    steps = 0.5 * jnp.arange(1, cell.width("i") + 1, dtype=dtype)
+    biases = {"i": -steps, "o": -steps, "f": steps}
+    return {name: biases[name] for name in cell.gates if name != "g"}
+
+
+def begin(half: Group, run: RunDirectory) -> State:
+    """Returns where the trials of a group stopped."""
+    assert half.trials is not None
+    like = state_shapes(half.task, half.model, half.trials, batch_size=half.batch_size)
+    return load(run.state_path(half.name), like)
+
+
+# What is tested. ----------------------------------------------------------------------------------
+
+
+def ranges(task: Counting, model: SequenceSpec, params: Any) -> list[Record]:
+    """{"range"} of each trial: the largest N such that all n to N are accepted."""
+
+    def one(params):
+        batch = task.of(jnp.arange(1, task.longest + 1, dtype=jnp.int32))
+        accepted = task.correct(model.apply(params, batch.x, mask=batch.mask), batch)
+        return jnp.sum(jnp.cumprod(accepted))
+
+    return [{"range": int(n)} for n in of_each(one, params)]
+
+
+def lasting(
+    task: ContinualReber, asked: tuple[int, int], model: SequenceSpec, params: Any
+) -> list[Record]:
+    """{"lasted", "cells"} of each trial, on streams and for symbols as `asked`.
+
+    "lasted" are the symbols of each stream before its first error, the horizon at most; "cells" the
+    mean |c| of all cells and streams after every window of the first `TRACED` symbols.
+    """
+    lasted, states = of_each(lambda params: read(task, model, params, *asked), params)
+    digits = [[float(f"{v:.4g}") for v in row] for row in states]
+    return [{"lasted": n.tolist(), "cells": c} for n, c in zip(lasted, digits, strict=True)]
+
+
+def read(
+    task: ContinualReber, model: SequenceSpec, params: Any, streams: int, horizon: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns [streams] the symbols before an error, and the mean |c| after each window.
+
+    Reads until every stream has had its first error, or to the horizon.
+    """
+
+    def window(carry):
+        k, (cursor, state), alive, lasted, states = carry
+        cursor, batch = task.next(cursor)
+        state, outputs = model.unroll(params, batch.x, state, reset=batch.reset)
+        right = jnp.cumprod(task.right(outputs, batch), axis=0, dtype=jnp.int32)
+        lasted = lasted + jnp.where(alive, jnp.sum(right, axis=0), 0)
+        states = states.at[k].set(jnp.mean(jnp.abs(state[0].c)), mode="drop")  # once all is traced
+        return k + 1, (cursor, state), alive & (right[-1] == 1), lasted, states
+
+    def goes_on(carry):
+        k, _, alive, *_ = carry
+        return (jnp.any(alive) & (k < horizon // task.window)) | (k < TRACED // task.window)
+
+    start = task.begin(key(), streams, "test"), model.initial_state(params, streams)
+    none, alive = jnp.zeros(streams, jnp.int32), jnp.ones(streams, bool)
+    carry = jnp.int32(0), start, alive, none, jnp.zeros(TRACED // task.window)
+    return jax.lax.while_loop(goes_on, window, carry)[3:]
+
+
+def key() -> jax.Array:
+    """Returns the key of the streams that all trials are tested on."""
+    return jax.random.key(0, impl="threefry2x32")
+
+
+def of_each(one: Callable[[Any], Any], params: Any) -> Any:
+    """Returns `one`(params) of every trial, leaves [R, ...], shared out over the devices."""
+    mesh = parallel.everywhere()
+    batching = parallel.resolve("auto", mesh)
+    layout = parallel.Layout(len(jax.tree.leaves(params)[0]), batching, mesh)
+    return layout.gather(parallel.over_trials(one, batching, mesh)(layout.spread(params)))
+
+
+# What is told. ------------------------------------------------------------------------------------
+
+
+def summarise(config: Gers, records: Sequence[Record]) -> list[Row]:
+    """How far each network came on each task, on the reported seeds alone."""
+    rows = []
+    for task in config.tasks:
+        found = {name: reported(records, task, name) for name in networks(task)}
+        whole = {name: statistics.wilson(*passed(config, r)) for name, r in found.items()}
+        rows += [row(config, task, name, found[name], whole) for name in found]
+    return rows
+
+
+def networks(task: str) -> dict[str, str]:
+    """The networks of a task: name -> label."""
+    return {name: n.label for name, n in (READERS if task == "reber" else COUNTERS).items()}
+
+
+def reported(records: Sequence[Record], task: str, name: str) -> list[Record]:
+    """The results of a network on the seeds that are reported."""
+    return ledger.results(ledger.group(records, f"{task}-{name}-reported"))
+
+
+def passed(config: Gers, results: Sequence[Record]) -> tuple[int, int]:
+    """How many seeds are perfect, or have twice the range taught; of how many."""
+    least = config.horizon if "lasted" in results[0] else 2 * config.longest
+    return sum(score(r) >= least for r in results), len(results)
+
+
+def row(
+    config: Gers,
+    task: str,
+    name: str,
+    results: Sequence[Record],
+    whole: Mapping[str, Share],
+) -> Row:
+    """One line of the table; `whole` are the shares of all networks on the task."""
+    scores, reads = [score(r) for r in results], task == "reber"
+    good = sum(GOOD < s < config.horizon for s in scores) if reads else None
+    return {
+        "task": task,
+        "network": networks(task)[name],
+        "learning_rate": results[0]["learning_rate"],
+        "tested": "symbols to an error" if reads else "largest n",
+        "median": float(np.median(scores)),
+        "least": min(scores),
+        "greatest": max(scores),
+        "passed": whole[name],
+        "good": good,
+        "paper": READERS[name].perfect
+        if reads
+        else PUBLISHED[task]
+        if name == "peephole"
+        else None,
+    }
+
+
+def claims(config: Gers, rows: Sequence[Row]) -> list[Claim]:
+    """Whether forget gates take the place of resets, and whether counting goes on beyond."""
+    whole = {(row["task"], row["network"]): row["passed"] for row in rows}
+    found = []
+    if "reber" in config.tasks:
+        forget, plain = (whole["reber", READERS[name].label] for name in ("decay", "plain"))
+        said = "Without resets, forget gates and a decaying rate read streams that 1997 does not"
+        ours = f"perfect to {config.horizon} symbols: {forget} seeds against {plain}"
+        published = "62 % against 0, to 10^6 symbols; Gers et al. 2000"
+        found.append(Claim(said, ours, published, more(forget, plain)))
+    for task in LANGUAGES:
+        if task in config.tasks:
+            share, language = whole[task, COUNTERS["peephole"].label], named(task)
+            said = (
+                f"Taught {language} to {config.longest}, an LSTM with peepholes counts twice as far"
+            )
+            published = f"{PUBLISHED[task]}; Gers & Schmidhuber 2001"
+            found.append(
+                Claim(said, f"{share} seeds", published, above(share.low, share.high, 0.5))
+            )
+    return found
+
+
+def more(one: Share, other: Share) -> str:
+    """The verdict on a claim that one share is greater than another: disjoint intervals."""
+    if one.low > other.high:
+        return HOLDS
+    return FAILS if one.high < other.low else NOT_REACHED
+
+
+def named(task: str) -> str:
+    """The strings of a language in words."""
+    return Counting(LANGUAGES[task]).language
+
+
+def draw(config: Gers, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """One figure for the streams, one for both languages."""
+    del rows
+    languages = [task for task in config.tasks if task in LANGUAGES]
+    pictures = [of_reber(config, records)] if "reber" in config.tasks else []
+    return pictures + ([of_counting(config, languages, records)] if languages else [])
+
+
+def of_reber(config: Gers, records: Sequence[Record]) -> Picture:
+    """The cells' state over time, and how long streams last."""
+    figure, ((state, length),) = figures.canvas(1, 2)
+    looks = figures.styles([reader.label for reader in READERS.values()])
+    at = np.unique(np.geomspace(1, config.horizon, 60).astype(int))
+    for name, reader in READERS.items():
+        results = reported(records, "reber", name)
+        times = range(TRACE_STEP, TRACED + 1, TRACE_STEP)
+        if len(traces := cell_states(results)) > 1:
+            sizes = [statistics.t_interval(v, (0, math.inf)) for v in zip(*traces, strict=True)]
+            figures.band(state, times, sizes, looks[reader.label], reader.label)
+        shares = np.array([[np.mean(np.array(streams(r)) >= n) for n in at] for r in results])
+        survived = [statistics.t_interval(v, (0, 1)) for v in shares.T.tolist()]
+        figures.band(length, at.tolist(), survived, looks[reader.label], reader.label)
+    state.set(xlabel="symbols read", ylabel="|cell state|, mean")
+    length.set(xlabel="symbols read", ylabel="streams without an error", xscale="log")
+    length.set(ylim=(-0.03, 1.03))
+    figures.legend(figure, length)
+    caption = (
+        "Continual embedded Reber: the mean |c| of a cell on streams without an end, and the "
+        f"share of {config.streams} streams a seed that is read without an error; means over seeds "
+        "(bands: Student's 95 % interval)."
+    )
+    return Picture("reber", caption, figure)
+
+
+def streams(result: Record) -> list[int]:
+    """The symbols before the first error of each stream; none of a trial that diverged."""
+    return [0] * len(result["lasted"]) if result["status"] == "diverged" else result["lasted"]
+
+
+def cell_states(results: Sequence[Record]) -> list[list[float]]:
+    """The cells' states over time of the trials that did not diverge."""
+    return [r["cells"] for r in results if r["status"] != "diverged"]
+
+
+def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record]) -> Picture:
+    """The share of seeds that accept all strings up to n, over n."""
+    figure, (panels,) = figures.canvas(1, len(languages))
+    looks = figures.styles([network.label for network in COUNTERS.values()])
+    at = np.unique(np.geomspace(1, config.tested, 80).astype(int))
+    for axes, language in zip(panels, languages, strict=True):
+        for name, network in COUNTERS.items():
+            found = [score(r) for r in reported(records, language, name)]
+            shares = [
+                estimate(statistics.wilson(sum(n >= k for n in found), len(found))) for k in at
+            ]
+            figures.band(axes, at.tolist(), shares, looks[network.label], network.label)
+        taught(axes, config.longest)
+        axes.set(
+            title=named(language), xlabel="n", ylabel="seeds that accept all to n", xscale="log"
+        )
+        axes.set(ylim=(-0.03, 1.03))
+    figures.legend(figure, panels[0])
+    caption = (
+        f"Counting, learnt from n = 1 to {config.longest} (dotted), tested to {config.tested}: the "
+        "share of seeds that accept all strings up to n (bands: Wilson's 95 % interval)."
+    )
+    return Picture("counting", caption, figure)
+
+
+def estimate(share: Share) -> Estimate:
+    """A share as the number it is."""
+    return Estimate(share.value, share.low, share.high)
+
+
+def taught(axes: Axes, longest: int) -> None:
+    """A line where what was learnt from ends."""
+    axes.axvline(longest, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
+
+
+EXPERIMENT = Experiment("gers", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))
