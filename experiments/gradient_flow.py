@@ -440,12 +440,10 @@ def claims(config: GradientFlow, rows: Sequence[Row]) -> list[Claim]:
 def draw(config: GradientFlow, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Norms at the start, through training, and the Jacobians."""
     del rows
-    return [
-        start(config, records),
-        training(config, records),
-        along_the_cell(config, records),
-        matrices(config, records),
-    ]
+    pictures = [start(config, records), training(config, records), matrices(config, records)]
+    if having := [name for name in config.networks if ALONE in paths(name)]:
+        pictures.insert(2, along_the_cell(config, records, having))
+    return pictures
 
 
 def start(config: GradientFlow, records: Sequence[Record]) -> Picture:
@@ -488,10 +486,11 @@ def training(config: GradientFlow, records: Sequence[Record]) -> Picture:
     return Picture("training", caption, figure)
 
 
-def along_the_cell(config: GradientFlow, records: Sequence[Record]) -> Picture:
+def along_the_cell(
+    config: GradientFlow, records: Sequence[Record], names: Sequence[str]
+) -> Picture:
     """The same along the cell, for networks that have one."""
-    having = [name for name in config.networks if ALONE in paths(name)] or config.networks[:1]
-    figure, panels = by_network(config, having, "norm, relative to lag 0")
+    figure, panels = by_network(config, names, "norm, relative to lag 0")
     for name, axes in panels.items():
         stages(axes, config, records, name, ALONE)
         closed_form(axes, config, name)
