@@ -1,4 +1,4 @@
-"""In a trained LSTM, gates write the cell where it matters and keep it elsewhere.
+"""An LSTM that learnt to add writes its cell at the marks and keeps it; one that recalls latches.
 
 LSTMs with chrono biases learn to recall a marked symbol after a lag full of others, and to add the
 two marked numbers of a sequence, until they are right on 99 % of the training sequences. Then they
@@ -19,8 +19,10 @@ maps show two of the networks on four sequences; report.html lets you choose net
 unit, and point at values.
 
 Command: scripts/run gates
-Cost: --quick a minute, by default 2 minutes, both on two cores; --scale=paper is for a GPU
-Expect: to be measured
+Cost: --quick less than a minute, by default a minute, both on two cores; --scale=paper is for a GPU
+Expect: adding writes 18 % of the cell's positions at marked steps and 0.5 % elsewhere, and is right
+on 2 % or less with any gate held open; recall writes less at the mark than later, and with f or o
+held open is as right as before (100 %): a latch, written again and again, needs neither
 """
 
 import dataclasses
@@ -35,6 +37,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 import lstm_jax as lj
 from experiments import networks, runner
@@ -72,7 +75,7 @@ TOUCH = (
 )
 WITHIN = {DECAY: (0, np.inf), MORE[0]: (-1, 1)}  # others are shares
 UNKNOWN = Estimate(np.nan, np.nan, np.nan)
-GREFF = "of its gates the forget gate is the one an LSTM misses most (Greff et al. 2017)"
+GREFF = "the forget gate is one of the two most critical components (Greff et al. 2017)"
 TASKS: dict[str, Callable[[int], Task]] = {
     "recall": lambda lag: tasks.make("recall", lag=lag, symbols=4),
     "adding": lambda lag: tasks.make("adding", length=lag),
@@ -253,8 +256,9 @@ def learnt(records: Sequence[Record], task: str) -> list[Record]:
 
 
 def mean(values: Sequence[float], within: tuple[float, float] = (0, 1)) -> Estimate:
-    """Mean and t-interval; nan where there are fewer than two numbers."""
-    return statistics.t_interval(values, within) if len(values) >= 2 else UNKNOWN
+    """Mean and t-interval of the finite values; nan where there are fewer than two."""
+    numbers = [value for value in values if np.isfinite(value)]
+    return statistics.t_interval(numbers, within) if len(numbers) >= 2 else UNKNOWN
 
 
 def summarise(config: Gates, records: Sequence[Record]) -> list[Row]:
@@ -336,19 +340,22 @@ def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) ->
     for task, (near, decay, left, when) in zip(config.tasks, panels, strict=True):
         at = {(r["what"], r["of"]): r["mean"] for r in rows if r["task"] == task}
         saturation(near, at)
-        near.set_title(task)
+        near.set_ylabel(f"{task}: share of values")
         accuracies(left, at, TASKS[task](config.lag).chance)
         good = learnt(records, task)
         if len(good) >= 2:
             time_scales(decay, good, config.lag)
             over_time(when, good)
     for axes in panels[0]:
-        axes.legend(fontsize=11)
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(
+            handles, labels, fontsize=12, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3
+        )
     caption = (
         "Networks that solve their task, means over seeds with Student's 95 % interval, on "
-        f"{SEQUENCES} test sequences. From the left: gate values within {NEAR:g} of 0 and of 1; how "
-        "long units keep, from the longest memory down; accuracy with one gate held; what becomes "
-        "of the positions of the cell at each step."
+        f"{SEQUENCES} test sequences. From the left: gate values within {NEAR:g} of 0 and of 1; "
+        "how long units keep, from the longest memory down; accuracy with one gate held; what "
+        "becomes of the positions of the cell at each step."
     )
     return Picture("gates", caption, figure)
 
@@ -361,17 +368,18 @@ def saturation(axes: Axes, at: Mapping[tuple[str, str], Estimate]) -> None:
         style = {**look, "linestyle": "none"}
         figures.points(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
     axes.set_xticks(range(len(SELECTORS)), SELECTORS)
-    axes.set(xlabel="gate", ylabel="share of values", ylim=(-0.02, 1.02))
+    axes.set(xlabel="gate", ylim=(-0.02, 1.02))
 
 
 def time_scales(axes: Axes, good: Sequence[Record], lag: int) -> None:
     """Decay times of units, the longest first, geometric mean over networks."""
     logs = np.log10([[d or np.nan for d in r["decay"]] for r in good])
-    means = [statistics.t_interval(column[np.isfinite(column)]) for column in logs.T]
+    means = [mean(column, (-np.inf, np.inf)) for column in logs.T]
     y = [Estimate(*(10.0**part for part in m)) for m in means]
     figures.band(axes, range(1, len(y) + 1), y, figures.styles(["units"])["units"], "units")
     figures.level(axes, lag, "length of the lag")
     axes.set(yscale="log", xlabel="unit, by its memory", ylabel="decay time (steps)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def accuracies(axes: Axes, at: Mapping[tuple[str, str], Estimate], chance: float) -> None:

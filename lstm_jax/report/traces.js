@@ -8,6 +8,9 @@
   const dashes = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
   const colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00"];
 
+  const signed = [[0, "#053061"], [0.25, "#4393c3"], [0.5, "#f7f7f7"], [0.75, "#d6604d"],
+                  [1, "#67001f"]];
+
   function offer(select, words) {
     const old = select.value;
     select.replaceChildren(...words.map((word) => new Option(word, word)));
@@ -34,18 +37,18 @@
     const layout = {
       font, height: 110 * panels().length + 80, margin: { l: 110, r: 20, t: 20, b: 50 },
       coloraxis: { cmin: 0, cmax: 1, colorscale: "Viridis", colorbar: { len: 0.45, y: 0.78 } },
-      coloraxis2: { cmin: -1, cmax: 1, colorscale: "RdBu", reversescale: true,
-                    colorbar: { len: 0.45, y: 0.25 } },
+      coloraxis2: { cmin: -1, cmax: 1, colorscale: signed, colorbar: { len: 0.45, y: 0.25 } },
       xaxis: { title: { text: "step" }, anchor: "y" + panels().length },
     };
     const places = domains();
     const traces = panels().map((panel, row) => {
-      layout["yaxis" + (row + 1)] = {
+      const axis = row ? row + 1 : "";
+      layout["yaxis" + axis] = {
         domain: places[row], title: { text: panel.name }, autorange: "reversed",
-        showticklabels: panel.rows !== null, type: "category",
+        showticklabels: panel.rows !== null, ticks: panel.rows === null ? "" : "outside", type: "category",
       };
       return {
-        type: "heatmap", z: panel.values, y: named(panel), yaxis: "y" + (row + 1),
+        type: "heatmap", z: panel.values, y: named(panel), yaxis: "y" + axis,
         coloraxis: panel.low === 0 ? "coloraxis" : "coloraxis2",
         hovertemplate: panel.name + ", %{y}, step %{x}: %{z:.3f}<extra></extra>",
       };
