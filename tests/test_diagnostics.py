@@ -62,13 +62,12 @@ def test_gradients_of_the_lstm_are_the_oracles_under_masks_and_resets():
     params = drawn(cell)
     rng = np.random.default_rng(2)
     mask, reset = rng.random((T, B)) < 0.7, rng.random((T, B)) < 0.2
+    flags = {"mask": jnp.asarray(mask), "reset": jnp.asarray(reset)}
     d_outputs = rng.normal(size=(T, B, H))
     run = jax.jit(
         lambda: (
-            diagnostics.state_gradients(
-                cell, params, x, lambda h: jnp.sum(h * d_outputs), mask=mask, reset=reset
-            ),
-            lj.trace(cell, params, x, mask=mask, reset=reset).states,
+            diagnostics.state_gradients(cell, params, x, lambda h: jnp.sum(h * d_outputs), **flags),
+            lj.trace(cell, params, x, **flags).states,
         )
     )
     gradients, states = run()
