@@ -62,7 +62,7 @@ def test_gradients_of_the_lstm_are_the_oracles_under_masks_and_resets():
     params = drawn(cell)
     rng = np.random.default_rng(2)
     mask, reset = rng.random((T, B)) < 0.7, rng.random((T, B)) < 0.2
-    flags = {"mask": jnp.asarray(mask), "reset": jnp.asarray(reset)}
+    flags: Any = {"mask": jnp.asarray(mask), "reset": jnp.asarray(reset)}
     d_outputs = rng.normal(size=(T, B, H))
     run = jax.jit(
         lambda: (
