@@ -32,7 +32,9 @@ from lstm_jax.report.tables import Row
 from lstm_jax.run_directory import CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = ("long_memory", "gers", "halving", "robustness", "sweep", "odyssey")
+ORDER = (
+    "gates", "gradient_flow", "long_memory", "gers", "halving", "robustness", "sweep", "odyssey",
+)  # fmt: skip
 STOPPED = (130, 143)  # exit codes of an experiment that was interrupted, or told to stop
 
 

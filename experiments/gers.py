@@ -220,7 +220,7 @@ def tuned(
     records: Sequence[Record],
     name: str,
     shared: tuple[Any, SequenceSpec, int, int],
-    measure: Callable[[SequenceSpec, Any], list[Record]],
+    measure: Callable[[SequenceSpec, Any, Trials], list[Record]],
     gate_bias: Mapping[str, float],
 ) -> list[Group]:
     """Two groups: every rate on the tuning seeds, unless there is but one; then the best."""
@@ -288,8 +288,9 @@ def begin(half: Group, run: RunDirectory) -> State:
 # What is tested. ----------------------------------------------------------------------------------
 
 
-def ranges(task: Counting, model: SequenceSpec, params: Any) -> list[Record]:
+def ranges(task: Counting, model: SequenceSpec, params: Any, trials: Trials) -> list[Record]:
     """{"range"} of each trial: the largest N such that all n to N are accepted."""
+    del trials
 
     def one(params):
         batch = task.of(jnp.arange(1, task.longest + 1, dtype=jnp.int32))
@@ -300,13 +301,18 @@ def ranges(task: Counting, model: SequenceSpec, params: Any) -> list[Record]:
 
 
 def lasting(
-    task: ContinualReber, asked: tuple[int, int], model: SequenceSpec, params: Any
+    task: ContinualReber,
+    asked: tuple[int, int],
+    model: SequenceSpec,
+    params: Any,
+    trials: Trials,
 ) -> list[Record]:
     """{"lasted", "cells"} of each trial, on streams and for symbols as `asked`.
 
     "lasted" are the symbols of each stream before its first error, the horizon at most; "cells" the
     mean |c| of all cells and streams after every window of the first `TRACED` symbols.
     """
+    del trials
     lasted, states = of_each(lambda params: read(task, model, params, *asked), params)
     digits = [[float(f"{v:.4g}") for v in row] for row in states]
     return [{"lasted": n.tolist(), "cells": c} for n, c in zip(lasted, digits, strict=True)]

@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from lstm_jax import cells, initializers
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.tasks import Task
+from lstm_jax.types import CellParams
 
 LABELS = {
     "rnn": "tanh RNN",
@@ -52,3 +54,10 @@ def network(name: str, task: Task, hidden: int, engine: str, depth: int = 1) -> 
         "lstm_chrono": (cells.LSTM(hidden), {"b": initializers.chrono(max(2, 1.5 * task.length))}),
     }[name]
     return SequenceSpec(cell, *sizes, depth=depth, engine=engine, **start)
+
+
+def recurrent(spec: SequenceSpec, params: Any) -> CellParams:
+    """Returns the parameters of the first layer as `lj.unroll` takes them; leaves as they come."""
+    layer = params["stack"]["layers"][0]
+    theta = spec.cell.Theta(layer.get("theta", {}))
+    return CellParams(layer["w_x"], layer["w_h"], layer["b"], theta)

@@ -61,7 +61,8 @@ class Group(NamedTuple):
         None for what the model draws.
       keep: whether another group goes on from where they end.
       labels: what their results say besides, a mapping for each trial.
-      measure: (parameters of all trials) -> what else their results say, a mapping for each trial.
+      measure: (trained parameters [R, ...], trials) -> what their results say of those, a mapping
+        for each trial.
       points: of a learning curve.
     """
 
@@ -77,7 +78,7 @@ class Group(NamedTuple):
     begin: Callable[[RunDirectory], State] | None = None
     keep: bool = False
     labels: Sequence[Record] = ()
-    measure: Callable[[Any], Sequence[Record]] | None = None
+    measure: Callable[[Any, Trials], Sequence[Record]] | None = None
     points: int = POINTS
 
 
@@ -355,8 +356,8 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
     if group.labels:
         results = [{**r, **label} for r, label in zip(results, group.labels, strict=True)]
     if group.measure:
-        measured = group.measure(fitted.params)
-        results = [{**r, **found} for r, found in zip(results, measured, strict=True)]
+        seen = group.measure(fitted.params, group.trials)
+        results = [{**r, **mine} for r, mine in zip(results, seen, strict=True)]
     run.finish(group.name, results, fitted.params, fitted.state if group.keep else None)
 
 

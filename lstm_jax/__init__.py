@@ -1,6 +1,16 @@
 """lstm_jax: the LSTM for JAX. A cell is its equations at one instant; time is the library's."""
 
-from lstm_jax import cells, engines, initializers, interop, layers, packing, tasks, testing
+from lstm_jax import (
+    cells,
+    diagnostics,
+    engines,
+    initializers,
+    interop,
+    layers,
+    packing,
+    tasks,
+    testing,
+)
 from lstm_jax.cells import Cell, LinearCell, initial_state
 from lstm_jax.engines import step, trace, unroll
 from lstm_jax.initializers import init
@@ -19,6 +29,7 @@ __all__ = [
     "Noise",
     "Trials",
     "cells",
+    "diagnostics",
     "engines",
     "evaluate",
     "fit",

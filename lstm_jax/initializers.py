@@ -31,15 +31,17 @@ class glorot:
 
 @dataclasses.dataclass(frozen=True)
 class orthogonal:
-    """Weights with orthonormal rows and columns; of the shorter side where the block is not square.
+    """Weights `scale` times orthonormal rows and columns; of the shorter side where not square.
 
     Source: Saxe, McClelland & Ganguli 2014.
     """
 
+    scale: float = 1.0
+
     def __call__(self, key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
         """Returns a block [rows, columns] of weights, made in float32 at least."""
         exact = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
-        return jax.nn.initializers.orthogonal()(key, shape, exact).astype(dtype)
+        return jax.nn.initializers.orthogonal(self.scale)(key, shape, exact).astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -139,7 +139,7 @@ class Automaton:
 def test_a_stream_lasts_until_its_first_error_or_to_the_horizon():
     assert len(EMBEDDED) == len(LEGAL)
     until = jnp.array([0.0, 1.0, 19.0, 20.0, 1234.0, 2000.0, 5000.0])
-    found = gers.lasting(ContinualReber(gers.TRACE_STEP), (3, 2000), Automaton(), until)  # pyright: ignore
+    found = gers.lasting(ContinualReber(gers.TRACE_STEP), (3, 2000), Automaton(), until, None)  # pyright: ignore
     assert [r["lasted"] for r in found] == [[min(int(n), 2000)] * 3 for n in until]
     times = list(range(gers.TRACE_STEP, gers.TRACED + 1, gers.TRACE_STEP))
     assert [r["cells"] for r in found] == [times] * len(until)
@@ -158,7 +158,7 @@ class Abacus:
 
 def test_the_range_ends_before_the_first_string_that_is_not_accepted():
     limits = jnp.array([0.0, 3.0, 7.0, 100.0])
-    found = gers.ranges(Counting(2, 12), Abacus(), limits)  # pyright: ignore
+    found = gers.ranges(Counting(2, 12), Abacus(), limits, None)  # pyright: ignore
     assert found == [{"range": 0}, {"range": 3}, {"range": 7}, {"range": 12}]
 
 

@@ -53,6 +53,13 @@ def test_an_orthogonal_block_that_is_not_square_is_so_on_its_shorter_side(shape)
     np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-6)
 
 
+def test_a_scaled_block_is_the_orthogonal_one_times_its_scale() -> None:
+    plain, twice = initializers.orthogonal()(KEY, (5, 5)), initializers.orthogonal(2.0)(KEY, (5, 5))
+    np.testing.assert_allclose(twice, 2 * np.asarray(plain), rtol=1e-6)
+    assert hash(initializers.orthogonal(2.0)) == hash(initializers.orthogonal(2.0))
+    assert initializers.orthogonal(2.0) != initializers.orthogonal()
+
+
 def test_orthogonal_knows_float64_and_bfloat16(x64: None) -> None:
     exact = initializers.orthogonal()(KEY, (9, 9), jnp.float64)
     np.testing.assert_allclose(exact.T @ exact, np.eye(9), atol=1e-14)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lstm_jax as lj
 from experiments import networks
 from lstm_jax import tasks
 
@@ -32,6 +33,16 @@ def test_recurrent_blocks_start_orthogonal(name):
     w_h = start(name)["w_h"]
     for block in jnp.split(w_h, w_h.shape[1] // H, axis=1):
         np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-5)
+
+
+def test_the_first_layer_comes_as_the_loop_takes_it():
+    spec = networks.network("layer_norm", TASK, H, "reference")  # it has small parameters
+    params = spec.init(jax.random.key(0))
+    layer = networks.recurrent(spec, params)
+    _, h = lj.unroll(spec.cell, layer, TASK.sample(jax.random.key(1), 2).x)
+    y = h[-1] @ params["head"]["kernel"] + params["head"]["bias"][None]
+    again = spec.apply(params, TASK.sample(jax.random.key(1), 2).x)
+    np.testing.assert_allclose(y, again, atol=1e-5)
 
 
 def test_the_irnn_starts_at_the_identity():

@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from experiments import networks, runner, tuning
@@ -39,8 +40,13 @@ def plan(config, records):
     later = None if rate is None else tuning.trials(range(1, 3), [rate], 1.0)
     return [
         Group("first", *shared, tuning.trials([0], config.rates, 1.0), "validation"),
-        Group("second", *shared, later, "test"),
+        Group("second", *shared, later, "test", measure=measured),
     ]
+
+
+def measured(params, trials):
+    assert trials.seed.tolist() == [1, 2]
+    return [{"largest": kernel.max()} for kernel in params["head"]["kernel"]]
 
 
 def summarise(config, records):
@@ -105,6 +111,14 @@ def test_a_group_is_asked_about_its_own_split(whole):
     asked = evaluate(group.task, group.model, fitted.params, group.trials, split="validation")
     told = [r["validation_correct"] for r in ledger.results(ledger.group(records, "first"))]
     assert told == asked.correct.tolist()
+
+
+def test_what_a_group_measures_of_its_trained_parameters_is_in_its_results(whole):
+    records = [json.loads(line) for line in (whole / "records.jsonl").read_text().splitlines()]
+    first, second = (ledger.results(ledger.group(records, name)) for name in ("first", "second"))
+    assert not any("largest" in r for r in first)
+    kernels = np.load(whole / "params" / "second.npz")["head/kernel"]
+    assert [np.float32(r["largest"]) for r in second] == [kernel.max() for kernel in kernels]
 
 
 def test_the_config_says_all_that_was_asked_and_where_it_ran(whole):

@@ -4,8 +4,10 @@ They are drawn by plotly, whose script stands in the page itself (4.8 MB), so th
 disk without a network works as it did on the day it was made.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import settled
 from lstm_jax.report.tables import cell
+from lstm_jax.report.traces import Panel
 
 try:
     import plotly.graph_objects as go
@@ -24,6 +27,7 @@ try:
 except ImportError:
     raise ImportError("charts to touch need plotly: pip install 'lstm_jax[experiments]'") from None
 
+TRACES = Path(__file__).with_name("traces.js")
 COLOURS = "Viridis"
 LAYOUT: dict[str, Any] = {
     "template": "simple_white",
@@ -145,6 +149,34 @@ def heat_map(name: str, marginal: Surface, response: str, caption: str) -> str:
     )
     figure.update_layout(xaxis=_axis(across), yaxis=_axis(up))
     return _part(name, figure, caption)
+
+
+def traces(name: str, views: Mapping[str, Mapping[str, Sequence[Panel]]], caption: str) -> str:
+    """What networks did over sequences: heat maps to choose, and one unit's values as lines.
+
+    Three menus choose the network, the sequence and the unit; a click on a heat map chooses the
+    unit as well.
+
+    Args:
+      name: unlike any other chart's of the page.
+      views: network -> sequence -> panels; all sequences of a network have panels alike.
+      caption: what to see.
+    """
+    told = {
+        view: {title: [panel._asdict() for panel in panels] for title, panels in shown.items()}
+        for view, shown in views.items()
+    }
+    data = json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
+    menus = " ".join(
+        f'<label>{words} <select id="{name}-{what}"></select></label>'
+        for what, words in (("view", "network"), ("sequence", "sequence"), ("unit", "unit"))
+    )
+    return (
+        f'<figure><p>{menus}</p><div id="{name}"></div><div id="{name}-lines"></div>'
+        f'<script type="application/json" id="{name}-data">{data}</script>'
+        f'<script>{TRACES.read_text(encoding="utf-8").strip()}("{name}");</script>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def _part(name: str, figure: Any, caption: str) -> str:

@@ -1,0 +1,465 @@
+"""An LSTM that learnt to add writes its cell at the marks and keeps it; one that recalls latches.
+
+LSTMs with chrono biases learn to recall a marked symbol after a lag full of others, and to add the
+two marked numbers of a sequence, until they are right on 99 % of the training sequences. Then they
+are looked at, on 200 test sequences: how often the gates i, f and o are near 0 and near 1 (within
+0.1), how long a unit's forget gate keeps (decay by e after -1 / <log f> steps), and what becomes of
+each position of the cell at each step, in c' = f c + i g:
+
+  kept          f near 1, little added: |i g| < 0.1
+  added to      f near 1, |i g| >= 0.1
+  eliminated    f near 0, little added
+  overwritten   f near 0, |i g| >= 0.1
+  in between    f neither near 0 nor near 1
+
+One gate at a time is then put out of order, held at 1 or at each unit's mean over sequences and
+steps, its weights at zero: the accuracy left on 2,000 test sequences. All numbers are means over
+the seeds that solve the task (95 % of the test sequences), with Student's 95 % interval. The heat
+maps show two of the networks on four sequences; report.html lets you choose network, sequence and
+unit, and point at values.
+
+Command: scripts/run gates
+Cost: --quick less than a minute, by default a minute, both on two cores; --scale=paper is for a GPU
+Expect: adding writes 18 % of the cell's positions at marked steps and 0.5 % elsewhere, and is right
+on 2 % or less with any gate held open; recall writes less at the mark than later, and with f or o
+held open is as right as before (100 %): a latch, written again and again, needs neither
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+import lstm_jax as lj
+from experiments import networks, runner
+from experiments.flags import Config, need, need_each, setting
+from experiments.runner import Experiment, Group
+from lstm_jax import diagnostics, tasks
+from lstm_jax.cells import LSTM
+from lstm_jax.layers import SequenceSpec
+from lstm_jax.report import figures, interactive, ledger, statistics
+from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, Claim
+from lstm_jax.report.figures import Picture
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.statistics import SOLVED, Estimate, is_solved
+from lstm_jax.report.tables import Row
+from lstm_jax.report.traces import Panel, heat_maps
+from lstm_jax.tasks import Task
+from lstm_jax.train import evaluate
+from lstm_jax.trials import MAX_SEED, Trials, make_trials
+
+CLIP = 1.0
+NEAR = 0.1
+SEQUENCES = 200  # looked at
+ASKED = 2000  # asked of a network with a gate out of order
+NETWORKS, SHOWN = 2, 4  # that heat maps show, and sequences of each
+SELECTORS = ("i", "f", "o")
+HELD = ("1", "its mean")
+FATES = ("kept", "added to", "eliminated", "overwritten", "in between")
+WRITTEN = ("added to", "overwritten")
+PLACES = ("marked", "elsewhere")
+DECAY = "decay time in steps"
+MORE = "share of positions written", "marked steps, less the others'"
+TOUCH = (
+    "Choose a network, a sequence and a unit, or click on a unit; point at values. Units are in "
+    "the order of their memory, the longest first."
+)
+WITHIN = {DECAY: (0, np.inf), MORE[0]: (-1, 1)}  # others are shares
+UNKNOWN = Estimate(np.nan, np.nan, np.nan)
+GREFF = "the forget gate is one of the two most critical components (Greff et al. 2017)"
+TASKS: dict[str, Callable[[int], Task]] = {
+    "recall": lambda lag: tasks.make("recall", lag=lag, symbols=4),
+    "adding": lambda lag: tasks.make("adding", length=lag),
+}
+ROWS = {"recall": ("0", "1", "2", "3", "mark"), "adding": ("value", "mark")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gates(Config):
+    """Which tasks are learnt, over which lag, and for how long at most."""
+
+    seeds: int = setting(10, "networks for each task, each from its own seed")
+    steps: int = setting(6000, "updates of a network that does not learn its task before")
+    hidden: int = setting(16, "hidden units")
+    tasks: tuple[str, ...] = setting(tuple(TASKS), f"of {', '.join(TASKS)}")
+    lag: int = setting(40, "steps to remember; of adding, those of the sequence")
+    learning_rate: float = setting(1e-2, "Adam's")
+    batch_size: int = setting(16, "sequences an update")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_each("tasks", self.tasks, tuple(TASKS))
+        need(self.lag >= 2, "lag", self.lag, "need 2 or more")
+        need(self.batch_size >= 1, "batch_size", self.batch_size, "need 1 or more")
+        right = "need a number above 0"
+        need(0 < self.learning_rate < np.inf, "learning_rate", self.learning_rate, right)
+        last = self.seed + self.seeds - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+
+
+SCALES = {
+    "quick": Gates(tasks=("recall",), seeds=4, lag=10, steps=1000, hidden=8),
+    "small": Gates(),
+    "paper": Gates(seeds=20, lag=200, steps=20_000, hidden=64),
+}
+
+
+# Training. ----------------------------------------------------------------------------------------
+
+
+def plan(config: Gates, records: Sequence[Record]) -> list[Group]:
+    """One group for each task."""
+    del records
+    seeds = range(config.seed, config.seed + config.seeds)
+    trials = make_trials(seed=seeds, learning_rate=config.learning_rate, clip=CLIP)
+    groups = []
+    for name in config.tasks:
+        task = TASKS[name](config.lag)
+        model = networks.network("lstm_chrono", task, config.hidden, config.engine)
+        measure = functools.partial(look, task, model, config.batching)
+        groups.append(
+            Group(name, task, model, config.steps, config.batch_size, trials, "test",
+                  measure=measure)
+        )  # fmt: skip
+    return groups
+
+
+# Looking. -----------------------------------------------------------------------------------------
+
+
+def look(
+    task: Task, model: SequenceSpec, batching: str, params: Any, trials: Trials
+) -> list[Record]:
+    """What gates do in each network, a mapping for each trial.
+
+    {"near_0" and "near_1": {gate: share}, "decay": of each unit, "fates": {place: shares}, "when":
+    shares at each step, "left": {gate: {held at: accuracy}}}, and of the first networks "shown".
+    """
+    batch = jax.device_get(task.sample(jax.random.key(0), SEQUENCES, "test"))
+    run = functools.partial(lj.trace, model.cell, engine=model.engine)
+    layer = networks.recurrent(model, params)
+    gates, states, shares, decay = jax.device_get(
+        jax.jit(lambda params: jax.lax.map(functools.partial(_traced, run, batch.x), params))(layer)
+    )
+    marked = batch.x[..., -1] == 1
+    means = {name: getattr(gates, name).mean((1, 2)) for name in SELECTORS}
+    left = ablated(task, model, batching, params, trials, means)
+    found = []
+    for trial in range(len(trials.seed)):
+        mine, kept = jax.tree.map(lambda leaf, n=trial: leaf[n], (gates, states))
+        fate = fates(mine)
+        found.append(
+            {
+                **{
+                    name: {g: float(getattr(part, g)[trial].mean()) for g in SELECTORS}
+                    for name, part in zip(("near_0", "near_1"), shares, strict=True)
+                },
+                "decay": np.sort(decay[trial])[::-1],
+                "fates": {"marked": counts(fate[marked]), "elsewhere": counts(fate[~marked])},
+                "when": [counts(step) for step in fate],
+                "left": {g: {how: left[g, how][trial] for how in HELD} for g in SELECTORS},
+            }
+        )
+        if trial < NETWORKS:
+            found[-1]["shown"] = shown(batch, mine, kept, decay[trial])
+    return found
+
+
+def _traced(run: Callable, x: Any, params: Any) -> Any:
+    """Returns gates and states [T, B, H], shares near 0 and 1 and decay times [H] of a network."""
+    trace = run(params, x)
+    shares = diagnostics.saturation(trace.gates, low=NEAR, high=1 - NEAR)
+    return trace.gates, trace.states, shares, diagnostics.decay_time(trace.gates.f)
+
+
+def fates(gates: Any) -> np.ndarray:
+    """What becomes of each position at each step, as places in `FATES`, for i, f, g [...]."""
+    added = np.abs(gates.i * gates.g) >= NEAR
+    kept, gone = gates.f > 1 - NEAR, gates.f < NEAR
+    return np.select([kept & ~added, kept, gone & ~added, gone], [0, 1, 2, 3], 4)
+
+
+def counts(fate: np.ndarray) -> np.ndarray:
+    """The share of each of `FATES`."""
+    return np.bincount(fate.ravel(), minlength=len(FATES)) / fate.size
+
+
+def ablated(
+    task: Task, model: SequenceSpec, batching: str, params: Any, trials: Trials,
+    means: Mapping[str, np.ndarray],
+) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
+    """The accuracy [R] with one gate held at 1, or at each unit's mean [R, H]."""
+    left = {}
+    for gate, how in product(SELECTORS, HELD):
+        value = np.ones_like(means[gate]) if how == "1" else means[gate]
+        asked = evaluate(
+            task, model, held(params, model.cell.gates.index(gate), value), trials,
+            sequences=ASKED, batching=batching,
+        )  # fmt: skip
+        left[gate, how] = asked.correct / asked.n
+    return left
+
+
+def held(params: Any, block: int, value: np.ndarray) -> Any:
+    """Parameters [R, ...] of an LSTM one of whose gates is `value` [R, H], whatever it reads.
+
+    Its weights are zero and its bias logit(value), at most 40: to float32's precision 1.
+    """
+    H = value.shape[-1]
+    columns = slice(block * H, (block + 1) * H)
+    with np.errstate(divide="ignore"):
+        logit = np.clip(np.log(value) - np.log1p(-value), -40, 40)
+
+    def edited(path, leaf):
+        leaf = np.array(leaf)
+        if path[-1].key in ("w_x", "w_h", "b"):
+            leaf[..., columns] = logit if path[-1].key == "b" else 0
+        return leaf
+
+    return jax.tree.map_with_path(edited, params)
+
+
+def shown(batch: Any, gates: Any, states: Any, decay: np.ndarray) -> list[Record]:
+    """The first sequences, the unit of the longest memory first, values to three digits."""
+    by_memory = np.argsort(-decay)
+
+    def of_units(values, sequence):
+        return np.round(values[:, sequence, by_memory].T.astype(float), 3).tolist()
+
+    return [
+        {
+            "answer": float(np.round(batch.y[n], 3)),
+            "input": np.round(batch.x[:, n].T.astype(float), 3).tolist(),
+            **{name: of_units(getattr(gates, name), n) for name in LSTM.gates},
+            **{name: of_units(getattr(states, name), n) for name in LSTM.states},
+        }
+        for n in range(SHOWN)
+    ]
+
+
+# Telling. -----------------------------------------------------------------------------------------
+
+
+def learnt(records: Sequence[Record], task: str) -> list[Record]:
+    """The results of the networks that solved a task."""
+    results = ledger.results(ledger.group(records, task))
+    return [r for r in results if is_solved(r["test_correct"], r["test_n"])]
+
+
+def mean(values: Sequence[float], within: tuple[float, float] = (0, 1)) -> Estimate:
+    """Mean and t-interval of the finite values; nan where there are fewer than two."""
+    numbers = [value for value in values if np.isfinite(value)]
+    return statistics.t_interval(numbers, within) if len(numbers) >= 2 else UNKNOWN
+
+
+def summarise(config: Gates, records: Sequence[Record]) -> list[Row]:
+    """Every number, a line each: its mean over the seeds that solve the task."""
+    rows = []
+    for task in config.tasks:
+        good = learnt(records, task)
+        solved = statistics.wilson(len(good), config.seeds)
+        for (what, of), values in numbers(good).items():
+            estimate = mean(values, WITHIN.get(what, (0, 1)))
+            rows.append({"task": task, "solved": solved, "what": what, "of": of, "mean": estimate})
+    return rows
+
+
+def numbers(good: Sequence[Record]) -> dict[tuple[str, str], list[float]]:
+    """(what, of which) -> one number for each network that solves its task."""
+    told = {("accuracy", "intact"): [r["test_correct"] / r["test_n"] for r in good]}
+    for gate, how in product(SELECTORS, HELD):
+        told["accuracy", f"{gate} held at {how}"] = [r["left"][gate][how] for r in good]
+    for gate, (near, name) in product(SELECTORS, (("0", "near_0"), ("1", "near_1"))):
+        told["share of gate values", f"{gate} near {near}"] = [r[name][gate] for r in good]
+    for name, place in (("longest", 0), ("median", 0.5), ("shortest", 1)):
+        decay = [[np.inf if d is None else d for d in r["decay"]] for r in good]
+        told[DECAY, name] = [d[round(place * (len(d) - 1))] for d in decay]
+    for place, (n, fate) in product(PLACES, enumerate(FATES)):
+        told[f"share of positions, {place}", fate] = [r["fates"][place][n] for r in good]
+    told[MORE] = [written(r, "marked") - written(r, "elsewhere") for r in good]
+    return told
+
+
+def written(result: Record, place: str) -> float:
+    """The share of positions that are added to or overwritten."""
+    return sum(result["fates"][place][FATES.index(fate)] for fate in WRITTEN)
+
+
+def claims(config: Gates, rows: Sequence[Row]) -> list[Claim]:
+    """Whether marks are written, and whether each gate is needed."""
+    found = []
+    for task in config.tasks:
+        at = {(r["what"], r["of"]): r["mean"] for r in rows if r["task"] == task}
+        more = at[MORE]
+        said = f"{task}: more of the cell is written at marked steps than elsewhere"
+        found.append(Claim(said, f"{more} more of the positions", "-", beyond(more, 0.0)))
+        for gate in SELECTORS:
+            left = at["accuracy", f"{gate} held at 1"]
+            lost = Estimate(*(SOLVED - part for part in (left.value, left.high, left.low)))
+            said = f"{task}: with {gate} held open a trained LSTM no longer solves its task"
+            published = GREFF if gate == "f" else "-"
+            found.append(Claim(said, f"accuracy {left}", published, beyond(lost, 0.0)))
+    return found
+
+
+def beyond(estimate: Estimate, bar: float) -> str:
+    """The verdict on a claim that something is above `bar`, from its interval."""
+    if estimate.low > bar:
+        return HOLDS
+    return FAILS if estimate.high <= bar else NOT_REACHED
+
+
+# Drawing. -----------------------------------------------------------------------------------------
+
+
+def draw(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """Numbers over all seeds; one network on one sequence; all that is shown, to touch."""
+    one = {task: ledger.results(ledger.group(records, task))[0] for task in config.tasks}
+    maps = [one_sequence(task, one[task]["shown"][0]) for task in config.tasks]
+    touch = (interactive.script(), interactive.traces("traces", views(config, records), TOUCH))
+    return [
+        over_seeds(config, rows, records),
+        what_becomes(config, {task: one[task]["shown"][0] for task in config.tasks}),
+        maps[0]._replace(touch=touch),
+        *maps[1:],
+    ]
+
+
+def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> Picture:
+    """Saturation, time scales, accuracy without a gate, and what becomes of the cell when."""
+    figure, panels = figures.canvas(len(config.tasks), 4, panel=(5.4, 4.4))
+    for task, (near, decay, left, when) in zip(config.tasks, panels, strict=True):
+        at = {(r["what"], r["of"]): r["mean"] for r in rows if r["task"] == task}
+        saturation(near, at)
+        near.set_ylabel(f"{task}: share of values")
+        accuracies(left, at, TASKS[task](config.lag).chance)
+        good = learnt(records, task)
+        if len(good) >= 2:
+            time_scales(decay, good, config.lag)
+            over_time(when, good)
+    for axes in panels[0]:
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(
+            handles, labels, fontsize=12, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3
+        )
+    caption = (
+        "Networks that solve their task, means over seeds with Student's 95 % interval, on "
+        f"{SEQUENCES} test sequences. From the left: gate values within {NEAR:g} of 0 and of 1; "
+        "how long units keep, from the longest memory down; accuracy with one gate held; what "
+        "becomes of the positions of the cell at each step."
+    )
+    return Picture("gates", caption, figure)
+
+
+def saturation(axes: Axes, at: Mapping[tuple[str, str], Estimate]) -> None:
+    """Shares of gate values near 0 and near 1."""
+    looks = figures.styles(["near 0", "near 1"])
+    for offset, (name, look) in zip((-0.1, 0.1), looks.items(), strict=True):
+        y = [at["share of gate values", f"{gate} {name}"] for gate in SELECTORS]
+        style = {**look, "linestyle": "none"}
+        figures.points(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
+    axes.set_xticks(range(len(SELECTORS)), SELECTORS)
+    axes.set(xlabel="gate", ylim=(-0.02, 1.02))
+
+
+def time_scales(axes: Axes, good: Sequence[Record], lag: int) -> None:
+    """Decay times of units, the longest first, geometric mean over networks."""
+    logs = np.log10([[d or np.nan for d in r["decay"]] for r in good])
+    means = [mean(column, (-np.inf, np.inf)) for column in logs.T]
+    y = [Estimate(*(10.0**part for part in m)) for m in means]
+    figures.band(axes, range(1, len(y) + 1), y, figures.styles(["units"])["units"], "units")
+    figures.level(axes, lag, "length of the lag")
+    axes.set(yscale="log", xlabel="unit, by its memory", ylabel="decay time (steps)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def accuracies(axes: Axes, at: Mapping[tuple[str, str], Estimate], chance: float) -> None:
+    """Accuracy with one gate held."""
+    looks = figures.styles([f"held at {how}" for how in HELD])
+    for offset, (name, look) in zip((-0.1, 0.1), looks.items(), strict=True):
+        y = [at["accuracy", f"{gate} {name}"] for gate in SELECTORS]
+        style = {**look, "linestyle": "none"}
+        figures.points(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
+    figures.level(axes, at["accuracy", "intact"].value, "intact")
+    figures.level(axes, chance, "chance")
+    axes.set_xticks(range(len(SELECTORS)), SELECTORS)
+    axes.set(xlabel="gate", ylabel="test accuracy", ylim=(-0.02, 1.02))
+
+
+def over_time(axes: Axes, good: Sequence[Record]) -> None:
+    """Shares of positions that are kept, added to and so on, against the step."""
+    shares = np.array([r["when"] for r in good])  # [networks, T, fates]
+    for n, (fate, look) in enumerate(figures.styles(FATES).items()):
+        y = [mean(column) for column in shares[:, :, n].T]
+        figures.band(axes, range(len(y)), y, look, fate)
+    axes.set(xlabel="step", ylabel="share of positions", ylim=(-0.02, 1.02))
+
+
+def what_becomes(config: Gates, sequences: Mapping[str, Record]) -> Picture:
+    """What becomes of every position of one network's cell on one sequence."""
+    figure, panels = figures.canvas(len(sequences), 1, panel=(9.5, 3.8))
+    colours = ListedColormap(["#f2f2f2", *figures.COLOURS[:3], "#b0b0b0"])
+    for (task, sequence), axes in zip(sequences.items(), panels[:, 0], strict=True):
+        gates = LSTM(1).Gates(*(np.array(sequence[name]) for name in LSTM.gates))
+        axes.imshow(fates(gates), colours, vmin=0, vmax=len(FATES) - 1, aspect="auto",
+                    interpolation="nearest")  # fmt: skip
+        marks = np.flatnonzero(np.array(sequence["input"][-1]) == 1)
+        axes.plot(marks, np.full(len(marks), -1.0), "kv", clip_on=False)
+        axes.set(ylabel="unit, by its memory", yticks=(), title=task)
+        axes.grid(False)
+    panels[-1, 0].set_xlabel("step")
+    patches = [Patch(facecolor=colours(n), edgecolor="0.5") for n in range(len(FATES))]
+    figure.legend(patches, FATES, loc="outside upper center", ncols=len(FATES))
+    caption = (
+        f"The network of seed {config.seed} on the first test sequence: what becomes of each "
+        "position of its cell at each step (triangles: marked steps). Of all networks see above."
+    )
+    return Picture("fates", caption, figure)
+
+
+def one_sequence(task: str, sequence: Record) -> Picture:
+    """Heat maps of one network on one sequence."""
+    caption = (
+        f"{task}: one network on one test sequence, one row a unit, the longest memory on top; "
+        "cell values beyond 1 saturate. What holds of all networks is in the first figure."
+    )
+    return Picture(f"trace-{task}", caption, heat_maps(panels_of(task, sequence)))
+
+
+def panels_of(task: str, sequence: Record) -> list[Panel]:
+    """The input, the three selectors, and what they select from."""
+    return [
+        Panel("input", sequence["input"], 0, ROWS[task]),
+        *(Panel(f"gate {name}", sequence[name]) for name in SELECTORS),
+        Panel("candidate g", sequence["g"], -1),
+        Panel("cell c", sequence["c"], -1),
+        Panel("hidden h", sequence["h"], -1),
+    ]
+
+
+def views(config: Gates, records: Sequence[Record]) -> dict[str, dict[str, list[Panel]]]:
+    """Network -> sequence -> panels, of everything that is shown."""
+    told = {}
+    for task in config.tasks:
+        for result in ledger.results(ledger.group(records, task))[:NETWORKS]:
+            right = f"{result['test_correct'] / result['test_n']:.0%} right"
+            told[f"{task}, seed {result['seed']} ({right})"] = {
+                f"sequence {n + 1}, answer {sequence['answer']:g}": panels_of(task, sequence)
+                for n, sequence in enumerate(result["shown"])
+            }
+    return told
+
+
+EXPERIMENT = Experiment("gates", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))
