@@ -57,6 +57,7 @@ class Group(NamedTuple):
       keep: whether another group goes on from where they end.
       labels: what their results say besides, a mapping for each trial.
       points: of a learning curve.
+      measure: (final parameters, trials) -> what else their results say, a mapping for each trial.
     """
 
     name: str
@@ -72,6 +73,20 @@ class Group(NamedTuple):
     keep: bool = False
     labels: Sequence[Record] = ()
     points: int = POINTS
+    measure: Callable[[Any, Trials], Sequence[Record]] | None = None
+
+
+class Computed(NamedTuple):
+    """Results that no `fit` gives, as a group among the others.
+
+    Attributes:
+      name: of its own within the experiment.
+      compute: gives the results, a mapping for each of them, and arrays to keep as parameters; the
+        same whenever it is called. What a kill cuts short is computed again.
+    """
+
+    name: str
+    compute: Callable[[], tuple[Sequence[Record], Any]]
 
 
 class Experiment(NamedTuple):
@@ -94,7 +109,7 @@ class Experiment(NamedTuple):
     name: str
     doc: str
     scales: Mapping[str, Config]
-    plan: Callable[[Any, Sequence[Record]], list[Group]]
+    plan: Callable[[Any, Sequence[Record]], Sequence[Group | Computed]]
     summarise: Callable[[Any, Sequence[Record]], Sequence[Row]]
     draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
     settle: Callable[[Any], Any] = lambda config: config
@@ -118,7 +133,8 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
         scale, config = choose(experiment, request)
         start(config.platform)
         config = config if request.resume else experiment.settle(config)
-        models = {group.name: group.model for group in experiment.plan(config, [])}
+        groups = experiment.plan(config, [])
+        models = {group.name: group.model for group in groups if isinstance(group, Group)}
         about = circumstances([experiment.name, *argv[1:]], models)
         run = open_run(experiment.name, request, scale, config, about)
     except ValueError as error:
@@ -221,9 +237,12 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
         left = [group for group in groups if group.name not in finished]
         if not left:
             return
-        group = next(group for group in left if group.trials is not None)
+        group = next(g for g in left if isinstance(g, Computed) or g.trials is not None)
         print(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}", flush=True)
-        train(group, config.batching, run)
+        if isinstance(group, Computed):
+            run.finish(group.name, *group.compute())
+        else:
+            train(group, config.batching, run)
 
 
 def train(group: Group, batching: str, run: RunDirectory) -> None:
@@ -241,6 +260,9 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
     results = result_records(group.trials, fitted, **{group.split: asked})
     if group.labels:
         results = [{**r, **label} for r, label in zip(results, group.labels, strict=True)]
+    if group.measure:
+        measured = group.measure(fitted.params, group.trials)
+        results = [{**r, **more} for r, more in zip(results, measured, strict=True)]
     run.finish(group.name, results, fitted.params, fitted.state if group.keep else None)
 
 

@@ -156,13 +156,26 @@ def test_make_finds_every_task_by_name():
     assert tasks.make("adding", length=30) == tasks.Adding(length=30)
     assert tasks.make("adding", length=30, form="1997") == tasks.Adding1997(shortest=30)
     assert tasks.make("digits", permuted=True) == tasks.Digits(seed=0, permuted=True)
-    assert set(tasks.TASKS) == {"recall", "copy_memory", "adding", "digits", "text"}
+    assert set(tasks.TASKS) == {
+        "recall",
+        "copy_memory",
+        "adding",
+        "digits",
+        "text",
+        "bits",
+        "language",
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "sizes", "message"),
     [
-        ("recal", {}, "task must be one of recall, copy_memory, adding, digits, text, got 'recal'"),
+        (
+            "recal",
+            {},
+            "task must be one of recall, copy_memory, adding, digits, text, bits, language, "
+            "got 'recal'",
+        ),
         (
             "recall",
             {},

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
 from lstm_jax.tasks.base import SPLITS, Stats, Stream, Task
+from lstm_jax.tasks.bits import Bits
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.digits import Digits
+from lstm_jax.tasks.languages import LANGUAGES, Language, language
 from lstm_jax.tasks.recall import Recall
 from lstm_jax.tasks.text import Text
 
@@ -18,6 +20,8 @@ TASKS: dict[str, Callable[..., Task]] = {
     "digits": Digits,
     "chorales": Chorales,
     "text": Text,
+    "bits": Bits,
+    "language": language,
 }
 
 
@@ -39,18 +43,22 @@ def make(name: str, **sizes) -> Task:
 
 
 __all__ = [
+    "LANGUAGES",
     "SPLITS",
     "TASKS",
     "Adding",
     "Adding1997",
+    "Bits",
     "Chorales",
     "CopyMemory",
     "Digits",
+    "Language",
     "Recall",
     "Stats",
     "Stream",
     "Task",
     "Text",
     "adding",
+    "language",
     "make",
 ]
