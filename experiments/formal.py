@@ -47,6 +47,7 @@ from lstm_jax.report.figures import Picture, Style
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import LANGUAGES, Language
+from lstm_jax.tasks.base import split_key
 from lstm_jax.trials import MAX_SEED, Trials
 
 CLIP = 1.0
@@ -202,7 +203,7 @@ def by_length(
 
     def one(args):
         trial, weights = args
-        root = tasks.base.split_key(trials.keys(trial).evaluation, "test")
+        root = split_key(trials.keys(trial).evaluation, "test")
 
         def ask(n):
             batch = longer.at(jax.random.fold_in(root, n), jnp.asarray(asked))

@@ -231,8 +231,9 @@ def needed(tried: Sequence[Point]) -> Needed:
         min((p.size for p in tried if p.accuracy[n] >= ENOUGH), default=math.inf)
         for n in range(len(tried[-1].accuracy))
     )
-    middle = least[(len(least) - 1) // 2], least[0], least[-1]
-    return Needed(*(None if size == math.inf else int(size) for size in middle), last)
+    ends = least[(len(least) - 1) // 2], least[0], least[-1]
+    value, low, high = (None if size == math.inf else int(size) for size in ends)
+    return Needed(value, low, high, last)
 
 
 def beyond(point: Point) -> int:

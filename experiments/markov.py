@@ -152,7 +152,7 @@ def _probabilities(model: Model, batch: np.ndarray, count: int) -> np.ndarray:
 
 def _hmmlearn() -> Any:
     try:
-        from hmmlearn import hmm
+        from hmmlearn import hmm  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             "hidden Markov models need hmmlearn: pip install hmmlearn, a compiler where there is "

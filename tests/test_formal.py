@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -107,7 +108,7 @@ def test_a_panel_for_each_task_has_a_curve_for_each_network():
     assert [axes.get_title() for axes in panels] == [
         "parity (regular)", "reverse string (context-free)"
     ]  # fmt: skip
-    curve = panels[0].lines[0]
+    curve: Any = panels[0].lines[0]
     assert curve.get_xdata().tolist() == [10, 20, 30, 40, 100, 200, 300, 400, 500]
     np.testing.assert_allclose(curve.get_ydata()[-1], 0.52)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_figures_show_what_is_needed_and_what_is_recalled():
     with figures.look():
         pictures = hmm.draw(CONFIG, rows, records)
     assert [picture.name for picture in pictures] == ["needed", "information", "accuracy"]
-    axes = pictures[0].figure.axes[0]
+    axes: Any = pictures[0].figure.axes[0]
     series = {c.get_label(): c.lines[0].get_ydata().tolist() for c in axes.containers}
     assert series == {HAND: [6, 16], EM: [2], LSTM: [2, 4]}
     assert [axes.get_title() for axes in pictures[1].figure.axes] == ["1 bit", "2 bits"]

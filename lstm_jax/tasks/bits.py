@@ -91,4 +91,4 @@ class Bits(base.Task):
 
 def _asked(batch: Batch) -> Array:
     """Where a bit is to be named: from the cue on, [T, B]."""
-    return (jnp.cumsum(batch.x[..., CUE], axis=0) > 0) & batch.mask
+    return (jnp.cumsum(batch.x[..., CUE], axis=0) > 0) & (batch.x.sum(-1) > 0)
