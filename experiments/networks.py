@@ -23,6 +23,7 @@ CATALOGUE: Mapping[str, Callable[[int], cells.Cell]] = {
     "memory_blocks": cells.MemoryBlocks,
     "min_gru": cells.MinGRU,
     "min_lstm": cells.MinLSTM,
+    "slstm": cells.SLSTM,
     "urlstm": cells.URLSTM,
     **{name: functools.partial(cells.odyssey, name) for name in cells.ODYSSEY},
 }

@@ -82,6 +82,19 @@ class Group(NamedTuple):
     points: int = POINTS
 
 
+class Computed(NamedTuple):
+    """Results that no `fit` gives, as a group among the others.
+
+    Attributes:
+      name: of its own within the experiment.
+      compute: gives the results, a mapping for each of them, and arrays to keep as parameters; the
+        same whenever it is called. What a kill cuts short is computed again.
+    """
+
+    name: str
+    compute: Callable[[], tuple[Sequence[Record], Any]]
+
+
 class Experiment(NamedTuple):
     """A claim and how it is put to the test; its functions are pure.
 
@@ -102,7 +115,7 @@ class Experiment(NamedTuple):
     name: str
     doc: str
     scales: Mapping[str, Config]
-    plan: Callable[[Any, Sequence[Record]], list[Group]]
+    plan: Callable[[Any, Sequence[Record]], Sequence[Group | Computed]]
     summarise: Callable[[Any, Sequence[Record]], Sequence[Row]]
     draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
     settle: Callable[[Any], Any] = lambda config: config
@@ -126,7 +139,7 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
         scale, config = prepare(experiment, request)
         config = config if request.resume else settled(experiment, config)
         groups = experiment.plan(config, [])
-        models = {group.name: group.model for group in groups}
+        models = {group.name: group.model for group in groups if isinstance(group, Group)}
         about = hosts.lead(lambda: circumstances([experiment.name, *argv[1:]], models))
         hosts.lead(lambda: need_room_for(groups, request))
         run = open_run(experiment.name, request, scale, config, about)
@@ -224,7 +237,7 @@ def start(platform_name: str) -> None:
         raise ValueError(f"--platform={platform_name}: jax finds none here ({reason})") from None
 
 
-def need_room_for(groups: Sequence[Group], request: Request) -> None:
+def need_room_for(groups: Sequence[Group | Computed], request: Request) -> None:
     """Raises ValueError if the disk of a new run lacks what can be known of its needs."""
     if request.resume is None:
         path = Path(request.workdir or "runs")
@@ -234,13 +247,13 @@ def need_room_for(groups: Sequence[Group], request: Request) -> None:
             raise ValueError(f"--workdir={path}: {error.strerror}") from None
 
 
-def need_room(path: Path, groups: Sequence[Group]) -> None:
+def need_room(path: Path, groups: Sequence[Group | Computed]) -> None:
     """Raises OSError unless the disk has room for what groups that are ready will write.
 
     That is the checkpoints of the largest of them, two and one that is being written, the
     parameters that each leaves and the states that some keep, and a little for the rest.
     """
-    ready = [group for group in groups if group.trials is not None]
+    ready = [group for group in groups if isinstance(group, Group) and group.trials is not None]
     states = {group.name: state_of(group) for group in ready}
     kept = [states[group.name] if group.keep else () for group in ready]
     left = _bytes([kept, [state.params for state in states.values()]])
@@ -333,10 +346,13 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
         left = [group for group in groups if group.name not in finished]
         if not left:
             return
-        group = next(group for group in left if group.trials is not None)
+        group = next(g for g in left if isinstance(g, Computed) or g.trials is not None)
         hosts.lead(lambda group=group: need_room(run.path, [group]))
         tell(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}")
-        train(group, config.batching, run)
+        if isinstance(group, Computed):
+            run.finish(group.name, *hosts.lead(group.compute))
+        else:
+            train(group, config.batching, run)
 
 
 def train(group: Group, batching: str, run: RunDirectory) -> None:

@@ -46,15 +46,16 @@ class Checkpoints:
         `template` has the state's structure, with leaves of its shapes and types; without one
         optax's tuples would come back as lists.
         """
-        args = self._args.Composite(state=self._args.StandardRestore(template))
-        return self._manager.restore(self.latest(), args=args).state
+        args = self._args.Composite(state=self._args.StandardRestore(_solid(template)))
+        state = self._manager.restore(self.latest(), args=args).state
+        return jax.tree.map(lambda like, leaf: leaf if np.size(like) else like, template, state)
 
     def save(self, step: int, state: Any, note: dict[str, Any]) -> None:
         """Saves a tree of NumPy arrays and a note behind the computation, once for each step."""
         if step == self.latest():
             return
         args = self._args.Composite(
-            state=self._args.StandardSave(state), note=self._args.JsonSave(note)
+            state=self._args.StandardSave(_solid(state)), note=self._args.JsonSave(note)
         )
         self._manager.save(step, args=args)
 
@@ -102,6 +103,11 @@ def _fitting(
         found, wanted = f"{array.shape} {array.dtype}", f"{leaf.shape} {leaf.dtype}"
         raise ValueError(f"{path}: {name!r} is {found}, expected {wanted}")
     return array
+
+
+def _solid(tree: Any) -> Any:
+    """The tree with a zero for every empty array (minLSTM's w_h), which orbax refuses to save."""
+    return jax.tree.map(lambda leaf: leaf if np.size(leaf) else np.zeros(1, leaf.dtype), tree)
 
 
 def _name(path: jax.tree_util.KeyPath) -> str:

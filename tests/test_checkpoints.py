@@ -77,3 +77,13 @@ def test_an_export_that_does_not_fit_is_refused_by_the_first_name(tmp_path):
         load(path, {"w": np.zeros((3, 2), "f4"), "b": zeros})
     with pytest.raises(ValueError, match=r"'b' is \(3,\) float32, expected \(3,\) int32"):
         load(path, {"w": np.zeros((2, 3), "f4"), "b": np.zeros(3, "i4")})
+
+
+def test_empty_arrays_come_back_empty(tmp_path):
+    state = {"w_h": np.zeros((3, 0), np.float32), "b": np.arange(2.0)}
+    keeper = Checkpoints(tmp_path)
+    keeper.save(1, state, {})
+    keeper.close()
+    template = {"w_h": np.ones((3, 0), np.float32), "b": np.ones(2)}
+    got = Checkpoints(tmp_path).restore(template)
+    assert got["w_h"].shape == (3, 0) and got["b"].tolist() == [0, 1]

@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
 from lstm_jax.tasks.base import SPLITS, Stats, Stream, Task
+from lstm_jax.tasks.bits import Bits
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.counting import Counting
 from lstm_jax.tasks.digits import Digits
+from lstm_jax.tasks.languages import LANGUAGES, Language, language
 from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
 from lstm_jax.tasks.recall import Recall
 from lstm_jax.tasks.text import Text
@@ -23,6 +25,8 @@ TASKS: dict[str, Callable[..., Task]] = {
     "embedded_reber": EmbeddedReber,
     "continual_reber": ContinualReber,
     "counting": Counting,
+    "bits": Bits,
+    "language": language,
 }
 
 
@@ -44,21 +48,25 @@ def make(name: str, **sizes) -> Task:
 
 
 __all__ = [
+    "LANGUAGES",
     "SPLITS",
     "TASKS",
     "Adding",
     "Adding1997",
+    "Bits",
     "Chorales",
     "ContinualReber",
     "CopyMemory",
     "Counting",
     "Digits",
     "EmbeddedReber",
+    "Language",
     "Recall",
     "Stats",
     "Stream",
     "Task",
     "Text",
     "adding",
+    "language",
     "make",
 ]

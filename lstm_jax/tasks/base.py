@@ -133,10 +133,15 @@ def split_key(key: Array, split: str) -> Array:
     return jax.random.fold_in(key, SPLITS.index(split))
 
 
+def cross_entropies(logits: Array, labels: Array) -> Array:
+    """-log softmax(logits)[label], in nats, [...]; logits [..., V], integer labels [...]."""
+    log_p = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+
+
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Mean of -log softmax(logits)[label], in nats; logits [..., V], integer labels [...]."""
-    log_p = jax.nn.log_softmax(logits)
-    return -jnp.mean(jnp.take_along_axis(log_p, labels[..., None], axis=-1))
+    return jnp.mean(cross_entropies(logits, labels))
 
 
 def squared_error(predictions: Array, targets: Array) -> Array:
@@ -147,6 +152,21 @@ def squared_error(predictions: Array, targets: Array) -> Array:
 def labelled(logits: Array, labels: Array) -> Array:
     """1.0 where the largest logit is the label's, else 0.0; logits [..., V], labels [...]."""
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+
+
+def mean_where(where: Array, values: Array) -> Array:
+    """The mean of the values where they count, a scalar; both of one shape."""
+    return jnp.mean(values, where=where)
+
+
+def rows(values: Array, index: Array) -> Array:
+    """values[index[t, b], b], [T, B], the nearest row where there is no such one.
+
+    values [L, B]; index [T, B] or [T, 1].
+    """
+    index = jnp.clip(index, 0, len(values) - 1)
+    index = jnp.broadcast_to(index, jnp.broadcast_shapes(index.shape, values[:1].shape))
+    return jnp.take_along_axis(values, index, axis=0)
 
 
 def within(tolerance: float, predictions: Array, targets: Array) -> Array:

@@ -1,0 +1,363 @@
+"""Trained on strings to length 40, recurrent networks count and switch to 500, but keep no stack.
+
+"RNNs and Transformers fail to generalize on non-regular tasks, LSTMs can solve regular and
+counter-language tasks" (Deletang et al. 2022). An LSTM, a tanh RNN, a GRU, an sLSTM and a minLSTM
+of one layer learn to read a string and to answer: regular languages (even pairs, parity, a walk on
+a circle, arithmetic modulo 5), counters (sorting), stacks (reversing a string, a stack of bits and
+what is done to it), and more than stacks (duplicating a string, odd places first).
+
+Strings have lengths 1 to 40 in training, uniformly, and 50, 100, ..., 500 in the test; the score is
+the mean over these of the share of an answer's symbols that are right, as published. Optimiser
+(Adam), clipping (norm 1) and budget are the same for all. Each network's learning rate on each task
+is chosen on tuning seeds by validation (lengths 1 to 40); reported are other seeds. A trial that
+has a running training loss of 0.003 nats stops. Published scores are the best of 10 seeds at 256
+units and a million updates of 128 strings; here are the median, the least and the best of fewer
+seeds, of smaller networks, trained for a few thousand updates.
+
+A claim of the paper that a network generalises holds if its best seed has a score of 90 % or more,
+as there; that it does not holds if the best seed stays below. Where a network has not learnt the
+training lengths, either, with its budget (accuracy below 90 %), nothing is said of generalising.
+
+Command: scripts/run formal
+Cost: --quick a minute, by default 20 minutes, both on two cores; --scale=paper is for a GPU
+Expect: the LSTM at 100 % on parity, beyond length 300; of the others no full run has told yet
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments import networks, runner, tuning
+from experiments.flags import Config, need, need_each, setting
+from experiments.runner import Experiment, Group
+from lstm_jax import parallel, tasks, trials
+from lstm_jax.layers import SequenceSpec
+from lstm_jax.report import figures, ledger, statistics
+from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, Claim
+from lstm_jax.report.figures import Picture, Style
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.tables import Row
+from lstm_jax.tasks import LANGUAGES, Language
+from lstm_jax.tasks.base import split_key
+from lstm_jax.trials import MAX_SEED, Trials
+
+CLIP = 1.0
+GENERALISES = 0.9  # the score from which the paper calls a task solved
+QUESTIONS = 10  # strings of each length that are asked at a time
+CLASSES = {
+    "regular": ("even_pairs", "parity", "cycle_navigation", "modular_arithmetic"),
+    "counting": ("bucket_sort",),
+    "context-free": ("reverse_string", "stack_manipulation"),
+    "context-sensitive": ("duplicate_string", "odds_first"),
+}
+CELLS = {
+    "lstm": "LSTM",
+    "rnn": "tanh RNN",
+    "gru": "GRU",
+    "slstm": "sLSTM",
+    "min_lstm": "minLSTM",
+}
+PAPER = "Deletang et al. 2022"
+GENERALISING = {"lstm": ("regular", "counting"), "rnn": ("regular",)}  # as claimed there
+PUBLISHED = {  # scores in percent, the best of 10 seeds
+    ("parity", "lstm"): 100.0,
+    ("parity", "rnn"): 100.0,
+    ("modular_arithmetic", "lstm"): 100.0,
+    ("modular_arithmetic", "rnn"): 100.0,
+    ("reverse_string", "lstm"): 60.9,
+    ("reverse_string", "rnn"): 62.0,
+    ("stack_manipulation", "lstm"): 59.1,
+    ("stack_manipulation", "rnn"): 56.0,
+    ("duplicate_string", "lstm"): 57.6,
+    ("duplicate_string", "rnn"): 50.3,
+    ("odds_first", "lstm"): 55.6,
+    ("odds_first", "rnn"): 51.0,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Formal(Config):
+    """Which networks learn which languages, and at which lengths they are asked."""
+
+    seeds: int = setting(5, "trials reported for each network and task, each from its own seed")
+    steps: int = setting(5000, "updates of a trial where the answer is one symbol")
+    long_steps: int = setting(2000, "the same where answers are as long as strings, or longer")
+    tasks: tuple[str, ...] = setting(
+        ("even_pairs", "parity", "cycle_navigation", "bucket_sort", "stack_manipulation",
+         "reverse_string"), f"of {', '.join(LANGUAGES)}",
+    )  # fmt: skip
+    cells: tuple[str, ...] = setting(tuple(CELLS), f"of {', '.join(CELLS)}")
+    learning_rates: tuple[float, ...] = setting((3e-3, 1e-2), "the grid to choose from")
+    tuning_seeds: int = setting(1, "seeds to choose on, before those that are reported")
+    batch_size: int = setting(32, "strings an update")
+    longest: int = setting(40, "length of the longest string in training")
+    test_longest: int = setting(500, "length of the longest string in the test")
+    test_lengths: int = setting(10, "lengths in the test, evenly spread up to the longest")
+    questions: int = setting(50, "test strings of each length, a multiple of 10")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_each("tasks", self.tasks, tuple(LANGUAGES))
+        need_each("cells", self.cells, tuple(CELLS))
+        need_each("learning_rates", self.learning_rates)
+        for rate in self.learning_rates:
+            need(0 < rate < math.inf, "learning_rates", rate, "need numbers above 0")
+        for name in (
+            "long_steps",
+            "tuning_seeds",
+            "batch_size",
+            "longest",
+            "test_lengths",
+            "questions",
+        ):
+            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
+        need(self.questions % QUESTIONS == 0, "questions", self.questions, "need a multiple of 10")
+        first = self.test_longest // self.test_lengths
+        right = f"need {self.test_lengths} lengths beyond {self.longest}, the first is {first}"
+        need(first > self.longest, "test_longest", self.test_longest, right)
+        last = self.seed + self.tuning_seeds + self.seeds - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+
+
+SCALES = {
+    "quick": Formal(
+        seeds=3, steps=1200, long_steps=300, tasks=("parity", "reverse_string"),
+        cells=("lstm", "rnn"), learning_rates=(1e-2,), test_longest=200, test_lengths=4,
+        questions=30,
+    ),
+    "small": Formal(),
+    "paper": Formal(
+        seeds=10, steps=100_000, long_steps=100_000, tasks=tuple(LANGUAGES),
+        learning_rates=(1e-4, 3e-4, 1e-3),
+        tuning_seeds=3, batch_size=128, hidden=256, questions=500,
+    ),
+}  # fmt: skip
+
+
+def known(config: Formal) -> list[int]:
+    """Lengths seen in training at which networks are asked, too: quarters of the longest."""
+    return sorted({max(1, round(config.longest * part / 4)) for part in (1, 2, 3, 4)})
+
+
+def beyond(config: Formal) -> list[int]:
+    """Lengths of the test."""
+    step = config.test_longest / config.test_lengths
+    return [round(step * n) for n in range(1, config.test_lengths + 1)]
+
+
+def group(task: str, cell: str, phase: str) -> str:
+    """The name of the trials of one network on one task in one phase."""
+    return f"{task}-{cell}-{phase}"
+
+
+def plan(config: Formal, records: Sequence[Record]) -> list[Group]:
+    """For each task and network: every rate on the tuning seeds, then the best on the others."""
+    first = config.seed + config.tuning_seeds
+    tuned, reported = range(config.seed, first), range(first, first + config.seeds)
+    groups, rates = [], config.learning_rates
+    for kind, cell in product(config.tasks, config.cells):
+        task = tasks.language(kind, 1, config.longest)
+        model = networks.network(cell, task, config.hidden, config.engine)
+        steps = config.steps if task.most_asked(config.longest) == 1 else config.long_steps
+        shared = task, model, steps, config.batch_size
+        name = group(kind, cell, "tuning")
+        if len(rates) > 1:
+            groups.append(Group(name, *shared, tuning.trials(tuned, rates, CLIP), "validation"))
+        rate = tuning.chosen(rates, ledger.results(ledger.group(records, name)))
+        best = None if rate is None else tuning.trials(reported, [rate], CLIP)
+        lengths = tuple(known(config) + beyond(config))
+        measure = functools.partial(
+            by_length, task, model, lengths, config.questions, config.batching
+        )
+        name = group(kind, cell, "reported")
+        groups.append(Group(name, *shared, best, "test", measure=measure))
+    return groups
+
+
+def by_length(
+    task: Language,
+    model: SequenceSpec,
+    lengths: tuple[int, ...],
+    questions: int,
+    batching: str,
+    params: Any,
+    these: Trials,
+) -> list[Record]:
+    """The share of symbols right at each length, for each trial: {"by_length": [...]}.
+
+    Strings of all lengths, `QUESTIONS` of each, lie side by side in a batch.
+    """
+    longer = dataclasses.replace(task, longest=max(lengths))
+    asked = np.repeat(np.array(lengths, np.int32), QUESTIONS)
+    mesh = parallel.everywhere()
+    batching = parallel.resolve(batching, mesh)
+
+    def one(args):
+        trial, weights = args
+        root = split_key(trials.keys(trial).evaluation, "test")
+
+        def ask(n):
+            batch = longer.at(jax.random.fold_in(root, n), jnp.asarray(asked))
+            outputs = model.apply(weights, batch.x, mask=batch.mask, trial=trial)
+            return longer.share(outputs, batch).reshape(len(lengths), QUESTIONS).mean(1)
+
+        return jax.lax.map(ask, jnp.arange(questions // QUESTIONS, dtype=jnp.int32)).mean(0)
+
+    layout = parallel.Layout(len(these.seed), batching, mesh)
+    told = parallel.over_trials(one, batching, mesh)(layout.spread((these, params)))
+    return [{"by_length": right} for right in layout.gather(told)]
+
+
+class Outcome(NamedTuple):
+    """What the seeds of one network made of one task.
+
+    Attributes:
+      rate: the learning rate that was chosen.
+      learnt: accuracy on the lengths of training, for each seed.
+      by_length: accuracy at each length of `known` and `beyond`, for each seed.
+      score: mean of those of `beyond`, for each seed.
+      solved: seeds that stopped before the end because their training loss was that low.
+      diverged: seeds that diverged.
+    """
+
+    rate: float
+    learnt: list[float]
+    by_length: list[list[float]]
+    score: list[float]
+    solved: int
+    diverged: int
+
+
+def outcome(config: Formal, records: Sequence[Record], task: str, cell: str) -> Outcome:
+    """Reads the results of one network on one task."""
+    results = ledger.results(ledger.group(records, group(task, cell, "reported")))
+    by_length = [r["by_length"] for r in results]
+    return Outcome(
+        results[0]["learning_rate"],
+        [r["test_metric"] for r in results],
+        by_length,
+        [float(np.mean(right[len(known(config)) :])) for right in by_length],
+        sum(r["status"] == "solved" for r in results),
+        sum(r["status"] == "diverged" for r in results),
+    )
+
+
+def summarise(config: Formal, records: Sequence[Record]) -> list[Row]:
+    """What each network made of each task, beside what was published."""
+    return [
+        row(task, cell, outcome(config, records, task, cell))
+        for task, cell in product(config.tasks, config.cells)
+    ]
+
+
+def row(task: str, cell: str, seen: Outcome) -> Row:
+    """One line of the table."""
+    published = PUBLISHED.get((task, cell))
+    return {
+        "class": class_of(task),
+        "task": task,
+        "network": CELLS[cell],
+        "learning_rate": seen.rate,
+        "in_training_lengths": statistics.t_interval(seen.learnt, within=(0, 1)),
+        "score": float(np.median(seen.score)),
+        "least": min(seen.score),
+        "best": max(seen.score),
+        "published_best": None if published is None else published / 100,
+        "stopped_early": statistics.wilson(seen.solved, len(seen.score)),
+        "diverged": seen.diverged,
+        "verdict": verdict(task, cell, seen),
+    }
+
+
+def class_of(task: str) -> str:
+    """The class that a task stands for."""
+    return next(name for name, members in CLASSES.items() if task in members)
+
+
+def verdict(task: str, cell: str, seen: Outcome) -> str | None:
+    """Whether it is as claimed; None of networks of which the paper says nothing."""
+    if cell not in GENERALISING:
+        return None
+    generalises = max(seen.score) >= GENERALISES
+    if not generalises and max(seen.learnt) < GENERALISES:
+        return NOT_REACHED
+    return HOLDS if generalises == (class_of(task) in GENERALISING[cell]) else FAILS
+
+
+def claims(config: Formal, rows: Sequence[Row]) -> list[Claim]:
+    """Which networks generalise on which languages, of those that the paper speaks of."""
+    found = []
+    for row in rows:
+        if row["verdict"] is None:
+            continue
+        cell = next(cell for cell, label in CELLS.items() if label == row["network"])
+        does = "generalises" if row["class"] in GENERALISING[cell] else "does not generalise"
+        best = row["published_best"]
+        published = "no figure taken over" if best is None else f"best of 10 seeds {best:.1%}"
+        found.append(
+            Claim(
+                f"{article(row['network'])} trained to length {config.longest} {does} on "
+                f"{row['task']} ({row['class']})",
+                f"score to length {config.test_longest}: median {row['score']:.1%}, best "
+                f"{row['best']:.1%}; in training lengths {row['in_training_lengths']}",
+                f"{published} ({PAPER})",
+                row["verdict"],
+            )
+        )
+    return found
+
+
+def article(network: str) -> str:
+    """The name of a network with its article, at the beginning of a sentence."""
+    return f"A{'n' * (network == 'LSTM')} {network}"
+
+
+def draw(config: Formal, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """Accuracy against length, a panel for each task."""
+    del rows
+    looks = figures.styles(list(CELLS.values()))  # the same in every run
+    columns = min(3, len(config.tasks))
+    figure, panels = figures.canvas(math.ceil(len(config.tasks) / columns), columns, (5.2, 4))
+    for axes, task in zip(panels.flat, config.tasks, strict=False):
+        _panel(axes, config, records, task, looks)
+    for axes in panels.flat[len(config.tasks) :]:
+        axes.remove()
+    figures.legend(figure, panels.flat[0])
+    caption = (
+        f"Share of an answer's symbols that are right against the length of the string; trained to "
+        f"length {config.longest} (the vertical line). Mean over {config.seeds} seeds, bands: "
+        "Student's 95 % interval; chance: always the same symbol."
+    )
+    return [Picture("lengths", caption, figure)]
+
+
+def _panel(
+    axes: Axes, config: Formal, records: Sequence[Record], task: str, looks: Mapping[str, Style]
+) -> None:
+    lengths = known(config) + beyond(config)
+    for cell in config.cells:
+        seen = outcome(config, records, task, cell)
+        means = [
+            statistics.t_interval(right, within=(0, 1))
+            for right in zip(*seen.by_length, strict=True)
+        ]
+        figures.band(axes, lengths, means, looks[CELLS[cell]], CELLS[cell])
+    axes.axvline(config.longest, color="0.35", linewidth=1.2)
+    figures.level(axes, tasks.language(task, lengths[-1], lengths[-1]).chance, "chance")
+    axes.set(xlabel="length of the string", ylabel="symbols right", ylim=(0, 1.03))
+    axes.set(title=f"{task.replace('_', ' ')} ({class_of(task)})", xlim=(0, lengths[-1] * 1.02))
+
+
+EXPERIMENT = Experiment("formal", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))

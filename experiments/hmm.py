@@ -1,0 +1,413 @@
+"""To recall k bits a hidden Markov model needs 2^k states; an LSTM needs fewer units than bits.
+
+k random bits come one after another, then a gap of 1 to 8 blanks, a cue, and the bits again, each
+to be predicted before it is seen. A hidden Markov model and an LSTM are given the same: all true
+symbols before. The model answers with its filtered prediction, the LSTM with its softmax.
+
+  by hand        a model that is never wrong, of 5 2^k - 4 states
+  learnt by EM   Baum-Welch on every sequence of the task, K states
+  LSTM           Adam, clipping (norm 1), H units, batches drawn from the same sequences
+
+For each seed EM starts from four random models, and the LSTM is trained at three learning rates;
+the one with the greatest likelihood in training, or with the least running training loss, is what
+counts. Test accuracy is the share of bits named right: of all sequences for the Markov models, of
+2,000 drawn ones for the LSTM. A size is enough when 99 % are right. Bits recalled are k plus the
+mean log2 of the probability given to the right string: with K states they are log2 K at most,
+whatever the model (`markov.most_bits` has the proof).
+
+Command: scripts/run hmm
+Cost: --quick a minute, by default 8 minutes, both on two cores
+Expect: one unit recalls 2 bits and two recall 4; by hand that takes 16 and 76 states; EM often
+finds no such model, and none has more than log2 K bits
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments import markov, networks, runner, tuning
+from experiments.flags import Config, need, need_each, setting
+from experiments.runner import Computed, Experiment, Group
+from lstm_jax import tasks
+from lstm_jax.report import figures, ledger, statistics
+from lstm_jax.report.claims import NOT_REACHED, Claim, of_parts
+from lstm_jax.report.figures import Picture, Style
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.tables import Row
+from lstm_jax.trials import MAX_SEED
+
+CLIP = 1.0
+GAP = 8
+ENOUGH = 0.99  # of the bits right
+ROUNDING = 1e-6  # bits by which a model may seem to recall more than it can
+MOST_BY_HAND = 8  # bits: 1,276 states, in matrices that are full
+HAND, EM, LSTM = MODELS = ("HMM by hand", "HMM learnt by EM", "LSTM")
+LOG_K = "log K bits in the state of an HMM (Brown & Hinton 2001)"
+NO_CHOICE = (
+    "in contrast to hidden Markov models LSTM does not require an a priori choice of a finite "
+    "number of states (Hochreiter & Schmidhuber 1997)"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hmm(Config):
+    """How many bits are to be recalled, by models of which sizes, and how they are trained."""
+
+    seeds: int = setting(5, "repetitions of everything, each with its own tries")
+    steps: int = setting(3000, "updates of an LSTM")
+    hidden: int = setting(16, "the most hidden units of an LSTM: 1, 2, 4, ... are tried")
+    states: int = setting(64, "the most states of a learnt HMM: 2, 4, 8, ... are tried")
+    bits: tuple[int, ...] = setting((1, 2, 3, 4, 8), "how many bits to recall")
+    learnt_bits: int = setting(3, "the most bits that EM is to learn")
+    restarts: int = setting(4, "random models that EM starts from, for each seed")
+    iterations: int = setting(400, "of EM, at most")
+    learning_rates: tuple[float, ...] = setting((3e-3, 1e-2, 3e-2), "what an LSTM tries")
+    batch_size: int = setting(16, "sequences an update")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_each("bits", self.bits)
+        for count in self.bits:
+            need(1 <= count <= MOST_BY_HAND, "bits", count, f"need 1 to {MOST_BY_HAND}")
+        need(self.states >= 2, "states", self.states, "need 2 or more")
+        need_each("learning_rates", self.learning_rates)
+        for rate in self.learning_rates:
+            need(0 < rate < math.inf, "learning_rates", rate, "need numbers above 0")
+        for name in ("restarts", "iterations", "batch_size"):
+            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
+        need(self.learnt_bits >= 0, "learnt_bits", self.learnt_bits, "need 0 or more")
+        last = self.seed + self.seeds - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+
+
+SCALES = {
+    "quick": Hmm(
+        seeds=3, steps=600, hidden=4, states=16, bits=(1, 2, 4), learnt_bits=2, restarts=3,
+        learning_rates=(3e-2,),
+    ),
+    "small": Hmm(),
+    "paper": Hmm(
+        seeds=10, steps=10_000, hidden=32, states=256, bits=(1, 2, 3, 4, 5, 6, 7, 8), learnt_bits=5,
+        restarts=10, iterations=1000, learning_rates=(1e-3, 3e-3, 1e-2, 3e-2),
+    ),
+}  # fmt: skip
+
+
+class Point(NamedTuple):
+    """What one kind of model with so many states or units makes of so many bits.
+
+    Attributes:
+      bits: k.
+      model: of `MODELS`.
+      size: K states or H units.
+      accuracy: share of bits right, of the try that counts, for each seed.
+      recalled: bits recalled, the same.
+    """
+
+    bits: int
+    model: str
+    size: int
+    accuracy: tuple[float, ...]
+    recalled: tuple[float, ...]
+
+    @property
+    def group(self) -> str:
+        """The name of the group that it is made by."""
+        return f"{self.bits} bits, {self.model}, {self.size}"
+
+
+class Needed(NamedTuple):
+    """The least size that is enough: median over seeds, least and most; None beyond what was tried.
+
+    Attributes:
+      value: None where less than half of the seeds came to have enough.
+      low: None where no seed did.
+      high: None where some seed did not.
+      tried: the greatest size.
+    """
+
+    value: int | None
+    low: int | None
+    high: int | None
+    tried: int
+
+    def __str__(self) -> str:
+        value, low, high = (f">{self.tried}" if size is None else str(size) for size in self[:3])
+        return f"{value} [{low}, {high}]"
+
+
+def sizes(config: Hmm) -> Iterator[Point]:
+    """Everything that is tried, without what came of it, in the order to try it."""
+    for bits in sorted(config.bits):
+        yield Point(bits, HAND, markov.states_needed(bits), (), ())
+        for size in _doubling(2, config.states) if bits <= config.learnt_bits else ():
+            yield Point(bits, EM, size, (), ())
+        for size in _doubling(1, config.hidden):
+            yield Point(bits, LSTM, size, (), ())
+
+
+def plan(config: Hmm, records: Sequence[Record]) -> list[Group | Computed]:
+    """For each number of bits the model by hand, EM from few states up, LSTMs from one unit up."""
+    del records
+    return [_group(config, point) for point in sizes(config)]
+
+
+def by_hand(bits: int) -> tuple[list[Record], Any]:
+    """The results of the model made by hand, which has no chance in it."""
+    model = markov.exact(bits)
+    return [{"trial": 0, **markov.recall(model, bits, GAP)._asdict()}], model
+
+
+def by_em(config: Hmm, bits: int, states: int) -> tuple[list[Record], Any]:
+    """The results of EM from every start of every seed."""
+    results, models = [], []
+    for seed in range(config.seed, config.seed + config.seeds):
+        for restart in range(config.restarts):
+            start = int(np.random.SeedSequence((seed, restart)).generate_state(1)[0])
+            learnt = markov.learn(states, bits, GAP, config.iterations, start)
+            models.append(learnt.model)
+            results.append(
+                {"trial": len(results), "seed": seed, "restart": restart,
+                 "iterations": learnt.iterations, "log_likelihood": learnt.log_likelihood,
+                 **markov.recall(learnt.model, bits, GAP)._asdict()}
+            )  # fmt: skip
+    return results, markov.Model(*map(np.stack, zip(*models, strict=True)))
+
+
+def points(config: Hmm, records: Sequence[Record]) -> list[Point]:
+    """What came of everything that was tried."""
+    found = []
+    for point in sizes(config):
+        picked = _picked(point, ledger.results(ledger.group(records, point.group)))
+        accuracy, recalled = zip(*picked, strict=True)
+        found.append(point._replace(accuracy=accuracy, recalled=recalled))
+    return found
+
+
+def summarise(config: Hmm, records: Sequence[Record]) -> list[Row]:
+    """For each number of bits and kind of model the size it needs, and the best it came to."""
+    rows, found = [], points(config, records)
+    for bits, model in dict.fromkeys((p.bits, p.model) for p in found):
+        mine = [p for p in found if (p.bits, p.model) == (bits, model)]
+        best = max(mine, key=lambda p: np.mean(p.recalled))
+        rows.append(
+            {
+                "bits": bits,
+                "model": model,
+                "needed": needed(mine),
+                "best_size": best.size,
+                "accuracy": _interval(best.accuracy, 1),
+                "bits_recalled": _interval(best.recalled, bits),
+                "beyond_log_K": sum(map(beyond, mine)),
+            }
+        )
+    return rows
+
+
+def every(config: Hmm, records: Sequence[Record]) -> list[Row]:
+    """A line for each size that was tried."""
+    return [
+        {
+            "bits": point.bits,
+            "model": point.model,
+            "size": point.size,
+            "accuracy": _interval(point.accuracy, 1),
+            "bits_recalled": _interval(point.recalled, point.bits),
+        }
+        for point in points(config, records)
+    ]
+
+
+def needed(tried: Sequence[Point]) -> Needed:
+    """The least size that is enough, over the seeds, of points with sizes that go up."""
+    last = tried[-1].size
+    least = sorted(
+        min((p.size for p in tried if p.accuracy[n] >= ENOUGH), default=math.inf)
+        for n in range(len(tried[-1].accuracy))
+    )
+    ends = least[(len(least) - 1) // 2], least[0], least[-1]
+    value, low, high = (None if size == math.inf else int(size) for size in ends)
+    return Needed(value, low, high, last)
+
+
+def beyond(point: Point) -> int:
+    """How many seeds of a Markov model seem to recall more than log2 K bits; 0 of an LSTM."""
+    most = math.inf if point.model == LSTM else markov.most_bits(point.size)
+    return sum(bits > most + ROUNDING for bits in point.recalled)
+
+
+def claims(config: Hmm, rows: Sequence[Row]) -> list[Claim]:
+    """Whether states grow as 2^k, units no faster than k, and whether EM finds what exists."""
+    by_model = {model: [row for row in rows if row["model"] == model] for model in MODELS}
+    markovs = [*by_model[HAND], *by_model[EM]]
+    states = ", ".join(f"{r['needed'].value} ({r['bits']})" for r in by_model[HAND])
+    units = ", ".join(f"{r['needed']} ({r['bits']})" for r in by_model[LSTM])
+    few = [r["needed"].value is not None and r["needed"].value <= r["bits"] for r in by_model[LSTM]]
+    found = [
+        Claim(
+            "A hidden Markov model of K states recalls log2 K bits at most",
+            f"{sum(r['beyond_log_K'] for r in markovs)} models with more; by hand k bits take "
+            f"so many states: {states}",
+            LOG_K,
+            of_parts([r["beyond_log_K"] == 0 for r in markovs]),
+        ),
+        Claim(
+            "An LSTM recalls k bits with k units or fewer",
+            f"units needed for k bits, median [least, most] of the seeds: {units}",
+            NO_CHOICE,
+            of_parts(few) if any(few) else NOT_REACHED,
+        ),
+    ]
+    could = [r for r in by_model[EM] if markov.states_needed(r["bits"]) <= r["needed"].tried]
+    if could:
+        states = ", ".join(f"{r['needed']} ({r['bits']})" for r in could)
+        said = "EM finds a model that recalls k bits where it has the states for it"
+        held = of_parts([r["needed"].value is not None for r in could])
+        found.append(Claim(said, f"states needed for k bits: {states}", "-", held))
+    return found
+
+
+def draw(config: Hmm, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """Sizes against bits, and what each size recalls."""
+    looks, found = figures.styles(MODELS), points(config, records)
+    return [
+        sizes_needed(rows, looks),
+        over_sizes("information", "bits recalled", found, looks),
+        over_sizes("accuracy", "accuracy of a bit", found, looks),
+    ]
+
+
+def sizes_needed(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
+    """The states and units that are enough against the bits; arrows where none was."""
+    figure, ((axes,),) = figures.canvas(1, 1, panel=(9, 6.4))
+    bits = sorted({row["bits"] for row in rows})
+    k = np.linspace(bits[0], bits[-1], 50)
+    axes.plot(k, 2**k, color="0.35", linewidth=1.4, label="$2^k$: no HMM with fewer")
+    axes.plot(k, k, color="0.35", linewidth=1.4, linestyle=(0, (2, 2)), label="$k$")
+    for aside, model in zip((0.0, -0.06, 0.06), MODELS, strict=True):
+        _enough(axes, [row for row in rows if row["model"] == model], looks[model], aside)
+    axes.set(xlabel="bits to recall, $k$", ylabel=f"states or units for {ENOUGH:.0%} right")
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(bits)
+    axes.set_ylim(0.7, None)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="upper left")
+    caption = (
+        f"The states of a hidden Markov model, or units of an LSTM, with which {ENOUGH:.0%} of the "
+        "bits are recalled right: median over seeds, bars from the least to the most of them; an "
+        "arrow stands at the greatest size tried where it is not enough for half of the seeds."
+    )
+    return Picture("needed", caption, figure)
+
+
+def _enough(axes: Axes, rows: Sequence[Row], style: Style, aside: float) -> None:
+    """One series of `sizes_needed`: what was reached as points with bars, the rest as arrows."""
+    reached = [row for row in rows if row["needed"].value is not None]
+    label = rows[0]["model"] if rows else ""
+    x = [row["bits"] + aside for row in reached]
+    y = [row["needed"].value for row in reached]
+    low = [row["needed"].value - row["needed"].low for row in reached]
+    high = [(row["needed"].high or row["needed"].tried) - row["needed"].value for row in reached]
+    axes.errorbar(x, y, (low, high), capsize=5, elinewidth=1.4, label=label, **style)
+    for row in rows:
+        if row["needed"].value is None:
+            at = row["bits"] + aside, row["needed"].tried
+            arrow: Any = {"arrowstyle": "-|>", "color": style["color"], "linewidth": 2}
+            axes.plot(*at, color=style["color"], marker=style["marker"], fillstyle="none")
+            axes.annotate("", (at[0], at[1] * 2), at, arrowprops=arrow)
+
+
+def over_sizes(
+    name: str, label: str, found: Sequence[Point], looks: Mapping[str, Style]
+) -> Picture:
+    """What is recalled against the size, a panel for each number of bits."""
+    shown = sorted({point.bits for point in found})
+    columns = min(3, len(shown))
+    figure, panels = figures.canvas(math.ceil(len(shown) / columns), columns, panel=(5, 4.2))
+    for axes, bits in zip(panels.flat, shown, strict=False):
+        mine = [point for point in found if point.bits == bits]
+        for model in MODELS:
+            series = [point for point in mine if point.model == model]
+            told = [
+                (p.recalled, bits) if name == "information" else (p.accuracy, 1) for p in series
+            ]
+            middle = [_interval(*values) for values in told]
+            if series or bits == shown[0]:
+                figures.points(axes, [p.size for p in series], middle, looks[model], model)
+        if name == "information":
+            k = np.geomspace(1, 2**bits, 50)
+            axes.plot(k, np.log2(k), color="0.35", linewidth=1.4, label="$\\log_2 K$")
+            axes.axhline(bits, color="0.35", linewidth=1.0, linestyle=(0, (2, 2)))
+            axes.set_ylim(-0.06 * bits, 1.08 * bits)
+        else:
+            figures.level(axes, 0.5, "chance")
+            axes.set_ylim(0.35, 1.03)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(title=f"{bits} bit{'s' * (bits > 1)}", xlabel="states or units", ylabel=label)
+    for axes in panels.flat[len(shown) :]:
+        axes.remove()
+    figures.legend(figure, panels.flat[0])
+    caption = {
+        "information": "Bits recalled: k + the mean log2 of the probability of the right string. "
+        "No hidden Markov model of K states is above the grey line, log2 K",
+        "accuracy": "Share of the bits named right",
+    }[name]
+    return Picture(name, f"{caption}. Mean over seeds, bars: Student's 95 % interval.", figure)
+
+
+def _doubling(first: int, most: int) -> list[int]:
+    return [first << n for n in range(most.bit_length()) if first << n <= most]
+
+
+def _group(config: Hmm, point: Point) -> Group | Computed:
+    if point.model == HAND:
+        return Computed(point.group, functools.partial(by_hand, point.bits))
+    if point.model == EM:
+        return Computed(point.group, functools.partial(by_em, config, point.bits, point.size))
+    task = tasks.make("bits", count=point.bits, gap=GAP)
+    model = networks.network("lstm", task, point.size, config.engine)
+    seeds = range(config.seed, config.seed + config.seeds)
+    trials = tuning.trials(seeds, config.learning_rates, CLIP)
+    return Group(point.group, task, model, config.steps, config.batch_size, trials, "test")
+
+
+def _picked(point: Point, results: Sequence[Record]) -> list[tuple[float, float]]:
+    """Accuracy and bits recalled of the try that was best in training, for each seed."""
+    if point.model == HAND:
+        return [(r["accuracy"], r["bits"]) for r in results]
+    by_seed = [[r for r in results if r["seed"] == seed] for seed in _seeds(results)]
+    if point.model == EM:
+        best = [max(some, key=lambda r: r["log_likelihood"]) for some in by_seed]
+        return [(r["accuracy"], r["bits"]) for r in best]
+    best = [min(some, key=_training_loss) for some in by_seed]
+    return [(r["test_metric"], point.bits * (1 - r["test_loss"] / math.log(2))) for r in best]
+
+
+def _seeds(results: Sequence[Record]) -> list[int]:
+    return list(dict.fromkeys(r["seed"] for r in results))
+
+
+def _training_loss(result: Record) -> float:
+    return math.inf if result["status"] == "diverged" else result["loss"]
+
+
+def _interval(values: Sequence[float], most: float) -> statistics.Estimate:
+    """Mean and Student's interval from 0 to `most`; the value, where there is no chance in it."""
+    if len(values) == 1:
+        return statistics.Estimate(values[0], values[0], values[0])
+    return statistics.t_interval(values, within=(min(0.0, *values), max(most, *values)))
+
+
+EXPERIMENT = Experiment(
+    "hmm", str(__doc__), SCALES, plan, summarise, draw, every=every, claims=claims
+)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))

@@ -1,0 +1,162 @@
+"""Hidden Markov models of the task `Bits`: made by hand or learnt by EM, and what they recall."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from math import log2
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstm_jax.tasks.bits import BLANK, CUE
+
+SYMBOLS = 4
+PSEUDO = 1e-6  # transitions that EM counts besides: a state that is never left has a row, too
+LEAST = 1e-300  # of a probability of which the logarithm is taken
+TIE = 1e-3  # two answers whose probabilities are nearer than this to 1/2 are a guess
+
+
+class Model(NamedTuple):
+    """A hidden Markov model with K states.
+
+    Attributes:
+      start: [K] probabilities of the first state.
+      transition: [K, K] from row to column.
+      emission: [K, 4] of the symbols in each state.
+    """
+
+    start: np.ndarray
+    transition: np.ndarray
+    emission: np.ndarray
+
+
+class Learnt(NamedTuple):
+    """What EM came to: the model, the log likelihood of its sequences, and iterations done."""
+
+    model: Model
+    log_likelihood: float
+    iterations: int
+
+
+class Recall(NamedTuple):
+    """How well bits are recalled, on average over all sequences.
+
+    Attributes:
+      accuracy: share of bits whose right value is the likelier one; a tie is half right.
+      probability: of the right string.
+      bits: count + log2 of that probability: information about the string, in bits.
+    """
+
+    accuracy: float
+    probability: float
+    bits: float
+
+
+def strings(count: int) -> Iterator[tuple[int, ...]]:
+    """All strings of `count` bits."""
+    return itertools.product((0, 1), repeat=count)
+
+
+def sequences(count: int, gap: int) -> list[np.ndarray]:
+    """Every sequence of the task once, the last bit included: they are equally likely."""
+    return [
+        np.array([*bits, *[BLANK] * blanks, CUE, *bits])
+        for blanks in range(1, gap + 1)
+        for bits in strings(count)
+    ]
+
+
+def states_needed(count: int) -> int:
+    """The states of `exact`: 2^count that wait, and two trees of 2 + 4 + ... + 2^count."""
+    return 5 * 2**count - 4
+
+
+def exact(count: int) -> Model:
+    """A model that predicts every bit to be recalled with certainty.
+
+    A state ("read", w) is the prefix w of the bits, ("wait", w) the whole of them, ("tell", w) the
+    rest w of what is to be told; their symbols are the last of w, a blank or the cue, and the first
+    of w.
+    """
+    lengths = range(1, count + 1)
+    names = [("read", w) for n in lengths for w in strings(n)]
+    names += [("wait", w) for w in strings(count)]
+    names += [("tell", w) for n in lengths for w in strings(n)]
+    place = {name: k for k, name in enumerate(names)}
+    start, transition = np.zeros(len(names)), np.zeros((len(names), len(names)))
+    emission = np.zeros((len(names), SYMBOLS))
+    for (kind, w), k in place.items():
+        if kind == "read":
+            start[k] = len(w) == 1
+            ahead = [("read", (*w, bit)) for bit in (0, 1)] if len(w) < count else [("wait", w)]
+        elif kind == "wait":
+            ahead = [("wait", w), ("tell", w)]
+        else:
+            ahead = [("tell", w[1:] or w)]
+        transition[k, [place[name] for name in ahead]] = 1 / len(ahead)
+        emission[k, {"read": [w[-1]], "wait": [BLANK, CUE], "tell": [w[0]]}[kind]] = 1
+    return Model(start / 2, transition, emission / emission.sum(1, keepdims=True))
+
+
+def learn(states: int, count: int, gap: int, iterations: int, seed: int) -> Learnt:
+    """Expectation maximisation (Baum-Welch) on every sequence once, from a random model.
+
+    That is the distribution itself, so nothing is left to chance but the start. It ends when the
+    log likelihood gains less than 1e-4 nats.
+    """
+    hmm = _hmmlearn().CategoricalHMM(
+        states, n_features=SYMBOLS, n_iter=iterations, tol=1e-4, random_state=seed,
+        transmat_prior=1 + PSEUDO, implementation="scaling",
+    )  # fmt: skip
+    seen = sequences(count, gap)
+    symbols, lengths = np.concatenate(seen)[:, None], [len(sequence) for sequence in seen]
+    hmm.fit(symbols, lengths)
+    model = Model(hmm.startprob_, hmm.transmat_, hmm.emissionprob_)
+    return Learnt(model, float(hmm.score(symbols, lengths)), hmm.monitor_.iter)
+
+
+def recall(model: Model, count: int, gap: int) -> Recall:
+    """What a model recalls: each bit by its filtered prediction, given all true symbols before it.
+
+    b_t ~ (b_(t-1) A) * B[:, s_t], and the prediction (b_(t-1) A) B, of which 0 and 1 are what may
+    be answered.
+    """
+    batches = [np.array(list(group)) for _, group in itertools.groupby(sequences(count, gap), len)]
+    told = np.concatenate([_probabilities(model, batch, count) for batch in batches])
+    right = np.where(np.abs(told - 0.5) < TIE, 0.5, told > 0.5)
+    bits = np.log2(np.maximum(told, LEAST)).sum(1) + count
+    return Recall(float(right.mean()), float(told.prod(1).mean()), float(bits.mean()))
+
+
+def most_bits(states: int) -> float:
+    """log2 K, the most that `Recall.bits` can be with K states.
+
+    Of w, one of 2^k strings, a model in state s tells q(w|s), so that its answer is at most
+    max_s q(w|s); these sum over w to K at most, so the right string has a probability of at most
+    K / 2^k on average, and the mean of its logarithm is at most log2(K) - k (Jensen).
+    """
+    return log2(states)
+
+
+def _probabilities(model: Model, batch: np.ndarray, count: int) -> np.ndarray:
+    """Of each bit that is told, [N, count], from sequences of one length [N, T]."""
+    ahead, told = np.tile(model.start, (len(batch), 1)), []
+    for t, symbols in enumerate(batch.T):
+        if t >= batch.shape[1] - count:
+            bits = np.maximum(ahead @ model.emission[:, :2], LEAST)
+            told.append(bits[np.arange(len(bits)), symbols] / bits.sum(1))
+        belief = ahead * model.emission[:, symbols].T
+        ahead = belief / np.maximum(belief.sum(1, keepdims=True), LEAST) @ model.transition
+    return np.array(told).T
+
+
+def _hmmlearn() -> Any:
+    try:
+        from hmmlearn import hmm  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImportError(
+            "hidden Markov models need hmmlearn: pip install hmmlearn, a compiler where there is "
+            "no wheel of it for this Python"
+        ) from None
+    logging.getLogger("hmmlearn").setLevel(logging.ERROR)  # it tells of every rounding
+    return hmm

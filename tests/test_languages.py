@@ -1,0 +1,227 @@
+"""Languages: every answer against a plain Python reader of the string, chance in closed form."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_jax import tasks
+from lstm_jax.tasks import LANGUAGES, SPLITS, Stats, language
+from lstm_jax.tasks.base import check_choice
+
+N = 4000
+
+
+def even_pairs(s):
+    return [int(sum(a != b for a, b in itertools.pairwise(s)) % 2 == 0)]
+
+
+def parity(s):
+    return [s.count(1) % 2]
+
+
+def cycle_navigation(s):
+    place = 0
+    for move in s:
+        place += {0: 0, 1: 1, 2: -1}[move]
+    return [place % 5]
+
+
+def modular_arithmetic(s):
+    return [eval("".join("01234+-*"[symbol] for symbol in s)) % 5]
+
+
+def reverse_string(s):
+    return s[::-1]
+
+
+def stack_manipulation(s):
+    stack = []
+    for symbol in s:
+        if symbol == 2:
+            stack = stack[:-1]
+        else:
+            stack.append({0: 0, 1: 1, 3: 0, 4: 1}[symbol])
+    return [*reversed(stack), 2]
+
+
+def duplicate_string(s):
+    return s + s
+
+
+def odds_first(s):
+    return s[::2] + s[1::2]
+
+
+def bucket_sort(s):
+    return sorted(s)
+
+
+READERS = [
+    even_pairs, parity, cycle_navigation, modular_arithmetic, reverse_string, stack_manipulation,
+    duplicate_string, odds_first, bucket_sort,
+]  # fmt: skip
+every = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+
+
+@functools.cache
+def draw(task, n=N):
+    def both(key):
+        return {split: task.sample(key, n, split) for split in ("train", "test")}
+
+    return jax.tree.map(np.asarray, jax.jit(both)(jax.random.key(0)))
+
+
+def strings(batch):
+    """The string and the answer of each row; every input is one-hot, the placeholders are last."""
+    asked = batch.x[..., -1] > 0
+    assert np.array_equal(batch.x.sum(-1) > 0, batch.mask)
+    for row in range(batch.x.shape[1]):
+        steps = int(batch.mask[:, row].sum())
+        n = steps - int(asked[:, row].sum())
+        assert batch.mask[:steps, row].all() and asked[n:steps, row].all()
+        assert not batch.y[:n, row].any() and not batch.y[steps:, row].any()
+        yield batch.x[:n, row].argmax(-1).tolist(), batch.y[n:steps, row].tolist()
+
+
+def test_every_language_has_a_reader():
+    assert [reader.__name__ for reader in READERS] == list(LANGUAGES)
+
+
+@every
+@pytest.mark.parametrize(("shortest", "longest"), [(1, 9), (1, 1), (6, 6)])
+def test_answers_are_those_of_a_reader_of_the_string(reader, shortest, longest):
+    task = language(reader.__name__, shortest, longest)
+    batch, seen = draw(task, 300)["train"], set()
+    assert batch.x.shape == (task.length, 300, task.input_size)
+    assert (batch.x.dtype, batch.y.dtype) == (np.float32, np.int32)
+    for string, answer in strings(batch):
+        assert answer == reader(string)
+        assert len(answer) <= task.most_asked(len(string))
+        assert max(answer) < task.output_size
+        seen.add(len(string))
+    lengths = set(range(shortest, longest + 1))
+    if task.name == "modular_arithmetic":
+        lengths = {n - 1 + n % 2 for n in lengths}
+    assert seen == lengths
+    assert max(batch.mask.sum(0)) == task.length - (task.name == "modular_arithmetic") * (
+        longest % 2 == 0
+    )
+
+
+@every
+def test_strings_are_uniform(reader):
+    """Each length is as likely as any other, and each string of a length as any other."""
+    task = language(reader.__name__, 1, 4)
+    rows = [tuple(string) for string, _ in strings(draw(task)["train"])]
+    counts = {  # of the strings of these lengths
+        "modular_arithmetic": {1: 5, 3: 5 * 3 * 5},
+        "stack_manipulation": {1: 2, 2: 2 * 3},
+    }.get(task.name, {1: task.symbols, 2: task.symbols**2})
+    for length, count in counts.items():
+        found = [row for row in rows if len(row) == length]
+        share = 1 / 2 if task.name == "modular_arithmetic" else 1 / 4
+        assert abs(len(found) - N * share) < 4.5 * np.sqrt(N * share * (1 - share))
+        times = [found.count(row) for row in set(found)]
+        assert len(times) == count
+        each = len(found) / count
+        assert np.all(np.abs(np.array(times) - each) < 4.5 * np.sqrt(each))
+
+
+@every
+def test_a_constant_answer_is_right_as_often_as_said(reader):
+    task = language(reader.__name__, 1, 9)
+    batch = draw(task)["test"]
+    for symbol in range(task.output_size):
+        outputs = jnp.zeros((*batch.y.shape, task.output_size)).at[..., symbol].set(1.0)
+        share = np.asarray(task.share(outputs, batch))
+        expected = np.mean([task.constant(n)[symbol] for n in range(1, 10)])
+        assert abs(share.mean() - expected) < 4.5 * share.std() / np.sqrt(N) + 1e-9
+        assert expected <= task.chance + 1e-12
+    assert abs(sum(task.constant(7)) - 1) < 1e-12
+
+
+def test_chance_of_long_strings():
+    chances = {kind: language(kind, 500, 500).chance for kind in LANGUAGES}
+    stack = chances.pop("stack_manipulation")
+    assert 0.49 < stack < 0.5  # of hundreds of bits half
+    five = ("cycle_navigation", "modular_arithmetic", "bucket_sort")
+    for kind, chance in chances.items():
+        np.testing.assert_allclose(chance, 0.2 if kind in five else 0.5, rtol=1e-9)
+    np.testing.assert_allclose(language("even_pairs", 1, 40).chance, 0.5 + 0.5 / 40)
+    np.testing.assert_allclose(language("modular_arithmetic", 3, 3).chance, (2 / 5 + 9 / 25) / 3)
+
+
+@every
+def test_loss_share_and_correct_against_float64_numpy(reader):
+    task = language(reader.__name__, 1, 9)
+    batch = jax.tree.map(lambda leaf: leaf[:, :50], draw(task)["train"])
+    outputs = np.random.default_rng(0).normal(size=(task.length, 50, task.output_size))
+    losses, shares = [], []
+    for row, (string, answer) in enumerate(strings(batch)):
+        o = outputs[len(string) : len(string) + len(answer), row]
+        losses.append(np.mean(np.log(np.exp(o).sum(-1)) - o[np.arange(len(o)), answer]))
+        shares.append(np.mean(o.argmax(-1) == answer))
+    outputs = jnp.asarray(outputs, jnp.float32)
+
+    def told(outputs, batch):
+        return task.loss(outputs, batch), task.share(outputs, batch), task.correct(outputs, batch)
+
+    loss, share, correct = jax.jit(told)(outputs, batch)
+    np.testing.assert_allclose(loss, np.mean(losses), rtol=2e-6)
+    np.testing.assert_allclose(share, shares, rtol=1e-6)
+    assert correct.tolist() == [float(share == 1) for share in shares]
+    np.testing.assert_allclose(task.metric(outputs, batch), np.mean(shares), rtol=1e-6)
+    perfect = 30 * jax.nn.one_hot(batch.y, task.output_size)
+    assert task.metric(perfect, batch) == 1 and task.loss(perfect, batch) < 1e-6
+
+
+@every
+def test_at_draws_the_lengths_it_is_given(reader):
+    task = language(reader.__name__, 1, 9)
+    lengths = jnp.array([9, 1, 5, 5, 3], jnp.int32)
+    batch = jax.jit(task.at)(jax.random.key(1), lengths)
+    assert [len(s) for s, _ in strings(jax.tree.map(np.asarray, batch))] == [9, 1, 5, 5, 3]
+
+
+@every
+def test_splits_and_keys_draw_different_strings(reader):
+    task = language(reader.__name__, 9, 9)
+    draws = draw(task, 50)
+    assert not np.array_equal(draws["train"].x, draws["test"].x)
+    again = jax.jit(lambda key: task.sample(key, 50))(jax.random.key(1))
+    assert not np.array_equal(draws["train"].x, again.x)
+    with pytest.raises(ValueError, match="split must be one of train, validation, test, got 'x'"):
+        task.sample(jax.random.key(0), 2, "x")
+
+
+@every
+def test_data_are_of_32_bits_in_float64_programs(reader, x64):
+    task = language(reader.__name__, 1, 4)
+    batch = jax.eval_shape(lambda key: task.sample(key, 8), jax.random.key(0))
+    assert (batch.x.dtype, batch.y.dtype) == (jnp.float32, jnp.int32)
+
+
+def test_solved_at_a_small_running_loss():
+    def solved(loss):
+        return bool(language("parity").solved(Stats(jnp.array(loss), jnp.array(1.0))))
+
+    assert [solved(loss) for loss in (0.01, 0.0031, 0.003, 0.0)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"kind": "party"}, "kind must be one of even_pairs, parity, .*, got 'party'"),
+        ({"kind": "parity", "shortest": 0}, "shortest must be an integer of at least 1, got 0"),
+        ({"kind": "parity", "longest": 3, "shortest": 4}, "longest must be .* at least 4, got 3"),
+    ],
+)
+def test_bad_lengths_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        tasks.make("language", **sizes)
+    assert tasks.make("language", kind="parity") == LANGUAGES["parity"](1, 40)
+    check_choice("split", "test", SPLITS)
