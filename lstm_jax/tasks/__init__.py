@@ -8,6 +8,7 @@ from lstm_jax.tasks.base import SPLITS, Stats, Stream, Task
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.digits import Digits
+from lstm_jax.tasks.reber import EmbeddedReber
 from lstm_jax.tasks.recall import Recall
 from lstm_jax.tasks.text import Text
 
@@ -18,6 +19,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "digits": Digits,
     "chorales": Chorales,
     "text": Text,
+    "embedded_reber": EmbeddedReber,
 }
 
 
@@ -46,6 +48,7 @@ __all__ = [
     "Chorales",
     "CopyMemory",
     "Digits",
+    "EmbeddedReber",
     "Recall",
     "Stats",
     "Stream",
