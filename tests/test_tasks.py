@@ -165,7 +165,9 @@ def test_make_finds_every_task_by_name():
     assert tasks.make("digits", permuted=True) == tasks.Digits(seed=0, permuted=True)
     assert tasks.make("embedded_reber", data_set=2) == tasks.EmbeddedReber(2)
     assert set(tasks.TASKS) == {
-        "recall", "copy_memory", "adding", "digits", "text", "embedded_reber",
+        "recall", "copy_memory", "adding", "digits", "text", "embedded_reber", "reber_online",
+        "two_strings", "random_lag", "two_sequences", "adding_online", "multiplying_online",
+        "temporal_order",
     }  # fmt: skip
 
 

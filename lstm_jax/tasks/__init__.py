@@ -4,13 +4,18 @@ import inspect
 from collections.abc import Callable
 
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
-from lstm_jax.tasks.base import SPLITS, Stats, Stream, Task
+from lstm_jax.tasks.adding_online import AddingOnline, MultiplyingOnline
+from lstm_jax.tasks.base import SPLITS, Criterion, Judged, Stats, Stream, Task
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.digits import Digits
+from lstm_jax.tasks.lags import RandomLag, TwoStrings
 from lstm_jax.tasks.reber import EmbeddedReber
+from lstm_jax.tasks.reber_online import ReberOnline
 from lstm_jax.tasks.recall import Recall
+from lstm_jax.tasks.temporal_order import TemporalOrder
 from lstm_jax.tasks.text import Text
+from lstm_jax.tasks.two_sequences import TwoSequences
 
 TASKS: dict[str, Callable[..., Task]] = {
     "recall": Recall,
@@ -20,6 +25,13 @@ TASKS: dict[str, Callable[..., Task]] = {
     "chorales": Chorales,
     "text": Text,
     "embedded_reber": EmbeddedReber,
+    "reber_online": ReberOnline,
+    "two_strings": TwoStrings,
+    "random_lag": RandomLag,
+    "two_sequences": TwoSequences,
+    "adding_online": AddingOnline,
+    "multiplying_online": MultiplyingOnline,
+    "temporal_order": TemporalOrder,
 }
 
 
@@ -45,15 +57,24 @@ __all__ = [
     "TASKS",
     "Adding",
     "Adding1997",
+    "AddingOnline",
     "Chorales",
     "CopyMemory",
+    "Criterion",
     "Digits",
     "EmbeddedReber",
+    "Judged",
+    "MultiplyingOnline",
+    "RandomLag",
+    "ReberOnline",
     "Recall",
     "Stats",
     "Stream",
     "Task",
+    "TemporalOrder",
     "Text",
+    "TwoSequences",
+    "TwoStrings",
     "adding",
     "make",
 ]
