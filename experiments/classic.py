@@ -441,7 +441,7 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
     chosen = [s for s in SETTINGS[config.settings] if s.experiment in config.experiments]
     names = [name for name in config.networks if name != "guess"]
     looks = figures.styles(list(LABELS.values()))
-    width = max(6.0, 1.15 * len(chosen) * max(1.0, 0.45 * len(names)))
+    width = max(11.0, 1.15 * len(chosen) * max(1.0, 0.45 * len(names)))
     figure, ((axes,),) = figures.canvas(1, 1, panel=(width, 6))
     for at, setting_ in enumerate(chosen):
         if setting_.published:

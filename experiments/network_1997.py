@@ -181,6 +181,7 @@ class OnlineNetwork1997(Network1997):
 
     def _weights(self, blocks: CellParams) -> Array:
         """Returns all weights of gates and cells [N, G], the biases last."""
+        assert not isinstance(blocks.w_h, tuple)
         w_h = [blocks.w_h] if self._blocks.recurrent else []
         return jnp.concatenate([blocks.w_x, *w_h, blocks.b[None]])
 

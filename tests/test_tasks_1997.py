@@ -1,6 +1,7 @@
 """The problems of 1997: every row by a reader that knows only the rule; chance; the criteria."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_jax import tasks
-from lstm_jax.tasks.base import Batch, Criterion, half_squared_error
+from lstm_jax.tasks.base import Criterion, half_squared_error
 
 N = 20_000
 EVERY = [
@@ -27,7 +28,7 @@ every_task = pytest.mark.parametrize("task", EVERY, ids=repr)
 
 
 @functools.cache
-def draw(task, n: int = N) -> Batch:
+def draw(task, n: int = N) -> Any:
     """n sequences as NumPy arrays."""
     sample = jax.jit(task.sample, static_argnums=(1, 2))
     return jax.tree.map(np.asarray, sample(jax.random.key(0), n, "train"))
@@ -48,7 +49,7 @@ def logit(p):
     return np.log(p) - np.log1p(-p)
 
 
-def symbols(batch: Batch) -> np.ndarray:
+def symbols(batch: Any) -> np.ndarray:
     """[T, B] the place of the 1 in each one-hot input, -1 where there is none."""
     assert set(np.unique(batch.x)) <= {0.0, 1.0}
     assert batch.x.sum(-1).max() == 1
@@ -89,10 +90,10 @@ def test_correct_is_a_small_deviation_and_solved_asks_the_criterion(task):
     rows = batch.x.shape[1]
     time = (task.length,) if task.readout == "every" else ()
     rng = np.random.default_rng(0)
-    outputs = rng.normal(size=(*time, rows, task.output_size)).astype(np.float32) * 8
+    outputs: Any = rng.normal(size=(*time, rows, task.output_size)).astype(np.float32) * 8
     deviation = np.asarray(task.deviation(outputs, batch))
     assert deviation.shape == (rows,)
-    right = np.asarray(task.correct(outputs, batch))
+    right: Any = np.asarray(task.correct(outputs, batch))
     np.testing.assert_array_equal(right, deviation < task.criterion.tolerance)
     good = jnp.zeros((2, task.criterion.window)).at[1].set(2.0)
     assert jax.vmap(task.solved)(tasks.Stats(good[:, 0], good[:, 0], good)).tolist() == [
@@ -117,14 +118,14 @@ def test_the_gradient_of_the_loss_is_the_error():
     for task in ENDLESS:
         batch = draw(task, 1)
         time = (task.length,) if task.readout == "every" else ()
-        outputs = np.random.default_rng(1).normal(size=(*time, 1, task.output_size))
+        outputs: Any = np.random.default_rng(1).normal(size=(*time, 1, task.output_size))
         outputs = outputs.astype(np.float32)
         y = 1 / (1 + np.exp(-outputs.astype(np.float64)))
         taught = batch.y.taught if hasattr(batch.y, "taught") else batch.y
         if taught.dtype == np.int32:
             targets = np.eye(task.output_size)[taught]
         else:
-            targets = np.float64(taught)[..., None]
+            targets = np.asarray(taught, np.float64)[..., None]
         gradient = jax.grad(task.loss)(outputs, batch)
         np.testing.assert_allclose(gradient, (y - targets) * y * (1 - y), rtol=2e-4, atol=1e-6)
         loss = ((y - targets) ** 2).sum() / 2
@@ -152,7 +153,7 @@ def test_of_two_strings_all_is_judged_of_noisy_ones_the_end():
     for noisy in (False, True):
         task = tasks.TwoStrings(4, noisy)
         batch = draw(task, 3)
-        right = np.eye(5)[batch.y] * 0.98 + 0.01
+        right = np.asarray(np.eye(5)[batch.y] * 0.98 + 0.01)
         early, late = right.copy(), right.copy()
         early[1, 0], late[-1, 2] = 1 - right[1, 0], 0.3
         found = [task.deviation(logit(np.float32(y)), batch) for y in (early, late)]
@@ -175,9 +176,9 @@ def test_random_lags_are_geometric_behind_the_shortest():
     assert 0.9 ** (task.LONGEST + 1) < 1e-5
     assert near((batch.y == 1).sum(), 0.5)
     assert all(near((x[2:6] == a).sum(1), 1 / 4) for a in range(4))
-    half = np.zeros((N, 2), np.float32)
+    half: Any = np.zeros((N, 2), np.float32)
     np.testing.assert_allclose(task.loss(half, batch), task.baseline_loss, rtol=1e-5)
-    always = np.tile(np.float32([9, -9]), (N, 1))
+    always: Any = np.tile(np.asarray([9, -9], np.float32), (N, 1))
     assert near(np.asarray(task.correct(always, batch)).sum(), task.chance)
 
 
@@ -197,18 +198,20 @@ def test_two_sequences_differ_in_how_they_begin(form):
     for step in noise:
         assert near_mean(step, 0.0) and near_mean(step**2, 0.2)
     assert near_mean(x[4] * x[5], 0.0)
-    assert set(np.unique(batch.y.meant)) == set(np.float32([0.2, 0.8] if form == "3c" else [0, 1]))
+    assert set(np.unique(batch.y.meant)) == set(
+        np.asarray([0.2, 0.8] if form == "3c" else [0, 1], np.float32)
+    )
     error = batch.y.taught - batch.y.meant
     if form == "3c":
         assert near_mean(error, 0.0) and near_mean(error**2, 0.1)
     else:
         assert not error.any()
-    half = np.zeros((N, 1), np.float32)
+    half: Any = np.zeros((N, 1), np.float32)
     assert near_mean((0.5 - batch.y.taught) ** 2 / 2, task.baseline_loss)
     np.testing.assert_allclose(
         task.loss(half, batch), ((0.5 - batch.y.taught) ** 2).mean() / 2, rtol=1e-5
     )
-    always = np.full((N, 1), logit(0.8 if form == "3c" else 0.999), np.float32)
+    always: Any = np.full((N, 1), logit(0.8 if form == "3c" else 0.999), np.float32)
     assert near(np.asarray(task.correct(always, batch)).sum(), task.chance)
     # judged without the noise of what is taught
     np.testing.assert_allclose(task.deviation(half, batch), np.abs(0.5 - batch.y.meant), rtol=1e-6)
@@ -219,7 +222,7 @@ def test_adding_online_is_adding_with_half_its_loss():
     batch = draw(task)
     for one, two in zip(*map(jax.tree.leaves, (batch, draw(other))), strict=True):
         np.testing.assert_array_equal(one, two)
-    outputs = np.random.default_rng(0).normal(size=(N, 1)).astype(np.float32)
+    outputs: Any = np.random.default_rng(0).normal(size=(N, 1)).astype(np.float32)
     np.testing.assert_allclose(2 * task.loss(outputs, batch), other.loss(outputs, batch), rtol=1e-5)
     np.testing.assert_array_equal(task.correct(outputs, batch), other.correct(outputs, batch))
     assert task.baseline_loss == other.baseline_loss / 2
@@ -242,7 +245,7 @@ def test_products_of_marked_values(shortest):
     mean = batch.y.mean()
     errors = (batch.y - mean) ** 2 / 2
     assert near_mean(errors, task.baseline_loss)
-    const = np.full((N, 1), logit(np.float32(0.04)), np.float32)
+    const: Any = np.full((N, 1), logit(np.float32(0.04)), np.float32)
     assert near(np.asarray(task.correct(const, batch)).sum(), task.chance)
     assert task.criterion == Criterion(2000, 0.04, allowed=139)
 
@@ -268,9 +271,9 @@ def test_temporal_order_reads_as_published(marks):
         at = (x[low : high + 1] == 4) | (x[low : high + 1] == 5)
         assert near(at.sum(1), 1 / 11)
     assert all(near((x[1:10] == s).sum(1), 1 / 4) for s in range(4))
-    best = np.full((N, task.output_size), logit(task.chance), np.float32)
+    best: Any = np.full((N, task.output_size), logit(task.chance), np.float32)
     np.testing.assert_allclose(task.loss(best, batch), task.baseline_loss, rtol=1e-4)
-    always = np.where(np.arange(task.output_size) == 1, 9.0, -9.0)
+    always: Any = np.where(np.arange(task.output_size) == 1, 9.0, -9.0)
     always = np.broadcast_to(always, best.shape).astype(np.float32)
     assert near(np.asarray(task.correct(always, batch)).sum(), task.chance)
 
@@ -290,7 +293,7 @@ def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
             raise AssertionError("no block of either set")
     assert len(seen) == 16
     batch = sample(jax.random.key(0))
-    outputs = np.random.default_rng(0).normal(size=(task.length, 33, 7)).astype(np.float32)
+    outputs: Any = np.random.default_rng(0).normal(size=(task.length, 33, 7)).astype(np.float32)
     gradient = np.asarray(jax.grad(task.loss)(outputs, batch))
     assert gradient[:, 0].any() and not gradient[:, 1:].any()
     alone = plain.sample(jax.random.key(0), 1)
