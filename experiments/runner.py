@@ -24,13 +24,9 @@ import jax
 
 from experiments import flags
 from experiments.circumstances import changes, circumstances
-<<<<<<< HEAD
 from experiments.flags import Config, Hosts, Request
-from lstm_jax import hosts
-=======
-from experiments.flags import Config, Request
 from experiments.network_1997 import Network1997
->>>>>>> 6f46007 (Experiment classic: the eleven experiments of 1997 with its cell, networks, criteria and updates)
+from lstm_jax import hosts
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.records import replace_file
 from lstm_jax.report import figures, hparams, html, tables
@@ -349,14 +345,9 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
     begin = group.begin
     fitted = fit(
         group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
-<<<<<<< HEAD
-        optimizer=group.optimizer, batching=batching, chunk=max(1, group.steps // group.points),
-        begin_from=hosts.lead(lambda: begin(run)) if begin else None, run=run, group=group.name,
-=======
         optimizer=group.optimizer, batching=batching, window=group.window,
         chunk=max(1, group.steps // group.points),
-        begin_from=group.begin(run) if group.begin else None, run=run, group=group.name,
->>>>>>> 6f46007 (Experiment classic: the eleven experiments of 1997 with its cell, networks, criteria and updates)
+        begin_from=hosts.lead(lambda: begin(run)) if begin else None, run=run, group=group.name,
     )  # fmt: skip
     asked = evaluate(
         group.task, group.model, fitted.params, group.trials, split=group.split,

@@ -164,15 +164,11 @@ def fit(
       steps: updates of each trial.
       batch_size: B, sequences a step.
       optimizer: "sgd", "momentum", "nesterov", "rmsprop", "adam" or "adamw".
-<<<<<<< HEAD
       batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere. With vmap, trials that are
         fewer than devices share their batches out, see `parallel.sharing`.
-=======
-      batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere.
       window: instants of a sequence from one update to the next, a divisor of the task's length; by
         default one update a batch. The model's state goes on as a number, so that gradients end at
         a window's beginning. Steps are still batches, and a loss is of a batch as it was answered.
->>>>>>> 6f46007 (Experiment classic: the eleven experiments of 1997 with its cell, networks, criteria and updates)
       chunk: steps from one progress record to the next.
       begin_from: where the trials start, leaves [R, ...]: rows of earlier results' `state`, whose
         steps count towards `steps`, or what `fresh` makes of parameters; by default what the model
@@ -190,16 +186,10 @@ def fit(
       Preempted: SIGTERM came; everything is saved (with a run directory only).
     """
     _check_counts(steps=steps, chunk=chunk)
-<<<<<<< HEAD
-    _check_model(task, model)
-    settings, mesh = _settle(task, trials, batch_size, optimizer, batching, parallel.everywhere())
-    layout = parallel.Layout(len(trials.seed), settings.batching, mesh)
-=======
     _check_model(task, model, window)
-    mesh = parallel.everywhere()
-    settings, layout = _settle(trials, batch_size, optimizer, batching, mesh)
+    settings, mesh = _settle(task, trials, batch_size, optimizer, batching, parallel.everywhere())
     settings = settings._replace(window=window)
->>>>>>> 6f46007 (Experiment classic: the eleven experiments of 1997 with its cell, networks, criteria and updates)
+    layout = parallel.Layout(len(trials.seed), settings.batching, mesh)
     asked = _describe(task, model, trials) | settings._asdict() | {"steps": steps, "chunk": chunk}
     asked |= {} if begin_from is None else {"begin_from": _fingerprint(begin_from)}
     hosts.check_alike(f"what {group!r} is asked", plain(asked))
@@ -326,7 +316,6 @@ def _run(
     return (), model.apply(params, x, mask=mask, reset=reset, **noise)
 
 
-<<<<<<< HEAD
 def _step(
     task: Task, model: Model, settings: Settings, mesh: Mesh, trial: Trials, state: State
 ) -> State:
@@ -335,34 +324,21 @@ def _step(
     Devices that share the batch (`parallel.shared`) draw all of it, each runs the model on rows of
     its own, with noise of its own, and all know the outputs and so the loss.
     """
-    noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
-=======
-def _step(task: Task, model: Model, settings: Settings, trial: Trials, state: State) -> State:
-    """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite."""
     if settings.window is not None:
         return _step_in_windows(task, model, settings, trial, state)
-    noise_key = jax.random.fold_in(keys(trial).noise, state.step)
->>>>>>> 6f46007 (Experiment classic: the eleven experiments of 1997 with its cell, networks, criteria and updates)
+    noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
     cursor, batch = _draw(task, settings, trial, state)
     mine = parallel.share(mesh, batch._replace(y=None), axis=1)
 
     def objective(params):
-<<<<<<< HEAD
         after, outputs = _run(model, params, mine, state.carried, trial=trial, key=noise_key)
         outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
-        return task.loss(outputs, batch), (task.metric(outputs, batch), after)
-
-    value_and_grad = jax.value_and_grad(objective, has_aux=True)
-    (loss, (metric, after)), grads = value_and_grad(state.params)
-    grads = parallel.mean(mesh, grads)
-=======
-        after, outputs = _run(model, params, batch, state.carried, trial=trial, key=noise_key)
         seen = _seen(task, outputs, batch)
         return seen.loss, (seen, after)
 
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
     (loss, (seen, after)), grads = value_and_grad(state.params)
->>>>>>> 6f46007 (Experiment classic: the eleven experiments of 1997 with its cell, networks, criteria and updates)
+    grads = parallel.mean(mesh, grads)
     carried = Carried(cursor, after) if isinstance(task, Stream) else ()
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(_wide(grads)))
     return lax.cond(
