@@ -42,7 +42,7 @@ def near(hits, p: float, n: int = N) -> bool:
 
 
 def near_mean(values, expected: float) -> bool:
-    return bool(abs(values.mean() - expected) < 4.5 * values.std() / np.sqrt(len(values)))
+    return bool(abs(values.mean() - expected) < 4.5 * values.std() / np.sqrt(len(values)) + 1e-6)
 
 
 def logit(p):
