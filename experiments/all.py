@@ -34,7 +34,7 @@ from lstm_jax.run_directory import CONFIG
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "gates", "gradient_flow", "hmm", "long_memory", "gers", "formal", "halving", "robustness",
-    "sweep", "odyssey",
+    "sweep", "odyssey", "classic",
 )  # fmt: skip
 STOPPED = (130, 143)  # exit codes of an experiment that was interrupted, or told to stop
 

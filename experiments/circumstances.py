@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from experiments.network_1997 import Network1997
 from lstm_jax.engines import resolve
 from lstm_jax.layers import SequenceSpec
 
@@ -16,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "orbax-checkpoint", "scikit-learn")
 
 
-def circumstances(command: Sequence[str], models: Mapping[str, SequenceSpec]) -> dict[str, Any]:
+def circumstances(
+    command: Sequence[str], models: Mapping[str, SequenceSpec | Network1997]
+) -> dict[str, Any]:
     """Returns the command, machine, versions, devices and revision, and each model's engine."""
     devices = jax.devices()
     return {

@@ -25,6 +25,7 @@ import jax
 from experiments import flags
 from experiments.circumstances import changes, circumstances
 from experiments.flags import Config, Hosts, Request
+from experiments.network_1997 import Network1997
 from lstm_jax import hosts
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.records import replace_file
@@ -64,11 +65,12 @@ class Group(NamedTuple):
       measure: (trained parameters [R, ...], trials) -> what their results say of those, a mapping
         for each trial.
       points: of a learning curve.
+      window: instants from one update to the next; None for one update a batch.
     """
 
     name: str
     task: Task
-    model: SequenceSpec
+    model: SequenceSpec | Network1997
     steps: int
     batch_size: int
     trials: Trials | None
@@ -80,6 +82,7 @@ class Group(NamedTuple):
     labels: Sequence[Record] = ()
     measure: Callable[[Any, Trials], Sequence[Record]] | None = None
     points: int = POINTS
+    window: int | None = None
 
 
 class Computed(NamedTuple):
@@ -361,7 +364,8 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
     begin = group.begin
     fitted = fit(
         group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
-        optimizer=group.optimizer, batching=batching, chunk=max(1, group.steps // group.points),
+        optimizer=group.optimizer, batching=batching, window=group.window,
+        chunk=max(1, group.steps // group.points),
         begin_from=hosts.lead(lambda: begin(run)) if begin else None, run=run, group=group.name,
     )  # fmt: skip
     asked = evaluate(

@@ -20,7 +20,7 @@ from lstm_jax.evaluation import Evaluation, evaluate
 from lstm_jax.progress import Quiet, meter
 from lstm_jax.records import plain
 from lstm_jax.run_directory import NoLog, Preempted, RunDirectory
-from lstm_jax.tasks.base import Stats, Stream, Task
+from lstm_jax.tasks.base import Judged, Stats, Stream, Task
 from lstm_jax.trials import Trials, describe_trials, keys, make_trials
 from lstm_jax.types import Array, Batch, Model, StreamModel
 
@@ -55,7 +55,7 @@ class State(NamedTuple):
       params: the model's parameters.
       optimizer: the optimiser's state.
       step: int32, updates done.
-      stats: running means of the training batches' loss and metric.
+      stats: running means of the training batches' loss and metric, and what a criterion looks at.
       status: int32, RUNNING or why it stopped; a trial that stopped never changes again.
       carried: of a task that is a stream, where it and the model's state are; else nothing.
     """
@@ -109,6 +109,7 @@ class Settings(NamedTuple):
     batch_size: int
     optimizer: str
     batching: str
+    window: int | None = None
 
 
 class Loop(NamedTuple):
@@ -134,6 +135,7 @@ def fit(
     batch_size: int = 16,
     optimizer: str = "adam",
     batching: str = "auto",
+    window: int | None = None,
     chunk: int = 100,
     begin_from: State | None = None,
     run: RunDirectory | None = None,
@@ -164,6 +166,9 @@ def fit(
       optimizer: "sgd", "momentum", "nesterov", "rmsprop", "adam" or "adamw".
       batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere. With vmap, trials that are
         fewer than devices share their batches out, see `parallel.sharing`.
+      window: instants of a sequence from one update to the next, a divisor of the task's length; by
+        default one update a batch. The model's state goes on as a number, so that gradients end at
+        a window's beginning. Steps are still batches, and a loss is of a batch as it was answered.
       chunk: steps from one progress record to the next.
       begin_from: where the trials start, leaves [R, ...]: rows of earlier results' `state`, whose
         steps count towards `steps`, or what `fresh` makes of parameters; by default what the model
@@ -176,12 +181,14 @@ def fit(
     Raises:
       ValueError: an argument out of its range, a `begin_from` that is not of these trials' shapes,
         or a group that is finished or was begun with other settings.
-      TypeError: the task is a stream, and the model takes and returns no states.
+      TypeError: the task is a stream, or it comes in windows, and the model takes and returns no
+        states.
       Preempted: SIGTERM came; everything is saved (with a run directory only).
     """
     _check_counts(steps=steps, chunk=chunk)
-    _check_model(task, model)
+    _check_model(task, model, window)
     settings, mesh = _settle(task, trials, batch_size, optimizer, batching, parallel.everywhere())
+    settings = settings._replace(window=window)
     layout = parallel.Layout(len(trials.seed), settings.batching, mesh)
     asked = _describe(task, model, trials) | settings._asdict() | {"steps": steps, "chunk": chunk}
     asked |= {} if begin_from is None else {"begin_from": _fingerprint(begin_from)}
@@ -271,7 +278,7 @@ def _fresh(task: Task, model: Model, settings: Settings, trial: Trials, params: 
         params=params,
         optimizer=optimizers.make(settings.optimizer, trial).init(_wide(params)),
         step=jnp.int32(0),
-        stats=Stats(loss=jnp.float32(jnp.nan), metric=jnp.float32(jnp.nan)),
+        stats=Stats(jnp.float32(jnp.nan), jnp.float32(jnp.nan), _no_answers(task)),
         status=jnp.int32(RUNNING),
         carried=_carried(task, model, settings, trial, params),
     )
@@ -285,6 +292,11 @@ def _carried(
         return ()
     cursor = task.begin(keys(trial).data, settings.batch_size)
     return Carried(cursor, model.initial_state(params, settings.batch_size))
+
+
+def _no_answers(task: Task) -> Array | tuple[()]:
+    """Returns a window without answers, for a task that looks back on each of them."""
+    return jnp.full(task.criterion.window, jnp.inf) if isinstance(task, Judged) else ()
 
 
 def _draw(task: Task, settings: Settings, trial: Trials, state: State) -> tuple[Any, Batch]:
@@ -312,6 +324,8 @@ def _step(
     Devices that share the batch (`parallel.shared`) draw all of it, each runs the model on rows of
     its own, with noise of its own, and all know the outputs and so the loss.
     """
+    if settings.window is not None:
+        return _step_in_windows(task, model, settings, trial, state)
     noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
     cursor, batch = _draw(task, settings, trial, state)
     mine = parallel.share(mesh, batch._replace(y=None), axis=1)
@@ -319,39 +333,90 @@ def _step(
     def objective(params):
         after, outputs = _run(model, params, mine, state.carried, trial=trial, key=noise_key)
         outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
-        return task.loss(outputs, batch), (task.metric(outputs, batch), after)
+        seen = _seen(task, outputs, batch)
+        return seen.loss, (seen, after)
 
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
-    (loss, (metric, after)), grads = value_and_grad(state.params)
+    (loss, (seen, after)), grads = value_and_grad(state.params)
     grads = parallel.mean(mesh, grads)
     carried = Carried(cursor, after) if isinstance(task, Stream) else ()
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(_wide(grads)))
     return lax.cond(
         finite,
-        lambda: _learn(
-            task, settings, trial, state._replace(carried=carried), grads, Stats(loss, metric)
-        ),
+        lambda: _learn(task, settings, trial, state._replace(carried=carried), grads, seen),
         lambda: state._replace(status=jnp.int32(DIVERGED)),
     )
+
+
+def _step_in_windows(
+    task: Task, model: Any, settings: Settings, trial: Trials, state: State
+) -> State:
+    """Draws a batch and goes through it in windows of time, with an update after each."""
+    _, batch = _draw(task, settings, trial, state)
+    windows = jax.tree.map(lambda a: a.reshape(-1, settings.window, *a.shape[1:]), batch)
+    noise_key = jax.random.fold_in(keys(trial).noise, state.step)
+    noise_keys = jax.random.split(noise_key, windows.x.shape[0])
+
+    def learn(carry, part):
+        (params, moments, carried), (window, key) = carry, part
+
+        def objective(params):
+            after, outputs = _run(model, params, window, carried, trial=trial, key=key)
+            return task.loss(outputs, window), (after, outputs)
+
+        grads, (after, outputs) = jax.grad(objective, has_aux=True)(params)
+        params, moments = _updated(settings, trial, params, moments, grads)
+        return (params, moments, Carried((), after)), outputs
+
+    start = Carried((), model.initial_state(state.params, batch.x.shape[1]))
+    carry = state.params, state.optimizer, start
+    (params, moments, _), outputs = lax.scan(learn, carry, (windows, noise_keys))
+    seen = _seen(task, outputs.reshape(-1, *outputs.shape[2:]), batch)
+    return lax.cond(
+        jnp.isfinite(seen.loss) & jnp.isfinite(optax.tree.norm(_wide(params))),
+        lambda: _counted(task, settings, state._replace(params=params, optimizer=moments), seen),
+        lambda: state._replace(status=jnp.int32(DIVERGED)),
+    )
+
+
+def _seen(task: Task, outputs: Array, batch: Batch) -> Stats:
+    """Returns what is kept of one batch and its answers."""
+    answers = task.deviation(outputs, batch) if isinstance(task, Judged) else ()
+    return Stats(task.loss(outputs, batch), task.metric(outputs, batch), answers)
 
 
 def _learn(
     task: Task, settings: Settings, trial: Trials, state: State, grads: Any, seen: Stats
 ) -> State:
-    """Does one update; calls the trial solved when its task does, once the window has been seen."""
+    """Does one update."""
+    params, moments = _updated(settings, trial, state.params, state.optimizer, grads)
+    return _counted(task, settings, state._replace(params=params, optimizer=moments), seen)
+
+
+def _updated(settings: Settings, trial: Trials, params: Any, moments: Any, grads: Any) -> Any:
+    """Returns the parameters and the optimiser's state after one update."""
     optimizer = optimizers.make(settings.optimizer, trial)
-    updates, moments = optimizer.update(_wide(grads), state.optimizer, _wide(state.params))
+    updates, moments = optimizer.update(_wide(grads), moments, _wide(params))
+    return optax.apply_updates(params, updates), moments
+
+
+def _counted(task: Task, settings: Settings, state: State, seen: Stats) -> State:
+    """Calls the trial solved when its task does, once the window has been seen."""
     step = state.step + 1
-    stats = _running_means(state.stats, seen, step, settings.batch_size)
+    stats = _remembered(state.stats, seen, step, settings.batch_size)
     solved = task.solved(stats) & (step * settings.batch_size >= WINDOW)
-    return State(
-        params=optax.apply_updates(state.params, updates),
-        optimizer=moments,
-        step=step,
-        stats=stats,
-        status=jnp.where(solved, jnp.int32(SOLVED), state.status),
-        carried=state.carried,
-    )
+    status = jnp.where(solved, jnp.int32(SOLVED), state.status)
+    return state._replace(step=step, stats=stats, status=status)
+
+
+def _remembered(stats: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
+    """Moves the means, and lets new answers push out the oldest."""
+    means = stats._replace(recent=()), seen._replace(recent=())
+    moved = _running_means(*means, step, batch_size)
+    if isinstance(stats.recent, tuple):
+        return moved
+    recent = jnp.concatenate([stats.recent, jnp.asarray(seen.recent, jnp.float32)])
+    return moved._replace(recent=recent[-len(stats.recent) :])
 
 
 def _running_means(means: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
@@ -538,7 +603,8 @@ class Seen(NamedTuple):
     @classmethod
     def of(cls, layout: parallel.Layout, state: State) -> "Seen":
         """Returns the small part of a state."""
-        return layout.gather(cls(state.step, *state.stats, state.status))  # pyright: ignore
+        loss, metric, _ = state.stats
+        return layout.gather(cls(state.step, loss, metric, state.status))  # pyright: ignore
 
     @property
     def running(self) -> np.ndarray:
@@ -570,11 +636,20 @@ class Seen(NamedTuple):
         return done, int(np.where(running, steps, self.step).sum()), loss, int(running.sum())
 
 
-def _check_model(task: Task, model: Model) -> None:
-    if isinstance(task, Stream) and not isinstance(model, StreamModel):
+def _check_model(task: Task, model: Model, window: int | None) -> None:
+    if window is not None:
+        _check_counts(window=window)
+        if isinstance(task, Stream) or task.readout != "every" or task.length % window:
+            raise ValueError(
+                "window must divide the length of a task that is no stream and has a target at "
+                f"every instant, got {window} for {task.name} of length {task.length}"
+            )
+    cut = isinstance(task, Stream) or window is not None
+    if cut and not isinstance(model, StreamModel):
+        kind = "comes in windows" if window is not None else "is a stream"
         raise TypeError(
-            f"model must have initial_state and unroll, as SequenceSpec does, since {task.name} is "
-            f"a stream; got {model!r}"
+            "model must have initial_state and unroll, as SequenceSpec does, since "
+            f"{task.name} {kind}; got {model!r}"
         )
 
 

@@ -1,7 +1,7 @@
 """Learning: the law of one trial, and that its neighbours make no difference to it."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax import hlo, parallel, train
-from lstm_jax.tasks import Recall
+from lstm_jax.tasks import Criterion, Judged, Recall, TwoStrings
 from lstm_jax.train import fit, lower, make_trials
 from lstm_jax.trials import keys
+from lstm_jax.types import Batch
 from tests.toys import Elman, Line, Slope
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -375,3 +376,83 @@ def test_the_compiler_tells_what_places_need():
         for how, places in (("vmap", 1), ("vmap", 8), ("map", 8))
     )
     assert many > 4 * few > 0 and mapped < many / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgedLine(Judged, Line):
+    """`Line` until the last 7 errors are below 0.2, three of them excepted."""
+
+    criterion: ClassVar = Criterion(7, 0.2, allowed=3, mean=1.0)
+
+    def deviation(self, outputs, batch):
+        return jnp.abs(outputs - batch.y)[:, 0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 9])
+def test_a_criterion_sees_the_last_answers_each_before_it_was_learnt_from(batch_size, monkeypatch):
+    """Also: a trial stops at the first step that meets it, and a window not full meets nothing."""
+    monkeypatch.setattr(train, "WINDOW", 1)
+    task, trials = JudgedLine(), make_trials(seed=[5, 6], learning_rate=0.02)
+    settings: Any = dict(batch_size=batch_size, optimizer="sgd", progress=False)
+    result = fit(task, SLOPE, trials, 500, **settings)
+    for i in range(2):
+        trial = pick(trials, i)
+        params, answers, step = SLOPE.init(keys(trial).init, trial), [np.inf] * 7, 0
+        w, b = float(params["w"][0, 0]), float(params["b"][0])
+        while sum(a >= 0.2 for a in answers[-7:]) > 3 or np.mean(answers[-7:]) >= 1:
+            batch = task.sample(jax.random.fold_in(keys(trial).data, step), batch_size)
+            x, y = np.float64(batch.x[0, :, 0]), np.float64(batch.y[:, 0])
+            error, step = w * x + b - y, step + 1
+            answers += np.abs(error).tolist()
+            w, b = w - 0.02 * np.mean(2 * error * x), b - 0.02 * np.mean(2 * error)
+        assert result.solved_at[i] == step
+        np.testing.assert_allclose(result.state.stats.recent[i], answers[-7:], rtol=1e-3, atol=1e-5)
+
+
+def test_windows_are_updates_within_a_sequence_and_one_window_is_none():
+    """A step is a batch: its statistics are of the batch as it was answered, update by update."""
+    task = TwoStrings(4, noisy=True)
+    model = lj.layers.SequenceSpec(lj.cells.GRU(3), 5, 5, "every", engine="reference")
+    trials = make_trials(seed=[3], learning_rate=0.5)
+    settings: Any = dict(batch_size=2, optimizer="sgd", progress=False)
+    plain, whole, halves = (fit(task, model, trials, 5, window=w, **settings) for w in (None, 4, 2))
+    for one, other in zip(*map(jax.tree.leaves, (plain.params, whole.params)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    trial = pick(trials, 0)
+    params, losses, deviations = model.init(keys(trial).init, trial), [], []
+
+    @jax.jit
+    def update(params, state, x, y):
+        def loss(params):
+            after, outputs = model.unroll(params, x, state)
+            return task.loss(outputs, Batch(x, y)), (after, outputs)
+
+        grads, aux = jax.grad(loss, has_aux=True)(params)
+        return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), aux
+
+    for step in range(5):
+        x, y, _, _ = batch = task.sample(jax.random.fold_in(keys(trial).data, step), 2)
+        params, (state, first) = update(params, model.initial_state(params, 2), x[:2], y[:2])
+        params, (_, second) = update(params, state, x[2:], y[2:])
+        outputs = jnp.concatenate([first, second])
+        losses.append(task.loss(outputs, batch))
+        deviations += task.deviation(outputs, batch).tolist()
+    for one, other in zip(*map(jax.tree.leaves, (pick(halves.params, 0), params)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(halves.loss[0], np.mean(losses), rtol=1e-5)
+    recent = np.asarray(halves.state.stats.recent)[0, -10:]
+    np.testing.assert_allclose(recent, deviations, rtol=1e-5)
+
+
+def test_windows_divide_sequences_with_targets_throughout():
+    trials, settings = make_trials(), {"steps": 1, "progress": False}
+    every = lj.layers.SequenceSpec(lj.cells.GRU(3), 5, 5, "every")
+    right = "window must divide the length of a task that is no stream and has a target at every"
+    with pytest.raises(ValueError, match=f"{right} instant, got 3 for two_strings of length 4"):
+        fit(TwoStrings(4), every, trials, window=3, **settings)
+    with pytest.raises(ValueError, match=f"{right} instant, got 2 for recall of length 4"):
+        fit(TASK, every, trials, window=2, **settings)
+    with pytest.raises(ValueError, match="window must be a whole number of at least 1, got 0"):
+        fit(TwoStrings(4), every, trials, window=0, **settings)
+    with pytest.raises(TypeError, match="two_strings comes in windows"):
+        fit(TwoStrings(4), NETWORK, trials, window=2, **settings)

@@ -104,7 +104,8 @@ class Adding1997(base.Task):
 
     shortest: int
 
-    name: ClassVar = "adding_1997"
+    name: ClassVar[str] = "adding_1997"
+    lowest: ClassVar[float] = -1.0  # of the values
     readout: ClassVar = "last"
     metric_name: ClassVar = "error < 0.04"
     input_size: ClassVar = 2
@@ -121,17 +122,18 @@ class Adding1997(base.Task):
     @property
     def chance(self) -> float:
         """Share of sequences for which 0.5 is within 0.04 of the target."""
-        width, q = 4 * TOLERANCE, self._first_is_marked
+        width, q = 4 * TOLERANCE, self.first_is_marked
         return (width - width**2 / 4) * (1 - q) + width * q
 
     @property
     def baseline_loss(self) -> float:
         """The loss of always answering 0.5."""
-        q = self._first_is_marked
+        q = self.first_is_marked
         return (1 - q) / 24 + q / 48
 
     @property
-    def _first_is_marked(self) -> float:
+    def first_is_marked(self) -> float:
+        """The probability that the draw marks the first step."""
         return 1 / 10 + 9 / 10 / (self.shortest // 2 - 1)
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
@@ -141,14 +143,18 @@ class Adding1997(base.Task):
         lengths = jax.random.randint(length_key, row, self.shortest, self.length + 1, jnp.int32)
         mask = jnp.arange(self.length, dtype=jnp.int32)[:, None] < lengths[None, :]
         marks = self._marks(mark_key, batch_size)
-        values = jax.random.uniform(value_key, shape, jnp.float32, -1.0, 1.0)
+        values = jax.random.uniform(value_key, shape, jnp.float32, self.lowest, 1.0)
         values = jnp.where(mask, values, 0.0)
         marker = marks.at[0].set(-1.0) - _at(lengths - 1, self.length)
         return Batch(
             x=jnp.stack([values, marker], axis=-1),
-            y=0.5 + jnp.sum(values * marks, axis=0) / 4,
+            y=self.target(values, marks),
             mask=mask,
         )
+
+    def target(self, values: Array, marks: Array) -> Array:
+        """Returns the answers [B] to values and marks, both [T, B]."""
+        return 0.5 + jnp.sum(values * marks, axis=0) / 4
 
     def _marks(self, key: Array, batch_size: int) -> Array:
         """Returns [T, B]: 1 at the steps that count towards the sum, the first never among them."""

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -14,10 +15,18 @@ SPLITS = ("train", "validation", "test")
 
 
 class Stats(NamedTuple):
-    """Running means over recent training batches, kept by the training loop: two scalars."""
+    """What the training loop keeps of recent training batches.
+
+    Attributes:
+      loss: running mean, a scalar.
+      metric: running mean, a scalar.
+      recent: of a `Judged` task, the deviations of the last sequences, the oldest first, [window];
+        inf where there were none yet; of others nothing.
+    """
 
     loss: Array
     metric: Array
+    recent: Array | tuple[()] = ()
 
 
 class Task(abc.ABC):
@@ -116,6 +125,55 @@ class Stream(Task):
         return self.next(self.begin(key, batch_size, split))[1]
 
 
+class Criterion(NamedTuple):
+    """When a trial is done: what must hold of its answers to the last training sequences.
+
+    Each was answered before it was learnt from, by the weights of its time.
+
+    Attributes:
+      window: how many sequences it looks back on.
+      tolerance: a sequence is right when its deviation is below it.
+      allowed: how many may be wrong.
+      mean: what the mean deviation must be below.
+    """
+
+    window: int
+    tolerance: float
+    allowed: int = 0
+    mean: float = math.inf
+
+    def met(self, recent: Array) -> Array:
+        """Returns whether it holds of deviations [window], a bool scalar."""
+        wrong = jnp.sum(recent >= self.tolerance)
+        return (wrong <= self.allowed) & (jnp.mean(recent) < self.mean)
+
+
+class Judged(Task):
+    """A problem whose trials are done when their last answers meet a criterion, as in 1997.
+
+    `fit` keeps the deviations of the last training sequences, one by one. A new one writes
+    `deviation` in place of `correct` and `solved`.
+
+    Attributes:
+      criterion: what a trial must do to be done.
+    """
+
+    criterion: Criterion
+
+    @abc.abstractmethod
+    def deviation(self, outputs: Array, batch: Batch) -> Array:
+        """Returns how far the answer to each sequence is off at worst, [B] float32."""
+
+    def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where the answer is off by less than the criterion's tolerance, [B]."""
+        return (self.deviation(outputs, batch) < self.criterion.tolerance).astype(jnp.float32)
+
+    def solved(self, stats: Stats) -> Array:
+        """Whether the last answers meet the criterion."""
+        assert not isinstance(stats.recent, tuple)
+        return self.criterion.met(stats.recent)
+
+
 def endless(task: Task) -> Task:
     """Returns the same problem, which no trial ever has solved: all are trained to their end."""
     fields = [field.name for field in dataclasses.fields(task)]  # pyright: ignore
@@ -147,6 +205,16 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 def squared_error(predictions: Array, targets: Array) -> Array:
     """Mean of (prediction - target)^2; both [B]."""
     return jnp.mean((predictions - targets.astype(predictions.dtype)) ** 2)
+
+
+def half_squared_error(predictions: Array, targets: Array) -> Array:
+    """Mean over sequences of sum (prediction - target)^2 / 2, the error of 1997; both [..., B, V].
+
+    Its gradient with respect to a prediction is the error itself, for which learning rates of that
+    time are meant.
+    """
+    errors = predictions - targets.astype(predictions.dtype)
+    return jnp.sum(errors**2) / (2 * predictions.shape[-2])
 
 
 def labelled(logits: Array, labels: Array) -> Array:

@@ -1,0 +1,499 @@
+"""LSTM solves the long-lag problems of 1997 in about as many sequences as the paper says.
+
+All experiments of Hochreiter & Schmidhuber 1997 with its memory blocks, truncated gradient, weight
+counts, encodings, initial ranges, gate biases and criteria, learnt online by plain gradient
+descent: an update wherever there is a target, at every symbol in 1, 2a and 2b, else one a sequence.
+Beside them, by --networks, networks of today on the same sequences with Adam, an update a sequence,
+and where the paper says that it wins (3a, 3b), guessing weights at random.
+
+  1   embedded Reber grammar              4   adding
+  2a  two strings, lag p                  5   multiplication
+  2b  the same, noise between             6a  temporal order of two marks
+  2c  random lag with distractors         6b  of three
+  3a, 3b, 3c  two sequences, told apart by their first N elements: quiet, noisy, with noisy targets
+
+What the paper leaves open, and what was chosen:
+  - 2a and 2b: the network has its cell from the start; it is not added when learning stalls. So its
+    c, which nothing squashes, grows by about 1/4 a symbol, to 25, and at a learning rate of 1 puts
+    all outputs to 0, where sigmoids do not learn, before the symbols are learnt.
+  - 1: after every update 32 of the 512 strings are asked, and all must be right 160 times on end;
+    one pair of data sets (3 at --settings=all), drawn here.
+  - 3: the 256 sequences that are tested are the last 256 to be learnt from, each answered before it
+    was learnt; all are new, as those of a test set are. Sequences are counted to ST2 (3a, 3b).
+  - 4 and 6: the "average training error" is the mean greatest |error| of the last 2,000 sequences.
+  - 2a, 2b, 2c: sequences are counted to the first of the 10,000 that must be right.
+  - In 1, 2a and 2b one update for all errors of a sequence, at these learning rates, ends with all
+    outputs at 0 (2a) or does not get there in 20,000 strings (1); so they learn symbol by symbol.
+  - Noise of "variance 0.2" has a standard deviation of 0.45.
+
+A trial may see --budget times the paper's mean number of sequences; networks of today
+--other_budget times. The claim holds for an experiment if 80 % of the trials or more solve it and
+those that do need twice the paper's mean number of sequences or fewer, on average; in part, if only
+one of the two is so. Guessing is told as the share of guesses that answer 256 sequences right, and
+the sequences until the first such guess if each is dropped at its first wrong answer.
+
+Command: scripts/run classic
+Cost: --quick a minute, by default about 75 minutes, both on two cores; --scale=paper is for a night
+Expect: 3a, 3b and 6a solved by all trials in fewer sequences than the paper's; not 2a, 2b and 4
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments import networks, runner
+from experiments.flags import Config, need, need_each, setting
+from experiments.network_1997 import Network1997, OnlineNetwork1997
+from experiments.runner import Experiment, Group
+from lstm_jax import cells, tasks
+from lstm_jax.report import figures, ledger, statistics
+from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, Claim, of_parts
+from lstm_jax.report.figures import Picture, Style
+from lstm_jax.report.ledger import Record
+from lstm_jax.report.statistics import Estimate, Share
+from lstm_jax.report.tables import Row
+from lstm_jax.tasks import Judged
+from lstm_jax.trials import MAX_SEED, make_trials
+
+SOURCE = "Hochreiter & Schmidhuber 1997"
+TESTED = 2560  # sequences
+SOLVED, FACTOR = 0.8, 2.0  # what the claim asks for
+CLIP = 1.0  # of networks of today
+GUESSED_FROM = 100.0  # guessed weights are uniform in plus and minus this
+GUESSABLE = ("3a", "3b")
+LABELS = {"1997": "LSTM of 1997", "guess": "guessing", **networks.LABELS}
+LEVELS = ("tiny", "shortest", "all")
+
+
+class Setting(NamedTuple):
+    """An experiment of the paper at one size.
+
+    Attributes:
+      experiment: its number.
+      words: its size.
+      task: what is to be learnt.
+      network: with its start, except for its cell's `truncated`.
+      rate: of learning.
+      sequences: the paper's mean to success; of "tiny" ones, a guess that a budget is made of.
+      wrong: the paper's, of the sequences of the test; None where it gives none.
+      published: whether the paper has it.
+      after: sequences of the criterion that are not counted.
+      others: what the paper's other networks did.
+    """
+
+    experiment: str
+    words: str
+    task: Judged
+    network: Network1997
+    rate: float
+    sequences: int
+    wrong: float | None = None
+    published: bool = True
+    after: int = 0
+    others: str = ""
+
+    def group(self, network: str) -> str:
+        """The name of the trials of one network."""
+        size = "".join(c if c.isalnum() or c == "." else "_" for c in self.words)
+        return f"{self.experiment}-{size}-{network}"
+
+
+def blocks(task: Judged, hidden: int, size: int, start: float, **told) -> Network1997:
+    """Returns a network for a task, `told` of the fields of its cell and its own."""
+    mine = {field.name for field in dataclasses.fields(cells.MemoryBlocks)}
+    cell = {name: told.pop(name) for name in tuple(told) if name in mine}
+    block = cells.MemoryBlocks(hidden, size=size, truncated=True, **cell)
+    kind = OnlineNetwork1997 if task.readout == "every" else Network1997
+    return kind(block, task.input_size, task.output_size, task.readout, start, **told)
+
+
+def reber(data_set: int, hidden: int, size: int, rate: float, sequences: int) -> Setting:
+    """Experiment 1 with one pair of data sets, network and learning rate."""
+    task, number = tasks.ReberOnline(data_set), hidden // size
+    biases = tuple(-1.0 - n for n in range(number))
+    network = blocks(task, hidden, size, 0.2, biases="gates", output_biases=biases)
+    words = f"{number} blocks of {size}, rate {rate:g}, set {data_set}"
+    others = "RTRL some (25,000 or more), Elman 0 %, RCC 50 % (182,000)"
+    return Setting("1", words, task, network, rate, sequences, others=others)
+
+
+def two_strings(experiment: str, p: int, sequences: int, others: str = "", **more) -> Setting:
+    """Experiments 2a and 2b."""
+    task = tasks.TwoStrings(p, noisy=experiment == "2b")
+    network = blocks(
+        task, 1, 1, 0.2, biases="none", output_gate=False, recurrent=False, shortcut=True,
+        input_activation="s", output_activation="identity",
+    )  # fmt: skip
+    after = task.criterion.window
+    return Setting(
+        experiment, f"p = {p}", task, network, 1.0, sequences, after=after, others=others, **more
+    )
+
+
+def random_lag(q: int, p: int, sequences: int) -> Setting:
+    """Experiment 2c."""
+    task = tasks.RandomLag(q, p)
+    network = blocks(task, 2, 1, 0.2, biases="none")
+    after = task.criterion.window
+    return Setting("2c", f"q = {q}, p = {p}", task, network, 0.01, sequences, after=after)
+
+
+def two_sequences(
+    form: str, T: int, N: int, sequences: int, wrong: float | None, **more
+) -> Setting:
+    """Experiments 3a, 3b and 3c; `wrong` as a fraction."""
+    task, rate = tasks.TwoSequences(T, N, form), 0.1 if form == "3c" else 1.0
+    network = blocks(
+        task, 3, 1, 0.1, input_biases=(-1.0, -3.0, -5.0), output_biases=(-2.0, -4.0, -6.0)
+    )
+    wrong = None if wrong is None else TESTED * wrong
+    return Setting(form, f"T = {T}, N = {N}", task, network, rate, sequences, wrong, **more)
+
+
+def adding(T: int, sequences: int, wrong: int) -> Setting:
+    """Experiment 4."""
+    task = tasks.AddingOnline(T)
+    network = blocks(task, 4, 2, 0.1, input_biases=(-3.0, -6.0), output_units_biased=True)
+    return Setting("4", f"T = {T}", task, network, 0.5, sequences, wrong)
+
+
+def multiplying(n_seq: int, sequences: int, wrong: int) -> Setting:
+    """Experiment 5."""
+    task = tasks.MultiplyingOnline(100, n_seq)
+    network = blocks(task, 4, 2, 0.1, output_units_biased=True)
+    return Setting("5", f"T = 100, n_seq = {n_seq}", task, network, 0.1, sequences, wrong)
+
+
+def temporal_order(marks: int, sequences: int, wrong: int) -> Setting:
+    """Experiments 6a and 6b."""
+    task = tasks.TemporalOrder(marks)
+    biases = tuple(-2.0 * (n + 1) for n in range(marks))
+    network = blocks(task, 2 * marks, 2, 0.1, input_biases=biases, output_units_biased=True)
+    name, rate = {2: ("6a", 0.5), 3: ("6b", 0.1)}[marks]
+    return Setting(name, f"{marks} marks", task, network, rate, sequences, wrong)
+
+
+RTRL_10 = "RTRL, BPTT 0 % (> 5,000,000), chunker 33 % (32,400)"
+SETTINGS = {
+    "tiny": (
+        two_strings("2a", 5, 2000, published=False),
+        two_sequences("3a", 20, 3, 10_000, None, published=False),
+    ),
+    "shortest": (
+        reber(0, 6, 2, 0.5, 8440),
+        two_strings("2a", 100, 5040, RTRL_10),
+        two_strings("2b", 100, 5680, "RTRL, BPTT, chunker 0 %"),
+        random_lag(50, 50, 30_000),
+        two_sequences("3a", 100, 3, 39_850, 0.000195, others="weight guessing faster"),
+        two_sequences("3b", 100, 3, 43_250, 0.00828, others="weight guessing faster"),
+        two_sequences("3c", 100, 3, 269_650, 0.00558),
+        adding(100, 74_000, 1),
+        multiplying(140, 482_000, 139),
+        temporal_order(2, 31_390, 1),
+        temporal_order(3, 571_100, 2),
+    ),
+}
+SETTINGS["all"] = (
+    *(reber(n, 4, 1, rate, s) for n in range(3) for rate, s in ((0.1, 39_740), (0.5, 9500))),
+    *(
+        reber(n, 6, 2, rate, s)
+        for n in range(3)
+        for rate, s in ((0.1, 21_730), (0.2, 14_060), (0.5, 8440))
+    ),
+    *SETTINGS["shortest"][1:3],
+    *(
+        random_lag(q, p, s)
+        for q, p, s in (
+            (50, 50, 30_000), (100, 100, 31_000), (200, 200, 33_000), (500, 500, 38_000),
+            (1000, 1000, 49_000), (1000, 500, 49_000), (1000, 200, 75_000), (1000, 100, 135_000),
+            (1000, 50, 203_000),
+        )
+    ),
+    two_sequences("3a", 100, 3, 39_850, 0.000195),
+    two_sequences("3a", 100, 1, 64_330, 0.000117),
+    two_sequences("3a", 1000, 3, 452_460, 0.000078),
+    two_sequences("3b", 100, 3, 43_250, 0.00828),
+    two_sequences("3b", 100, 1, 78_430, 0.01500),
+    two_sequences("3b", 1000, 1, 485_080, 0.01207),
+    two_sequences("3c", 100, 3, 269_650, 0.00558),
+    two_sequences("3c", 100, 1, 565_640, 0.00441),
+    adding(100, 74_000, 1),
+    adding(500, 209_000, 0),
+    adding(1000, 853_000, 1),
+    multiplying(140, 482_000, 139),
+    multiplying(13, 1_273_000, 14),
+    temporal_order(2, 31_390, 1),
+    temporal_order(3, 571_100, 2),
+)  # fmt: skip
+EXPERIMENTS = tuple(dict.fromkeys(s.experiment for s in SETTINGS["shortest"]))
+
+
+def cases(config: "Classic") -> list[tuple[Setting, str]]:
+    """The settings and networks that are tried."""
+    chosen = [s for s in SETTINGS[config.settings] if s.experiment in config.experiments]
+    pairs = product(chosen, config.networks)
+    return [(s, n) for s, n in pairs if n != "guess" or s.experiment in GUESSABLE]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classic(Config):
+    """Which experiments of 1997 which networks try, at which sizes, and for how long."""
+
+    steps: int = setting(4_000_000, "the most sequences of a trial, whatever the budget")
+    hidden: int = setting(16, "hidden units of the networks of today")
+    batching: str = setting("vmap", "the trials of one device: auto, vmap, map")
+    experiments: tuple[str, ...] = setting(EXPERIMENTS, f"of {', '.join(EXPERIMENTS)}")
+    settings: str = setting("shortest", f"sizes of the experiments: {', '.join(LEVELS)}")
+    networks: tuple[str, ...] = setting(("1997", "guess"), f"of {', '.join(LABELS)}")
+    budget: float = setting(4.0, "sequences of a trial of 1997, times the paper's mean")
+    other_budget: float = setting(1.0, "the same of the networks of today")
+    learning_rate: float = setting(3e-3, "of the networks of today, under Adam")
+    guesses: int = setting(1000, "networks guessed for 3a and 3b")
+
+    def __post_init__(self):
+        super().__post_init__()
+        need_each("settings", (self.settings,), LEVELS)
+        need_each("experiments", self.experiments, EXPERIMENTS)
+        need_each("networks", self.networks, tuple(LABELS))
+        for name in ("budget", "other_budget", "learning_rate"):
+            value = getattr(self, name)
+            need(0 < value < np.inf, name, value, "need a number above 0")
+        need(self.guesses >= 2, "guesses", self.guesses, "need 2 or more")
+        last = self.seed + max(self.seeds, self.guesses) - 1
+        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
+        right = f"none of these experiments at --settings={self.settings}"
+        need(bool(cases(self)), "experiments", self.experiments, right)
+
+
+SCALES = {
+    "quick": Classic(settings="tiny", experiments=("2a", "3a"), seeds=4),
+    "small": Classic(),
+    "paper": Classic(settings="all", networks=tuple(LABELS)),
+}
+
+
+def plan(config: Classic, records: Sequence[Record]) -> list[Group]:
+    """One group for each setting and network; none waits for another."""
+    del records
+    makers = {"1997": online, "guess": guessing}
+    return [makers.get(name, today)(config, at, name) for at, name in cases(config)]
+
+
+def online(config: Classic, at: Setting, name: str) -> Group:
+    """The network of 1997, learning as it did."""
+    model = dataclasses.replace(at.network, engine=config.engine)
+    trials = make_trials(seed=seeds(config), learning_rate=at.rate)
+    window = 1 if isinstance(model, OnlineNetwork1997) else None
+    learnt = group(config, at, name, model, trials, config.budget)
+    return learnt._replace(optimizer="sgd", window=window)
+
+
+def today(config: Classic, at: Setting, name: str) -> Group:
+    """A network of today with Adam on the same sequences."""
+    model = networks.network(name, at.task, config.hidden, config.engine)
+    trials = make_trials(seed=seeds(config), learning_rate=config.learning_rate, clip=CLIP)
+    return group(config, at, name, model, trials, config.other_budget)
+
+
+def guessing(config: Classic, at: Setting, name: str) -> Group:
+    """Tanh networks of three units, each a trial, that learn next to nothing from one sequence."""
+    model = dataclasses.replace(
+        at.network, cell=cells.RNN(3), start=GUESSED_FROM, input_biases=(), output_biases=(),
+        output_units_biased=True, engine=config.engine,
+    )  # fmt: skip
+    guessed = range(config.seed, config.seed + config.guesses)
+    trials = make_trials(seed=guessed, learning_rate=1e-30)
+    return Group(at.group(name), at.task, model, 1, 1, trials, "test", 256, optimizer="sgd")
+
+
+def group(config: Classic, at: Setting, name: str, model, trials, budget: float) -> Group:
+    """Trials that see one sequence an update."""
+    steps = min(config.steps, round(budget * at.sequences) + at.after)
+    return Group(at.group(name), at.task, model, steps, 1, trials, "test", TESTED)
+
+
+def seeds(config: Classic) -> range:
+    """Those that are reported."""
+    return range(config.seed, config.seed + config.seeds)
+
+
+def summarise(config: Classic, records: Sequence[Record]) -> list[Row]:
+    """What each network made of each setting, beside what the paper says."""
+    return [
+        row(config, at, name, ledger.results(ledger.group(records, at.group(name))))
+        for at, name in cases(config)
+    ]
+
+
+def row(config: Classic, at: Setting, name: str, results: Sequence[Record]) -> Row:
+    """One line of the table, from the results of one group."""
+    if name == "guess":
+        solved, needed, wrong = guesses(results)
+    else:
+        solved = [r["status"] == "solved" for r in results]
+        needed = [n for n in sequences(at, results) if n is not None]
+        wrong = [r["test_n"] - r["test_correct"] for r in results if r["status"] == "solved"]
+    share = statistics.wilson(sum(solved), len(solved))
+    mean = estimate(needed)
+    ratio = None if mean is None or not at.published else mean.value / at.sequences
+    judged = name == "1997" and at.published
+    return {
+        "experiment": at.experiment,
+        "setting": at.words,
+        "network": LABELS[name],
+        "trials": len(solved),
+        "solved": share,
+        "sequences": mean,
+        "median": float(np.median(needed)) if needed else None,
+        "paper": at.sequences if at.published else None,
+        "ratio": ratio,
+        "wrong": float(np.mean(wrong)) if wrong else None,
+        "of": results[0]["test_n"],
+        "paper_wrong": at.wrong,
+        "verdict": verdict(share.value, ratio, config.budget) if judged else None,
+        "others_in_1997": at.others or None,
+    }
+
+
+def sequences(at: Setting, results: Sequence[Record]) -> list[int | None]:
+    """The sequences of each trial to its success, as the paper counts them; None without one."""
+    return [r["step"] - at.after if r["status"] == "solved" else None for r in results]
+
+
+def guesses(results: Sequence[Record]) -> tuple[list[bool], list[float], list[int]]:
+    """Which guesses are right, and the sequences until the first of them is found.
+
+    A guess that answers a share c of its sequences right is dropped at its first wrong answer,
+    after 1 / (1 - c) sequences on average; there are 1 / p - 1 of those before one that is right.
+    """
+    right = [r["test_correct"] == r["test_n"] for r in results]
+    if not any(right):
+        return right, [], []
+    n, p = results[0]["test_n"], np.mean(right)
+    dropped = [n / (n - r["test_correct"]) for r in results if r["test_correct"] < n]
+    return right, [(1 / p - 1) * float(np.mean(dropped or [0.0])) + n], [0]
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """The mean with its interval; of one value, that value without one."""
+    if len(values) < 2:
+        return Estimate(values[0], np.nan, np.nan) if values else None
+    return statistics.t_interval(values, within=(0, np.inf))
+
+
+def verdict(share: float, ratio: float | None, budget: float) -> str:
+    """Whether enough trials solve it, in the paper's number of sequences but for a factor."""
+    if ratio is None:
+        return FAILS if budget >= FACTOR else NOT_REACHED
+    return of_parts([share >= SOLVED, ratio <= FACTOR])
+
+
+def claims(config: Classic, rows: Sequence[Row]) -> list[Claim]:
+    """The paper's numbers, one by one; who needs fewer sequences; and that guessing wins."""
+    found = []
+    for mine in rows:
+        at = f"{mine['experiment']} ({mine['setting']})"
+        told = f"{mine['solved']} solve it, sequences {mine['sequences']}, wrong {told_wrong(mine)}"
+        others = {row["network"]: row for row in rows if row["setting"] == mine["setting"]
+                  and row["experiment"] == mine["experiment"]}  # fmt: skip
+        if mine["network"] == LABELS["1997"] and mine["paper"]:
+            said = f"Experiment {at}: the LSTM of 1997 solves it in as many sequences"
+            found.append(Claim(said, told, published(mine), mine["verdict"]))
+        if mine["network"] == LABELS["guess"] and LABELS["1997"] in others:
+            lstm = others[LABELS["1997"]]["sequences"]
+            won = mine["sequences"] and lstm and mine["sequences"].value < lstm.value
+            said = f"Experiment {at}: guessing weights needs fewer sequences than the LSTM of 1997"
+            found.append(Claim(said, told, f"yes ({SOURCE})", HOLDS if won else FAILS))
+        if mine["network"] == LABELS["rnn"] and LABELS["1997"] in others:
+            lstm = others[LABELS["1997"]]["solved"]
+            said = f"Experiment {at}: a tanh RNN with Adam solves it less often"
+            ours = f"{mine['solved']} in {config.other_budget:g} times the paper's sequences"
+            found.append(Claim(said, ours, "-", below(mine["solved"], lstm)))
+    return found
+
+
+def below(one: Share, other: Share) -> str:
+    """Whether one share is below another; not reached where their intervals overlap."""
+    if one.high < other.low:
+        return HOLDS
+    return NOT_REACHED if one.value < other.value else FAILS
+
+
+def told_wrong(row: Row) -> str:
+    """Wrong answers of how many."""
+    return "-" if row["wrong"] is None else f"{row['wrong']:.3g} of {row['of']}"
+
+
+def published(row: Row) -> str:
+    """The paper's numbers."""
+    wrong = "" if row["paper_wrong"] is None else f", wrong {row['paper_wrong']:.3g} of {TESTED}"
+    return f"{row['paper']:,} sequences{wrong} ({SOURCE})"
+
+
+def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
+    """Sequences to success of every trial, beside the paper's means."""
+    del rows
+    chosen = [s for s in SETTINGS[config.settings] if s.experiment in config.experiments]
+    names = [name for name in config.networks if name != "guess"]
+    looks = figures.styles(list(LABELS.values()))
+    width = max(11.0, 1.15 * len(chosen) * max(1.0, 0.45 * len(names)))
+    figure, ((axes,),) = figures.canvas(1, 1, panel=(width, 6))
+    for at, setting_ in enumerate(chosen):
+        if setting_.published:
+            axes.hlines(setting_.sequences, at - 0.42, at + 0.42, color="0.2", linewidth=2.5)
+        for place, name in enumerate(names):
+            results = ledger.results(ledger.group(records, setting_.group(name)))
+            x = at + 0.8 * ((place + 0.5) / len(names) - 0.5)
+            dots(axes, x, setting_, results, looks[LABELS[name]], 0.5 / len(names))
+    for name in names:
+        look = {**looks[LABELS[name]], "linestyle": "none"}
+        axes.plot([], [], label=LABELS[name], **look)
+    axes.plot([], [], color="0.2", linewidth=2.5, label="mean of the paper")
+    axes.plot([], [], "o", color="0.4", markerfacecolor="none", label="not solved by then")
+    axes.set_xticks(range(len(chosen)), [f"{s.experiment}\n{short(s)}" for s in chosen])
+    axes.tick_params(axis="x", labelsize=12)
+    axes.set(yscale="log", ylabel="sequences to success", xlim=(-0.6, len(chosen) - 0.4))
+    axes.grid(axis="x", visible=False)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.12)
+    figures.legend(figure, axes)
+    caption = (
+        "Training sequences until the criterion of 1997 was met, a dot for each trial; open dots: "
+        "trials that had not met it when their budget was spent. Bars: means of the paper. Above: "
+        "trials that solve it. 2a to 2c are counted to the first of 10,000 right answers."
+    )
+    return [Picture("sequences", caption, figure)]
+
+
+def short(at: Setting) -> str:
+    """The size of a setting on two lines or so."""
+    return at.words.replace(", ", "\n")
+
+
+def dots(
+    axes: Axes, x: float, at: Setting, results: Sequence[Record], look: Style, spread: float
+) -> None:
+    """Every trial of one group about x, and above them how many solved it."""
+    needed = sequences(at, results)
+    places = x + spread * (np.linspace(0, 1, len(needed)) - 0.5)
+    for place, result, n in zip(places, results, needed, strict=True):
+        fill = look["color"] if n is not None else "none"
+        y = max(1, result["step"] - at.after)
+        axes.plot(place, y, marker=look["marker"], color=look["color"], markerfacecolor=fill)
+    top = max(max(1, r["step"] - at.after) for r in results)
+    words = f"{sum(n is not None for n in needed)}/{len(needed)}"
+    axes.annotate(
+        words, (x, top), (0, 9), textcoords="offset points", ha="center", fontsize=13,
+        color=look["color"],
+    )  # fmt: skip
+
+
+EXPERIMENT = Experiment("classic", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
+
+if __name__ == "__main__":
+    sys.exit(runner.main(EXPERIMENT, sys.argv))

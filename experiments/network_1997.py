@@ -1,0 +1,199 @@
+"""The networks of 1997: memory blocks, and units that read the cells, started as they were then."""
+
+import dataclasses
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import lstm_jax as lj
+from lstm_jax.cells import Cell, MemoryBlocks, initial_state, parameter_count, sigmoid, wired
+from lstm_jax.cells.memory_block import INPUTS
+from lstm_jax.engines import Engine
+from lstm_jax.engines.products import advance, fed_back, preactivations, split
+from lstm_jax.types import Array, CellParams
+
+
+@dataclasses.dataclass(frozen=True)
+class Network1997:
+    """A layer of cells, and output units y = [x, h] w + b, of which x and b may be missing.
+
+    All weights and the biases there are start uniform in [-start, start], but for those biases of
+    gates that are named, one a block of cells. Gates and cells read all outputs and gates where the
+    cell says so; the input reaches the outputs only by a `shortcut`.
+
+    Attributes:
+      cell: the recurrent layer, memory blocks in the paper.
+      input_size: D.
+      output_size: V.
+      readout: "last" for outputs [B, V], "every" for [T, B, V].
+      start: the greatest initial weight.
+      input_biases: initial biases of the input gates; drawn where there are none.
+      output_biases: the same of the output gates.
+      output_units_biased: whether the output units have biases.
+      shortcut: whether they read the input as well.
+      engine: runs the loop over time.
+
+    Source: Hochreiter & Schmidhuber 1997, section 4 and table 10.
+    """
+
+    cell: Cell
+    input_size: int
+    output_size: int
+    readout: Literal["last", "every"]
+    start: float
+    input_biases: tuple[float, ...] = ()
+    output_biases: tuple[float, ...] = ()
+    output_units_biased: bool = False
+    shortcut: bool = False
+    engine: str | Engine = "auto"
+
+    @property
+    def weights(self) -> int:
+        """How many there are, biases among them."""
+        rows = self.cell.hidden + self.shortcut * self.input_size + self.output_units_biased
+        return parameter_count(self.cell, self.input_size) + rows * self.output_size
+
+    def init(self, key: Array, trial: Any = None) -> dict[str, Any]:
+        """Returns the initial weights; of the trial only `init_scale` matters, times `start`."""
+        start = self.start * (1.0 if trial is None else trial.init_scale)
+
+        def uniform(key, shape, dtype=jnp.float32):
+            return jax.random.uniform(key, shape, dtype, -start, start)
+
+        def biases(key, cell, dtype):
+            named = {"i": self.input_biases, "o": self.output_biases}
+            keys = dict(zip(cell.gates, jax.random.split(key, len(cell.gates)), strict=True))
+            return {
+                gate: jnp.asarray(named.get(gate) or uniform(k, (cell.width(gate),)), dtype)
+                for gate, k in keys.items()
+            }
+
+        blocks_key, w_key, b_key = jax.random.split(key, 3)
+        rows = self.cell.hidden + self.shortcut * self.input_size
+        w = uniform(w_key, (rows, self.output_size))
+        blocks = lj.init(self.cell, blocks_key, self.input_size, w_x=uniform, w_h=uniform, b=biases)
+        params = {"blocks": blocks._asdict(), "w": w}
+        return params | ({"b": uniform(b_key, w.shape[1:])} if self.output_units_biased else {})
+
+    def apply(
+        self,
+        params: Any,
+        x: Array,
+        *,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> Array:
+        """Returns the outputs before they are squashed, [B, V] or [T, B, V]."""
+        del trial, key  # nothing here is left to chance
+        blocks = CellParams(**params["blocks"])
+        final, h = lj.unroll(self.cell, blocks, x, mask=mask, reset=reset, engine=self.engine)
+        read = h if self.readout == "every" else final.h  # held from each row's last step on
+        if self.shortcut:
+            read = jnp.concatenate([x if self.readout == "every" else x[-1], read], axis=-1)
+        y = read @ params["w"]
+        return y + jnp.broadcast_to(params["b"], y.shape) if "b" in params else y
+
+
+class Instant(NamedTuple):
+    """Where an `OnlineNetwork1997` is between two instants.
+
+    Attributes:
+      cell: the state of its blocks.
+      d_i: [B, N, H] derivative of every cell's c by the N weights of its input gate.
+      d_g: [B, N, H] the same by the weights of the cell itself.
+    """
+
+    cell: Any
+    d_i: Array
+    d_g: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineNetwork1997(Network1997):
+    """`Network1997` that can learn at every instant, by the truncated gradient of the whole past.
+
+        d c'_v / d w_i = d c_v / d w_i + i' g_v u          u = [x, h, i, o, 1] of this instant
+        d c'_v / d w_g = d c_v / d w_g + i g'_v u
+
+    As in 1997, these derivatives go forwards in time with the state. `unroll` takes one instant and
+    adds to c what is zero but has them for its gradient, so that an update at each instant (`fit`
+    with window=1) is that of the paper, although the past is a number by then.
+
+    Source: Hochreiter & Schmidhuber 1997, appendix A.1, equations 21 to 24.
+    """
+
+    def initial_state(self, params: Any, batch: int) -> Instant:
+        """Returns where a sequence starts."""
+        blocks, cell = CellParams(**params["blocks"]), self._blocks
+        zeros = jnp.zeros((batch, len(self._weights(blocks)), cell.hidden))
+        return Instant(initial_state(cell, (batch,)), zeros, zeros)
+
+    def unroll(
+        self,
+        params: Any,
+        x: Array,
+        state: Instant,
+        *,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> tuple[Instant, Array]:
+        """Returns the state after one instant, x [1, B, D], and the outputs [1, B, V]."""
+        assert len(x) == 1 and reset is None, "one instant within a sequence"
+        del trial, key
+        cell, blocks = self._blocks, wired(self._blocks, CellParams(**params["blocks"]))
+        w_i, w_g = (w - lax.stop_gradient(w) for w in self._columns(blocks))  # zero
+        past = jnp.einsum("bnh,nh->bh", state.d_i, w_i) + jnp.einsum("bnh,nh->bh", state.d_g, w_g)
+        start = state.cell._replace(c=state.cell.c + past)
+        packed = preactivations(cell, blocks, x[0], fed_back(cell, start, None))
+        after, _ = advance(cell, packed, start, blocks.theta, None)
+        d_i, d_g = lax.stop_gradient(self._derivatives(blocks, x[0], state))
+        new = Instant(after, state.d_i + d_i, state.d_g + d_g)
+        new = new if mask is None else jax.tree.map(functools.partial(_where, mask[0]), new, state)
+        read = jnp.concatenate([x[0], after.h], axis=-1) if self.shortcut else after.h
+        y = read @ params["w"]
+        y = y + jnp.broadcast_to(params["b"], y.shape) if "b" in params else y
+        return new, y[None]
+
+    def _derivatives(self, blocks: CellParams, x: Array, state: Instant) -> tuple[Array, Array]:
+        """Returns what an instant adds to `d_i` and `d_g`."""
+        cell, feedback = self._blocks, fed_back(self._blocks, state.cell, None)
+        gates = split(cell, tuple(cell.gates), preactivations(cell, blocks, x, feedback))
+        i = self._shared(sigmoid(gates["i"]))
+        g, slope = jax.jvp(
+            INPUTS[cell.input_activation], (gates["g"],), (jnp.ones_like(gates["g"]),)
+        )
+        u = [x, feedback] if cell.recurrent else [x]
+        u = jnp.concatenate([*u, jnp.ones_like(x[:, :1])], axis=-1)[:, :, None]
+        return u * (i * (1 - i) * g)[:, None], u * (i * slope)[:, None]
+
+    def _columns(self, blocks: CellParams) -> tuple[Array, Array]:
+        """Returns the weights [N, H] of every cell's input gate, and of every cell."""
+        number = self._blocks.width("i")
+        w = self._weights(blocks)
+        return self._shared(w[:, :number]), w[:, number : number + self._blocks.hidden]
+
+    def _weights(self, blocks: CellParams) -> Array:
+        """Returns all weights of gates and cells [N, G], the biases last."""
+        assert not isinstance(blocks.w_h, tuple)
+        w_h = [blocks.w_h] if self._blocks.recurrent else []
+        return jnp.concatenate([blocks.w_x, *w_h, blocks.b[None]])
+
+    def _shared(self, gate: Array) -> Array:
+        return jnp.repeat(gate, self._blocks.size, axis=-1)
+
+    @property
+    def _blocks(self) -> MemoryBlocks:
+        assert isinstance(self.cell, MemoryBlocks)
+        return self.cell
+
+
+def _where(condition: Array, new: Array, old: Array) -> Array:
+    """Returns the rows [B, ...] of `new` where `condition` [B] holds, else those of `old`."""
+    return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -1,0 +1,101 @@
+"""Adding and multiplying as they were learnt in 1997: one sequence an update, to a criterion."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.tasks import base
+from lstm_jax.tasks.adding import TOLERANCE, Adding1997
+from lstm_jax.types import Array, Batch
+
+RECENT = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class AddingOnline(base.Judged, Adding1997):
+    """`Adding1997` with the error and the criterion of 1997.
+
+    The loss is (sigmoid(output) - target)^2 / 2, half that of `Adding1997`, and so is its
+    baseline_loss; D, V and T are the same. A trial is done when all of the last 2,000 training
+    sequences were answered with |error| < 0.04, and with a mean |error| below 0.01: "the average
+    training error", which the paper does not define; of its square, 0.01 would say nothing more.
+    Source: Hochreiter & Schmidhuber 1997, experiment 4.
+    """
+
+    name: ClassVar = "adding_online"
+    criterion: ClassVar = base.Criterion(RECENT, TOLERANCE, mean=0.01)
+
+    @property
+    def baseline_loss(self) -> float:
+        """The loss of always answering 0.5."""
+        return super().baseline_loss / 2
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Half the squared error of sigmoid(outputs); outputs [B, 1]."""
+        return base.half_squared_error(jax.nn.sigmoid(outputs), batch.y[:, None])
+
+    def deviation(self, outputs: Array, batch: Batch) -> Array:
+        """Returns |error|, [B]."""
+        return jnp.abs(jax.nn.sigmoid(outputs[:, 0]) - batch.y.astype(outputs.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiplyingOnline(AddingOnline):
+    """Multiply the two marked numbers of a sequence of varying length, as in 1997.
+
+    Lengths and marks are those of `Adding1997`, values are of U[0, 1], and the target is X1 X2; a
+    value that is not shown as marked, being that of the first step, counts as 1. With T=11, in a
+    row of 12 steps:
+
+        value    .3   .8   .1   .6   .2   .5   .9   .4   .7   .1   .3   .6
+        marker   -1    0    0    1    1    0    0    0    0    0    0   -1
+        answer                                                          .12
+
+    The loss is (sigmoid(output) - target)^2 / 2. With q = 1/10 + 9/10 / (T/2 - 1), the probability
+    that the first step is marked, the best constant answer is m = (1 - q) / 4 + q / 2 and costs
+    baseline_loss = ((1 - q) / 9 + q / 3 - m^2) / 2; where two steps are marked the variance is
+    7/144 = .0486. The answer 0.04 is right with chance (1 - q) .08 (1 - ln .08) + .08 q. A trial is
+    done when fewer than `wrong` of the last 2,000 training sequences had |error| >= 0.04.
+    Source: Hochreiter & Schmidhuber 1997, experiment 5.
+
+    Attributes:
+      shortest: T, the steps of the shortest sequence, at least 11.
+      wrong: n_seq of the paper, at least 1.
+
+    Raises:
+      ValueError: a number is too small or no integer.
+    """
+
+    wrong: int = 140
+
+    name: ClassVar = "multiplying_online"
+    lowest: ClassVar = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.check_size("wrong", self.wrong, 1)
+
+    @property
+    def criterion(self) -> base.Criterion:
+        """Fewer than `wrong` of the last 2,000 off by 0.04 or more."""
+        return base.Criterion(RECENT, TOLERANCE, allowed=self.wrong - 1)
+
+    @property
+    def chance(self) -> float:
+        """Share of sequences for which 0.04 is within 0.04 of the target."""
+        width, q = 2 * TOLERANCE, self.first_is_marked
+        return width * ((1 - q) * (1 - math.log(width)) + q)
+
+    @property
+    def baseline_loss(self) -> float:
+        """The loss of the best constant answer."""
+        q = self.first_is_marked
+        mean = (1 - q) / 4 + q / 2
+        return ((1 - q) / 9 + q / 3 - mean**2) / 2
+
+    def target(self, values: Array, marks: Array) -> Array:
+        """Returns the product of the values that are marked, [B]."""
+        return jnp.prod(jnp.where(marks > 0, values, 1.0), axis=0)

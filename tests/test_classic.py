@@ -1,0 +1,219 @@
+"""classic: plan, table, claims and figure as functions of records; one tiny run."""
+
+import csv
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import classic, runner
+from experiments.classic import Classic
+from lstm_jax import tasks
+from lstm_jax.cells import RNN
+from lstm_jax.report import figures, ledger
+from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, PARTLY
+from lstm_jax.report.statistics import wilson
+from lstm_jax.trials import Trials
+
+CONFIG = Classic(
+    experiments=("2c", "3a", "6a"), networks=("1997", "guess", "rnn"), seeds=5, guesses=40
+)
+TIMES = {  # steps to success in units of the paper's mean, None for no success
+    ("2c", "1997"): [1.5, 1.7, 1.9, 2.1, None],
+    ("3a", "1997"): [3.0, 1.0, 2.5, 3.5, 2.0],
+    ("6a", "1997"): [None] * 5,
+    ("2c", "rnn"): [None] * 5,
+    ("3a", "rnn"): [None] * 5,
+    ("6a", "rnn"): [0.2] * 5,
+}
+
+
+def results(group: str, trials: list[dict]) -> list[dict]:
+    return [
+        {"kind": "result", "group": group, "trial": i, "status": "finished", "loss": 0.1,
+         "metric": 0.5, "test_n": 2560, "test_correct": 2560, **trial}
+        for i, trial in enumerate(trials)
+    ]  # fmt: skip
+
+
+def told() -> list[dict]:
+    records = []
+    for at, name in classic.cases(CONFIG):
+        if name == "guess":  # two of 40 right, the others drop out after two or four sequences
+            right = [256] * 2 + [128] * 19 + [192] * 19
+            trials = [{"test_correct": r, "test_n": 256, "step": 1} for r in right]
+        else:
+            trials = [
+                {"status": "solved", "step": round(time * at.sequences) + at.after,
+                 "test_correct": 2560 - i}
+                if time else {"step": round(4 * at.sequences) + at.after, "test_correct": 1280}
+                for i, time in enumerate(TIMES[at.experiment, name])
+            ]  # fmt: skip
+        records += results(at.group(name), trials)
+    return records
+
+
+RECORDS = told()
+ROWS = classic.summarise(CONFIG, RECORDS)
+TABLE = {(row["experiment"], row["network"]): row for row in ROWS}
+
+
+def groups(config: Classic = CONFIG) -> dict[str, runner.Group]:
+    return {group.name: group for group in classic.plan(config, [])}
+
+
+def test_the_network_of_1997_learns_one_sequence_an_update_by_plain_descent():
+    group = groups()["6a-2_marks-1997"]
+    assert isinstance(group.trials, Trials)
+    assert (group.batch_size, group.optimizer, group.steps) == (1, "sgd", 4 * 31_390)
+    assert (group.split, group.sequences) == ("test", 2560)
+    assert group.trials.seed.tolist() == [0, 1, 2, 3, 4]
+    assert set(group.trials.learning_rate) == {np.float32(0.5)}
+    assert set(group.trials.clip) == {np.inf}
+    assert group.model.cell.truncated  # pyright: ignore
+    few = dataclasses.replace(CONFIG, steps=70)
+    assert {g.steps for n, g in groups(few).items() if "guess" not in n} == {70}
+
+
+def test_success_of_2a_to_2c_is_counted_to_the_first_of_ten_thousand():
+    assert groups()["2c-q___50__p___50-1997"].steps == 4 * 30_000 + 10_000
+    at = classic.SETTINGS["shortest"][3]
+    done = [{"status": "solved", "step": 45_000}, {"status": "finished", "step": 130_000}]
+    assert classic.sequences(at, done) == [35_000, None]
+
+
+def test_networks_of_today_learn_the_same_sequences_with_adam():
+    group = groups()["3a-T___100__N___3-rnn"]
+    assert isinstance(group.trials, Trials)
+    assert (group.batch_size, group.optimizer, group.steps) == (1, "adam", 39_850)
+    assert group.model.cell.hidden == 16
+    assert set(group.trials.clip) == {1.0}
+    assert group.task == groups()["3a-T___100__N___3-1997"].task
+
+
+def test_guesses_are_trials_that_do_not_learn_and_only_where_the_paper_says_they_win():
+    guessed = {name: group for name, group in groups().items() if "guess" in name}
+    assert list(guessed) == ["3a-T___100__N___3-guess"]
+    (group,) = guessed.values()
+    assert isinstance(group.trials, Trials)
+    assert (group.steps, group.sequences, len(group.trials.seed)) == (1, 256, 40)
+    assert isinstance(group.model.cell, RNN)
+    assert group.model.start == 100  # pyright: ignore
+    assert group.trials.learning_rate.max() < 1e-20
+
+
+def test_the_table_counts_successes_and_means_beside_the_paper():
+    row = TABLE["2c", "LSTM of 1997"]
+    assert row["solved"] == wilson(4, 5)
+    assert row["sequences"].value == pytest.approx(1.8 * 30_000)
+    assert row["ratio"] == pytest.approx(1.8)
+    assert row["wrong"] == 1.5  # of the four that solve it
+    assert (row["paper"], row["paper_wrong"], row["verdict"]) == (30_000, None, HOLDS)
+    row = TABLE["3a", "LSTM of 1997"]
+    assert row["paper_wrong"] == pytest.approx(0.5, abs=0.01)
+    assert row["verdict"] == PARTLY  # all solve it, in 2.4 times the paper's sequences
+    row = TABLE["6a", "LSTM of 1997"]
+    assert (row["sequences"], row["ratio"], row["wrong"], row["verdict"]) == (None,) * 3 + (FAILS,)
+    assert TABLE["6a", "tanh RNN"]["verdict"] is None
+
+
+def test_verdicts_need_most_trials_and_the_papers_number_within_a_factor_of_two():
+    assert classic.verdict(0.8, 2.0, 4) == HOLDS
+    assert classic.verdict(0.7, 2.0, 4) == classic.verdict(1.0, 2.1, 4) == PARTLY
+    assert classic.verdict(0.7, 2.1, 4) == FAILS
+    assert classic.verdict(0.0, None, 2) == FAILS
+    assert classic.verdict(0.0, None, 1.9) == NOT_REACHED
+
+
+def test_guessing_costs_what_wrong_guesses_cost_and_one_whole_test():
+    row = TABLE["3a", "guessing"]
+    assert row["solved"] == wilson(2, 40)
+    assert row["sequences"].value == pytest.approx((40 / 2 - 1) * 3 + 256)
+    assert classic.guesses([{"test_correct": 3, "test_n": 4}])[1:] == ([], [])
+
+
+def test_claims_are_the_papers_numbers_guessing_and_the_rnn():
+    found = {claim.claim: claim for claim in classic.claims(CONFIG, ROWS)}
+    verdicts = {n.split()[1].rstrip(":") + n[-10:]: c.verdict for n, c in found.items()}
+    assert verdicts == {
+        "2c sequences": HOLDS, "3a sequences": PARTLY, "6a sequences": FAILS,
+        "3aTM of 1997": HOLDS, "2cless often": NOT_REACHED, "3aless often": HOLDS,
+        "6aless often": FAILS,
+    }  # fmt: skip
+    (one,) = (c for name, c in found.items() if "3a" in name and "as many" in name)
+    assert one.published == "39,850 sequences, wrong 0.499 of 2560 (Hochreiter & Schmidhuber 1997)"
+
+
+def test_the_figure_has_a_dot_a_trial_and_a_bar_for_every_mean_of_the_paper():
+    with figures.look():
+        (picture,) = classic.draw(CONFIG, ROWS, RECORDS)
+    (axes,) = picture.figure.axes
+    drawn = [line for line in axes.lines if len(line.get_xdata()) == 1]  # pyright: ignore
+    assert len(drawn) == 5 * 2 * 3
+    heights = sorted(float(line.get_ydata()[0]) for line in drawn)  # pyright: ignore
+    wanted = [
+        r["step"] - at.after
+        for at, name in classic.cases(CONFIG) if name != "guess"
+        for r in ledger.group(RECORDS, at.group(name))
+    ]  # fmt: skip
+    assert heights == sorted(wanted)
+    assert sum(line.get_markerfacecolor() == "none" for line in drawn) == 1 + 5 + 5 + 5
+    assert len(axes.collections) == 3
+    assert axes.get_yscale() == "log"
+
+
+def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
+    small, paper = classic.SCALES["small"], classic.SCALES["paper"]
+    assert [at.experiment for at, name in classic.cases(small) if name == "1997"] == [
+        "1", "2a", "2b", "2c", "3a", "3b", "3c", "4", "5", "6a", "6b",
+    ]  # fmt: skip
+    assert small.seeds == paper.seeds == 10
+    names = [group.name for group in classic.plan(paper, [])]
+    assert len(set(names)) == len(names)
+    every = {(at.experiment, at.task) for at, _ in classic.cases(paper)}
+    assert len({task for name, task in every if name == "2c"}) == 9
+    assert ("4", tasks.AddingOnline(1000)) in every and (
+        "5",
+        tasks.MultiplyingOnline(100, 13),
+    ) in every
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"experiments": ("7",)}, f"--experiments=7: need one of {', '.join(classic.EXPERIMENTS)}"),
+        ({"networks": ("elman",)}, f"--networks=elman: need one of {', '.join(classic.LABELS)}"),
+        ({"settings": "some"}, "--settings=some: need one of tiny, shortest, all"),
+        ({"budget": 0.0}, "--budget=0: need a number above 0"),
+        ({"learning_rate": float("nan")}, "--learning_rate=nan: need a number above 0"),
+        ({"guesses": 1}, "--guesses=1: need 2 or more"),
+        (
+            {"settings": "tiny", "experiments": ("6a",)},
+            "--experiments=6a: none of these experiments at --settings=tiny",
+        ),
+        (
+            {"seed": 2**32 - 5, "guesses": 4},
+            "--seed=4294967291: the last one, 4294967300, is beyond 4294967295",
+        ),
+    ],
+)
+def test_bad_values_are_refused_by_flag_value_and_what_is_right(given, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Classic(**given)
+
+
+def test_a_tiny_run_ends_with_table_claims_and_figure(
+    monkeypatch, tmp_path: Path, standard_promotion
+):
+    monkeypatch.setattr(runner, "start", lambda platform: None)
+    tiny = ["--settings=tiny", "--experiments=3a", "--networks=1997,guess", "--seeds=2"]
+    tiny += ["--steps=30", "--guesses=4", "--engine=reference", f"--workdir={tmp_path / 'run'}"]
+    assert runner.main(classic.EXPERIMENT, ["classic", *tiny]) == 0
+    rows = list(csv.DictReader((tmp_path / "run" / "summary.csv").read_text().splitlines()))
+    assert [row["network"] for row in rows] == ["LSTM of 1997", "guessing"]
+    lines = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
+    assert len(ledger.results(map(json.loads, lines))) == 6
+    assert (tmp_path / "run" / "figures" / "sequences.png").exists()
