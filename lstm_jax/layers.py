@@ -146,8 +146,8 @@ class Recurrent(nnx.Module):
           reverse: reads sequences from their end.
           engine: what runs the loop, by name or an instance.
           checked: asserts that everything is finite and in the cell's `ranges`, as `unroll` does.
-          dtype: of computation: floats that come in are cast to it, matrix products take it, outputs
-            have it; states are float32 at least, whatever it is.
+          dtype: of computation: floats that come in are cast to it, matrix products take it,
+            outputs have it; states are float32 at least, whatever it is.
           param_dtype: of the parameters; None for float32, or `dtype` where that is wider.
 
         Raises:
@@ -638,11 +638,11 @@ class SequenceSpec:
       learn_initial: makes the initial states parameters.
       engine: what runs the loops, by name or an instance.
       dtype: of computation and outputs, as in `Recurrent`; any spelling, kept as `jnp.dtype`.
-      param_dtype: of the parameters, and so of their gradients; None for float32, or `dtype` where
-        that is wider.
       projection: p, the width that every layer's outputs are projected to; None for h itself.
       checked: asserts that values are finite and in the cell's `ranges`; inside `jit` wrap the
         whole function in `chex.chexify(..., async_check=False)`, which `fit` does not.
+      param_dtype: of the parameters, and so of their gradients; None for float32, or `dtype` where
+        that is wider.
 
     Raises:
       ValueError: a size is not positive, a choice is unknown, or `front_width` does not go with
@@ -663,9 +663,9 @@ class SequenceSpec:
     learn_initial: bool = False
     engine: str | Engine = "auto"
     dtype: Any = "float32"
-    param_dtype: Any = None
     projection: int | None = None
     checked: bool = False
+    param_dtype: Any = None
 
     def __post_init__(self):
         for name in ("input_size", "output_size", "depth"):
@@ -678,9 +678,10 @@ class SequenceSpec:
             _check_size("front_width", self.front_width)
         elif self.front_width is not None:
             raise ValueError(f"front_width must be None without a front, got {self.front_width!r}")
-        for name in ("dtype", "param_dtype"):
-            if (dtype := getattr(self, name)) is not None or name == "dtype":
-                object.__setattr__(self, name, _floating(name, dtype))
+        object.__setattr__(self, "dtype", _floating("dtype", self.dtype))
+        if self.param_dtype is not None:
+            stored = _floating("param_dtype", self.param_dtype)
+            object.__setattr__(self, "param_dtype", stored)
 
     @property
     def stored_dtype(self) -> Any:

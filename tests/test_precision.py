@@ -213,7 +213,9 @@ def test_training_keeps_parameters_and_moments_in_float32(standard_promotion) ->
     assert dtypes(mixed.params) == {F32}
     assert dtypes(mixed.state.optimizer) <= {F32, jnp.dtype("int32")}
     np.testing.assert_allclose(mixed.loss, single.loss, rtol=2e-3)
-    assert any(jax.tree.leaves(jax.tree.map(lambda a, b: np.any(a != b), mixed.params, single.params)))
+    assert any(
+        jax.tree.leaves(jax.tree.map(lambda a, b: np.any(a != b), mixed.params, single.params))
+    )
     assert_close(mixed.params, single.params, 5e-2)
 
 
