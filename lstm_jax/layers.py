@@ -209,8 +209,7 @@ class Recurrent(nnx.Module):
         """
         if jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(self.dtype)
-        if initial is None and self.initial is not None:
-            initial = self._learned()
+        initial = self._learned() if initial is None else initial
         if self.reverse:
             x, mask, reset = _flip((x, mask, _ends(reset)))
         x, params, noise = self._disturbed(x, key, rates)
@@ -244,11 +243,14 @@ class Recurrent(nnx.Module):
           ValueError: the layer is reversed.
         """
         self._refuse_reverse()
-        if self.initial is None:
+        learned = self._learned()
+        if learned is None:
             return initial_state(self.cell, (batch,), wide(self.dtype))
-        return jax.tree.map(lambda s: jnp.tile(s, (batch, 1)), self._learned())
+        return jax.tree.map(lambda s: jnp.tile(s, (batch, 1)), learned)
 
-    def _learned(self) -> Row:
+    def _learned(self) -> Row | None:
+        if self.initial is None:
+            return None
         start = self.cell.State(**_values(self.initial))
         return jax.tree.map(lambda s: s.astype(wide(self.dtype)), start)
 

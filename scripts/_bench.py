@@ -214,7 +214,8 @@ def numbers_of_trials(usual: tuple[int, ...]) -> list[int]:
     """The numbers asked for by flag, or the usual ones."""
     given = TRIALS.value or usual
     if not all(str(R).isdigit() and int(R) > 0 for R in given):
-        raise app.UsageError(f"--trials={','.join(given)}: need whole numbers of at least 1")
+        words = ",".join(map(str, given))
+        raise app.UsageError(f"--trials={words}: need whole numbers of at least 1")
     return [int(R) for R in given]
 
 

@@ -47,7 +47,7 @@ TERMS: dict[str, tuple[Any, str | None]] = {
 }
 ENGINES = ("scan", "pallas")
 
-Make = Callable[[tuple[int, ...]], Rival]
+Make = Callable[..., Rival]  # of a shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,7 +366,7 @@ def parts(
 ) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     """Returns what is to be measured, the most wanted first, by name."""
 
-    def small(shape):
+    def small(shape: tuple[int, ...]) -> Any:
         return tuple(min(n, TINY) for n in shape) if tiny else shape
 
     def layers(kind):
