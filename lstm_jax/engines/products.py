@@ -4,6 +4,7 @@ Every product is `dot`: of operands in the dtype of the input, summed in float32
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -59,7 +60,7 @@ def _narrow_dot_bwd(dtype, operands, d_sum):
 
 def rows(a: Array) -> Array:
     """Returns [..., K] as one matrix."""
-    return a.reshape(-1, a.shape[-1])
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
 _narrow_dot.defvjp(lambda a, w, dtype: (_product(a, w, dtype), (a, w)), _narrow_dot_bwd)
