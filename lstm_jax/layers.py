@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.cells import Cell, feedback_width, initial_state, zoneout_name
-from lstm_jax.engines import Engine, resolve, unroll
+from lstm_jax.engines import Engine, projected, resolve, unroll
 from lstm_jax.initializers import BiasInit, WeightInit, glorot, init, orthogonal
-from lstm_jax.types import Array, CellParams, Noise, Row
+from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 State = Any  # a row of one layer, or a tuple of states, one for each part
 
@@ -104,10 +104,14 @@ class Recurrent(nnx.Module):
     no special case; a reset, which begins a segment, ends it for whom comes from behind. A reset at
     instant 0 concerns earlier instants alone, so it does nothing here.
 
+    In mixed precision, `dtype="bfloat16"`, matrix products take bfloat16 and sum in float32, states
+    and gates are float32, the outputs bfloat16, and parameters and their gradients float32.
+
     Attributes:
       w_x, w_h, b, theta: the parameters, as `CellParams` has them.
       initial: the learned initial state by name, each [width], or None.
       output_size: H, the width of the outputs, or p where they are projected.
+      dtype: of the outputs and of what the matrix products take.
     """
 
     def __init__(
@@ -124,7 +128,8 @@ class Recurrent(nnx.Module):
         reverse: bool = False,
         engine: str | Engine = "auto",
         checked: bool = False,
-        dtype=jnp.float32,
+        dtype: Any = "float32",
+        param_dtype: Any = None,
     ):
         """Draws the initial parameters.
 
@@ -141,22 +146,26 @@ class Recurrent(nnx.Module):
           reverse: reads sequences from their end.
           engine: what runs the loop, by name or an instance.
           checked: asserts that everything is finite and in the cell's `ranges`, as `unroll` does.
-          dtype: of the parameters, and of the input that the layer takes.
+          dtype: of computation: floats that come in are cast to it, matrix products take it,
+            outputs have it; states are float32 at least, whatever it is.
+          param_dtype: of the parameters; None for float32, or `dtype` where that is wider.
 
         Raises:
           ValueError: `projection` is no positive integer, or the cell cannot be projected.
         """
         params = init(
             cell, rngs.params(), input_size, w_x=w_x, w_h=w_h, b=b, projection=projection,
-            dtype=dtype,
+            dtype=_stored(dtype, param_dtype),
         )  # fmt: skip
+        self.dtype = jnp.dtype(dtype)
         self.cell, self.reverse, self.engine, self.checked = cell, reverse, engine, checked
         self.w_x, self.b = nnx.Param(params.w_x), nnx.Param(params.b)
         self.w_h: Any = (
             nnx.List(map(nnx.Param, params.w_h)) if projection else nnx.Param(params.w_h)
         )
         self.theta = _named(params.theta)
-        self.initial = _named(initial_state(cell, dtype=dtype)) if learn_initial else None
+        start = initial_state(cell, dtype=params.b.dtype)
+        self.initial = _named(start) if learn_initial else None
         width = jax.eval_shape(lambda: cell.output(initial_state(cell))).shape[-1]
         self.output_size, self.projection = projection or width, projection
 
@@ -181,9 +190,9 @@ class Recurrent(nnx.Module):
         """Runs the layer over time.
 
         Args:
-          x: [T, B, D] inputs.
-          state: where the call starts, each [B, width]: before instant 0, or behind the last one
-            when reversed; `initial` by default.
+          x: [T, B, D] inputs, floats, cast to `dtype`.
+          state: where the call starts, each [B, width], float32 at least: before instant 0, or
+            behind the last one when reversed; `initial` by default.
           initial: where a sequence starts, each [width] or [B, width]; the learned state, or zeros,
             by default.
           mask: [T, B] bool; where False the state is held and the output is zero.
@@ -198,9 +207,9 @@ class Recurrent(nnx.Module):
         Raises:
           ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
         """
-        params = self.params
-        if initial is None and self.initial is not None:
-            initial = self.cell.State(**_values(self.initial))
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            x = x.astype(self.dtype)
+        initial = self._learned() if initial is None else initial
         if self.reverse:
             x, mask, reset = _flip((x, mask, _ends(reset)))
         x, params, noise = self._disturbed(x, key, rates)
@@ -209,7 +218,7 @@ class Recurrent(nnx.Module):
             initial=initial, mask=mask, reset=reset, noise=noise, engine=self.engine,
             checked=self.checked,
         )  # fmt: skip
-        h = h @ params.w_h[0] if self.projection else h
+        h = projected(h, params.w_h)
         return state, _flip(h) if self.reverse else h
 
     def _disturbed(self, x, key, rates):
@@ -221,7 +230,7 @@ class Recurrent(nnx.Module):
         (T, B), keep = x.shape[:2], None
         x = drop(x, rates.input_dropout, x_key, (1, *x.shape[1:]))
         if rates.recurrent_dropout is not None:
-            ones = jnp.ones_like(x, shape=(B, feedback_width(cell)))
+            ones = jnp.ones((B, feedback_width(cell)), wide(x.dtype))
             keep = drop(ones, rates.recurrent_dropout, h_key)
         params = params._replace(w_h=drop_weights(params.w_h, rates.weight_drop, w_key))
         keys = jax.random.split(cell_key, T) if cell.noisy else None
@@ -234,12 +243,16 @@ class Recurrent(nnx.Module):
           ValueError: the layer is reversed.
         """
         self._refuse_reverse()
-        dtype = self.w_x[...].dtype
+        learned = self._learned()
+        if learned is None:
+            return initial_state(self.cell, (batch,), wide(self.dtype))
+        return jax.tree.map(lambda s: jnp.tile(s, (batch, 1)), learned)
+
+    def _learned(self) -> Row | None:
         if self.initial is None:
-            return initial_state(self.cell, (batch,), dtype)
-        return jax.tree.map(
-            lambda s: jnp.tile(s, (batch, 1)), self.cell.State(**_values(self.initial))
-        )
+            return None
+        start = self.cell.State(**_values(self.initial))
+        return jax.tree.map(lambda s: s.astype(wide(self.dtype)), start)
 
     def step(
         self,
@@ -626,14 +639,16 @@ class SequenceSpec:
       b: initialiser of the biases; None for those of the cell.
       learn_initial: makes the initial states parameters.
       engine: what runs the loops, by name or an instance.
-      dtype: of parameters, computation and outputs; any spelling, kept as `jnp.dtype`.
+      dtype: of computation and outputs, as in `Recurrent`; any spelling, kept as `jnp.dtype`.
       projection: p, the width that every layer's outputs are projected to; None for h itself.
       checked: asserts that values are finite and in the cell's `ranges`; inside `jit` wrap the
         whole function in `chex.chexify(..., async_check=False)`, which `fit` does not.
+      param_dtype: of the parameters, and so of their gradients; None for float32, or `dtype` where
+        that is wider.
 
     Raises:
       ValueError: a size is not positive, a choice is unknown, or `front_width` does not go with
-        `front`; TypeError: dtype is not a floating one.
+        `front`; TypeError: a dtype is not a floating one.
     """
 
     cell: Cell
@@ -652,6 +667,7 @@ class SequenceSpec:
     dtype: Any = "float32"
     projection: int | None = None
     checked: bool = False
+    param_dtype: Any = None
 
     def __post_init__(self):
         for name in ("input_size", "output_size", "depth"):
@@ -664,9 +680,15 @@ class SequenceSpec:
             _check_size("front_width", self.front_width)
         elif self.front_width is not None:
             raise ValueError(f"front_width must be None without a front, got {self.front_width!r}")
-        object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
-        if not jnp.issubdtype(self.dtype, jnp.floating):
-            raise TypeError(f"dtype must be a floating one, got {self.dtype}")
+        object.__setattr__(self, "dtype", _floating("dtype", self.dtype))
+        if self.param_dtype is not None:
+            stored = _floating("param_dtype", self.param_dtype)
+            object.__setattr__(self, "param_dtype", stored)
+
+    @property
+    def stored_dtype(self) -> Any:
+        """The dtype of the parameters."""
+        return _stored(self.dtype, self.param_dtype)
 
     def init(self, key: Array, trial: Any = None) -> Any:
         """Returns the initial parameters as nested dictionaries of arrays.
@@ -799,9 +821,9 @@ class SequenceSpec:
         if self.front == "dense":
             return self._linear(self.input_size, self.front_width, rngs, scale)
         rows_of_norm_one = jax.nn.initializers.normal(self.front_width**-0.5)
-        return nnx.Embed(
-            self.input_size, self.front_width, rngs=rngs, dtype=self.dtype, param_dtype=self.dtype,
-            embedding_init=_scaled(rows_of_norm_one, scale),
+        return nnx.Embed(  # in the parameters' dtype, so that its gradients add up in it
+            self.input_size, self.front_width, rngs=rngs, dtype=self.stored_dtype,
+            param_dtype=self.stored_dtype, embedding_init=_scaled(rows_of_norm_one, scale),
         )  # fmt: skip
 
     def _layer(self, width, rngs, scale, biases):
@@ -809,13 +831,13 @@ class SequenceSpec:
             self.cell, width, rngs=rngs, w_x=_scaled(self.w_x, scale),
             w_h=_scaled(self.w_h, scale), b=_overridden(self.b, biases),
             projection=self.projection, learn_initial=self.learn_initial, engine=self.engine,
-            checked=self.checked, dtype=self.dtype,
+            checked=self.checked, dtype=self.dtype, param_dtype=self.param_dtype,
         )  # fmt: skip
 
     def _linear(self, rows, columns, rngs, scale):
         kernel_init = _scaled(jax.nn.initializers.lecun_normal(), scale)
         return nnx.Linear(
-            rows, columns, rngs=rngs, dtype=self.dtype, param_dtype=self.dtype,
+            rows, columns, rngs=rngs, dtype=self.dtype, param_dtype=self.stored_dtype,
             kernel_init=kernel_init,
         )  # fmt: skip
 
@@ -884,6 +906,16 @@ def _last_valid(h: Array, mask: Array | None) -> Array:
     last = jnp.max(jnp.where(mask, jnp.arange(T)[:, None], -1), axis=0, initial=-1)
     last = jnp.where(last < 0, T, last)  # out of range, where the gather fills in zeros
     return jnp.take_along_axis(h, last[None, :, None], axis=0, mode="fill", fill_value=0)[0]
+
+
+def _floating(name: str, dtype: Any) -> Any:
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise TypeError(f"{name} must be a floating one, got {jnp.dtype(dtype)}")
+    return jnp.dtype(dtype)
+
+
+def _stored(dtype: Any, param_dtype: Any) -> Any:
+    return jnp.dtype(wide(dtype) if param_dtype is None else param_dtype)
 
 
 def _check_size(name: str, value: Any) -> None:

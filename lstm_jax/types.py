@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Row = Any  # a NamedTuple of arrays made by `row_type`
@@ -28,6 +29,11 @@ def _rebuild_row(name: str, fields: tuple[str, ...], values: tuple) -> Row:
 
 
 LSTMState = row_type("LSTMState", ("h", "c"))
+
+
+def wide(dtype: Any) -> Any:
+    """Returns float32, or `dtype` where that is wider: what sums and states are kept in."""
+    return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
 
 
 class CellParams(NamedTuple):
@@ -54,7 +60,8 @@ class Noise(NamedTuple):
       keys: [T] PRNG keys, one an instant, for a cell that is `noisy`; row b draws from
         fold_in(keys[t], b), so that a sequence and its keys may be split anywhere. `step` takes one
         key, of shape []. None is evaluation: the cell takes expectations.
-      keep: [B, F] multiplies what is fed back, at every instant alike; None for nothing.
+      keep: [B, F] multiplies what is fed back, at every instant alike, in the dtype of states; None
+        for nothing.
     """
 
     keys: Array | None = None

@@ -1,28 +1,30 @@
 """Measure speed and memory against other libraries: medians, rivals interleaved in one process.
 
-    peers   forward and training step of one layer: our engines, Flax linen, torch
-    trials  a training step of one trial alone, and of many in one program
-    memory  the peak of a training step on a long sequence: our engines and Flax linen
-    cells   a training step of every cell of the catalogue, relative to the LSTM's
-    linear  forward and training step of the MinGRU: as a loop, and as an associative scan
+    peers       forward and training step of one layer: our engines, Flax linen, torch; on a GPU
+                more rivals and dtypes, sweeps, cells of one's own, errors (scripts/_bench_gpu.py)
+    trials      a training step of one trial alone, and of many in one program
+    throughput  trial-steps a second of 1 to 256 trials (4096 on a GPU), and of trials one by one
+    precision   the loss of a task in bfloat16 and float32, seed by seed
+    memory      the peak of a training step on a long sequence: our engines and Flax linen
+    cells       a training step of every cell of the catalogue, relative to the LSTM's
+    linear      forward and training step of the MinGRU: as a loop, and as an associative scan
 
 A training step is the gradient of mean(h^2) in parameters and input. Every repetition has inputs of
 its own and runs the rivals in an order of its own. A rival that is not installed is named and left
-out. Needs no scripts/ around it: `python scripts/_bench.py` runs wherever the libraries are.
+out. Where nothing can be installed, `PYTHONPATH=. python scripts/_bench.py`
+runs wherever the libraries are.
 """
 
 import functools
 import importlib.util
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,18 @@ from absl import app, flags, logging
 
 import lstm_jax as lj
 from lstm_jax import layers, tasks, train
+from scripts import _bench_gpu, _bench_training
+from scripts._rivals import (
+    Rival,
+    Shape,
+    geometric_mean,
+    in_turn,
+    interleaved,
+    jax_rival,
+    machine,
+    summary,
+    torch_rival,
+)
 
 PEER_SHAPES = (
     (512, 32, 64, 128), (200, 64, 256, 256), (100, 20, 512, 512), (784, 128, 1, 128),
@@ -60,33 +74,15 @@ CELLS: dict[str, Callable[[int], lj.Cell]] = {  # by what docs/cells.md calls th
 
 REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each rival at each shape", 1)
 SHAPES = flags.DEFINE_multi_string("shape", [], "T,B,D,H instead of the usual ones; repeatable")
-TRIALS = flags.DEFINE_list("trials", ["1", "8", "32"], "numbers of trials (suite trials)")
+TRIALS = flags.DEFINE_list("trials", None, "numbers of trials (suites trials, throughput)")
+SEEDS = flags.DEFINE_integer("seeds", 8, "seeds of each dtype (suite precision)", 2)
+STEPS = flags.DEFINE_integer("steps", 1200, "updates of each trial (suite precision)", 6)
+RATE = flags.DEFINE_float("learning_rate", 1e-2, "of Adam (suite precision)", 0.0)
+GPU = flags.DEFINE_boolean("gpu", None, "the peers of a GPU; by default where jax runs on one")
+TINY = flags.DEFINE_boolean("tiny", False, "shapes of a few units, to see that --gpu runs")
+MINUTES = flags.DEFINE_float("minutes", 7.5, "no part of --gpu begins that may end later", 0.0)
 JSON = flags.DEFINE_string("json", None, "file to write the figures to")
 RIVAL = flags.DEFINE_string("rival", None, "one rival alone (how the suite memory calls itself)")
-
-Shape = tuple[int, int, int, int]
-
-
-class Rival(NamedTuple):
-    """One implementation at one shape: `forward(x)` and `step(x)` on what `place(array)` gives."""
-
-    place: Callable[[np.ndarray], Any]
-    forward: Callable[[Any], None]
-    step: Callable[[Any], None]
-
-
-def jax_rival(run: Callable, params: Any) -> Rival:
-    """A rival from a pure function run(params, x) -> h."""
-
-    def loss(params, x):
-        return jnp.mean(run(params, x) ** 2)
-
-    forward, step = jax.jit(loss), jax.jit(jax.grad(loss, argnums=(0, 1)))
-    return Rival(
-        jax.device_put,
-        lambda x: jax.block_until_ready(forward(params, x)),
-        lambda x: jax.block_until_ready(step(params, x)),
-    )
 
 
 def ours(engine: Any, shape: Shape, make: Callable[[int], lj.Cell] = lj.cells.LSTM) -> Rival:
@@ -111,18 +107,7 @@ def torch_lstm(shape: Shape) -> Rival:
     """The nn.LSTM of torch, on as many threads as there are cores."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = torch.nn.LSTM(*shape[2:])
-
-    def forward(x):
-        with torch.no_grad():
-            model(x)[0].pow(2).mean()
-
-    def step(x):
-        model.zero_grad()
-        x.grad = None
-        model(x)[0].pow(2).mean().backward()
-
-    return Rival(lambda a: torch.tensor(a, requires_grad=True), forward, step)
+    return torch_rival(torch, torch.nn.LSTM(*shape[2:]), torch.float32, "cpu")
 
 
 RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
@@ -143,38 +128,18 @@ def installed() -> dict[str, Callable[[Shape], Rival]]:
     return present
 
 
-def interleaved(calls: dict[str, Callable[[int], None]], repeats: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each call, `repeats` rounds in random order after one to warm up."""
-    order, times = np.random.default_rng(0), {name: [] for name in calls}
-    for call in calls.values():
-        call(0)
-    for n in range(repeats):
-        for name in order.permutation(list(calls)):
-            began = time.perf_counter()
-            calls[name](n)
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: np.array(t) for name, t in times.items()}
-
-
-def call_in_turn(call: Callable[[Any], None], inputs: list[Any], n: int) -> None:
-    """Calls on the n-th of the inputs, over and over."""
-    call(inputs[n % len(inputs)])
-
-
 def compared(made: dict[str, Rival], shape: Shape, kind: str) -> dict[str, Any]:
     """The figures of one kind of call, of every rival at one shape."""
-    numbers = np.random.default_rng(1)
-    given = [numbers.standard_normal(shape[:3], np.float32) for _ in range(4)]
-    calls = {
-        name: functools.partial(call_in_turn, getattr(rival, kind), [rival.place(x) for x in given])
-        for name, rival in made.items()
-    }
+    calls = {name: in_turn(rival, kind, shape[:3]) for name, rival in made.items()}
     times = interleaved(calls, REPEATS.value)
     return {"shape": list(shape), "kind": kind} | summary(times)
 
 
 def peers() -> list[dict[str, Any]]:
-    """Forward and training step of every rival at every shape."""
+    """Forward and training step of every rival at every shape; on a GPU, all of its benchmark."""
+    if GPU.value if GPU.value is not None else jax.default_backend() == "gpu":
+        given = shapes(_bench_gpu.SHAPES), TINY.value
+        return _bench_gpu.run(REPEATS.value, MINUTES.value, *given, save)
     rows = []
     for shape in shapes(PEER_SHAPES):
         made = {name: make(shape) for name, make in installed().items()}
@@ -185,7 +150,7 @@ def peers() -> list[dict[str, Any]]:
         ratios = [r["median_ms"][name] / r["median_ms"]["flax linen"]
                   for r in rows if r["kind"] == "step" and r["shape"][3] > 32]  # fmt: skip
         if ratios:
-            mean, worst = np.exp(np.mean(np.log(ratios))), max(ratios)
+            mean, worst = geometric_mean(ratios), max(ratios)
             print(
                 f"{name}: {mean:.2f} of Flax's step at H > 32 (geometric mean), worst {worst:.2f}"
             )
@@ -220,7 +185,7 @@ def trials() -> list[dict[str, Any]]:
     """Milliseconds for each trial-step of R trials in one program, sampling and Adam included."""
     task = tasks.make("recall", lag=99)
     model = layers.SequenceSpec(lj.cells.LSTM(32), task.input_size, task.output_size)
-    counts, steps = [int(r) for r in TRIALS.value], 100
+    counts, steps = numbers_of_trials((1, 8, 32)), 100
 
     def call(R, n):
         given = train.make_trials(seed=list(range(n * R, n * R + R)), learning_rate=1e-4)
@@ -231,6 +196,27 @@ def trials() -> list[dict[str, Any]]:
     row = {"shape": [100, 16, task.input_size, 32], "kind": "trial-step"} | summary(times)
     show(row, f"R = {counts[0]}")
     return [row]
+
+
+def throughput() -> list[dict[str, Any]]:
+    """Trial-steps a second against the number of trials in one program."""
+    most = 256 if jax.default_backend() == "cpu" else 4096
+    usual = tuple(2**n for n in range(13) if 2**n <= most)
+    return _bench_training.throughput(numbers_of_trials(usual), min(REPEATS.value, 3))
+
+
+def precision() -> list[dict[str, Any]]:
+    """Losses in bfloat16 and float32."""
+    return _bench_training.precision(SEEDS.value, STEPS.value, RATE.value)
+
+
+def numbers_of_trials(usual: tuple[int, ...]) -> list[int]:
+    """The numbers asked for by flag, or the usual ones."""
+    given = TRIALS.value or usual
+    if not all(str(R).isdigit() and int(R) > 0 for R in given):
+        words = ",".join(map(str, given))
+        raise app.UsageError(f"--trials={words}: need whole numbers of at least 1")
+    return [int(R) for R in given]
 
 
 def memory() -> list[dict[str, Any]]:
@@ -258,14 +244,6 @@ def memory_of(name: str, shape: Shape) -> None:
     print(json.dumps({"resident, added (MB)": (after - before) / 1024}))
 
 
-def summary(times: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Medians and quartiles in milliseconds."""
-    return {
-        "median_ms": {name: float(np.median(t)) for name, t in times.items()},
-        "quartiles_ms": {name: np.percentile(t, (25, 75)).tolist() for name, t in times.items()},
-    }
-
-
 def show(row: dict[str, Any], base: str) -> None:
     """Prints one line of the table: medians, and their ratio to `base`."""
     medians = row["median_ms"]
@@ -289,18 +267,15 @@ def parsed(text: str) -> Shape:
     return T, B, D, H
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "device": jax.devices()[0].device_kind,
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": platform.processor() or platform.machine(),
-        "jax": jax.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }
+def save(rows: list[dict[str, Any]]) -> None:
+    """Writes all rows so far, where a file is asked for."""
+    if JSON.value:
+        Path(JSON.value).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
 
 
-SUITES = {"peers": peers, "trials": trials, "memory": memory, "cells": cells, "linear": linear}
+SUITES = {
+    suite.__name__: suite for suite in (peers, trials, throughput, precision, memory, cells, linear)
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -312,13 +287,13 @@ def main(arguments: list[str]) -> None:
         memory_of(RIVAL.value, shapes(())[0])
         return
     logging.set_verbosity(logging.WARNING)
-    rows = SUITES[suite]()
-    if JSON.value:
-        Path(JSON.value).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+    save(SUITES[suite]())
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["trials"]:
+    # torch needs memory on the same GPU.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
+    if sys.argv[1:2] in (["trials"], ["throughput"], ["precision"]):
         # One host device a core, as the experiments have it; before any backend starts.
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     app.run(main)

@@ -22,7 +22,7 @@ X = jax.random.normal(jax.random.key(1), (T, B, D))
     [
         (dict(x=X[0]), ValueError, r"x must be \[T, B, D\], time first, got shape \(3, 2\)"),
         (dict(x=X[..., :1]), ValueError, r"x must be .* with D = 2, got shape \(5, 3, 1\)"),
-        (dict(x=jnp.ones((T, B, D), int)), TypeError, r"x must have .* float32, got int32"),
+        (dict(x=jnp.ones((T, B, D), int)), TypeError, "x must be floats, got int32"),
         (dict(mask=jnp.ones((B, T), bool)), ValueError, r"mask must have shape .* got \(3, 5\)"),
         (dict(mask=jnp.ones((T, B))), TypeError, "mask must be bool, got float32"),
         (dict(reset=jnp.ones((T,), bool)), ValueError, r"reset must have shape .* got \(5,\)"),
@@ -32,6 +32,11 @@ X = jax.random.normal(jax.random.key(1), (T, B, D))
             r"state must be LSTMState\(h, c\) of LSTM\(hidden=4\), got GRUState",
         ),
         (dict(state=(X[0], X[0])), TypeError, "state must be LSTMState.* got tuple"),
+        (
+            dict(state=lj.initial_state(CELL, (B,), jnp.bfloat16)),
+            TypeError,
+            "state.h must have dtype float32, got bfloat16",
+        ),
         (dict(state=lj.initial_state(CELL, (2,))), ValueError, r"state.h must have .* \(3, 4\)"),
         (dict(initial=lj.initial_state(CELL, (7,))), ValueError, r"initial.h must have shape"),
         (dict(params=PARAMS._replace(b=PARAMS.b[1:])), ValueError, r"params.b must have shape"),

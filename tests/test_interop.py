@@ -555,8 +555,8 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     words.write_text(text[:-9])
     with pytest.raises(ValueError, match=r"architecture.json is not whole"):
         interop.load_model(tmp_path / "model", classes=[CIFG])
-    words.write_text(text.replace("version 2", "version 1"))
-    with pytest.raises(ValueError, match=r"must have the format 'lstm_jax model, version 2'"):
+    words.write_text(text.replace("version 3", "version 2"))
+    with pytest.raises(ValueError, match=r"must have the format 'lstm_jax model, version 3'"):
         interop.load_model(tmp_path / "model", classes=[CIFG])
 
 

@@ -635,7 +635,7 @@ def test_float64_is_exact_and_bfloat16_rough(x64: None) -> None:
     trial = Trial(**{name: jnp.float32(0.5) for name in Rates._fields})
 
     def apply(spec):
-        same = jax.tree.map(lambda a: a.astype(spec.dtype), params)
+        same = jax.tree.map(lambda a: a.astype(spec.stored_dtype), params)
         y = jax.jit(spec.apply)(same, x, mask=MASK)
         assert y.dtype == spec.dtype
         noisy = jax.eval_shape(lambda: spec.apply(same, x, mask=MASK, trial=trial, key=key))
@@ -644,7 +644,7 @@ def test_float64_is_exact_and_bfloat16_rough(x64: None) -> None:
 
     for spec in (exact, single, rough):
         made = jax.eval_shape(spec.init, key, trial)
-        assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {spec.dtype}
+        assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {spec.stored_dtype}
     truth = apply(exact)
     error = np.abs(apply(single) - truth).max()
     assert 0 < error < 1e-6

@@ -109,7 +109,7 @@ def test_no_gate_is_too_large_or_too_small(dtype, forget_gate):
         final, h = lj.unroll(cell, params, x, start, mask=mask, reset=reset)
         return jnp.sum(h), (final, h)
 
-    start = lj.initial_state(cell, (shape[1],), dtype)
+    start = lj.initial_state(cell, (shape[1],))
     slope, (final, h) = jax.jit(jax.grad(total, (0, 1), has_aux=True))(params, x, start)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((slope, final, h)))
     first = np.full((shape[1], 1), sigmoid(1) * np.tanh(0.5))

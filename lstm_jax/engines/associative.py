@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, LinearCell
-from lstm_jax.engines.products import add_bias, assemble, split
+from lstm_jax.engines.products import add_bias, assemble, dot, split
 from lstm_jax.engines.select import begin, where_row
 from lstm_jax.types import Array, CellParams, Noise, Row
 
@@ -58,7 +58,8 @@ class Associative:
 def _instants(cell: Cell, params: CellParams, x: Array) -> Stretch:
     """Returns a and b [T, B, H] of every instant."""
     assert isinstance(cell, LinearCell)
-    packed = add_bias(assemble(cell, x @ params.w_x, x[..., :0]), params.b)
+    from_x = dot(x, params.w_x, x.dtype)
+    packed = add_bias(assemble(cell, from_x, from_x[..., :0]), params.b)
     gates = cell.Gates(**split(cell, tuple(cell.gates), packed))
     linear = jax.vmap(jax.vmap(cell.linear, in_axes=(0, None)), in_axes=(0, None))
     a, b, _ = linear(gates, params.theta)

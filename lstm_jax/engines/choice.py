@@ -27,7 +27,11 @@ class Engine(Protocol):
         reset: Array | None,
         noise: Noise,
     ) -> tuple[Row, Row]:
-        """Returns the final state and what `emit` makes of every state [T, B, ...]."""
+        """Returns the final state and what `emit` makes of every state [T, B, ...].
+
+        The dtype of x is that of the products' operands; parameters, states and `noise.keep` come
+        in `wide` of it, float32 at least, which is what everything else is computed in.
+        """
         ...
 
     def refuses(self, cell: Cell) -> str | None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, feedback_width
-from lstm_jax.types import Array, CellParams, Noise, Row
+from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 
 def _say(message: str, error: type[Exception] = ValueError) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _check_matrix(name: str, cell: Cell, w: Array, rows: int | None, columns: in
 
 
 def check_input(name: str, x: Array, axes: tuple[str, ...], params: CellParams) -> None:
-    """Asserts that `x` has the named axes, the width of `params.w_x` and the parameters' dtype.
+    """Asserts that `x` has the named axes and the width of `params.w_x`, and holds floats.
 
     Raises:
       ValueError: the rank or the width is wrong; TypeError: the dtype is.
@@ -56,8 +56,13 @@ def check_input(name: str, x: Array, axes: tuple[str, ...], params: CellParams) 
     chex.assert_axis_dimension(
         x, -1, width, **_say(f"{name} must be {shape} with D = {width}, got shape {jnp.shape(x)}")
     )
-    message = f"{name} must have the parameters' dtype {params.w_x.dtype}, got {x.dtype}"
-    chex.assert_type(x, params.w_x.dtype, **_say(message, TypeError))
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floats, got {x.dtype}")
+
+
+def widened(params: CellParams, x: Array) -> CellParams:
+    """Returns the parameters as engines take them: in float32, or the dtype of x if it is wider."""
+    return jax.tree.map(lambda p: p.astype(wide(x.dtype)), params)
 
 
 def check_flags(name: str, flags: Array | None, shape: tuple[int, ...]) -> None:
@@ -116,8 +121,8 @@ def checked_noise(cell: Cell, noise: Noise | None, instants: tuple[int, ...], x:
         shape = (x.shape[-2], feedback_width(cell))
         message = f"noise.keep must have shape [B, F] = {shape}, got {jnp.shape(noise.keep)}"
         chex.assert_shape(noise.keep, shape, **_say(message))
-        message = f"noise.keep must have dtype {x.dtype}, got {noise.keep.dtype}"
-        chex.assert_type(noise.keep, x.dtype, **_say(message, TypeError))
+        message = f"noise.keep must have dtype {wide(x.dtype)}, got {noise.keep.dtype}"
+        chex.assert_type(noise.keep, wide(x.dtype), **_say(message, TypeError))
     return jax.lax.stop_gradient(noise)
 
 

@@ -10,7 +10,7 @@ from lstm_jax.engines import doorway
 from lstm_jax.engines.choice import Engine, resolve
 from lstm_jax.engines.products import advance, fed_back, preactivations
 from lstm_jax.engines.select import begin, zero_unless
-from lstm_jax.types import Array, CellParams, Noise, Row
+from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 
 class Trace(NamedTuple):
@@ -49,12 +49,12 @@ def step(
     """
     doorway.check_params(cell, params)
     doorway.check_input("x_t", x_t, ("B", "D"), params)
-    doorway.check_state("state", cell, state, x_t.shape[0], x_t.dtype)
+    doorway.check_state("state", cell, state, x_t.shape[0], wide(x_t.dtype))
     keys, keep = doorway.checked_noise(cell, noise, (), x_t)
-    params = wired(cell, params)
+    params = wired(cell, doorway.widened(params, x_t))
     packed = preactivations(cell, params, x_t, fed_back(cell, state, keep))
     state, _ = advance(cell, packed, state, params.theta, keys)
-    return state, jax.vmap(cell.output)(state)
+    return state, jax.vmap(cell.output)(state).astype(x_t.dtype)
 
 
 def unroll(
@@ -76,11 +76,15 @@ def unroll(
         state_t = update(gates_t, state_{t-1})
         h_t     = output(state_t)
 
+    The dtype of x is that of computation, whatever the parameters': the products take operands
+    rounded to it, and the outputs have it. Sums, gates and states are kept in float32 at least, and
+    so are the sums of gradients.
+
     Args:
       cell: the recurrent cell.
       params: its parameters.
-      x: [T, B, D] inputs, of the parameters' dtype.
-      state: where the call starts, each [B, width]; `initial` by default.
+      x: [T, B, D] inputs, floats.
+      state: where the call starts, each [B, width], float32 at least; `initial` by default.
       initial: where a sequence starts, each [width] or [B, width]; zeros by default.
       mask: [T, B] bool; where False the state is held and the output is zero.
       reset: [T, B] bool; where True the state becomes `initial` before the instant, also where the
@@ -108,8 +112,10 @@ def unroll(
         cell, params, x, state, initial, mask, reset, noise, engine
     )
     final, h = engine.loop(
-        cell, jax.vmap(cell.output), params, x, state, initial, mask, reset, noise
-    )
+        cell,
+        lambda state: jax.vmap(cell.output)(state).astype(x.dtype),
+        params, x, state, initial, mask, reset, noise,
+    )  # fmt: skip
     return final, zero_unless(mask, h)
 
 
@@ -141,7 +147,7 @@ def trace(
     packed = preactivations(cell, params, x, feedback)
     instants = jax.vmap(advance, in_axes=(None, 0, 0, None, 0))
     _, gates = instants(cell, packed, start, params.theta, noise.keys)
-    h = zero_unless(mask, jax.vmap(jax.vmap(cell.output))(states))
+    h = zero_unless(mask, jax.vmap(jax.vmap(cell.output))(states).astype(x.dtype))
     if checked:
         doorway.check_values(cell, states, gates)
     return Trace(final, h, states, gates)
@@ -152,7 +158,7 @@ def _enter(cell, params, x, state, initial, mask, reset, noise, engine):
     doorway.check_input("x", x, ("T", "B", "D"), params)
     doorway.check_flags("mask", mask, x.shape[:2])
     doorway.check_flags("reset", reset, x.shape[:2])
-    B, dtype = x.shape[1], x.dtype
+    B, dtype = x.shape[1], wide(x.dtype)
     initial = initial_state(cell, (B,), dtype) if initial is None else initial
     doorway.check_kind("initial", cell, initial)
     initial = jax.tree.map(lambda s: jnp.tile(s, (B, 1)) if s.ndim == 1 else s, initial)
@@ -160,4 +166,5 @@ def _enter(cell, params, x, state, initial, mask, reset, noise, engine):
     state = initial if state is None else state
     doorway.check_state("state", cell, state, B, dtype)
     noise = doorway.checked_noise(cell, noise, x.shape[:1], x)
-    return resolve(engine, cell), wired(cell, params), state, initial, noise
+    params = wired(cell, doorway.widened(params, x))
+    return resolve(engine, cell), params, state, initial, noise

@@ -1,13 +1,17 @@
-"""Pre-activations: what the weights make of the input and of the state, block by block."""
+"""Pre-activations: what the weights make of the input and of the state, block by block.
+
+Every product is `dot`: of operands in the dtype of the input, summed in float32 at least.
+"""
 
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.types import Array, CellParams, Row, wide
 
 
 def split(cell: Cell, blocks: tuple[str, ...], packed: Array) -> dict[str, Array]:
@@ -28,11 +32,55 @@ def reads_both(cell: Cell) -> bool:
     return cell.x_blocks == cell.h_blocks == tuple(cell.gates)
 
 
-def times_w_h(feedback: Array, w_h: Array | tuple[Array, Array]) -> Array:
+def dot(a: Array, w: Array, dtype: Any) -> Array:
+    """Returns a [..., J] @ w [J, K], operands rounded to `dtype`, summed in float32 at least.
+
+    So are the two products of its gradient, which round what comes back as well. Of a 16-bit dtype
+    it has no forward-mode derivative.
+    """
+    if wide(dtype) == dtype:
+        return a.astype(dtype) @ w.astype(dtype)
+    return _narrow_dot(a, w, jnp.dtype(dtype))
+
+
+def _product(a: Array, w: Array, dtype: Any) -> Array:
+    a, w = a.astype(dtype), w.astype(dtype)
+    return jnp.matmul(a, w, preferred_element_type=wide(dtype))
+
+
+_narrow_dot = jax.custom_vjp(_product, nondiff_argnums=(2,))
+
+
+def _narrow_dot_bwd(dtype, operands, d_sum):
+    a, w = operands
+    d_a = _product(d_sum, w.T, dtype)
+    d_w = _product(rows(a).T, rows(d_sum), dtype)
+    return d_a.astype(a.dtype), d_w.astype(w.dtype)
+
+
+def rows(a: Array) -> Array:
+    """Returns [..., K] as one matrix."""
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+
+_narrow_dot.defvjp(lambda a, w, dtype: (_product(a, w, dtype), (a, w)), _narrow_dot_bwd)
+
+
+def times_w_h(feedback: Array, w_h: Array | tuple[Array, Array], dtype: Any) -> Array:
     """Returns feedback @ w_h, through the projection where `w_h` is a pair (P, U)."""
     if isinstance(w_h, tuple):
-        return (feedback @ w_h[0]) @ w_h[1]
-    return feedback @ w_h
+        return dot(dot(feedback, w_h[0], dtype), w_h[1], dtype)
+    return dot(feedback, w_h, dtype)
+
+
+def projected(h: Array, w_h: Array | tuple[Array, Array]) -> Array:
+    """Returns what a layer puts out: h P in the dtype of h where `w_h` is a pair (P, U), else h."""
+    return dot(h, w_h[0], h.dtype).astype(h.dtype) if isinstance(w_h, tuple) else h
+
+
+def rounded(w_h: Array | tuple[Array, Array], dtype: Any) -> Array | tuple[Array, Array]:
+    """Returns the recurrent weights in `dtype`, once, for a loop of products."""
+    return jax.tree.map(lambda w: w.astype(dtype), w_h)
 
 
 def transpose_w_h(w_h: Array | tuple[Array, Array]) -> Array | tuple[Array, Array]:
@@ -73,16 +121,22 @@ def add_bias(packed: Array, b: Array) -> Array:
 
 def preactivations(cell: Cell, params: CellParams, x: Array, feedback: Array) -> Array:
     """Returns packed pre-activations [..., G] = x w_x + feedback w_h + b."""
-    return add_bias(assemble(cell, x @ params.w_x, times_w_h(feedback, params.w_h)), params.b)
+    from_x, from_h = dot(x, params.w_x, x.dtype), times_w_h(feedback, params.w_h, x.dtype)
+    return add_bias(assemble(cell, from_x, from_h), params.b)
 
 
 def joined_preactivations(cell: Cell, params: CellParams, x: Array, feedback: Array) -> Array:
     """Returns [x, feedback, 1] [w_x; w_h; b], for a cell whose every gate reads both.
 
-    One product, and so is its gradient: narrow inputs and biases cost next to nothing.
+    One product, and so is its gradient: narrow inputs and biases cost next to nothing. Where it
+    rounds to 16 bits, the bias is added to the sum instead.
     """
     del cell
     assert not isinstance(params.w_h, tuple)
+    if x.dtype != params.b.dtype:
+        w = jnp.concatenate([params.w_x, params.w_h])
+        joined = jnp.concatenate([x, feedback.astype(x.dtype)], axis=-1)
+        return add_bias(dot(joined, w, x.dtype), params.b)
     ones = jnp.ones((*x.shape[:-1], 1), x.dtype)
     w = jnp.concatenate([params.w_x, params.w_h, params.b[None]])
     return jnp.concatenate([x, feedback, ones], axis=-1) @ w

@@ -20,11 +20,14 @@ from lstm_jax.engines.products import (
     add_bias,
     advance,
     assemble,
+    dot,
     fed_back,
     joined_preactivations,
     pick,
     preactivations,
     reads_both,
+    rounded,
+    rows,
     times_w_h,
     transpose_w_h,
 )
@@ -132,14 +135,13 @@ def _loop_bwd(engine, cell, emit, residuals, cotangents):
         inputs.x, states, d_emitted, inputs.mask, inputs.reset, inputs.noise.keys, packed,
         inputs.state,
     )  # fmt: skip
-    zeros = jax.tree.map(_accumulator, (inputs.params, inputs.initial))
+    zeros = jax.tree.map(jnp.zeros_like, (inputs.params, inputs.initial))
     carry, d_x = (d_final, *zeros), []
     for stretch in reversed(_stretches(_most(engine, inputs.x), known)):
         back = functools.partial(_chunk_back, engine, cell, emit, inputs)
         carry, d_x_n = jax.lax.scan(back, carry, stretch, reverse=True)
         d_x.insert(0, d_x_n.reshape(-1, *inputs.x.shape[1:]))
-    d_state, *totals = carry
-    d_params, d_initial = _cast(tuple(totals), (inputs.params, inputs.initial))
+    d_state, d_params, d_initial = carry
     d_x = jnp.concatenate(d_x) if d_x else jnp.zeros_like(inputs.x)
     return (Inputs(d_params, d_x, d_state, d_initial, None, None, Noise()),)
 
@@ -167,13 +169,18 @@ def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
     """Returns the product made at every instant, and what it takes from the input."""
     if _joins(engine, cell, params):
         assert not isinstance(params.w_h, tuple)
-        w = jnp.concatenate([params.w_x, params.w_h])
-        return lambda x_t, h: add_bias(jnp.concatenate([x_t, h], axis=-1) @ w, params.b), x
-    T, B, D = x.shape
-    from_x = (x.reshape(T * B, D) @ params.w_x).reshape(T, B, params.w_x.shape[1])
+        w = jnp.concatenate([params.w_x, params.w_h]).astype(x.dtype)
+
+        def multiply_both(x_t, h):
+            joined = jnp.concatenate([x_t, h.astype(x.dtype)], axis=-1)
+            return add_bias(dot(joined, w, x.dtype), params.b)
+
+        return multiply_both, x
+    from_x = dot(rows(x), params.w_x, x.dtype).reshape(*x.shape[:2], params.w_x.shape[1])
+    w_h = rounded(params.w_h, x.dtype)
 
     def multiply(from_x_t, h):
-        return add_bias(assemble(cell, from_x_t, times_w_h(h, params.w_h)), params.b)
+        return add_bias(assemble(cell, from_x_t, times_w_h(h, w_h, x.dtype)), params.b)
 
     return multiply, from_x
 
@@ -182,22 +189,8 @@ def _joins(engine: Scan, cell: Cell, params: CellParams) -> bool:
     return engine.product == "joined" and reads_both(cell) and not isinstance(params.w_h, tuple)
 
 
-def _accumulator(value: Array) -> Array:
-    # A sum over many chunks outgrows the precision of a half.
-    half = jnp.finfo(value.dtype).bits < 32
-    return jnp.zeros(value.shape, jnp.float32 if half else value.dtype)
-
-
-def _cast(values: Row, like: Row) -> Row:
-    return jax.tree.map(lambda value, target: value.astype(target.dtype), values, like)
-
-
-def _rows(a: Array) -> Array:
-    return a.reshape(-1, a.shape[-1])
-
-
 def _add(total: Row, part: Row) -> Row:
-    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, part)
+    return jax.tree.map(jnp.add, total, part)
 
 
 def _most(engine: Scan, x: Array) -> int:
@@ -239,12 +232,13 @@ def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry,
     feedback = jax.vmap(lambda s: fed_back(cell, s, keep))(start)
     product = joined_preactivations if _joins(engine, cell, params) else preactivations
     rebuilt, product_back = jax.vjp(
-        lambda weights: product(cell, weights, _rows(known.x), _rows(feedback)),
+        lambda weights: product(cell, weights, rows(known.x), rows(feedback)),
         params._replace(theta=()),
     )
     packed = rebuilt.reshape(K, -1, rebuilt.shape[1]) if known.packed is None else known.packed
-    transposed = transpose_w_h(params.w_h)
-    back = functools.partial(_instant_back, cell, emit, params.theta, transposed, keep)
+    x_dtype = known.x.dtype
+    transposed = rounded(transpose_w_h(params.w_h), x_dtype)
+    back = functools.partial(_instant_back, cell, emit, params.theta, transposed, x_dtype, keep)
     (d_state, d_theta, d_initial), d_packed = jax.lax.scan(
         back,
         (d_state, d_params.theta, d_initial),
@@ -252,13 +246,15 @@ def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry,
         reverse=True,
         unroll=engine.unroll,
     )
-    (d_weights,) = product_back(_rows(d_packed))
-    d_x = pick(cell, cell.x_blocks, _rows(d_packed)) @ params.w_x.T
+    (d_weights,) = product_back(rows(d_packed))
+    d_x = dot(pick(cell, cell.x_blocks, rows(d_packed)), params.w_x.T, x_dtype).astype(x_dtype)
     d_params = _add(d_params._replace(theta=()), d_weights)._replace(theta=d_theta)
     return (d_state, d_params, d_initial), d_x.reshape(known.x.shape)
 
 
-def _instant_back(cell: Cell, emit: Callable, theta: Row, w_h_transposed, keep, carry, known):
+def _instant_back(
+    cell: Cell, emit: Callable, theta: Row, w_h_transposed, x_dtype, keep, carry, known
+):
     """Goes back through one instant; returns the carry before it and d_packed [B, G].
 
     Noise is not known from the forward loop: `update` draws it again from the instant's key.
@@ -269,7 +265,7 @@ def _instant_back(cell: Cell, emit: Callable, theta: Row, w_h_transposed, keep, 
     d_new, d_held = (d_state, None) if mask is None else parted(mask, d_state)
     _, update_back = jax.vjp(lambda a, s, p: advance(cell, a, s, p, key)[0], packed, start, theta)
     d_packed, d_start, d_theta_t = update_back(d_new)
-    d_feedback = times_w_h(pick(cell, cell.h_blocks, d_packed), w_h_transposed)
+    d_feedback = times_w_h(pick(cell, cell.h_blocks, d_packed), w_h_transposed, x_dtype)
     _, feedback_back = jax.vjp(lambda s: fed_back(cell, s, keep), start)
     d_start = _add(d_start, feedback_back(d_feedback)[0])
     if d_held is not None:

@@ -21,7 +21,7 @@ from lstm_jax.interop.tensors import load_tree, save_tensors
 from lstm_jax.layers import SequenceSpec
 
 ARCHITECTURE, PARAMETERS = "architecture.json", "parameters.safetensors"
-FORMAT = "lstm_jax model, version 2"
+FORMAT = "lstm_jax model, version 3"
 
 
 def save_model(directory: str | os.PathLike, spec: SequenceSpec, params: Any) -> None:
@@ -77,8 +77,9 @@ def load_model(
 
 def _template(spec: SequenceSpec) -> Any:
     """Returns the shapes and dtypes of the parameters."""
-    if jax.dtypes.canonicalize_dtype(spec.dtype) != spec.dtype:
-        raise ValueError(f"the model is {spec.dtype}: set jax_enable_x64, or JAX rounds it")
+    for dtype in (spec.dtype, spec.stored_dtype):
+        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+            raise ValueError(f"the model is {dtype}: set jax_enable_x64, or JAX rounds it")
     return jax.eval_shape(spec.init, jax.random.key(0))
 
 

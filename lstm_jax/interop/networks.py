@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell
-from lstm_jax.engines import Engine, unroll
+from lstm_jax.engines import Engine, projected, unroll
 from lstm_jax.interop.checking import check, named
 from lstm_jax.types import Array, CellParams, Row
 
@@ -106,7 +106,7 @@ def _run(cell, params, x, start, mask, engine, reverse):
 
     mask = None if mask is None else turned(mask)
     final, h = unroll(cell, params, turned(x), start, mask=mask, engine=engine)
-    return final, turned(h @ params.w_h[0] if isinstance(params.w_h, tuple) else h)
+    return final, turned(projected(h, params.w_h))
 
 
 def _pair(part: Mapping[str, Any]) -> Any:

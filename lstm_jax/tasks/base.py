@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.types import Array, Batch
+from lstm_jax.types import Array, Batch, wide
 
 SPLITS = ("train", "validation", "test")
 
@@ -192,8 +192,11 @@ def split_key(key: Array, split: str) -> Array:
 
 
 def cross_entropies(logits: Array, labels: Array) -> Array:
-    """-log softmax(logits)[label], in nats, [...]; logits [..., V], integer labels [...]."""
-    log_p = jax.nn.log_softmax(logits)
+    """-log softmax(logits)[label], in nats, [...]; logits [..., V], integer labels [...].
+
+    Computed in float32 at least, whatever the outputs' dtype; so are the others here.
+    """
+    log_p = jax.nn.log_softmax(logits.astype(wide(logits.dtype)))
     return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
 
 
@@ -204,7 +207,8 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 def squared_error(predictions: Array, targets: Array) -> Array:
     """Mean of (prediction - target)^2; both [B]."""
-    return jnp.mean((predictions - targets.astype(predictions.dtype)) ** 2)
+    dtype = wide(predictions.dtype)
+    return jnp.mean((predictions.astype(dtype) - targets.astype(dtype)) ** 2)
 
 
 def half_squared_error(predictions: Array, targets: Array) -> Array:
@@ -213,7 +217,8 @@ def half_squared_error(predictions: Array, targets: Array) -> Array:
     Its gradient with respect to a prediction is the error itself, for which learning rates of that
     time are meant.
     """
-    errors = predictions - targets.astype(predictions.dtype)
+    dtype = wide(predictions.dtype)
+    errors = predictions.astype(dtype) - targets.astype(dtype)
     return jnp.sum(errors**2) / (2 * predictions.shape[-2])
 
 
@@ -239,7 +244,8 @@ def rows(values: Array, index: Array) -> Array:
 
 def within(tolerance: float, predictions: Array, targets: Array) -> Array:
     """1.0 where |prediction - target| < tolerance, else 0.0; both [B]."""
-    error = jnp.abs(predictions - targets.astype(predictions.dtype))
+    dtype = wide(predictions.dtype)
+    error = jnp.abs(predictions.astype(dtype) - targets.astype(dtype))
     return (error < tolerance).astype(jnp.float32)
 
 

@@ -1,0 +1,465 @@
+"""The benchmark of a GPU: one layer against every rival, sweeps, cells of one's own, and errors.
+
+It must run where nobody watches and nothing can be installed: a rival that is not there, or fails,
+is named with its reason and left out; parts that no longer fit the time are named, too. The same
+code runs on a CPU with `tiny`, which proves that it runs and measures nothing.
+"""
+
+import dataclasses
+import functools
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn import soft_sign, tanh
+
+import lstm_jax as lj
+from lstm_jax.cells.activations import sigmoid
+from scripts._rivals import (
+    Rival,
+    Shape,
+    geometric_mean,
+    in_turn,
+    interleaved,
+    jax_rival,
+    summary,
+    torch_rival,
+)
+
+SHAPES = (
+    (512, 64, 64, 128), (200, 64, 256, 256), (784, 128, 1, 128), (256, 64, 512, 512),
+    (128, 128, 1024, 1024),
+)  # fmt: skip
+SWEEPS = ((132, 200, 32, 8, 128), (132, 200, 32, 8, 64), (1056, 200, 32, 8, 32))  # N,T,B,D,H
+ERROR_SHAPE = (2048, 16, 64, 128)
+TINY = 4  # no axis is longer in the proof that it runs
+
+# The dtype of x and the precision of float32 products, by what the table calls them.
+TERMS: dict[str, tuple[Any, str | None]] = {
+    "f32": (jnp.float32, "float32"),
+    "tf32": (jnp.float32, "tensorfloat32"),
+    "bf16": (jnp.bfloat16, None),
+}
+ENGINES = ("scan", "pallas")
+
+Make = Callable[..., Rival]  # of a shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Coupled(lj.Cell):
+    """Input and forget gate in one, as a user writes it."""
+
+    gates: ClassVar = ("f", "g", "o")
+    states: ClassVar = ("h", "c")
+
+    def update(self, gates, state, theta):
+        """Returns the next state and the activated gates of one row."""
+        f, g, o = sigmoid(gates.f), tanh(gates.g), sigmoid(gates.o)
+        c = f * state.c + (1 - f) * g
+        return state._replace(h=o * tanh(c), c=c), gates._replace(f=f, g=g, o=o)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaky(lj.Cell):
+    """A tanh network that learns how much it leaks."""
+
+    gates: ClassVar = ("z", "g")
+
+    def update(self, gates, state, theta):
+        """Returns the next state and the activated gates of one row."""
+        z, g = sigmoid(gates.z), tanh(gates.g)
+        h = z * state.h + (1 - z) * g
+        return state._replace(h=h), gates._replace(z=z, g=g)
+
+
+@dataclasses.dataclass(frozen=True)
+class Softsign(lj.Cell):
+    """An LSTM with softsign in place of tanh."""
+
+    gates: ClassVar = ("i", "f", "g", "o")
+    states: ClassVar = ("h", "c")
+
+    def update(self, gates, state, theta):
+        """Returns the next state and the activated gates of one row."""
+        i, f, o = sigmoid(gates.i), sigmoid(gates.f), sigmoid(gates.o)
+        g = soft_sign(gates.g)
+        c = f * state.c + i * g
+        return state._replace(h=o * soft_sign(c), c=c), gates._replace(i=i, f=f, g=g, o=o)
+
+
+CELLS: dict[str, Callable[[int], lj.Cell]] = {
+    "LSTM": lj.cells.LSTM,
+    "Coupled": Coupled,
+    "Leaky": Leaky,
+    "Softsign": Softsign,
+}
+
+
+# Rivals: each made at a shape T,B,D,H; those of sweeps at N,T,B,D,H. -----------------------------
+
+
+def ours(
+    engine: str, terms: str, shape: tuple[int, ...], make: Callable[[int], lj.Cell] = lj.cells.LSTM
+) -> Rival:
+    """A cell of ours; N of them, by vmap, where the shape has five axes."""
+    run, params = our_run(engine, shape[-4:], make)
+    if len(shape) == 5:
+        keys = jax.random.split(jax.random.key(0), shape[0])
+        params = jax.vmap(lambda key: lj.init(make(shape[-1]), key, shape[-2]))(keys)
+        return jax_rival(jax.vmap(run), params, *TERMS[terms])
+    return jax_rival(run, params, *TERMS[terms])
+
+
+def our_run(engine: str, shape: Any, make: Callable[[int], lj.Cell] = lj.cells.LSTM):
+    """Returns run(params, x) -> h, and parameters; the engine as it resolves, once."""
+    if engine not in lj.engines.ENGINES:
+        raise LookupError(f"lstm_jax.engines has no {engine!r}")
+    _, _, D, H = shape
+    cell = make(H)
+    made = lj.engines.resolve(engine, cell)
+    params = lj.init(cell, jax.random.key(0), D)
+    return lambda p, x: lj.unroll(cell, p, x, engine=made)[1], params
+
+
+def flax_linen(terms: str, shape: Shape) -> Rival:
+    """Flax's RNN of its faster cell."""
+    linen = importlib.import_module("flax.linen")
+    T, B, D, H = shape
+    model = linen.RNN(linen.OptimizedLSTMCell(H, dtype=TERMS[terms][0]), time_major=True)
+    return jax_rival(
+        model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))), *TERMS[terms]
+    )
+
+
+def haiku(terms: str, shape: Shape) -> Rival:
+    """Haiku's LSTM, unrolled by its scan."""
+    hk = importlib.import_module("haiku")
+    T, B, D, H = shape
+
+    def network(x):
+        core = hk.LSTM(H)
+        return hk.dynamic_unroll(core, x, core.initial_state(B))[0]
+
+    model = hk.without_apply_rng(hk.transform(network))
+    return jax_rival(
+        model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))), *TERMS[terms]
+    )
+
+
+def jax_cudnn(terms: str, shape: Shape) -> Rival:
+    """jax.experimental.rnn, batch first: the input is turned before it is timed."""
+    rnn = importlib.import_module("jax.experimental.rnn")
+    T, B, D, H = shape
+    weights = rnn.init_lstm_weight(jax.random.key(0), D, H, 1, False)
+
+    def run(weights, x):
+        zeros, lengths = jnp.zeros((1, B, H)), jnp.full((B,), T, jnp.int32)
+        return rnn.lstm(x, zeros, zeros, weights, lengths, D, H, 1, 0.0, False)[0]
+
+    rival = jax_rival(run, weights, *TERMS[terms])
+    return rival._replace(place=lambda x: rival.place(np.ascontiguousarray(x.swapaxes(0, 1))))
+
+
+def torch_cudnn(dtype: str, shape: Shape) -> Rival:
+    """The nn.LSTM of torch: cuDNN, where jax runs on a GPU."""
+    torch, device = torch_and_device()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    kind = getattr(torch, dtype)
+    return torch_rival(torch, torch.nn.LSTM(*shape[2:], device=device, dtype=kind), kind, device)
+
+
+def flash_rnn(dtype: str, shape: Shape) -> Rival:
+    """FlashRNN's fused kernel, one head, with a product for the input before it."""
+    torch, device = torch_and_device()
+    flashrnn = importlib.import_module("flashrnn").flashrnn
+    _, _, D, H = shape
+    kind = getattr(torch, dtype)
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Linear(D, 4 * H, bias=False, device=device, dtype=kind)
+            scale = H**-0.5
+            draw = functools.partial(torch.randn, device=device, dtype=kind)
+            self.r = torch.nn.Parameter(scale * draw(4, 1, H, H))
+            self.b = torch.nn.Parameter(draw(4, 1, H))
+
+        def forward(self, x):
+            from_x = self.w(x).unflatten(-1, (4, 1, H))
+            states, _ = flashrnn(from_x, self.r, self.b, function="lstm", backend="cuda_fused")
+            return states
+
+    rival = torch_rival(torch, Network(), kind, device)
+    return rival._replace(place=lambda x: rival.place(np.ascontiguousarray(x.swapaxes(0, 1))))
+
+
+def torch_and_device() -> tuple[Any, str]:
+    """Returns torch and where it is to run: on a GPU if jax does."""
+    torch = importlib.import_module("torch")
+    if jax.default_backend() != "gpu":
+        return torch, "cpu"
+    if not torch.cuda.is_available():
+        raise RuntimeError("this torch sees no GPU")
+    return torch, "cuda"
+
+
+OURS: dict[str, Make] = {
+    f"{engine} {terms}": functools.partial(ours, engine, terms)
+    for engine in ENGINES
+    for terms in TERMS
+}
+RIVALS: dict[str, Make] = {
+    **OURS,
+    "torch tf32": functools.partial(torch_cudnn, "float32"),
+    "torch fp16": functools.partial(torch_cudnn, "float16"),
+    "torch bf16": functools.partial(torch_cudnn, "bfloat16"),
+    "flax linen tf32": functools.partial(flax_linen, "tf32"),
+    "flax linen bf16": functools.partial(flax_linen, "bf16"),
+    "haiku tf32": functools.partial(haiku, "tf32"),
+    "jax cuDNN tf32": functools.partial(jax_cudnn, "tf32"),
+    "flashrnn bf16": functools.partial(flash_rnn, "bfloat16"),
+}
+SWEEPERS: dict[str, Make] = {
+    **{name: make for name, make in OURS.items() if "bf16" in name or "tf32" in name},
+    "reference bf16": functools.partial(ours, "reference", "bf16"),
+}
+# Who is compared on equal terms: ours, theirs.
+EQUAL_TERMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "16 bits, best of torch": (("scan bf16", "pallas bf16"), ("torch fp16", "torch bf16")),
+    "tf32, torch": (("scan tf32", "pallas tf32"), ("torch tf32",)),
+    "bf16, Flax": (("scan bf16", "pallas bf16"), ("flax linen bf16",)),
+    "tf32, Flax": (("scan tf32", "pallas tf32"), ("flax linen tf32",)),
+}
+
+
+# What is measured: each function returns one row. ------------------------------------------------
+
+
+def compared(
+    makers: Mapping[str, Make], shape: tuple[int, ...], kind: str, repeats: int
+) -> dict[str, Any]:
+    """The figures of one kind of call at one shape, and why a rival has none."""
+    calls, skipped = {}, {}
+    for name, make in makers.items():
+        try:
+            call = in_turn(make(shape), kind, shape[:-1])
+            call(0)
+            call(1)
+            calls[name] = call
+        except Exception as error:
+            skipped[name] = reason(error)
+    times = interleaved(calls, repeats, warm=True)
+    return {"shape": list(shape), "kind": kind, "skipped": skipped} | summary(times)
+
+
+def reason(error: Exception) -> str:
+    """An error in one short line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:160]
+
+
+def per_gate(shape: Shape, repeats: int) -> dict[str, Any]:
+    """The training step of cells as a user writes them: the time of a gate against the LSTM's."""
+    makers: dict[str, Make] = {
+        f"{engine} {name}": functools.partial(ours, engine, "bf16", make=make)
+        for engine in ENGINES
+        for name, make in CELLS.items()
+    }
+    row = compared(makers, shape, "step", repeats)
+    gate_ms = {
+        name: ms / len(CELLS[name.split()[1]](1).gates) for name, ms in row["median_ms"].items()
+    }
+    relative = {
+        name: ms / gate_ms[base]
+        for name, ms in gate_ms.items()
+        if (base := f"{name.split()[0]} LSTM") in gate_ms
+    }
+    return row | {"kind": "per gate", "relative": relative}
+
+
+def errors(shape: Shape) -> dict[str, Any]:
+    """Relative errors of outputs and gradients against float64, on random weights."""
+    T, B, D, H = shape
+    cell = lj.cells.LSTM(H)
+    params = lj.init(cell, jax.random.key(0), D)
+    numbers = np.random.default_rng(0)
+    x, d_h = (numbers.standard_normal((T, B, n), np.float32) for n in (D, H))
+
+    def results(run, params, x, dtype, precision=None):
+        def score(params, x):
+            with jax.default_matmul_precision(precision or "float32"):
+                h = run(params, x)
+            return jnp.sum(h.astype(params.b.dtype) * jnp.asarray(d_h, params.b.dtype)), h
+
+        def within(params, x):
+            with jax.default_matmul_precision(precision or "float32"):
+                return jax.grad(score, (0, 1), has_aux=True)(params, x)
+
+        (d_params, d_x), h = jax.jit(within)(params, jnp.asarray(x, dtype))
+        leaves = {"h": h, "gradients": (d_params, d_x)}
+        return {
+            k: [np.asarray(a, np.float64) for a in jax.tree.leaves(v)] for k, v in leaves.items()
+        }
+
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)
+        run = our_run("reference", shape)[0]
+        truth = results(run, wide, x, jnp.float64)
+    found, skipped = {}, {}
+    for name in OURS:
+        engine, terms = name.split()
+        try:
+            made = results(our_run(engine, shape)[0], params, x, *TERMS[terms])
+            found[name] = {k: relative_error(made[k], truth[k]) for k in truth}
+        except Exception as error:
+            skipped[name] = reason(error)
+    return {"shape": list(shape), "kind": "errors", "skipped": skipped, "relative": found}
+
+
+def relative_error(found: list[np.ndarray], truth: list[np.ndarray]) -> float:
+    """The largest of |found - truth| / |truth|, norms of whole arrays."""
+    sizes = [(np.linalg.norm(f - t), np.linalg.norm(t)) for f, t in zip(found, truth, strict=True)]
+    return float(max(error / size for error, size in sizes if size))
+
+
+# The whole of it. --------------------------------------------------------------------------------
+
+
+def run(
+    repeats: int,
+    minutes: float,
+    shapes: Iterable[Shape] = SHAPES,
+    tiny: bool = False,
+    save: Callable[[list], None] = lambda rows: None,
+) -> list[dict[str, Any]]:
+    """Measures part by part, the most wanted first, while there is time; prints the tables last.
+
+    Args:
+      repeats: timed calls of each rival at each shape.
+      minutes: no part is begun that may end later, going by the longest so far.
+      shapes: T,B,D,H of the single layers.
+      tiny: shrinks every shape.
+      save: is given all rows after every part.
+    """
+    began, longest, rows = time.monotonic(), 0.0, []
+    for name, part in parts(repeats, shapes, tiny):
+        spent = time.monotonic() - began
+        if spent + longest > 60 * minutes:
+            rows.append({"kind": "left out", "part": name})
+            continue
+        say(f"{spent:4.0f} s: {name}")
+        rows.append(part())
+        longest = max(longest, time.monotonic() - began - spent)
+        save(rows)
+        jax.clear_caches()
+    print(tables(rows), flush=True)
+    return rows
+
+
+def parts(
+    repeats: int, shapes: Iterable[Shape], tiny: bool
+) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Returns what is to be measured, the most wanted first, by name."""
+
+    def small(shape: tuple[int, ...]) -> Any:
+        return tuple(min(n, TINY) for n in shape) if tiny else shape
+
+    def layers(kind):
+        return [
+            (f"{kind} {shape}", functools.partial(compared, RIVALS, shape, kind, repeats))
+            for shape in map(small, shapes)
+        ]
+
+    sweeps = [
+        (f"sweep {shape}", functools.partial(compared, SWEEPERS, shape, "step", repeats))
+        for shape in map(small, SWEEPS)
+    ]
+    cells = functools.partial(per_gate, small(SHAPES[0]), repeats)
+    error = functools.partial(errors, small(ERROR_SHAPE))
+    others = [("cells of one's own", cells), ("errors against float64", error)]
+    return [*layers("step"), *sweeps, *others, *layers("forward")]
+
+
+def say(line: str) -> None:
+    """Tells how far it is."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Everything found, as Markdown; what was left out, with the reason, at the end."""
+    timed = [row for row in rows if "median_ms" in row and "relative" not in row]
+    single = [row for row in timed if len(row["shape"]) == 4]
+    sweeps = [row for row in timed if len(row["shape"]) == 5]
+    blocks = [
+        times("Forward / training step, ms, at T,B,D,H", single),
+        times("Training step of N layers, ms, at N,T,B,D,H", sweeps),
+        *(relative(row) for row in rows if "relative" in row),
+        verdicts(rows),
+        left_out(rows),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def times(title: str, rows: list[dict[str, Any]]) -> str:
+    """A row for each rival, a column for each shape."""
+    shapes = list(dict.fromkeys(label(row) for row in rows))
+    if not shapes:
+        return ""
+    kinds = [kind for kind in ("forward", "step") if any(row["kind"] == kind for row in rows)]
+    cells = {(label(row), row["kind"], n): ms for row in rows for n, ms in row["median_ms"].items()}
+    lines = [f"| {title} | {' | '.join(shapes)} |", "|---|" + "--:|" * len(shapes)]
+    for name in dict.fromkeys(name for row in rows for name in row["median_ms"]):
+        found = (
+            " / ".join(f"{cells[key]:.3g}" if (key := (shape, kind, name)) in cells else "-"
+                       for kind in kinds)
+            for shape in shapes
+        )  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def relative(row: dict[str, Any]) -> str:
+    """What is relative to something: a gate's time to the LSTM's, or errors to the truth."""
+    word = "time of a gate / the LSTM's" if row["kind"] == "per gate" else "relative error"
+    lines = [f"| {word} at {label(row)} | |", "|---|---|"]
+    for name, value in row["relative"].items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        lines.append(f"| {name} | {', '.join(f'{k} {v:.3g}'.strip() for k, v in parts)} |")
+    return "\n".join(lines)
+
+
+def verdicts(rows: list[dict[str, Any]]) -> str:
+    """Our best against theirs on equal terms, the training step: mean of all shapes, and worst."""
+    lines = []
+    for terms, (ours, theirs) in EQUAL_TERMS.items():
+        ratios = {}
+        for row in rows:
+            if row["kind"] == "step" and len(row["shape"]) == 4:
+                ms = row["median_ms"]
+                mine, best = ([ms[n] for n in names if n in ms] for names in (ours, theirs))
+                if mine and best:
+                    ratios[label(row)] = min(mine) / min(best)
+        if ratios:
+            worst = max(ratios, key=ratios.__getitem__)
+            mean = geometric_mean(list(ratios.values()))
+            lines.append(f"{terms}: {mean:.2f} of theirs, worst {ratios[worst]:.2f} at {worst}")
+    return "\n".join(lines)
+
+
+def left_out(rows: list[dict[str, Any]]) -> str:
+    """Who has no figures and why, each reason once."""
+    lines = dict.fromkeys(
+        f"left out: {name} ({why})" for row in rows for name, why in row.get("skipped", {}).items()
+    )
+    late = [f"left out: {row['part']} (no time)" for row in rows if row["kind"] == "left out"]
+    return "\n".join([*lines, *late])
+
+
+def label(row: dict[str, Any]) -> str:
+    """A shape as it is written on the command line."""
+    return ",".join(map(str, row["shape"]))
