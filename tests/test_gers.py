@@ -238,13 +238,13 @@ def test_bad_values_are_refused_by_flag_value_and_what_is_right(given, message):
 
 def test_a_tiny_run_ends_with_table_and_figure(monkeypatch, tmp_path: Path, standard_promotion):
     monkeypatch.setattr(runner, "start", lambda platform: None)
-    monkeypatch.setattr(gers, "COUNTERS", {"rnn": COUNTERS["rnn"]})
+    monkeypatch.setattr(gers, "COUNTERS", {"peephole": COUNTERS["peephole"]})
     tiny = ["--tasks=anbn", "--seeds=2", "--steps=2", "--hidden=2", "--batch_size=2"]
     tiny += ["--learning_rates=0.01", "--tested=20", "--engine=reference"]
     path = tmp_path / "run"
     assert runner.main(gers.EXPERIMENT, ["gers", *tiny, f"--workdir={path}"]) == 0
     (row,) = csv.DictReader((path / "summary.csv").read_text().splitlines())
-    assert row["network"] == "tanh RNN"
+    assert row["network"] == "LSTM, peepholes"
     records = [json.loads(line) for line in (path / "records.jsonl").read_text().splitlines()]
     assert {"range"} <= set(ledger.results(records)[0])
     assert (path / "figures" / "counting.png").exists()
