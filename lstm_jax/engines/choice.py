@@ -7,6 +7,7 @@ import jax
 
 from lstm_jax.cells import Cell
 from lstm_jax.engines.associative import Associative
+from lstm_jax.engines.pallas import Pallas
 from lstm_jax.engines.reference import Reference
 from lstm_jax.engines.scan import Scan
 from lstm_jax.types import Array, CellParams, Noise, Row
@@ -56,6 +57,7 @@ ENGINES: dict[str, Callable[[Cell, str], Engine]] = {
     "reference": lambda cell, platform: Reference(),
     "scan": _scan,
     "associative": lambda cell, platform: Associative(),
+    "pallas": lambda cell, platform: Pallas(platform),
 }
 
 
@@ -70,20 +72,27 @@ def resolve(engine: str | Engine, cell: Cell, platform: str | None = None) -> En
     Raises:
       ValueError: the name is unknown, or the engine cannot run `cell`.
     """
+    platform = platform or jax.default_backend()
     made = _made(engine, cell, platform) if isinstance(engine, str) else engine
     if why := made.refuses(cell):
-        able = " and ".join(map(repr, serves(cell)))
+        able = " and ".join(map(repr, serves(cell, platform)))
         raise ValueError(f"engine={engine!r} cannot run {cell}: {why}; {able} can")
     return made
 
 
-def _made(name: str, cell: Cell, platform: str | None) -> Engine:
+def _made(name: str, cell: Cell, platform: str) -> Engine:
     if name not in ENGINES:
         raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {name!r}")
-    return ENGINES[name](cell, platform or jax.default_backend())
+    return ENGINES[name](cell, platform)
 
 
-def serves(cell: Cell) -> tuple[str, ...]:
-    """Returns the names of the engines that run `cell`, without "auto", which picks one of them."""
+def serves(cell: Cell, platform: str | None = None) -> tuple[str, ...]:
+    """Returns the names of the engines that run `cell`, without "auto", which picks one of them.
+
+    Args:
+      cell: what is to be run.
+      platform: where: "cpu", "gpu" or "tpu"; None for where jax runs by default.
+    """
+    platform = platform or jax.default_backend()
     named = (name for name in ENGINES if name != "auto")
-    return tuple(name for name in named if not ENGINES[name](cell, "cpu").refuses(cell))
+    return tuple(name for name in named if not ENGINES[name](cell, platform).refuses(cell))

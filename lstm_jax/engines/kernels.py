@@ -94,9 +94,7 @@ def forward(cell: Cell, schedule: Schedule, given: Forward, wide: Any) -> tuple[
         *map(over_time, given[6:]),
     )  # fmt: skip
     final = cell.State(*(jax.ShapeDtypeStruct((B, H), wide) for _ in cell.states))
-    states = cell.State(
-        *(jax.ShapeDtypeStruct((T, B, H), given.packed.dtype) for _ in cell.states)
-    )
+    states = cell.State(*(jax.ShapeDtypeStruct((T, B, H), given.packed.dtype) for _ in cell.states))
     body = _forward_body(cell, schedule, T)
     return _call(body, schedule, (T, B), given, specs, (final, states),
                  (over_rows(final), over_time(states)))  # fmt: skip

@@ -2,8 +2,8 @@
 
 What reads the input only is done outside, by XLA, for all instants at once: the input product, and
 in the backward pass the pre-activations, rebuilt from the saved states, and the weight gradients,
-each of them one matrix product over all instants. The kernels (`kernels`) hold what must be done one
-instant after another. What is no power of two, or no whole tile, is filled up around them.
+each of them one matrix product over all instants. The kernels (`kernels`) hold what must be done
+one instant after another. What is no power of two, or no whole tile, is filled up around them.
 """
 
 import dataclasses
@@ -158,7 +158,7 @@ def _loop_fwd(engine, cell, inputs):
 def _loop_bwd(engine: Pallas, cell: Cell, residuals, cotangents):
     inputs, states = residuals
     d_final, d_states = cotangents
-    params, x, state, initial, mask, reset, noise = inputs
+    params, x, state, initial, _, reset, noise = inputs
     T, B, D = x.shape
     previous = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s[:-1]]), state, states)
     start = begin(reset, initial, previous)
@@ -214,7 +214,7 @@ def _frame(engine: Pallas, cell: Cell, x: Array) -> _Frame:
     if engine.platform == "gpu":
         whole = kernels.Schedule(ROWS, T, True, triton.CompilerParams(num_warps=8), interpret)
         return _Frame(T, _up(B, ROWS), H, whole)
-    # What comes and goes with an instant of a row, backwards, in two buffers each; flags take 512 B.
+    # What comes and goes with a row of an instant, in two buffers each: a flag takes all lanes.
     values = 2 * (len(cell.gates) + len(cell.states)) * H * x.dtype.itemsize
     each = 2 * (values + 2 * LANES * 4)
     rows = min(TILE, BUFFERS // (8 * each) // ROWS * ROWS) or ROWS
@@ -226,7 +226,9 @@ def _frame(engine: Pallas, cell: Cell, x: Array) -> _Frame:
     return _Frame(chunks * instants, _up(B, rows), H, cut)
 
 
-def _circumstances(frame: _Frame, inputs: Inputs) -> tuple[Array | None, Array | None, Array | None]:
+def _circumstances(
+    frame: _Frame, inputs: Inputs
+) -> tuple[Array | None, Array | None, Array | None]:
     """Returns mask, reset and keep as the kernels read them; instants past the end are masked."""
     T, B, _ = inputs.x.shape
     mask = jnp.ones((T, B), bool) if inputs.mask is None and frame.T > T else inputs.mask

@@ -1,0 +1,283 @@
+"""The fused engine: the numbers of reference from both kernels, interpreted; what it refuses."""
+
+import re
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+from jax.nn import tanh
+
+import lstm_jax as lj
+from lstm_jax.cells import sigmoid
+from lstm_jax.engines import Pallas, Reference, pallas
+from tests.cells_under_test import CIFG, Peephole, Uneven
+from tests.test_engines import assert_close
+
+T, B, D, H = 5, 18, 2, 5  # two tiles of 16 rows; on a TPU three chunks, the last one filled up
+GPU, TPU = Pallas("gpu", interpret=True), Pallas("tpu", interpret=True)
+C = lj.cells
+
+
+@dataclass(frozen=True)
+class Own(lj.Cell):
+    """A cell of a user's: a scalar in theta, a gate that reads the input only, a feedback."""
+
+    gates = ("f", "g")
+    states = ("h", "s")
+    reads = {"g": "x"}
+
+    def init_theta(self, key):
+        return {"rate": jnp.float32(0.3)}
+
+    def feedback(self, state):
+        return state.h * (1 + state.s)
+
+    def update(self, gates, state, theta):
+        f, g = sigmoid(gates.f), tanh(gates.g)
+        h = f * state.h + (1 - f) * g
+        s = state.s + theta.rate * (h - state.s)
+        return state._replace(h=h, s=s), gates._replace(f=f, g=g)
+
+
+@dataclass(frozen=True)
+class Centred(lj.Cell):
+    """A cell whose units see each other."""
+
+    gates = ("g",)
+
+    def update(self, gates, state, theta):
+        h = tanh(gates.g - jnp.mean(gates.g))
+        return state._replace(h=h), gates._replace(g=h)
+
+
+QUICK = [C.LSTM(H), C.GRU(H), C.PeepholeLSTM(H, clip=0.3), C.SLSTM(H), C.MinLSTM(H), Own(H)]
+OTHERS = [
+    *(C.odyssey(variant, H) for variant in C.ODYSSEY if variant != "FGR"),
+    C.RNN(H), C.RNN(H, activation="relu"), C.JANET(H), C.URLSTM(H), C.SLSTM(6, heads=2), C.SLSTM(H, forget_gate="exponential"),
+    C.MinGRU(H), CIFG(H), Peephole(H),
+]  # fmt: skip
+REFUSED = {
+    C.odyssey("FGR", H): "what it feeds back is 20 wide, and not 5",
+    C.MemoryBlocks(H): "what it feeds back is 15 wide, and not 5",
+    C.MemoryBlocks(4, size=2): "i is 2 wide, and not 4",
+    C.MemoryBlocks(H, recurrent=False): "its equations use concatenate, ",
+    C.LayerNormLSTM(16): "theta.gain_h is of shape (64,), and not (16,)",
+    C.Zoneout(C.LSTM(H), {"h": 0.1}): "it draws noise",
+    Uneven(H): "f is 1 wide, and not 5",
+    Centred(H): "its units see each other (reduce_sum), so that 5 cannot become ",
+    C.LSTM(1024): "its 4 recurrent matrices of 1024 x 1024 take 8192 KB in bfloat16, and ",
+}
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    monkeypatch.setattr(pallas, "TILE", 16)
+    monkeypatch.setattr(pallas, "CHUNK", 2)
+
+
+def problem(cell, seed=0, dtype=jnp.float64, size=(T, B)):
+    """Returns what is differentiated, and a mask with gaps, resets, and factors of the feedback."""
+    keys = jax.random.split(jax.random.key(seed), 8)
+    params = lj.init(cell, keys[0], D, dtype=dtype)
+    params = params._replace(b=params.b + 0.3 * jax.random.normal(keys[1], params.b.shape, dtype))
+    x = jax.random.normal(keys[2], (*size, D), dtype)
+    zeros = lj.initial_state(cell, size[1:], dtype)
+    state, initial = (
+        jax.tree.map(lambda s, k=k: jax.random.uniform(k, s.shape, dtype), zeros) for k in keys[3:5]
+    )
+    mask = jax.random.bernoulli(keys[5], 0.7, size)
+    reset = jax.random.bernoulli(keys[6], 0.2, size)
+    keep = jax.random.uniform(keys[7], (size[1], cell.hidden), dtype)
+    return (params, x, state, initial), (mask, reset, keep)
+
+
+def slope(cell, engine, smooth, mask=None, reset=None, keep=None):
+    """Returns a number that outputs and the final state enter, and all its gradients."""
+
+    def score(params, x, state, initial):
+        final, h = lj.unroll(
+            cell, params, x, state, initial=initial, mask=mask, reset=reset,
+            noise=None if keep is None else lj.Noise(keep=keep), engine=engine,
+        )  # fmt: skip
+        return sum(jnp.sum(jnp.sin((i + 1) * leaf)) for i, leaf in enumerate((h, *final)))
+
+    return jax.value_and_grad(score, (0, 1, 2, 3))(*smooth)
+
+
+@pytest.mark.usefixtures("x64", "_small")
+@pytest.mark.parametrize(
+    "cell", [*QUICK, *(pytest.param(cell, marks=pytest.mark.slow) for cell in OTHERS)], ids=str
+)
+def test_it_has_the_gradients_of_reference(cell):
+    """Masks, resets, carried and initial states, sizes that fill no tile; one kernel's text."""
+    smooth, given = problem(cell)
+    other = TPU if cell == Own(H) else GPU
+    want, got = jax.jit(lambda *p: [slope(cell, e, *p[:1], *p[1]) for e in (Reference(), other)])(
+        smooth, given
+    )
+    assert_close(got, want, 1e-10)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("engine", [GPU, TPU], ids=str)
+def test_trials_are_an_axis_of_the_grid(engine):
+    """Under vmap over parameters, whether the input is a trial's own or all trials'."""
+    cell = C.LSTM(H)
+    (params, *shared), given = problem(cell, dtype=jnp.float32)
+    trials = jax.tree.map(lambda a: jnp.stack([a, 0.7 * a, -a]), params)
+    own = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, a[:, ::-1]]), shared[0])
+
+    def slopes(engine):
+        def one(params, x):
+            return slope(cell, engine, (params, x, *shared[1:]), *given)
+
+        return jax.vmap(one)(trials, own), jax.vmap(one, (0, None))(trials, shared[0])
+
+    got, want = jax.jit(lambda: (slopes(engine), slopes(Reference())))()
+    assert_close(got, want, 1e-5)
+    grids = kernel_grids(jax.make_jaxpr(lambda: slopes(engine))().jaxpr)
+    assert grids == [(3, 2, 1 if engine == GPU else 3)] * 4
+
+
+def kernel_grids(jaxpr):
+    """Returns the grid of every kernel in a program, whatever calls it."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            found.append(equation.params["grid_mapping"].grid)
+        else:
+            inner = (
+                v for v in equation.params.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr")
+            )
+            for value in inner:
+                found += kernel_grids(getattr(value, "jaxpr", value))
+    return found
+
+
+def test_a_projection_one_row_one_instant_and_none():
+    """In float32, both kernels: w_h a pair, T = 0 and 1, B = 0 and 1, without mask and reset."""
+    cell = C.LSTM(H)
+    smooth, _ = problem(cell, dtype=jnp.float32, size=(4, 1))
+    params = smooth[0]._replace(w_h=(smooth[0].w_h[:, :3], smooth[0].w_h[:3]))
+    parts = {"T=1": lambda a: a[:1], "T=0": lambda a: a[:0], "B=0": lambda a: a[:, :0]}
+
+    def slopes(engine):
+        empty = jax.tree.map(lambda s: s[:0], smooth[2:])
+        return {"pair": slope(cell, engine, (params, *smooth[1:]))} | {
+            name: slope(cell, engine, (smooth[0], cut(smooth[1]),
+                                       *(empty if name == "B=0" else smooth[2:])))
+            for name, cut in parts.items()
+        }  # fmt: skip
+
+    want, *others = jax.jit(lambda: [slopes(e) for e in (Reference(), GPU, TPU)])()
+    for got in others:
+        assert_close(got, want, 1e-5)
+
+
+def test_bfloat16_keeps_its_word(x64):
+    """Weights and what is stored are bfloat16, sums and states on chip float32: within 1 %."""
+    cell = C.LSTM(16)
+    (smooth, given) = problem(cell, size=(100, 16))
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), smooth)
+    exact = jax.tree.map(lambda a: a.astype(jnp.float64), half)
+
+    def outputs(engine, smooth):
+        params, x, state, _ = smooth
+        final, h = lj.unroll(cell, params, x, state, mask=given[0], reset=given[1], engine=engine)
+        return h, final
+
+    def gradient(engine, smooth):
+        def score(smooth):
+            return sum(
+                jnp.sum(o.astype(jnp.float64) ** 2)
+                for o in jax.tree.leaves(outputs(engine, smooth))
+            )
+
+        return outputs(engine, smooth), jax.grad(score)(smooth)
+
+    want, *others = jax.jit(
+        lambda: [gradient(Reference(), exact), gradient(GPU, half), gradient(TPU, half)]
+    )()
+    for got in others:
+        assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.bfloat16)}
+        got = jax.tree.map(lambda a: a.astype(jnp.float64), got)
+        assert_close(got, want, 1e-2)
+
+
+def test_a_row_may_be_summed_where_it_need_not_be_filled_up(x64):
+    cell = Centred(16)
+    smooth, given = problem(cell)
+    assert Pallas("gpu").refuses(cell) is None
+    want, got = jax.jit(lambda: [slope(cell, e, smooth, *given) for e in (Reference(), GPU)])()
+    assert_close(got, want, 1e-10)
+
+
+@pytest.mark.parametrize(("platform", "target"), [("gpu", "cuda"), ("tpu", "tpu")])
+@pytest.mark.parametrize("cell", [C.LSTM(128), C.SLSTM(20), Own(20), Centred(128)], ids=str)
+def test_both_kernels_are_lowered_for_their_chips(cell, platform, target):
+    """What a compiler on the machine makes of them is for a machine that has one."""
+    dtype = jnp.bfloat16
+    params = jax.eval_shape(lambda: lj.init(cell, jax.random.key(0), D, dtype=dtype))
+    x = jax.ShapeDtypeStruct((T, B, D), dtype)
+    flags = jax.ShapeDtypeStruct((T, B), bool)
+
+    def gradient(params, x, mask, reset):
+        def score(params, x):
+            _, h = lj.unroll(cell, params, x, mask=mask, reset=reset, engine=Pallas(platform))
+            return jnp.sum(h.astype(jnp.float32) ** 2)
+
+        return jax.grad(score, (0, 1))(params, x)
+
+    call = {"gpu": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}[platform]
+    told = export.export(
+        jax.jit(gradient), platforms=[target],
+        disabled_checks=[export.DisabledSafetyCheck.custom_call(call)],
+    )(params, x, flags, flags)  # fmt: skip
+    assert told.mlir_module().count(f"@{call}") == 2
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("cell", REFUSED, ids=str)
+def test_what_it_cannot_hold_is_refused_with_the_reason(cell, platform):
+    wanted = f"engine='pallas' cannot run {cell}: {REFUSED[cell]}"
+    with pytest.raises(ValueError, match=f"^{re.escape(wanted)}.*; 'reference' and 'scan' can$"):
+        lj.engines.resolve("pallas", cell, platform)
+
+
+def test_where_it_fits_is_a_rule_of_width_blocks_and_dtype():
+    gpu, tpu = Pallas("gpu"), Pallas("tpu")
+    half, full = jnp.bfloat16, jnp.float32
+    assert gpu.fits(C.LSTM(128), half) and not gpu.fits(C.LSTM(129), half)
+    assert gpu.fits(C.LSTM(32), full) and not gpu.fits(C.LSTM(33), full)
+    assert gpu.fits(C.RNN(256), half) and gpu.fits(C.GRU(64), full)
+    assert tpu.fits(C.LSTM(512), full) and not tpu.fits(C.LSTM(513), full)
+    assert lj.engines.resolve("pallas", C.LSTM(128), "gpu") == gpu
+    cell = C.LSTM(64)
+    params, x = lj.init(cell, jax.random.key(0), D), jnp.ones((T, B, D))
+    message = (
+        r"^engine=Pallas\(platform='gpu', interpret=True\) cannot run LSTM\(hidden=64\): its 4 "
+        r"recurrent matrices of 64 x 64 take 64 KB in float32, and 48 KB fit on chip; 'scan' can$"
+    )
+    with pytest.raises(ValueError, match=message):
+        lj.unroll(cell, params, x, engine=GPU)
+    low = jax.tree.map(lambda a: a.astype(jnp.float16), (params, x))
+    with pytest.raises(TypeError, match=r"^x must be float32 or bfloat16 for engine=.*float16$"):
+        lj.unroll(cell, *low, engine=GPU)
+
+
+def test_it_is_for_a_chip_and_for_those_who_name_it():
+    cell = C.LSTM(H)
+    message = (
+        r"^engine='pallas' cannot run LSTM\(hidden=5\): it is a kernel for a gpu or a tpu, not for "
+        r"a cpu; 'reference' and 'scan' can$"
+    )
+    with pytest.raises(ValueError, match=message):
+        lj.engines.resolve("pallas", cell, "cpu")
+    assert lj.engines.serves(cell, "cpu") == ("reference", "scan")
+    for platform in ("gpu", "tpu"):
+        assert lj.engines.serves(cell, platform) == ("reference", "scan", "pallas")
+        assert lj.engines.resolve("auto", cell, platform) == lj.engines.resolve(
+            "scan", cell, platform
+        )
