@@ -10,6 +10,7 @@ from jax import export
 from jax.nn import tanh
 
 import lstm_jax as lj
+from experiments import long_memory, runner
 from lstm_jax.cells import sigmoid
 from lstm_jax.engines import Pallas, Reference, pallas
 from tests.cells_under_test import CIFG, Peephole, Uneven
@@ -55,8 +56,8 @@ class Centred(lj.Cell):
 QUICK = [C.LSTM(H), C.GRU(H), C.PeepholeLSTM(H, clip=0.3), C.SLSTM(H), C.MinLSTM(H), Own(H)]
 OTHERS = [
     *(C.odyssey(variant, H) for variant in C.ODYSSEY if variant != "FGR"),
-    C.RNN(H), C.RNN(H, activation="relu"), C.JANET(H), C.URLSTM(H), C.SLSTM(6, heads=2), C.SLSTM(H, forget_gate="exponential"),
-    C.MinGRU(H), CIFG(H), Peephole(H),
+    C.RNN(H), C.RNN(H, activation="relu"), C.JANET(H), C.URLSTM(H), C.MinGRU(H),
+    C.SLSTM(6, heads=2), C.SLSTM(H, forget_gate="exponential"), CIFG(H), Peephole(H),
 ]  # fmt: skip
 REFUSED = {
     C.odyssey("FGR", H): "what it feeds back is 20 wide, and not 5",
@@ -156,54 +157,69 @@ def kernel_grids(jaxpr):
     return found
 
 
+@pytest.mark.usefixtures("_small")
 def test_a_projection_one_row_one_instant_and_none():
-    """In float32, both kernels: w_h a pair, T = 0 and 1, B = 0 and 1, without mask and reset."""
+    """In float32, both kernels: w_h a pair, T = 0 and 1, B = 0 and 1, resets alone or no flags."""
     cell = C.LSTM(H)
-    smooth, _ = problem(cell, dtype=jnp.float32, size=(4, 1))
-    params = smooth[0]._replace(w_h=(smooth[0].w_h[:, :3], smooth[0].w_h[:3]))
-    parts = {"T=1": lambda a: a[:1], "T=0": lambda a: a[:0], "B=0": lambda a: a[:, :0]}
+    smooth, (_, reset, _) = problem(cell, dtype=jnp.float32, size=(5, 1))
+    params, x, *states = smooth
+    w_h = jnp.asarray(params.w_h)
+    pair = params._replace(w_h=(w_h[:, :3], w_h[:3]))
+    nobody = jax.tree.map(lambda s: s[:0], states)
 
     def slopes(engine):
-        empty = jax.tree.map(lambda s: s[:0], smooth[2:])
-        return {"pair": slope(cell, engine, (params, *smooth[1:]))} | {
-            name: slope(cell, engine, (smooth[0], cut(smooth[1]),
-                                       *(empty if name == "B=0" else smooth[2:])))
-            for name, cut in parts.items()
-        }  # fmt: skip
+        return {
+            "pair": slope(cell, engine, (pair, x, *states)),
+            "reset": slope(cell, engine, (params, x[:1], *states), reset=reset[:1]),
+            "T=0": slope(cell, engine, (params, x[:0], *states)),
+            "B=0": slope(cell, engine, (params, x[:, :0], *nobody)),
+        }
 
     want, *others = jax.jit(lambda: [slopes(e) for e in (Reference(), GPU, TPU)])()
     for got in others:
         assert_close(got, want, 1e-5)
 
 
-def test_bfloat16_keeps_its_word(x64):
+ON_DEVICE = [pytest.param(Pallas(p), marks=getattr(pytest.mark, p)) for p in ("gpu", "tpu")]
+
+
+@pytest.mark.parametrize("engine", [GPU, TPU, *ON_DEVICE], ids=str)
+def test_bfloat16_keeps_its_word(engine):
     """Weights and what is stored are bfloat16, sums and states on chip float32: within 1 %."""
     cell = C.LSTM(16)
-    (smooth, given) = problem(cell, size=(100, 16))
-    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), smooth)
-    exact = jax.tree.map(lambda a: a.astype(jnp.float64), half)
+    smooth, (mask, reset, _) = problem(cell, dtype=jnp.bfloat16, size=(100, 16))
 
-    def outputs(engine, smooth):
-        params, x, state, _ = smooth
-        final, h = lj.unroll(cell, params, x, state, mask=given[0], reset=given[1], engine=engine)
-        return h, final
+    def outputs(engine, params, x, state, initial):
+        return lj.unroll(
+            cell, params, x, state, initial=initial, mask=mask, reset=reset, engine=engine
+        )
 
-    def gradient(engine, smooth):
+    def gradients(engine, smooth):
         def score(smooth):
-            return sum(
-                jnp.sum(o.astype(jnp.float64) ** 2)
-                for o in jax.tree.leaves(outputs(engine, smooth))
-            )
+            leaves = jax.tree.leaves(outputs(engine, *smooth))
+            return sum(jnp.sum(leaf.astype(jnp.float32) ** 2) for leaf in leaves)
 
-        return outputs(engine, smooth), jax.grad(score)(smooth)
+        return outputs(engine, *smooth), jax.grad(score)(smooth)
 
-    want, *others = jax.jit(
-        lambda: [gradient(Reference(), exact), gradient(GPU, half), gradient(TPU, half)]
-    )()
-    for got in others:
-        assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.bfloat16)}
-        got = jax.tree.map(lambda a: a.astype(jnp.float64), got)
-        assert_close(got, want, 1e-2)
+    def wide(tree):
+        return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
+
+    with jax.default_matmul_precision("highest"):
+        want = jax.jit(lambda: gradients(Reference(), wide(smooth)))()
+    got = jax.jit(lambda: gradients(engine, smooth))()
+    assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.bfloat16)}
+    assert_close(wide(got), want, 1e-2)
+
+
+@pytest.mark.parametrize("cell", QUICK, ids=str)
+@pytest.mark.parametrize("engine", ON_DEVICE, ids=str)
+def test_on_a_device_it_has_the_gradients_of_reference(engine, cell):
+    smooth, given = problem(cell, dtype=jnp.float32)
+    with jax.default_matmul_precision("highest"):
+        got, want = jax.jit(
+            lambda: [slope(cell, e, smooth, *given) for e in (engine, Reference())]
+        )()
+    assert_close(got, want, 1e-4)
 
 
 def test_a_row_may_be_summed_where_it_need_not_be_filled_up(x64):
@@ -281,3 +297,11 @@ def test_it_is_for_a_chip_and_for_those_who_name_it():
         assert lj.engines.resolve("auto", cell, platform) == lj.engines.resolve(
             "scan", cell, platform
         )
+
+
+def test_on_a_cpu_an_experiment_says_so_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(runner, "start", lambda platform: None)
+    assert runner.main(long_memory.EXPERIMENT, ["long_memory", "--engine=pallas"]) == 2
+    told = capsys.readouterr()
+    assert not told.out and told.err.count("\n") == 1
+    assert told.err.startswith("long_memory: engine='pallas' cannot run RNN(")

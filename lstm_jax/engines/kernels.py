@@ -27,7 +27,7 @@ class Forward(NamedTuple):
       weights: the recurrent weights [H, H], one for each block that reads the state.
       theta: the cell's small vectors, each [1, H].
       state: before the first instant, each [B, H].
-      initial: where a sequence begins, each [B, H].
+      initial: where a sequence begins, each [B, H]; None where none does.
       keep: [B, H] multiplies what is fed back; None for nothing.
       mask: [T, B, 1] integers, 0 where the state is held; None where it never is.
       reset: [T, B, 1] integers, not 0 where a sequence begins; None where none does.
@@ -37,7 +37,7 @@ class Forward(NamedTuple):
     weights: tuple[Array, ...]
     theta: Row
     state: Row
-    initial: Row
+    initial: Row | None
     keep: Array | None
     mask: Array | None
     reset: Array | None
@@ -90,8 +90,9 @@ def forward(cell: Cell, schedule: Schedule, given: Forward, wide: Any) -> tuple[
     H = given.state[0].shape[-1]
     over_time, over_rows, shared = _specs(schedule, T, reverse=False)
     specs = Forward(
-        over_time(given.packed), *map(shared, given[1:3]), *map(over_rows, given[3:6]),
-        *map(over_time, given[6:]),
+        packed=over_time(given.packed), weights=shared(given.weights), theta=shared(given.theta),
+        state=over_rows(given.state), initial=over_rows(given.initial), keep=over_rows(given.keep),
+        mask=over_time(given.mask), reset=over_time(given.reset),
     )  # fmt: skip
     final = cell.State(*(jax.ShapeDtypeStruct((B, H), wide) for _ in cell.states))
     states = cell.State(*(jax.ShapeDtypeStruct((T, B, H), given.packed.dtype) for _ in cell.states))
@@ -112,8 +113,10 @@ def backward(
     H = given.d_final[0].shape[-1]
     over_time, over_rows, shared = _specs(schedule, T, reverse=True)
     specs = Backward(
-        *map(over_time, given[:3]), over_rows(given.d_final), *map(shared, given[4:6]),
-        over_rows(given.keep), *map(over_time, given[7:]),
+        packed=over_time(given.packed), start=over_time(given.start),
+        d_states=over_time(given.d_states), d_final=over_rows(given.d_final),
+        weights=shared(given.weights), theta=shared(given.theta), keep=over_rows(given.keep),
+        mask=over_time(given.mask), reset=over_time(given.reset),
     )  # fmt: skip
     row = jax.ShapeDtypeStruct((B, H), wide)
     carry = (

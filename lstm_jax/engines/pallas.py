@@ -70,8 +70,8 @@ class Pallas:
         if not T * B:
             nothing = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), state)
             return state, jax.vmap(emit)(nothing)
-        inputs = Inputs(params, x, state, initial, mask, reset, noise)
-        final, states = _loop(self, cell, inputs)
+        both: Any = _loop(self, cell, Inputs(params, x, state, initial, mask, reset, noise))
+        final, states = both
         return final, jax.vmap(emit)(states)
 
     def refuses(self, cell: Cell) -> str | None:
@@ -126,32 +126,12 @@ class _Frame(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _loop(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
-    """Returns the final state and the states after every instant."""
-    params, x, *_ = inputs
-    T, B, D = x.shape
-    rows = x.reshape(T * B, D)
-    none = jnp.zeros((T * B, sum(cell.width(g) for g in cell.h_blocks)), x.dtype)
-    packed = add_bias(assemble(cell, rows @ params.w_x, none), params.b).reshape(T, B, -1)
-    frame = _frame(engine, cell, x)
-    mask, reset, keep = _circumstances(frame, inputs)
-    state, initial = (_fill(row, (frame.B, frame.H)) for row in (inputs.state, inputs.initial))
-    final, states = kernels.forward(
-        cell,
-        frame.schedule,
-        kernels.Forward(
-            _fill_packed(cell, frame, packed), _weights(cell, params, frame),
-            _theta(cell, params, frame), state, None if reset is None else initial,
-            keep, mask, reset,
-        ),
-        _wide(x),
-    )  # fmt: skip
-    states = _cut(states, (T, B, cell.hidden))
-    return _cast(_cut(final, (B, cell.hidden)), x), states
+def _loop(engine: Pallas, cell: Cell, inputs: Inputs):
+    return _forward(engine, cell, inputs)
 
 
 def _loop_fwd(engine, cell, inputs):
-    final, states = _loop(engine, cell, inputs)
+    final, states = _forward(engine, cell, inputs)
     return (final, states), (inputs, states)
 
 
@@ -181,6 +161,30 @@ def _loop_bwd(engine: Pallas, cell: Cell, residuals, cotangents):
 
 
 _loop.defvjp(_loop_fwd, _loop_bwd)
+
+
+def _forward(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
+    """Returns the final state and the states after every instant."""
+    params, x, *_ = inputs
+    T, B, D = x.shape
+    rows = x.reshape(T * B, D)
+    none = jnp.zeros((T * B, sum(cell.width(g) for g in cell.h_blocks)), x.dtype)
+    packed = add_bias(assemble(cell, rows @ params.w_x, none), params.b).reshape(T, B, -1)
+    frame = _frame(engine, cell, x)
+    mask, reset, keep = _circumstances(frame, inputs)
+    state, initial = (_fill(row, (frame.B, frame.H)) for row in (inputs.state, inputs.initial))
+    final, states = kernels.forward(
+        cell,
+        frame.schedule,
+        kernels.Forward(
+            _fill_packed(cell, frame, packed), _weights(cell, params, frame),
+            _theta(cell, params, frame), state, None if reset is None else initial,
+            keep, mask, reset,
+        ),
+        _wide(x),
+    )  # fmt: skip
+    states = _cut(states, (T, B, cell.hidden))
+    return _cast(_cut(final, (B, cell.hidden)), x), states
 
 
 def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
