@@ -180,7 +180,7 @@ def seen(executable: jax.stages.Compiled, fused: bool) -> dict[str, Any]:
         "peak_MB": memory and round(memory.peak_memory_in_bytes / 1e6, 3),
         "collectives": ", ".join(f"{n} {code}" for code, n in collectives) or "none",
         "kernels": hlo.kernels(text) if fused else None,
-        "step_cycles": hlo.step_cycles(text),
+        "step_cycles": None if fused else hlo.step_cycles(text),  # none are known of a kernel
     }
 
 

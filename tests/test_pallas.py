@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 from jax.nn import tanh
+from jax.sharding import PartitionSpec
 
 import lstm_jax as lj
 from experiments import long_memory, runner
+from lstm_jax import parallel
 from lstm_jax.cells import sigmoid
 from lstm_jax.engines import Pallas, Reference, pallas
 from tests.cells_under_test import CIFG, Peephole, Uneven
@@ -140,6 +142,21 @@ def test_trials_are_an_axis_of_the_grid(engine):
     assert_close(got, want, 1e-5)
     grids = kernel_grids(jax.make_jaxpr(lambda: slopes(engine))().jaxpr)
     assert grids == [(3, 2, 1 if engine == GPU else 3)] * 4
+
+
+def test_devices_share_the_trials():
+    """Inside shard_map, as `fit` has it."""
+    cell = C.RNN(H)
+    (params, *shared), _ = problem(cell, dtype=jnp.float32, size=(3, 2))
+    trials = jax.tree.map(lambda a: jnp.stack([a, 0.7 * a, -a, 0 * a]), params)
+    mesh, shards = parallel.everywhere(), PartitionSpec("trials")
+
+    def each(trials):
+        return jax.vmap(lambda p: slope(cell, TPU, (p, *shared))[1][0])(trials)
+
+    spread = jax.shard_map(each, mesh=mesh, in_specs=shards, out_specs=shards, check_vma=False)
+    got, want = jax.jit(lambda: (spread(trials), each(trials)))()
+    assert_close(got, want, 1e-6)
 
 
 def kernel_grids(jaxpr):
