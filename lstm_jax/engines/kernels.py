@@ -156,6 +156,7 @@ def _specs(schedule: Schedule, T: int, reverse: bool) -> tuple[Callable, Callabl
 
 
 def _call(body, schedule: Schedule, size: tuple[int, int], given, specs, shapes, out_specs):
+    """Runs `body` on a grid of tiles and chunks, the chunks of a tile one after another."""
     return pl.pallas_call(
         body,
         grid=(size[1] // schedule.rows, size[0] // schedule.instants),
@@ -164,7 +165,7 @@ def _call(body, schedule: Schedule, size: tuple[int, int], given, specs, shapes,
         out_shape=shapes,
         compiler_params=schedule.compiler,
         interpret=schedule.interpret,
-        name=body.__name__.strip("_"),
+        name=body.__name__,
     )(given)
 
 
