@@ -127,7 +127,7 @@ def test_an_unknown_topology_is_refused_in_one_line(python, topology):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--experiment=nope"], "--experiment=nope: need one of halving, long_memory, robustness"),
+        (["--experiment=nope"], "--experiment=nope: need one of all, "),
         (["--group=nope"], "--group=nope: need one of recall_10-rnn-tuning, "),
         (["--trials=0"], "--trials=0: need a whole number, 1 or more"),
         (["--trials=some"], "--trials=some: need a whole number, 1 or more"),
