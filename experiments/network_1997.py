@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import lax
 import lstm_jax as lj
 from lstm_jax.cells import Cell, MemoryBlocks, initial_state, parameter_count, sigmoid, wired
 from lstm_jax.cells.memory_block import INPUTS
-from lstm_jax.engines import Engine
+from lstm_jax.engines import Engine, resolve
 from lstm_jax.engines.products import advance, fed_back, preactivations, split
 from lstm_jax.types import Array, CellParams
 
@@ -55,6 +55,10 @@ class Network1997:
         """How many there are, biases among them."""
         rows = self.cell.hidden + self.shortcut * self.input_size + self.output_units_biased
         return parameter_count(self.cell, self.input_size) + rows * self.output_size
+
+    def on(self, platform: str) -> Self:
+        """Returns the same network with the engine named that "auto" is on a platform."""
+        return dataclasses.replace(self, engine=resolve(self.engine, self.cell, platform))
 
     def init(self, key: Array, trial: Any = None) -> dict[str, Any]:
         """Returns the initial weights; of the trial only `init_scale` matters, times `start`."""

@@ -13,6 +13,7 @@ from experiments import findings, odyssey, runner
 from experiments.findings import Seen
 from experiments.odyssey import PLAIN, TASKS, VARIANTS, Odyssey
 from lstm_jax import cells, initializers, widths
+from lstm_jax.layers import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.importance import Effect
 from lstm_jax.report.statistics import Comparison, Estimate
@@ -63,7 +64,7 @@ def test_every_bucket_of_widths_of_a_task_and_variant_is_a_group():
             assert sorted(p["hidden"] for p in points) == sorted(p["hidden"] for p in labels)
             for group in mine:
                 wide = cells.odyssey(variant, int(group.name.rsplit("-", 1)[1]))
-                assert group.model.cell == wide
+                assert isinstance(group.model, SequenceSpec) and group.model.cell == wide
                 assert {widths.bucket(p["hidden"]) for p in group.labels} == {wide.hidden}
                 assert group.model.w_x == group.model.w_h == initializers.normal(0.1)
     sizes = {(g.steps, g.batch_size, g.optimizer, g.split) for g in groups}
