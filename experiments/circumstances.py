@@ -10,7 +10,6 @@ from typing import Any
 import jax
 
 from experiments.network_1997 import Network1997
-from lstm_jax.engines import resolve
 from lstm_jax.layers import SequenceSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,8 +19,12 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "orbax-checkpoint
 def circumstances(
     command: Sequence[str], models: Mapping[str, SequenceSpec | Network1997]
 ) -> dict[str, Any]:
-    """Returns the command, machine, versions, devices and revision, and each model's engine."""
-    devices = jax.devices()
+    """Returns the command, machine, versions, devices and revision, and each model's engine.
+
+    Raises:
+      ValueError: an engine cannot run a model's cell here, or not in its dtype.
+    """
+    devices, here = jax.devices(), jax.default_backend()
     return {
         "command": " ".join(command),
         "python": platform.python_version(),
@@ -32,7 +35,7 @@ def circumstances(
         "processes": jax.process_count(),
         "revision": _git("rev-parse", "HEAD"),
         "uncommitted changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "engines": {name: str(resolve(spec.engine, spec.cell)) for name, spec in models.items()},
+        "engines": {name: str(model.on(here).engine) for name, model in models.items()},
     }
 
 

@@ -58,7 +58,8 @@ class Network1997:
 
     def on(self, platform: str) -> Self:
         """Returns the same network with the engine named that "auto" is on a platform."""
-        return dataclasses.replace(self, engine=resolve(self.engine, self.cell, platform))
+        engine = resolve(self.engine, self.cell, platform, jnp.float32)
+        return dataclasses.replace(self, engine=engine)
 
     def init(self, key: Array, trial: Any = None) -> dict[str, Any]:
         """Returns the initial weights; of the trial only `init_scale` matters, times `start`."""

@@ -258,7 +258,7 @@ class _Perturbed:
         one_by_one = jax.tree.map(lambda a: a[:, None], (x, mask, reset, noise.keys))
         return jax.lax.scan(instant, state, (one_by_one, self.added))
 
-    def refuses(self, cell: Cell) -> None:
+    def refuses(self, cell: Cell, dtype: Any = None) -> None:
         """Returns None: it runs every cell."""
 
 

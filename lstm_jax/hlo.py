@@ -1,4 +1,4 @@
-"""What the text of a compiled program tells: what crosses devices in its loops, and its cycles."""
+"""What the text of a compiled program tells: collectives in its loops, kernels, and cycles."""
 
 import re
 from collections import Counter
@@ -9,6 +9,8 @@ COLLECTIVES = {
     "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute",
     "ragged-all-to-all", "recv", "reduce-scatter", "send",
 }  # fmt: skip
+
+KERNEL = "tpu_custom_call"  # what a Pallas kernel becomes on a TPU
 
 _HEADER = re.compile(r"^(?:ENTRY )?%([\w.-]+) \(.*\{$")
 _OPERATION = re.compile(r"^\s+(ROOT )?%([\w.-]+) = .*? ([a-z][a-z0-9-]*)\((.*)$")
@@ -67,6 +69,15 @@ def loop_collectives(text: str) -> dict[str, int]:
     called = [name for loop in _loops(program) for name in _named(program, loop)]
     codes = [op.code for name in _reached(program, called) for op in program[name].values()]
     return dict(Counter(c for code in codes if (c := code.removesuffix("-start")) in COLLECTIVES))
+
+
+def kernels(text: str) -> int:
+    """Returns how many calls of a kernel of our own a program for a TPU has.
+
+    Args:
+      text: `compiled.as_text()`.
+    """
+    return text.count(f'custom_call_target="{KERNEL}"')
 
 
 def step_cycles(text: str) -> int | None:

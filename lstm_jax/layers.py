@@ -801,7 +801,8 @@ class SequenceSpec:
         By itself "auto" asks where jax runs: for a program that is compiled here and runs elsewhere
         the engine has to be named.
         """
-        return dataclasses.replace(self, engine=resolve(self.engine, self.cell, platform))
+        engine = resolve(self.engine, self.cell, platform, self.dtype)
+        return dataclasses.replace(self, engine=engine)
 
     def build(self, rngs: nnx.Rngs, trial: Any = None) -> SequenceModel:
         """Returns the module itself, its parameters drawn as by `init`."""

@@ -30,9 +30,9 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
     widths and dtypes, the same ones for the same arguments; they are finite and in `ranges`; every
     gate, state and small parameter is used. Over time, in float64: streaming, splitting, masks and
     resets give the numbers of one unroll, the future and other rows are not seen, and every engine
-    that runs it has the gradients of `Reference`, under `vmap` over parameters too. The `linear` of
-    a `LinearCell` says what its `update` does. A noisy cell keeps all this with keys, draws from
-    its key and from nothing else, and draws nothing without one.
+    that runs it on a CPU has the gradients of `Reference`, under `vmap` over parameters too. The
+    `linear` of a `LinearCell` says what its `update` does. A noisy cell keeps all this with keys,
+    draws from its key and from nothing else, and draws nothing without one.
 
     Args:
       cell: the cell, small: the time it takes is that of compiling; if it is noisy, with rates

@@ -9,7 +9,8 @@
 Any other flag is one of the experiment's own: --scale, --hidden, --engine, ...
 
 For each topology, four programs: what begins the trials and what trains them, for one trial on one
-chip and for the sweep on all. Exit code 1 if one does not fit or talks to other chips in its loop.
+chip and for the sweep on all. Exit code 1 if one does not fit or talks to other chips in its loop,
+or if, with --engine=pallas, what trains has no kernel in it.
 """
 
 import importlib
@@ -32,6 +33,7 @@ from experiments import runner
 from experiments.flags import need, need_each, parse
 from experiments.runner import Group
 from lstm_jax import hlo
+from lstm_jax.engines import Pallas
 from lstm_jax.parallel import Devices
 from lstm_jax.report import tables
 from lstm_jax.train import lower, make_trials
@@ -112,6 +114,7 @@ def read(argv: Sequence[str]) -> Request | None:
     need(config.platform in ("auto", "tpu"), "platform", config.platform, "need tpu, or none")
     groups = {group.name: group for group in experiment.plan(config, [])}
     need_each("group", (values.group,), tuple(groups))
+    groups[values.group].model.on("tpu")  # refuses an engine that cannot run it there
     devices = {name: chips(name) for name in values.topology}
     need(len(devices) > 0, "topology", "", "need one or more, such as v5e:2x2")
     return Request(groups[values.group], config.batching, trials, devices, values.json)
@@ -148,11 +151,12 @@ def compiled(request: Request) -> Iterator[tables.Row]:
             )  # fmt: skip
             for name, program in lowered._asdict().items():
                 where = {"topology": topology, "chips": len(some), "trials": count}
-                yield {"program": name, **where, **measured(program)}
+                fused = isinstance(model.engine, Pallas) and name == "run"
+                yield {"program": name, **where, **measured(program, fused)}
 
 
-def measured(program: jax.stages.Lowered) -> dict[str, Any]:
-    """Returns what XLA's TPU compiler makes of a program."""
+def measured(program: jax.stages.Lowered, fused: bool = False) -> dict[str, Any]:
+    """Returns what XLA's TPU compiler makes of a program, its kernels counted if it is `fused`."""
     wall, processor = time.monotonic(), time.process_time()
     try:
         executable, fits = program.compile(), "yes"
@@ -164,24 +168,25 @@ def measured(program: jax.stages.Lowered) -> dict[str, Any]:
         "compile_s": round(time.monotonic() - wall, 1),
         "processor_s": round(time.process_time() - processor, 1),
     }
-    unknown = {"peak_MB": None, "collectives": None, "step_cycles": None}
-    return {**(seen(executable) if executable else unknown), **times, "fits": fits}
+    unknown = {"peak_MB": None, "collectives": None, "kernels": None, "step_cycles": None}
+    return {**(seen(executable, fused) if executable else unknown), **times, "fits": fits}
 
 
-def seen(executable: jax.stages.Compiled) -> dict[str, Any]:
+def seen(executable: jax.stages.Compiled, fused: bool) -> dict[str, Any]:
     """Returns the peak of memory on each chip, and what the optimised program tells."""
     text, memory = executable.as_text() or "", executable.memory_analysis()
     collectives = sorted(hlo.loop_collectives(text).items())
     return {
         "peak_MB": memory and round(memory.peak_memory_in_bytes / 1e6, 3),
         "collectives": ", ".join(f"{n} {code}" for code, n in collectives) or "none",
-        "step_cycles": hlo.step_cycles(text),
+        "kernels": hlo.kernels(text) if fused else None,
+        "step_cycles": None if fused else hlo.step_cycles(text),  # none are known of a kernel
     }
 
 
 def good(row: tables.Row) -> bool:
-    """Whether a program fits and has nothing to say to other chips in its loop."""
-    return row["fits"] == "yes" and row["collectives"] == "none"
+    """Whether a program fits, is silent to other chips in its loop, and has its kernels."""
+    return row["fits"] == "yes" and row["collectives"] == "none" and row["kernels"] != 0
 
 
 def about(request: Request) -> dict[str, Any]:

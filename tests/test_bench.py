@@ -29,11 +29,9 @@ def few(monkeypatch) -> None:
 
 @pytest.fixture
 def alone(monkeypatch) -> None:
-    """A machine where no other library can be imported, and there is no fused engine."""
+    """A machine where no other library can be imported."""
     for library in ("torch", "flax.linen", "haiku", "flashrnn"):
         monkeypatch.setitem(sys.modules, library, None)
-    engines = {name: e for name, e in gpu.lj.engines.ENGINES.items() if name != "pallas"}
-    monkeypatch.setattr(gpu.lj.engines, "ENGINES", engines)
 
 
 def test_absent_rivals_are_named_and_the_table_comes_last(few, alone, capsys) -> None:
@@ -49,10 +47,19 @@ def test_absent_rivals_are_named_and_the_table_comes_last(few, alone, capsys) ->
     assert 1e-4 < error["h"] < 3e-2 and 1e-4 < error["gradients"] < 5e-2
     printed = capsys.readouterr()
     assert printed.out.startswith("| Forward / training step, ms, at T,B,D,H | 4,2,3,4 |")
-    assert "left out: pallas bf16 (LookupError: lstm_jax.engines has no 'pallas')" in printed.out
+    why = "it is a kernel for a gpu or a tpu, not for a cpu; 'reference' and 'scan' can"
+    told = f"ValueError: engine='pallas' cannot run LSTM(hidden=4): {why}"
+    assert f"left out: pallas bf16 ({told})" in printed.out
     for name in ("torch tf32", "haiku tf32", "flax linen bf16"):
         assert f"left out: {name} (ModuleNotFoundError" in printed.out
     assert "step (4, 2, 3, 4)" in printed.err
+
+
+def test_on_a_gpu_the_kernels_serve_every_cell_that_is_timed() -> None:
+    H = gpu.SHAPES[0][-1]
+    for make in gpu.CELLS.values():
+        assert "pallas" in gpu.lj.engines.serves(make(H), "gpu", gpu.TERMS["bf16"][0])
+    assert "pallas" not in gpu.lj.engines.serves(gpu.lj.cells.LSTM(H), "gpu", gpu.TERMS["f32"][0])
 
 
 def test_rivals_that_are_here_are_measured() -> None:

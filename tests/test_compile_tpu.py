@@ -56,6 +56,26 @@ def test_long_memory_and_a_sweep_of_it_fit_without_a_collective(python, tmp_path
     assert step["step_cycles"] < sweep["step_cycles"] < 4 * step["step_cycles"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v6e:2x2"])
+def test_the_kernels_are_in_what_trains(python, tmp_path, topology):
+    """Forward and backward, in the step of one trial and in a sweep of 32 on four chips."""
+    table = tmp_path / "table.json"
+    told = compile_tpu(python, "--engine=pallas", f"--topology={topology}", f"--json={table}")
+    assert told.returncode == 0, told.stderr
+    rows = json.loads(table.read_text())["rows"]
+    assert {row["kernels"] for row in rows if row["program"] == "begin"} == {None}
+    for row in rows:
+        assert row["fits"] == "yes" and row["collectives"] == "none"
+        assert row["program"] == "begin" or row["kernels"] == 2
+
+
+def test_a_kernel_that_is_not_there_is_missed():
+    row = {"fits": "yes", "collectives": "none", "kernels": None}
+    assert _compile_tpu.good(row) and _compile_tpu.good({**row, "kernels": 2})
+    assert not _compile_tpu.good({**row, "kernels": 0})
+
+
 FAILING = """
 import json, os
 import jax
@@ -107,7 +127,7 @@ def test_an_unknown_topology_is_refused_in_one_line(python, topology):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--experiment=nope"], "--experiment=nope: need one of halving, long_memory, robustness"),
+        (["--experiment=nope"], "--experiment=nope: need one of all, "),
         (["--group=nope"], "--group=nope: need one of recall_10-rnn-tuning, "),
         (["--trials=0"], "--trials=0: need a whole number, 1 or more"),
         (["--trials=some"], "--trials=some: need a whole number, 1 or more"),
@@ -116,6 +136,10 @@ def test_an_unknown_topology_is_refused_in_one_line(python, topology):
         (["--hidden=0"], "--hidden=0: need 1 or more"),
         (["--hiden=3"], "Unknown command line flag 'hiden'"),
         (["--platform=gpu"], "--platform=gpu: need tpu, or none"),
+        (
+            ["--engine=pallas", "--hidden=2000"],
+            "engine='pallas' cannot run LSTM(hidden=2000): its ",
+        ),
         (["--workdir=runs/x"], "--workdir=runs/x: leave it out, nothing is run"),
     ],
 )

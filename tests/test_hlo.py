@@ -119,3 +119,9 @@ def test_without_one_open_ended_loop_there_is_no_step():
 
 def test_without_estimates_there_is_no_cost():
     assert hlo.step_cycles(PROGRAM.replace("estimated_cycles", "cycles")) is None
+
+
+def test_kernels_are_counted():
+    call = '  %lstm.1 = f32[8,128] custom-call(%a), custom_call_target="tpu_custom_call", x={}'
+    assert hlo.kernels(f"{call}\n  %b = f32[8] add(%a, %a)\n{call}") == 2
+    assert hlo.kernels(call.replace("tpu_custom_call", "Sharding")) == 0

@@ -12,13 +12,14 @@ from flax import nnx
 
 import lstm_jax as lj
 from lstm_jax import cells, interop, tasks
-from lstm_jax.engines import Associative, Reference, Scan
+from lstm_jax.engines import Associative, Pallas, Reference, Scan
 from lstm_jax.layers import Bidirectional, Rates, Recurrent, SequenceSpec
 from tests.test_engines import assert_close, problem
 from tests.test_layers import Trial
 
 BF16, F32 = jnp.dtype("bfloat16"), jnp.dtype("float32")
 ENGINES = [Reference(), Scan("joined", chunk=4), Scan("hoisted", "saved", chunk=4, unroll=2)]
+KERNEL = Pallas("gpu", interpret=True)
 CELLS = [cells.GRU(8), cells.PeepholeLSTM(8)]
 T, B, D, H, V = 7, 4, 3, 5, 2
 
@@ -96,7 +97,7 @@ def test_products_take_16_bits_and_sum_in_32(engine, projection, dtype) -> None:
             assert product.endswith("xf32>")
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, Associative()], ids=str)
+@pytest.mark.parametrize("engine", [*ENGINES, Associative(), KERNEL], ids=str)
 @pytest.mark.parametrize("stored", [BF16, F32], ids=str)
 def test_sums_over_time_do_not_stall(engine, stored) -> None:
     """h_t = h_{t-1} + w x_t from 1, x = 2^-9: in 16 bits 1 + 2^-9 is 1, and so is every sum."""

@@ -8,6 +8,7 @@ and so is one stretch of time after another:
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +49,8 @@ class Associative:
         final = jnp.concatenate([state[0][None], states])[-1]
         return cell.State(final), jax.vmap(emit)(cell.State(states))
 
-    def refuses(self, cell: Cell) -> str | None:
-        """Returns why it cannot run `cell`, or None where it can."""
+    def refuses(self, cell: Cell, dtype: Any = None) -> str | None:
+        """Returns why it cannot run `cell`, whatever the dtype of x, or None where it can."""
         if not isinstance(cell, LinearCell):
             return "it is no LinearCell, with a `linear`"
         return "it draws noise" if cell.noisy else None

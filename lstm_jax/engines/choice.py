@@ -1,12 +1,13 @@
 """Which engine runs a loop: by name, by instance, or by the rule of "auto"."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 
 from lstm_jax.cells import Cell
 from lstm_jax.engines.associative import Associative
+from lstm_jax.engines.pallas import Pallas
 from lstm_jax.engines.reference import Reference
 from lstm_jax.engines.scan import Scan
 from lstm_jax.types import Array, CellParams, Noise, Row
@@ -34,8 +35,8 @@ class Engine(Protocol):
         """
         ...
 
-    def refuses(self, cell: Cell) -> str | None:
-        """Returns why it cannot run `cell`, or None where it can."""
+    def refuses(self, cell: Cell, dtype: Any = None) -> str | None:
+        """Returns why it cannot run `cell` on x of `dtype`, on any by default; None if it can."""
         ...
 
 
@@ -60,34 +61,46 @@ ENGINES: dict[str, Callable[[Cell, str], Engine]] = {
     "reference": lambda cell, platform: Reference(),
     "scan": _scan,
     "associative": lambda cell, platform: Associative(),
+    "pallas": lambda cell, platform: Pallas(platform),
 }
 
 
-def resolve(engine: str | Engine, cell: Cell, platform: str | None = None) -> Engine:
+def resolve(
+    engine: str | Engine, cell: Cell, platform: str | None = None, dtype: Any = None
+) -> Engine:
     """Returns the engine that `engine` names for `cell`; an instance is its own name.
 
     Args:
       engine: a name, or an instance.
       cell: what it is to run.
       platform: where: "cpu", "gpu" or "tpu"; None for where jax runs by default.
+      dtype: of x; None asks for no more than that it runs on some.
 
     Raises:
       ValueError: the name is unknown, or the engine cannot run `cell`.
     """
+    platform = platform or jax.default_backend()
     made = _made(engine, cell, platform) if isinstance(engine, str) else engine
-    if why := made.refuses(cell):
-        able = " and ".join(map(repr, serves(cell)))
+    if why := made.refuses(cell, dtype):
+        able = " and ".join(map(repr, serves(cell, platform, dtype)))
         raise ValueError(f"engine={engine!r} cannot run {cell}: {why}; {able} can")
     return made
 
 
-def _made(name: str, cell: Cell, platform: str | None) -> Engine:
+def _made(name: str, cell: Cell, platform: str) -> Engine:
     if name not in ENGINES:
         raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {name!r}")
-    return ENGINES[name](cell, platform or jax.default_backend())
+    return ENGINES[name](cell, platform)
 
 
-def serves(cell: Cell) -> tuple[str, ...]:
-    """Returns the names of the engines that run `cell`, without "auto", which picks one of them."""
+def serves(cell: Cell, platform: str | None = None, dtype: Any = None) -> tuple[str, ...]:
+    """Returns the names of the engines that run `cell`, without "auto", which picks one of them.
+
+    Args:
+      cell: what is to be run.
+      platform: where: "cpu", "gpu" or "tpu"; None for where jax runs by default.
+      dtype: of x; None for those that run it on some.
+    """
+    platform = platform or jax.default_backend()
     named = (name for name in ENGINES if name != "auto")
-    return tuple(name for name in named if not ENGINES[name](cell, "cpu").refuses(cell))
+    return tuple(name for name in named if not ENGINES[name](cell, platform).refuses(cell, dtype))

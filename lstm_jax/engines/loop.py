@@ -90,7 +90,8 @@ def unroll(
       reset: [T, B] bool; where True the state becomes `initial` before the instant, also where the
         mask is False.
       noise: keys for a noisy cell, and what multiplies the feedback; none by default.
-      engine: what runs the loop: "auto", "reference", "scan", "associative", or an instance.
+      engine: what runs the loop: "auto", "reference", "scan", "associative", "pallas", or an
+        instance.
       checked: asserts with chex that everything is finite and in the cell's `ranges`; inside `jit`
         wrap the whole function in `chex.chexify(..., async_check=False)`.
 
@@ -167,4 +168,4 @@ def _enter(cell, params, x, state, initial, mask, reset, noise, engine):
     doorway.check_state("state", cell, state, B, dtype)
     noise = doorway.checked_noise(cell, noise, x.shape[:1], x)
     params = wired(cell, doorway.widened(params, x))
-    return resolve(engine, cell), params, state, initial, noise
+    return resolve(engine, cell, dtype=x.dtype), params, state, initial, noise

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -39,5 +40,5 @@ class Reference:
 
         return jax.lax.scan(instant, state, (x, mask, reset, noise.keys))
 
-    def refuses(self, cell: Cell) -> None:
+    def refuses(self, cell: Cell, dtype: Any = None) -> None:
         """Returns None: it runs every cell."""

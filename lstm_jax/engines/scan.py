@@ -82,7 +82,7 @@ class Scan:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
         return _loop(self, cell, emit, Inputs(params, x, state, initial, mask, reset, noise))
 
-    def refuses(self, cell: Cell) -> None:
+    def refuses(self, cell: Cell, dtype: Any = None) -> None:
         """Returns None: it runs every cell."""
 
 

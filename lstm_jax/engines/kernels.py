@@ -1,0 +1,346 @@
+"""The time loop as one kernel, forward and backward, in the words that Triton and Mosaic share.
+
+Inside, every gate, state and small vector is a matrix [B, H] of one tile of rows, and what is done
+is pointwise but for the recurrent product: the recurrent weights are read once, before the loop,
+and stay on chip. The cell's own `update` is traced into the forward kernel and its `jax.vjp` into
+the backward one, which begins at the last instant. Sizes are those of the chip: `pallas` fills up.
+
+Weights, pre-activations and their gradients come and go in the dtype of the products, all else in
+that of the states, float32 at least, in which everything is computed.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from lstm_jax.cells import Cell
+from lstm_jax.types import Array, Row
+
+Ref = Any
+
+
+class Forward(NamedTuple):
+    """What the forward kernel reads.
+
+    Attributes:
+      packed: [T, B, G H] pre-activations without the recurrent product.
+      weights: the recurrent weights [H, H], one for each block that reads the state.
+      theta: the cell's small vectors, each [1, H].
+      state: before the first instant, each [B, H].
+      initial: where a sequence begins, each [B, H]; None where none does.
+      keep: [B, H] multiplies what is fed back; None for nothing.
+      mask: [T, B, 1] integers, 0 where the state is held; None where it never is.
+      reset: [T, B, 1] integers, not 0 where a sequence begins; None where none does.
+    """
+
+    packed: Array
+    weights: tuple[Array, ...]
+    theta: Row
+    state: Row
+    initial: Row | None
+    keep: Array | None
+    mask: Array | None
+    reset: Array | None
+
+
+class Backward(NamedTuple):
+    """What the backward kernel reads.
+
+    Attributes:
+      packed: [T, B, G H] pre-activations.
+      start: the states that the instants started from, after the resets, each [T, B, H].
+      d_states: cotangents of the states after the instants, each [T, B, H].
+      d_final: cotangents of the final state, each [B, H].
+      weights: the transposed recurrent weights [H, H], one for each block that reads the state.
+      theta, keep, mask, reset: as they went forward.
+    """
+
+    packed: Array
+    start: Row
+    d_states: Row
+    d_final: Row
+    weights: tuple[Array, ...]
+    theta: Row
+    keep: Array | None
+    mask: Array | None
+    reset: Array | None
+
+
+class Schedule(NamedTuple):
+    """How the work is cut, and how it is walked through.
+
+    Attributes:
+      rows: of a tile: the batch is a multiple of it.
+      instants: of a chunk: time is a multiple of it.
+      prefetch: whether the loop reads an instant while it is busy with the one before.
+      compiler: what the kernel's compiler is told.
+      interpret: whether the kernel is run as ordinary JAX, on any platform.
+    """
+
+    rows: int
+    instants: int
+    prefetch: bool
+    compiler: Any
+    interpret: bool
+
+
+def forward(cell: Cell, schedule: Schedule, given: Forward) -> tuple[Row, Row]:
+    """Returns the final state, each [B, H], and the states after every instant, each [T, B, H]."""
+    T, B, _ = given.packed.shape
+    H, wide = given.state[0].shape[-1], given.state[0].dtype
+    over_time, over_rows, shared = _specs(schedule, T, reverse=False)
+    specs = Forward(
+        packed=over_time(given.packed), weights=shared(given.weights), theta=shared(given.theta),
+        state=over_rows(given.state), initial=over_rows(given.initial), keep=over_rows(given.keep),
+        mask=over_time(given.mask), reset=over_time(given.reset),
+    )  # fmt: skip
+    final = cell.State(*(jax.ShapeDtypeStruct((B, H), wide) for _ in cell.states))
+    states = cell.State(*(jax.ShapeDtypeStruct((T, B, H), wide) for _ in cell.states))
+    body = _forward_body(cell, schedule, T)
+    return _call(body, schedule, (T, B), given, specs, (final, states),
+                 (over_rows(final), over_time(states)))  # fmt: skip
+
+
+def backward(cell: Cell, schedule: Schedule, given: Backward) -> tuple[Array, Row, Row, Row]:
+    """Returns the gradients of the pre-activations, the state, theta and the initial state.
+
+    [T, B, G H], and each [B, H]: theta's row by row; the initial state's is None where nothing was
+    reset.
+    """
+    T, B, _ = given.packed.shape
+    over_time, over_rows, shared = _specs(schedule, T, reverse=True)
+    specs = Backward(
+        packed=over_time(given.packed), start=over_time(given.start),
+        d_states=over_time(given.d_states), d_final=over_rows(given.d_final),
+        weights=shared(given.weights), theta=shared(given.theta), keep=over_rows(given.keep),
+        mask=over_time(given.mask), reset=over_time(given.reset),
+    )  # fmt: skip
+    row = jax.ShapeDtypeStruct(given.d_final[0].shape, given.d_final[0].dtype)
+    carry = (
+        cell.State(*(row for _ in cell.states)),
+        jax.tree.map(lambda _: row, given.theta),
+        None if given.reset is None else cell.State(*(row for _ in cell.states)),
+    )
+    d_packed = jax.ShapeDtypeStruct(given.packed.shape, given.packed.dtype)
+    body = _backward_body(cell, schedule, T)
+    return _call(body, schedule, (T, B), given, specs, (d_packed, *carry),
+                 (over_time(d_packed), *map(over_rows, carry)))  # fmt: skip
+
+
+def _specs(schedule: Schedule, T: int, reverse: bool) -> tuple[Callable, Callable, Callable]:
+    """Returns what makes the blocks of arrays over time and rows, over rows, and of shared ones."""
+    rows, instants = schedule.rows, schedule.instants
+    last = T // instants - 1
+
+    def over_time(tree):
+        chunk = (lambda n: last - n) if reverse else (lambda n: n)
+        return jax.tree.map(
+            lambda a: pl.BlockSpec(
+                (instants, rows, a.shape[2]), lambda tile, n: (chunk(n), tile, 0)
+            ),
+            tree,
+        )
+
+    def over_rows(tree):
+        return jax.tree.map(
+            lambda a: pl.BlockSpec((rows, a.shape[1]), lambda tile, n: (tile, 0)), tree
+        )
+
+    def shared(tree):
+        return jax.tree.map(lambda a: pl.BlockSpec(a.shape, lambda tile, n: (0, 0)), tree)
+
+    return over_time, over_rows, shared
+
+
+def _call(body, schedule: Schedule, size: tuple[int, int], given, specs, shapes, out_specs):
+    """Runs `body` on a grid of tiles and chunks, the chunks of a tile one after another."""
+    return pl.pallas_call(
+        body,
+        grid=(size[1] // schedule.rows, size[0] // schedule.instants),
+        in_specs=(specs,),
+        out_specs=out_specs,
+        out_shape=shapes,
+        compiler_params=schedule.compiler,
+        interpret=schedule.interpret,
+        name=body.__name__,
+    )(given)
+
+
+def _forward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
+    def lstm_jax_forward(given: Forward, final: Row, states: Row) -> None:
+        weights, initial, keep = _read((given.weights, given.initial, given.keep))
+        theta = _theta(given.theta, final[0].shape)
+
+        def load(t):
+            packed = _blocks(cell, given.packed, t)
+            return packed, _at(given.mask, t), _at(given.reset, t)
+
+        def instant(t, now, state):
+            packed, mask, reset = now
+            start = state if reset is None else _where(reset, initial, state)
+            gates = _gates(cell, packed, weights, _fed_back(cell, start, keep))
+            new, _ = jax.vmap(cell.update)(gates, start, theta)
+            state = new if mask is None else _where(mask, new, start)
+            jax.tree.map(lambda ref, s: _put(ref, t, s), states, state)
+            return state
+
+        def begin():
+            return _read(given.state)
+
+        _carried(T, schedule, final, begin, load, instant, lambda k: k)
+
+    return lstm_jax_forward
+
+
+def _backward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
+    def lstm_jax_backward(
+        given: Backward, d_packed: Ref, d_state: Row, d_theta: Row, d_initial: Row | None
+    ) -> None:
+        weights, keep = _read((given.weights, given.keep))
+        theta = _theta(given.theta, d_state[0].shape)
+
+        def load(t):
+            packed, rows = _blocks(cell, given.packed, t), (given.start, given.d_states)
+            return packed, *_at(rows, t), _at(given.mask, t), _at(given.reset, t)
+
+        def instant(t, now, carry):
+            packed, start, d_after, mask, reset = now
+            d_state, d_theta, d_initial = carry
+            d_state = _add(d_state, d_after)
+            d_new = d_state if mask is None else _where(mask, d_state, _zeros(d_state))
+            gates = cell.Gates(*_widen(packed, d_state[0].dtype))
+            _, update_back = jax.vjp(lambda *row: jax.vmap(cell.update)(*row)[0],
+                                     gates, start, theta)  # fmt: skip
+            d_gates, d_start, d_theta_t = update_back(d_new)
+            if weights:
+                _, feedback_back = jax.vjp(lambda s: _fed_back(cell, s, keep), start)
+                d_feedback = _transposed(cell, d_gates, weights)
+                d_start = _add(d_start, feedback_back(d_feedback)[0])
+            if mask is not None:
+                d_start = _add(d_start, _where(mask, _zeros(d_state), d_state))
+            if reset is not None:
+                d_initial = _add(d_initial, _where(reset, d_start, _zeros(d_start)))
+                d_start = _where(reset, _zeros(d_start), d_start)
+            for n, d_gate in enumerate(d_gates):
+                _put_block(d_packed, t, n, d_gate)
+            return d_start, _add(d_theta, d_theta_t), d_initial
+
+        def begin():
+            d_final = _read(given.d_final)
+            none_yet = None if d_initial is None else _zeros(d_final)
+            return d_final, _zeros(theta), none_yet
+
+        carry = (d_state, d_theta, d_initial)
+        _carried(T, schedule, carry, begin, load, instant, lambda k: schedule.instants - 1 - k)
+
+    return lstm_jax_backward
+
+
+def _carried(T: int, schedule: Schedule, refs, begin, load, instant, time) -> None:
+    """Walks through the instants of a chunk; what is carried to the next one stays in `refs`."""
+    if schedule.instants == T:
+        carry = begin()
+    else:
+
+        @pl.when(pl.program_id(1) == 0)
+        def _():
+            jax.tree.map(_fill, refs, begin())
+
+        carry = _read(refs)
+    carry = _walk(schedule, load, instant, time, carry)
+    jax.tree.map(_fill, refs, carry)
+
+
+def _walk(schedule: Schedule, load, instant, time, carry):
+    last = schedule.instants - 1
+    if not schedule.prefetch:
+
+        def body(k, carry):
+            return instant(time(k), load(time(k)), carry)
+
+        return jax.lax.fori_loop(0, last + 1, body, carry)
+
+    def body_ahead(k, both):
+        carry, now = both
+        ahead = load(time(jnp.minimum(k + 1, last)))
+        return instant(time(k), now, carry), ahead
+
+    return jax.lax.fori_loop(0, last + 1, body_ahead, (carry, load(time(0))))[0]
+
+
+def _gates(cell: Cell, packed: tuple, weights: tuple, feedback: Array) -> Row:
+    """Returns pre-activations: what the input made of each block, and what the state makes."""
+    parts = dict(zip(cell.gates, _widen(packed, feedback.dtype), strict=True))
+    for name, w in zip(cell.h_blocks, weights, strict=True):
+        parts[name] += _dot(feedback, w)
+    return cell.Gates(**parts)
+
+
+def _transposed(cell: Cell, d_gates: Row, weights: tuple) -> Array:
+    """Returns the gradient of what was fed back."""
+    parts = zip(cell.h_blocks, weights, strict=True)
+    first, *others = (_dot(getattr(d_gates, name), w) for name, w in parts)
+    return sum(others, first)
+
+
+def _dot(rows: Array, w: Array) -> Array:
+    return jnp.dot(rows.astype(w.dtype), w, preferred_element_type=rows.dtype)
+
+
+def _fed_back(cell: Cell, state: Row, keep: Array | None) -> Array:
+    feedback = jax.vmap(cell.feedback)(state)
+    return feedback if keep is None else feedback * keep
+
+
+def _where(flags: Array, new: Row, old: Row) -> Row:
+    """Returns `new` in the rows whose flag [B, 1] is not 0, and `old` in the others."""
+
+    def pick(n, o):
+        return jnp.where(jnp.broadcast_to(flags, n.shape) != 0, n, o)
+
+    return jax.tree.map(pick, new, old)
+
+
+def _blocks(cell: Cell, packed: Ref, t: Array) -> tuple[Array, ...]:
+    H = packed.shape[-1] // len(cell.gates)
+    return tuple(packed[t, :, pl.ds(n * H, H)] for n in range(len(cell.gates)))
+
+
+def _put_block(packed: Ref, t: Array, n: int, value: Array) -> None:
+    H = value.shape[-1]
+    packed[t, :, pl.ds(n * H, H)] = value.astype(packed.dtype)
+
+
+def _theta(theta: Row, shape: tuple[int, int]) -> Row:
+    return jax.tree.map(lambda v: jnp.broadcast_to(v[...], shape), theta)
+
+
+def _read(refs: Any) -> Any:
+    return jax.tree.map(lambda ref: ref[...], refs)
+
+
+def _at(refs: Any, t: Array) -> Any:
+    return jax.tree.map(lambda ref: ref[t], refs)
+
+
+def _fill(ref: Ref, value: Array) -> None:
+    ref[...] = value
+
+
+def _put(ref: Ref, t: Array, value: Array) -> None:
+    ref[t] = value
+
+
+def _widen(packed: tuple[Array, ...], dtype: Any) -> tuple[Array, ...]:
+    return tuple(block.astype(dtype) for block in packed)
+
+
+def _add(total: Row, part: Row) -> Row:
+    return jax.tree.map(jnp.add, total, part)
+
+
+def _zeros(row: Row) -> Row:
+    return jax.tree.map(jnp.zeros_like, row)

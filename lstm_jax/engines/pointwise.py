@@ -1,0 +1,81 @@
+"""What of a cell's equations a kernel can hold: pointwise ones, and sums over whole rows."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cells import Cell, feedback_width
+from lstm_jax.types import Row
+
+POINTWISE = {
+    "abs", "add", "add_any", "and", "broadcast_in_dim", "ceil", "clamp", "convert_element_type",
+    "copy", "cos", "div", "eq", "erf", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow",
+    "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "not",
+    "or", "pow", "rsqrt", "select_n", "sign", "sin", "sqrt", "square", "stop_gradient", "sub",
+    "tanh", "xor",
+}  # fmt: skip
+REDUCTIONS = {"reduce_max", "reduce_min", "reduce_sum"}
+CALLS = {"checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit"}
+
+
+@functools.cache
+def strange(cell: Cell, width: int) -> str | None:
+    """Returns why a kernel for rows of `width` cannot hold `cell`, or None where it can.
+
+    Every gate, state and vector of theta must be `hidden` wide and what is fed back too. Where
+    `width` is more than `hidden`, the rows are filled up, so that units must not see each other.
+    """
+    H, names = cell.hidden, (*cell.gates, *cell.states)
+    if uneven := [name for name in names if cell.width(name) != H]:
+        return f"{uneven[0]} is {cell.width(uneven[0])} wide, and not {H}"
+    for name, leaf in jax.eval_shape(lambda: dict(cell.init_theta(jax.random.key(0)))).items():
+        if leaf.shape not in ((), (H,)):
+            return f"theta.{name} is of shape {leaf.shape}, and not ({H},)"
+    if cell.h_blocks and feedback_width(cell) != H:
+        return f"what it feeds back is {feedback_width(cell)} wide, and not {H}"
+    used = set(_primitives(_traced(cell, H)))
+    if other := sorted(used - POINTWISE - REDUCTIONS):
+        return f"its equations use {', '.join(other)}"
+    if width == H:
+        return None
+    if mixing := sorted(used & REDUCTIONS):
+        return f"its units see each other ({', '.join(mixing)}), so that {H} cannot become {width}"
+    try:
+        _traced(cell, width)
+    except (TypeError, ValueError):
+        return f"its equations are for {H} units, so that {H} cannot become {width}"
+    return None
+
+
+def _traced(cell: Cell, width: int) -> Any:
+    """Returns the jaxpr of one instant on rows of `width`."""
+    row = jnp.zeros(width)
+
+    def instant(gates: Row, state: Row, theta: Row):
+        feedback = cell.feedback(state) if cell.h_blocks else ()
+        return cell.update(gates, state, theta)[0], feedback
+
+    names = jax.eval_shape(lambda: dict(cell.init_theta(jax.random.key(0))))
+    rows = ((row for _ in names) for names in (cell.gates, cell.states))
+    theta = cell.Theta(dict.fromkeys(names, row))
+    gates, state = (
+        kind(*values) for kind, values in zip((cell.Gates, cell.State), rows, strict=True)
+    )
+    return jax.make_jaxpr(instant)(gates, state, theta)
+
+
+def _primitives(jaxpr: Any) -> Iterator[str]:
+    """Yields what is used, calls seen through; "constants" for arrays that are no argument."""
+    if any(jnp.ndim(value) for value in getattr(jaxpr, "consts", ())):
+        yield "constants"
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        name = equation.primitive.name
+        if name not in CALLS:
+            yield name
+            continue
+        for value in equation.params.values():
+            if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+                yield from _primitives(value)

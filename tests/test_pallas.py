@@ -1,0 +1,360 @@
+"""The fused engine: the numbers of reference from both kernels, interpreted; what it refuses."""
+
+import re
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+from jax.nn import tanh
+from jax.sharding import PartitionSpec
+
+import lstm_jax as lj
+from experiments import long_memory, runner
+from lstm_jax import parallel
+from lstm_jax.cells import sigmoid
+from lstm_jax.engines import Pallas, Reference, pallas
+from tests.cells_under_test import CIFG, Peephole, Uneven
+from tests.test_engines import assert_close
+from tests.test_precision import dots, dtypes
+
+T, B, D, H = 5, 18, 2, 5  # two tiles of 16 rows; on a TPU three chunks, the last one filled up
+GPU, TPU = Pallas("gpu", interpret=True), Pallas("tpu", interpret=True)
+C = lj.cells
+
+
+@dataclass(frozen=True)
+class Own(lj.Cell):
+    """A cell of a user's: a scalar in theta, a gate that reads the input only, a feedback."""
+
+    gates = ("f", "g")
+    states = ("h", "s")
+    reads = {"g": "x"}
+
+    def init_theta(self, key):
+        return {"rate": jnp.float32(0.3)}
+
+    def feedback(self, state):
+        return state.h * (1 + state.s)
+
+    def update(self, gates, state, theta):
+        f, g = sigmoid(gates.f), tanh(gates.g)
+        h = f * state.h + (1 - f) * g
+        s = state.s + theta.rate * (h - state.s)
+        return state._replace(h=h, s=s), gates._replace(f=f, g=g)
+
+
+@dataclass(frozen=True)
+class Centred(lj.Cell):
+    """A cell whose units see each other."""
+
+    gates = ("g",)
+
+    def update(self, gates, state, theta):
+        h = tanh(gates.g - jnp.mean(gates.g))
+        return state._replace(h=h), gates._replace(g=h)
+
+
+QUICK = [C.LSTM(H), C.GRU(H), C.PeepholeLSTM(H, clip=0.3), C.SLSTM(H), C.MinLSTM(H), Own(H)]
+OTHERS = [
+    *(C.odyssey(variant, H) for variant in C.ODYSSEY if variant != "FGR"),
+    C.RNN(H), C.RNN(H, activation="relu"), C.JANET(H), C.URLSTM(H), C.MinGRU(H),
+    C.SLSTM(6, heads=2), C.SLSTM(H, forget_gate="exponential"), CIFG(H), Peephole(H),
+]  # fmt: skip
+REFUSED = {
+    C.odyssey("FGR", H): "what it feeds back is 20 wide, and not 5",
+    C.MemoryBlocks(H): "what it feeds back is 15 wide, and not 5",
+    C.MemoryBlocks(4, size=2): "i is 2 wide, and not 4",
+    C.MemoryBlocks(H, recurrent=False): "its equations use concatenate, ",
+    C.LayerNormLSTM(16): "theta.gain_h is of shape (64,), and not (16,)",
+    C.Zoneout(C.LSTM(H), {"h": 0.1}): "it draws noise",
+    Uneven(H): "f is 1 wide, and not 5",
+    Centred(H): "its units see each other (reduce_sum), so that 5 cannot become ",
+    C.LSTM(1024): "its 4 recurrent matrices of 1024 x 1024 take 8192 KB in bfloat16, and ",
+}
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    monkeypatch.setattr(pallas, "TILE", 16)
+    monkeypatch.setattr(pallas, "CHUNK", 2)
+
+
+def problem(cell, seed=0, dtype=jnp.float64, size=(T, B)):
+    """Returns what is differentiated, and a mask with gaps, resets, and factors of the feedback."""
+    keys = jax.random.split(jax.random.key(seed), 8)
+    params = lj.init(cell, keys[0], D, dtype=dtype)
+    params = params._replace(b=params.b + 0.3 * jax.random.normal(keys[1], params.b.shape, dtype))
+    x = jax.random.normal(keys[2], (*size, D), dtype)
+    zeros = lj.initial_state(cell, size[1:], dtype)
+    state, initial = (
+        jax.tree.map(lambda s, k=k: jax.random.uniform(k, s.shape, dtype), zeros) for k in keys[3:5]
+    )
+    mask = jax.random.bernoulli(keys[5], 0.7, size)
+    reset = jax.random.bernoulli(keys[6], 0.2, size)
+    keep = jax.random.uniform(keys[7], (size[1], cell.hidden), dtype)
+    return (params, x, state, initial), (mask, reset, keep)
+
+
+def outputs(cell, engine, params, x, state, initial, mask=None, reset=None, keep=None):
+    """Returns the final state and h."""
+    return lj.unroll(
+        cell, params, x, state, initial=initial, mask=mask, reset=reset,
+        noise=None if keep is None else lj.Noise(keep=keep), engine=engine,
+    )  # fmt: skip
+
+
+def slope(cell, engine, smooth, mask=None, reset=None, keep=None):
+    """Returns a number that outputs and the final state enter, and all its gradients."""
+
+    def score(params, x, state, initial):
+        final, h = outputs(cell, engine, params, x, state, initial, mask, reset, keep)
+        return sum(jnp.sum(jnp.sin((i + 1) * leaf)) for i, leaf in enumerate((h, *final)))
+
+    return jax.value_and_grad(score, (0, 1, 2, 3))(*smooth)
+
+
+@pytest.mark.usefixtures("x64", "_small")
+@pytest.mark.parametrize(
+    "cell", [*QUICK, *(pytest.param(cell, marks=pytest.mark.slow) for cell in OTHERS)], ids=str
+)
+def test_it_has_the_gradients_of_reference(cell):
+    """Masks, resets, carried and initial states, sizes that fill no tile; one kernel's text."""
+    smooth, given = problem(cell)
+    other = TPU if cell == Own(H) else GPU
+    want, got = jax.jit(lambda *p: [slope(cell, e, *p[:1], *p[1]) for e in (Reference(), other)])(
+        smooth, given
+    )
+    assert_close(got, want, 1e-10)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("engine", [GPU, TPU], ids=str)
+def test_trials_are_an_axis_of_the_grid(engine):
+    """Under vmap over parameters, whether the input is a trial's own or all trials'."""
+    cell = C.LSTM(H)
+    (params, *shared), given = problem(cell, dtype=jnp.float32)
+    trials = jax.tree.map(lambda a: jnp.stack([a, 0.7 * a, -a]), params)
+    own = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, a[:, ::-1]]), shared[0])
+
+    def slopes(engine):
+        def one(params, x):
+            return slope(cell, engine, (params, x, *shared[1:]), *given)
+
+        return jax.vmap(one)(trials, own), jax.vmap(one, (0, None))(trials, shared[0])
+
+    got, want = jax.jit(lambda: (slopes(engine), slopes(Reference())))()
+    assert_close(got, want, 1e-5)
+    grids = kernel_grids(jax.make_jaxpr(lambda: slopes(engine))().jaxpr)
+    assert grids == [(3, 2, 1 if engine == GPU else 3)] * 4
+
+
+def test_devices_share_the_trials():
+    """Inside shard_map, as `fit` has it."""
+    cell = C.RNN(H)
+    (params, *shared), _ = problem(cell, dtype=jnp.float32, size=(3, 2))
+    trials = jax.tree.map(lambda a: jnp.stack([a, 0.7 * a, -a, 0 * a]), params)
+    mesh, shards = parallel.everywhere(), PartitionSpec("trials")
+
+    def each(trials):
+        return jax.vmap(lambda p: slope(cell, TPU, (p, *shared))[1][0])(trials)
+
+    spread = jax.shard_map(each, mesh=mesh, in_specs=shards, out_specs=shards, check_vma=False)
+    got, want = jax.jit(lambda: (spread(trials), each(trials)))()
+    assert_close(got, want, 1e-6)
+
+
+def kernel_grids(jaxpr):
+    """Returns the grid of every kernel in a program, whatever calls it."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            found.append(equation.params["grid_mapping"].grid)
+        else:
+            inner = (
+                v for v in equation.params.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr")
+            )
+            for value in inner:
+                found += kernel_grids(getattr(value, "jaxpr", value))
+    return found
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_projection_one_row_one_instant_and_none():
+    """In float32, both kernels: w_h a pair, T = 0 and 1, B = 0 and 1, resets alone or no flags."""
+    cell = C.LSTM(H)
+    smooth, (_, reset, _) = problem(cell, dtype=jnp.float32, size=(5, 1))
+    params, x, *states = smooth
+    w_h = jnp.asarray(params.w_h)
+    pair = params._replace(w_h=(w_h[:, :3], w_h[:3]))
+    nobody = jax.tree.map(lambda s: s[:0], states)
+
+    def slopes(engine):
+        return {
+            "pair": slope(cell, engine, (pair, x, *states)),
+            "reset": slope(cell, engine, (params, x[:1], *states), reset=reset[:1]),
+            "T=0": slope(cell, engine, (params, x[:0], *states)),
+            "B=0": slope(cell, engine, (params, x[:, :0], *nobody)),
+        }
+
+    want, *others = jax.jit(lambda: [slopes(e) for e in (Reference(), GPU, TPU)])()
+    for got in others:
+        assert_close(got, want, 1e-5)
+
+
+ON_DEVICE = [pytest.param(Pallas(p), marks=getattr(pytest.mark, p)) for p in ("gpu", "tpu")]
+
+
+@pytest.mark.parametrize("engine", [GPU, TPU, *ON_DEVICE], ids=str)
+def test_bfloat16_keeps_its_word(engine):
+    """Products take bfloat16 and h is it; all else is float32: within 1 % over 100 instants."""
+    cell = C.LSTM(16)
+    smooth, given = problem(cell, dtype=jnp.float32, size=(100, 16))
+
+    def gradients(engine, dtype):
+        def score(params, x, state, initial):
+            made = outputs(cell, engine, params, x.astype(dtype), state, initial, *given)
+            return sum(jnp.sum(a.astype(jnp.float32) ** 2) for a in jax.tree.leaves(made)), made
+
+        return jax.grad(score, (0, 1, 2, 3), has_aux=True)(*smooth)
+
+    with jax.default_matmul_precision("highest"):
+        want = jax.jit(lambda: gradients(Reference(), jnp.float32))()
+    slopes, (final, h) = jax.jit(lambda: gradients(engine, jnp.bfloat16))()
+    assert h.dtype == jnp.bfloat16
+    assert dtypes((slopes, final)) == {jnp.dtype(jnp.float32)}
+    assert_close((slopes, (final, h.astype(jnp.float32))), want, 1e-2)
+
+
+@pytest.mark.parametrize("engine", [GPU, TPU], ids=str)
+def test_every_product_takes_bfloat16_and_sums_in_float32(engine):
+    """Around the kernels and in them; of states every instant is kept in float32."""
+    cell = C.LSTM(H)
+    (params, x, state, initial), given = problem(cell, dtype=jnp.float32)
+    w_h = jnp.asarray(params.w_h)
+    pair = params._replace(w_h=(w_h[:, :3], w_h[:3]))
+
+    def slopes(params, x):
+        def score(params, x):
+            final, h = outputs(cell, engine, params, x, state, initial, *given)
+            return sum(jnp.sum(a.astype(jnp.float32)) for a in (h, *final))
+
+        return jax.grad(score, (0, 1))(params, x)
+
+    half, full = jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)
+    for dtype in (half, full):
+        for w in (params, pair):
+            found = dots(jax.make_jaxpr(slopes)(w, x.astype(dtype)).jaxpr)
+            assert set(found) == {(dtype, dtype, full)}
+            assert len(found) >= 12  # four in either kernel, and around them
+    kept = jax.eval_shape(lambda: lj.trace(cell, params, x.astype(half), engine=engine))
+    assert kept.h.dtype == half
+    assert dtypes((kept.final, kept.states, kept.gates)) == {full}
+
+
+@pytest.mark.parametrize("cell", QUICK, ids=str)
+@pytest.mark.parametrize("engine", ON_DEVICE, ids=str)
+def test_on_a_device_it_has_the_gradients_of_reference(engine, cell):
+    smooth, given = problem(cell, dtype=jnp.float32)
+    with jax.default_matmul_precision("highest"):
+        got, want = jax.jit(
+            lambda: [slope(cell, e, smooth, *given) for e in (engine, Reference())]
+        )()
+    assert_close(got, want, 1e-4)
+
+
+def test_a_row_may_be_summed_where_it_need_not_be_filled_up(x64):
+    cell = Centred(16)
+    smooth, given = problem(cell)
+    assert Pallas("gpu").refuses(cell) is None
+    want, got = jax.jit(lambda: [slope(cell, e, smooth, *given) for e in (Reference(), GPU)])()
+    assert_close(got, want, 1e-10)
+
+
+@pytest.mark.parametrize(("platform", "target"), [("gpu", "cuda"), ("tpu", "tpu")])
+@pytest.mark.parametrize("cell", [C.LSTM(128), C.SLSTM(20), Own(20), Centred(128)], ids=str)
+def test_both_kernels_are_lowered_for_their_chips(cell, platform, target):
+    """What a compiler on the machine makes of them is for a machine that has one."""
+    params = jax.eval_shape(lambda: lj.init(cell, jax.random.key(0), D))
+    x = jax.ShapeDtypeStruct((T, B, D), jnp.bfloat16)
+    flags = jax.ShapeDtypeStruct((T, B), bool)
+
+    def gradient(params, x, mask, reset):
+        def score(params, x):
+            _, h = lj.unroll(cell, params, x, mask=mask, reset=reset, engine=Pallas(platform))
+            return jnp.sum(h.astype(jnp.float32) ** 2)
+
+        return jax.grad(score, (0, 1))(params, x)
+
+    call = {"gpu": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}[platform]
+    told = export.export(
+        jax.jit(gradient), platforms=[target],
+        disabled_checks=[export.DisabledSafetyCheck.custom_call(call)],
+    )(params, x, flags, flags)  # fmt: skip
+    assert told.mlir_module().count(f"@{call}") == 2
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("cell", REFUSED, ids=str)
+def test_what_it_cannot_hold_is_refused_with_the_reason(cell, platform):
+    wanted = f"engine='pallas' cannot run {cell}: {REFUSED[cell]}"
+    with pytest.raises(ValueError, match=f"^{re.escape(wanted)}.*; 'reference' and 'scan' can$"):
+        lj.engines.resolve("pallas", cell, platform)
+
+
+def test_where_it_fits_is_a_rule_of_width_blocks_and_dtype():
+    gpu, tpu = Pallas("gpu"), Pallas("tpu")
+    half, full = jnp.bfloat16, jnp.float32
+    assert gpu.fits(C.LSTM(128), half) and not gpu.fits(C.LSTM(129), half)
+    assert gpu.fits(C.LSTM(32), full) and not gpu.fits(C.LSTM(33), full)
+    assert gpu.fits(C.RNN(256), half) and gpu.fits(C.GRU(64), full)
+    assert tpu.fits(C.LSTM(512), full) and not tpu.fits(C.LSTM(513), full)
+    assert lj.engines.resolve("pallas", C.LSTM(128), "gpu") == gpu
+    cell = C.LSTM(64)
+    params, x = lj.init(cell, jax.random.key(0), D), jnp.ones((T, B, D))
+    able = "; 'reference' and 'scan' can"
+    message = (
+        "engine=Pallas(platform='gpu', interpret=True) cannot run LSTM(hidden=64): its 4 "
+        f"recurrent matrices of 64 x 64 take 64 KB in float32, and 48 KB fit on chip{able}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        lj.unroll(cell, params, x, engine=GPU)
+    message = f"cannot run LSTM(hidden=64): it takes x of float32 or bfloat16, not of float16{able}"
+    with pytest.raises(ValueError, match=f"{re.escape(message)}$"):
+        lj.unroll(cell, params, x.astype(jnp.float16), engine=GPU)
+
+
+def test_it_is_for_a_chip_and_for_those_who_name_it():
+    cell = C.LSTM(H)
+    message = (
+        r"^engine='pallas' cannot run LSTM\(hidden=5\): it is a kernel for a gpu or a tpu, not for "
+        r"a cpu; 'reference' and 'scan' can$"
+    )
+    with pytest.raises(ValueError, match=message):
+        lj.engines.resolve("pallas", cell, "cpu")
+    assert lj.engines.serves(cell, "cpu") == ("reference", "scan")
+    for platform in ("gpu", "tpu"):
+        assert lj.engines.serves(cell, platform) == ("reference", "scan", "pallas")
+        assert lj.engines.resolve("auto", cell, platform) == lj.engines.resolve(
+            "scan", cell, platform
+        )
+
+
+@pytest.mark.parametrize(
+    ("platform", "told"),
+    [
+        ("cpu", "cannot run RNN(hidden=64, activation='tanh'): it is a kernel for a gpu or a tpu"),
+        ("gpu", "cannot run LSTM(hidden=64): its 4 recurrent matrices of 64 x 64 take 64 KB in f"),
+    ],
+)
+def test_an_experiment_says_so_in_one_line(platform, told, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "start", lambda platform: None)
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["long_memory", "--engine=pallas", "--hidden=64"]
+    assert runner.main(long_memory.EXPERIMENT, arguments) == 2
+    printed = capsys.readouterr()
+    assert not printed.out and printed.err.count("\n") == 1
+    assert printed.err.startswith(f"long_memory: engine='pallas' {told}")
+    assert not list(tmp_path.iterdir())
