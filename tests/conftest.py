@@ -7,6 +7,8 @@ import hypothesis
 import jax
 import pytest
 
+from tests.compiling import CHEAP
+
 # Before any backend starts: two devices on the CPU, so that sharding is tested on every machine.
 jax.config.update("jax_num_cpu_devices", 2)
 # A silent change of dtype or rank is how wrong numbers pass for right ones.
@@ -40,8 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Nearly all of the time goes into compiling. What is compiled with less care is slower and may
     # round differently, but has to pass as well; with --all it is compiled as users have it.
     if not config.getoption("--all"):
-        cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-        os.environ["XLA_FLAGS"] = f"{cheap} {os.environ.get('XLA_FLAGS', '')}"
+        os.environ["XLA_FLAGS"] = f"{CHEAP} {os.environ.get('XLA_FLAGS', '')}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
