@@ -1,7 +1,6 @@
 """The networks of 1997: memory blocks, and units that read the cells, started as they were then."""
 
 import dataclasses
-import functools
 from typing import Any, Literal, NamedTuple, Self
 
 import jax
@@ -13,6 +12,7 @@ from lstm_jax.cells import Cell, MemoryBlocks, initial_state, parameter_count, s
 from lstm_jax.cells.memory_block import INPUTS
 from lstm_jax.engines import Engine, resolve
 from lstm_jax.engines.products import advance, fed_back, preactivations, split
+from lstm_jax.engines.select import where_row
 from lstm_jax.types import Array, CellParams
 
 
@@ -97,10 +97,13 @@ class Network1997:
         del trial, key  # nothing here is left to chance
         blocks = CellParams(**params["blocks"])
         final, h = lj.unroll(self.cell, blocks, x, mask=mask, reset=reset, engine=self.engine)
-        read = h if self.readout == "every" else final.h  # held from each row's last step on
-        if self.shortcut:
-            read = jnp.concatenate([x if self.readout == "every" else x[-1], read], axis=-1)
-        y = read @ params["w"]
+        if self.readout == "every":
+            return self._outputs(params, x, h)
+        return self._outputs(params, x[-1], final.h)  # held from each row's last step on
+
+    def _outputs(self, params: Any, x: Array, h: Array) -> Array:
+        """Returns what the output units make of the cells' outputs [..., B, H]."""
+        y = (jnp.concatenate([x, h], axis=-1) if self.shortcut else h) @ params["w"]
         return y + jnp.broadcast_to(params["b"], y.shape) if "b" in params else y
 
 
@@ -160,11 +163,8 @@ class OnlineNetwork1997(Network1997):
         after, _ = advance(cell, packed, start, blocks.theta, None)
         d_i, d_g = lax.stop_gradient(self._derivatives(blocks, x[0], state))
         new = Instant(after, state.d_i + d_i, state.d_g + d_g)
-        new = new if mask is None else jax.tree.map(functools.partial(_where, mask[0]), new, state)
-        read = jnp.concatenate([x[0], after.h], axis=-1) if self.shortcut else after.h
-        y = read @ params["w"]
-        y = y + jnp.broadcast_to(params["b"], y.shape) if "b" in params else y
-        return new, y[None]
+        new = where_row(None if mask is None else mask[0], new, state)
+        return new, self._outputs(params, x[0], after.h)[None]
 
     def _derivatives(self, blocks: CellParams, x: Array, state: Instant) -> tuple[Array, Array]:
         """Returns what an instant adds to `d_i` and `d_g`."""
@@ -197,8 +197,3 @@ class OnlineNetwork1997(Network1997):
     def _blocks(self) -> MemoryBlocks:
         assert isinstance(self.cell, MemoryBlocks)
         return self.cell
-
-
-def _where(condition: Array, new: Array, old: Array) -> Array:
-    """Returns the rows [B, ...] of `new` where `condition` [B] holds, else those of `old`."""
-    return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)

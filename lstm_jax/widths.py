@@ -61,8 +61,7 @@ def begin(
       ValueError: the units of the cell are not independent, so that zeros about it change it.
     """
     drawn = [_drawn(specs[i], wide, pick(trials, i)) for i in range(len(specs))]
-    params = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-    return fresh(task, wide, params, trials, batch_size=batch_size, optimizer=optimizer)
+    return fresh(task, wide, _stacked(drawn), trials, batch_size=batch_size, optimizer=optimizer)
 
 
 def crop(
@@ -93,8 +92,7 @@ def crop(
     """
     narrow = dataclasses.replace(wide, cell=dataclasses.replace(wide.cell, hidden=1))
     drawn = [_cropped(narrow, wide, width, pick(trials, i)) for i, width in enumerate(hidden)]
-    params = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-    return fresh(task, wide, params, trials, batch_size=batch_size, optimizer=optimizer)
+    return fresh(task, wide, _stacked(drawn), trials, batch_size=batch_size, optimizer=optimizer)
 
 
 def pick(tree: Any, row: Any) -> Any:
@@ -176,6 +174,11 @@ def _independent(kind: type[Cell], fields: tuple[tuple[str, Any], ...]) -> bool:
         bool(jnp.all(w[:, 1:] == 0)) and bool(jnp.allclose(n, w[:, :1], rtol=1e-5, atol=1e-6))
         for n, w in zip(few, many, strict=True)
     )
+
+
+def _stacked(drawn: Sequence[Any]) -> Any:
+    """Returns the parameters of all trials, leaves [R, ...]."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
 
 
 def _fields(cell: Cell) -> dict[str, Any]:

@@ -7,10 +7,14 @@ from lstm_jax.types import Array, Row
 
 
 def where_row(condition: Array | None, new: Row, old: Row) -> Row:
-    """Returns `new` where `condition` [B] holds and `old` elsewhere; `new` if it is None."""
+    """Returns `new` where `condition` [B] holds, else `old` [B, ...]; `new` if it is None."""
     if condition is None:
         return new
-    return jax.tree.map(lambda n, o: jnp.where(condition[..., None], n, o), new, old)
+
+    def chosen(n, o):
+        return jnp.where(jnp.expand_dims(condition, range(condition.ndim, o.ndim)), n, o)
+
+    return jax.tree.map(chosen, new, old)
 
 
 def zero_unless(mask: Array | None, values: Row) -> Row:
