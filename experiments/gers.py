@@ -45,7 +45,6 @@ from experiments.flags import Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, parallel
 from lstm_jax.cells import Cell, MemoryBlocks
-from lstm_jax.checkpoints import load
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, Claim, above
@@ -53,9 +52,7 @@ from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
-from lstm_jax.run_directory import RunDirectory
 from lstm_jax.tasks import ContinualReber, Counting
-from lstm_jax.train import State, state_shapes
 from lstm_jax.trials import MAX_SEED, Trials, make_trials
 
 CLIP = 1.0
@@ -210,7 +207,7 @@ def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
         name="reber-decay-half", steps=config.reber_steps // 2, keep=True, measure=None
     )
     decayed = None if rate is None else given(config.reported, [rate * DECAY], {})
-    goes_on = functools.partial(begin, half)
+    goes_on = functools.partial(runner.gone_on, half)
     whole = last._replace(name="reber-decay-reported", trials=decayed, begin=goes_on)
     return [*groups, half, whole]
 
@@ -276,13 +273,6 @@ def spread(key: jax.Array, cell: MemoryBlocks, dtype: Any) -> dict[str, jax.Arra
     steps = 0.5 * jnp.arange(1, cell.width("i") + 1, dtype=dtype)
     biases = {"i": -steps, "o": -steps, "f": steps}
     return {name: biases[name] for name in cell.gates if name != "g"}
-
-
-def begin(half: Group, run: RunDirectory) -> State:
-    """Returns where the trials of a group stopped."""
-    assert half.trials is not None
-    like = state_shapes(half.task, half.model, half.trials, batch_size=half.batch_size)
-    return load(run.state_path(half.name), like)
 
 
 # What is tested. ----------------------------------------------------------------------------------

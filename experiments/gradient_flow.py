@@ -44,7 +44,6 @@ from experiments.flags import Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, diagnostics, tasks
 from lstm_jax.cells import Cell
-from lstm_jax.checkpoints import load
 from lstm_jax.initializers import chrono, gate_bias, orthogonal
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
@@ -53,10 +52,8 @@ from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
-from lstm_jax.run_directory import RunDirectory
 from lstm_jax.tasks import Task
 from lstm_jax.tasks.base import endless
-from lstm_jax.train import State, state_shapes
 from lstm_jax.trials import MAX_SEED, Trials, keys, make_trials
 from lstm_jax.types import Array, Batch
 
@@ -232,18 +229,11 @@ def plan(config: GradientFlow, records: Sequence[Record]) -> list[Group]:
         )  # fmt: skip
         last = first._replace(
             name=f"{name}-{config.steps}", steps=config.steps, keep=False,
-            begin=functools.partial(gone_on, first), measure=functools.partial(after, looks, config)
+            begin=functools.partial(runner.gone_on, first),
+            measure=functools.partial(after, looks, config),
         )  # fmt: skip
         groups += [first, last]
     return groups
-
-
-def gone_on(before: Group, run: RunDirectory) -> State:
-    """Where the trials of an earlier group stopped."""
-    settings = {"batch_size": before.batch_size, "optimizer": before.optimizer}
-    assert before.trials is not None
-    like = state_shapes(before.task, before.model, before.trials, **settings)
-    return load(run.state_path(before.name), like)
 
 
 def before_and_after(

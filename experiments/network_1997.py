@@ -34,6 +34,7 @@ class Network1997:
       output_biases: the same of the output gates.
       output_units_biased: whether the output units have biases.
       shortcut: whether they read the input as well.
+      cells_wait: whether they read the input only, before the cells are added to the network.
       engine: runs the loop over time.
 
     Source: Hochreiter & Schmidhuber 1997, section 4 and table 10.
@@ -48,6 +49,7 @@ class Network1997:
     output_biases: tuple[float, ...] = ()
     output_units_biased: bool = False
     shortcut: bool = False
+    cells_wait: bool = False
     engine: str | Engine = "auto"
 
     @property
@@ -103,6 +105,7 @@ class Network1997:
 
     def _outputs(self, params: Any, x: Array, h: Array) -> Array:
         """Returns what the output units make of the cells' outputs [..., B, H]."""
+        h = jnp.zeros_like(h) if self.cells_wait else h
         y = (jnp.concatenate([x, h], axis=-1) if self.shortcut else h) @ params["w"]
         return y + jnp.broadcast_to(params["b"], y.shape) if "b" in params else y
 

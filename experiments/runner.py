@@ -27,6 +27,7 @@ from experiments.circumstances import changes, circumstances
 from experiments.flags import Config, Hosts, Request
 from experiments.network_1997 import Network1997
 from lstm_jax import hosts
+from lstm_jax.checkpoints import load
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.records import replace_file
 from lstm_jax.report import figures, hparams, html, tables
@@ -272,6 +273,11 @@ def state_of(group: Group) -> State:
     assert group.trials is not None
     settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
     return state_shapes(group.task, group.model, group.trials, **settings)
+
+
+def gone_on(before: Group, run: RunDirectory) -> State:
+    """Returns where the trials of an earlier group that is kept stopped, to begin from there."""
+    return load(run.state_path(before.name), state_of(before))
 
 
 def open_run(

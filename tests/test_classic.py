@@ -49,7 +49,7 @@ def told() -> list[dict]:
             trials = [
                 {"status": "solved", "step": round(time * at.sequences) + at.after,
                  "test_correct": 2560 - i}
-                if time else {"step": round(4 * at.sequences) + at.after, "test_correct": 1280}
+                if time else {"step": round(3 * at.sequences) + at.after, "test_correct": 1280}
                 for i, time in enumerate(TIMES[at.experiment, name])
             ]  # fmt: skip
         records += results(at.group(name), trials)
@@ -68,7 +68,7 @@ def groups(config: Classic = CONFIG) -> dict[str, runner.Group]:
 def test_the_network_of_1997_learns_one_sequence_an_update_by_plain_descent():
     group = groups()["6a-2_marks-1997"]
     assert isinstance(group.trials, Trials)
-    assert (group.batch_size, group.optimizer, group.steps) == (1, "sgd", 4 * 31_390)
+    assert (group.batch_size, group.optimizer, group.steps) == (1, "sgd", 3 * 31_390)
     assert (group.split, group.sequences) == ("test", 2560)
     assert group.trials.seed.tolist() == [0, 1, 2, 3, 4]
     assert set(group.trials.learning_rate) == {np.float32(0.5)}
@@ -79,10 +79,21 @@ def test_the_network_of_1997_learns_one_sequence_an_update_by_plain_descent():
 
 
 def test_success_of_2a_to_2c_is_counted_to_the_first_of_ten_thousand():
-    assert groups()["2c-q___50__p___50-1997"].steps == 4 * 30_000 + 10_000
+    assert groups()["2c-q___50__p___50-1997"].steps == 3 * 30_000 + 10_000
     at = classic.SETTINGS["shortest"][3]
     done = [{"status": "solved", "step": 45_000}, {"status": "finished", "step": 130_000}]
     assert classic.sequences(at, done) == [35_000, None]
+
+
+def test_2a_goes_on_from_a_network_without_its_cell():
+    config = dataclasses.replace(CONFIG, experiments=("2a", "2c"), networks=("1997",))
+    alone, whole, other = classic.plan(config, [])
+    assert isinstance(alone, runner.Group) and isinstance(whole, runner.Group)
+    assert (alone.steps, alone.keep, alone.begin) == (300, True, None)
+    assert (whole.steps, whole.keep) == (3 * 5040 + 10_000, False) and whole.begin is not None
+    assert alone.model == dataclasses.replace(whole.model, cells_wait=True)  # pyright: ignore
+    assert alone.trials == whole.trials and alone.window == whole.window == 1
+    assert isinstance(other, runner.Group) and other.begin is None and not other.keep
 
 
 def test_networks_of_today_learn_the_same_sequences_with_adam():
@@ -168,7 +179,7 @@ def test_the_figure_has_a_dot_a_trial_and_a_bar_for_every_mean_of_the_paper():
 def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
     small, paper = classic.SCALES["small"], classic.SCALES["paper"]
     assert [at.experiment for at, name in classic.cases(small) if name == "1997"] == [
-        "1", "2a", "2b", "2c", "3a", "3b", "3c", "4", "5", "6a", "6b",
+        "1", "2a", "2b", "2c", "3a", "3b", "3c", "4", "4", "5", "6a", "6b",
     ]  # fmt: skip
     assert small.seeds == paper.seeds == 10
     names = [group.name for group in classic.plan(paper, [])]
@@ -177,7 +188,7 @@ def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
     assert len({task for name, task in every if name == "2c"}) == 9
     assert ("4", tasks.AddingOnline(1000)) in every and (
         "5",
-        tasks.MultiplyingOnline(100, 13),
+        tasks.MultiplyingOnline(100, wrong=13),
     ) in every
 
 

@@ -81,6 +81,17 @@ def test_it_is_its_cells_instant_by_instant_and_a_product(readout, shortcut):
         np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_cells_that_wait_have_no_part_in_the_outputs_and_learn_nothing():
+    blocks = lj.cells.MemoryBlocks(2, biases="none")
+    network = OnlineNetwork1997(blocks, 3, 3, "every", 0.5, shortcut=True, cells_wait=True)
+    params = network.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (4, 5, 3))
+    np.testing.assert_allclose(network.apply(params, x), x @ params["w"][:3], rtol=1e-6)
+    grads = jax.grad(lambda p: jnp.sum(network.apply(p, x) ** 2))(params)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(grads["blocks"]))
+    assert not np.any(grads["w"][3:]) and np.all(grads["w"][:3])
+
+
 @pytest.mark.parametrize(
     "cell",
     [

@@ -1,5 +1,6 @@
 """The problems of 1997: every row by a reader that knows only the rule; chance; the criteria."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -18,6 +19,7 @@ EVERY = [
     tasks.RandomLag(5, 4),
     *(tasks.TwoSequences(20, 3, form) for form in ("3a", "3b", "3c")),
     tasks.AddingOnline(20),
+    tasks.AddingOnline(20, logistic=True),
     tasks.MultiplyingOnline(20),
     tasks.TemporalOrder(2),
     tasks.TemporalOrder(3),
@@ -120,14 +122,18 @@ def test_the_gradient_of_the_loss_is_the_error():
         time = (task.length,) if task.readout == "every" else ()
         outputs: Any = np.random.default_rng(1).normal(size=(*time, 1, task.output_size))
         outputs = outputs.astype(np.float32)
-        y = 1 / (1 + np.exp(-outputs.astype(np.float64)))
+        y = outputs.astype(np.float64)
+        linear, slope = not getattr(task, "logistic", True), np.ones_like(y)
+        if not linear:
+            y = 1 / (1 + np.exp(-y))
+            slope = y * (1 - y)
         taught = batch.y.taught if hasattr(batch.y, "taught") else batch.y
         if taught.dtype == np.int32:
             targets = np.eye(task.output_size)[taught]
         else:
             targets = np.asarray(taught, np.float64)[..., None]
         gradient = jax.grad(task.loss)(outputs, batch)
-        np.testing.assert_allclose(gradient, (y - targets) * y * (1 - y), rtol=2e-4, atol=1e-6)
+        np.testing.assert_allclose(gradient, (y - targets) * slope, rtol=2e-4, atol=1e-6)
         loss = ((y - targets) ** 2).sum() / 2
         np.testing.assert_allclose(task.loss(outputs, batch), loss, rtol=1e-5)
     errors = jnp.array([[1.0, 2.0], [0.0, 4.0]])
@@ -218,7 +224,7 @@ def test_two_sequences_differ_in_how_they_begin(form):
 
 
 def test_adding_online_is_adding_with_half_its_loss():
-    task, other = tasks.AddingOnline(20), tasks.Adding1997(20)
+    task, other = tasks.AddingOnline(20, logistic=True), tasks.Adding1997(20)
     batch = draw(task)
     for one, two in zip(*map(jax.tree.leaves, (batch, draw(other))), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -226,6 +232,10 @@ def test_adding_online_is_adding_with_half_its_loss():
     np.testing.assert_allclose(2 * task.loss(outputs, batch), other.loss(outputs, batch), rtol=1e-5)
     np.testing.assert_array_equal(task.correct(outputs, batch), other.correct(outputs, batch))
     assert task.baseline_loss == other.baseline_loss / 2
+    linear: Any = np.asarray(jax.nn.sigmoid(outputs))
+    line = dataclasses.replace(task, logistic=False)
+    np.testing.assert_allclose(line.loss(linear, batch), task.loss(outputs, batch), rtol=1e-5)
+    np.testing.assert_allclose(line.deviation(linear, batch), task.deviation(outputs, batch))
     assert tasks.AddingOnline(100).baseline_loss * 2 == pytest.approx(0.0392, abs=5e-5)
 
 
@@ -245,7 +255,7 @@ def test_products_of_marked_values(shortest):
     mean = batch.y.mean()
     errors = (batch.y - mean) ** 2 / 2
     assert near_mean(errors, task.baseline_loss)
-    const: Any = np.full((N, 1), logit(np.float32(0.04)), np.float32)
+    const: Any = np.full((N, 1), 0.04, np.float32)
     assert near(np.asarray(task.correct(const, batch)).sum(), task.chance)
     assert task.criterion == Criterion(2000, 0.04, allowed=139)
 
@@ -318,7 +328,10 @@ def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
         (lambda: tasks.TwoSequences(2, 3), "shortest must be an integer of at least 3, got 2"),
         (lambda: tasks.TwoSequences(9, 0), "signs must be an integer of at least 1, got 0"),
         (lambda: tasks.TwoSequences(9, 3, "3d"), "form must be one of 3a, 3b, 3c, got '3d'"),
-        (lambda: tasks.MultiplyingOnline(20, 0), "wrong must be an integer of at least 1, got 0"),
+        (
+            lambda: tasks.MultiplyingOnline(20, wrong=0),
+            "wrong must be an integer of at least 1, got 0",
+        ),
         (lambda: tasks.TemporalOrder(4), "marks must be one of 2, 3, got 4"),
     ],
 )

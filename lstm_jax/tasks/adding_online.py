@@ -16,17 +16,31 @@ RECENT = 2000
 
 @dataclasses.dataclass(frozen=True)
 class AddingOnline(base.Judged, Adding1997):
-    """`Adding1997` with the error and the criterion of 1997.
+    """`Adding1997` with the error and the criterion of 1997, and a linear output unless `logistic`.
 
-    The loss is (sigmoid(output) - target)^2 / 2, half that of `Adding1997`, and so is its
-    baseline_loss; D, V and T are the same. A trial is done when all of the last 2,000 training
-    sequences were answered with |error| < 0.04, and with a mean |error| below 0.01: "the average
-    training error", which the paper does not define; of its square, 0.01 would say nothing more.
+    The loss is (answer - target)^2 / 2, of an answer that is the output or, if `logistic`, its
+    sigmoid; then it is half that of `Adding1997`. The baseline_loss is half of it in any case; D, V
+    and T are the same. A trial is done when all of the last 2,000 training sequences were answered
+    with |error| < 0.04, and with a mean |error| below 0.01: "the average training error", which the
+    paper does not define; of its square, 0.01 would say nothing more.
     Source: Hochreiter & Schmidhuber 1997, experiment 4.
+
+    Attributes:
+      shortest: T, the steps of the shortest sequence, at least 11.
+      logistic: whether the answer is squashed into [0, 1].
+
+    Raises:
+      ValueError: shortest is too small or no integer, or logistic is no bool.
     """
+
+    logistic: bool = False
 
     name: ClassVar = "adding_online"
     criterion: ClassVar = base.Criterion(RECENT, TOLERANCE, mean=0.01)
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.check_choice("logistic", self.logistic, (False, True))
 
     @property
     def baseline_loss(self) -> float:
@@ -34,12 +48,15 @@ class AddingOnline(base.Judged, Adding1997):
         return super().baseline_loss / 2
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Half the squared error of sigmoid(outputs); outputs [B, 1]."""
-        return base.half_squared_error(jax.nn.sigmoid(outputs), batch.y[:, None])
+        """Half the squared error of the answers; outputs [B, 1]."""
+        return base.half_squared_error(self._answers(outputs), batch.y[:, None])
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns |error|, [B]."""
-        return jnp.abs(jax.nn.sigmoid(outputs[:, 0]) - batch.y.astype(outputs.dtype))
+        return jnp.abs(self._answers(outputs)[:, 0] - batch.y.astype(outputs.dtype))
+
+    def _answers(self, outputs: Array) -> Array:
+        return jax.nn.sigmoid(outputs) if self.logistic else outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +71,8 @@ class MultiplyingOnline(AddingOnline):
         marker   -1    0    0    1    1    0    0    0    0    0    0   -1
         answer                                                          .12
 
-    The loss is (sigmoid(output) - target)^2 / 2. With q = 1/10 + 9/10 / (T/2 - 1), the probability
-    that the first step is marked, the best constant answer is m = (1 - q) / 4 + q / 2 and costs
+    The loss is that of `AddingOnline`. With q = 1/10 + 9/10 / (T/2 - 1), the probability that the
+    first step is marked, the best constant answer is m = (1 - q) / 4 + q / 2 and costs
     baseline_loss = ((1 - q) / 9 + q / 3 - m^2) / 2; where two steps are marked the variance is
     7/144 = .0486. The answer 0.04 is right with chance (1 - q) .08 (1 - ln .08) + .08 q. A trial is
     done when fewer than `wrong` of the last 2,000 training sequences had |error| >= 0.04.
@@ -63,6 +80,7 @@ class MultiplyingOnline(AddingOnline):
 
     Attributes:
       shortest: T, the steps of the shortest sequence, at least 11.
+      logistic: whether the answer is squashed into [0, 1].
       wrong: n_seq of the paper, at least 1.
 
     Raises:
