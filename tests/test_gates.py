@@ -161,6 +161,8 @@ def test_numbers_are_of_those_that_solve_the_task():
     assert_allclose(at(ROWS, "adding", "share of gate values", "f near 0").value, 0.11)
     assert_allclose(at(ROWS, "recall", gates.DECAY, "longest").value, 101)
     assert_allclose(at(ROWS, "recall", gates.DECAY, "median").value, 10)
+    shortest = at(ROWS, "recall", gates.DECAY, "shortest")
+    assert_allclose(shortest, [1, 1, 1])  # of one network it is infinite
     assert_allclose(at(ROWS, "recall", "share of positions, marked", "overwritten").value, 0.1)
     assert_allclose(at(ROWS, "recall", *MORE).value, 0.6 - 0.09)
 
