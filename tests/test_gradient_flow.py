@@ -144,6 +144,15 @@ def test_a_look_sees_what_a_plain_network_written_out_in_numpy_has():
         assert_allclose(seen["largest"]["log10"], wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_a_line_is_fitted_to_what_is_not_yet_beyond_the_smallest_number():
+    norms = jnp.array([[2.0, 6.0], [1.0, 3.0], [0.5, 1.5], [0.25, 0.0], [0.0, 0.0]])
+    told = gradient_flow._line(norms, (0, 1, 4))
+    assert_allclose(told["slope"], math.log(0.5), rtol=1e-6)
+    assert_allclose(told["explained"], 1, atol=1e-6)
+    assert_allclose(told["log10"], [0, math.log10(0.5), -math.inf], rtol=1e-6)
+    assert told["ripple"] == 1
+
+
 def test_what_is_seen_before_the_first_update_is_of_the_initial_weights():
     class Model:
         def init(self, key, trial):
