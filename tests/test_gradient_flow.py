@@ -118,7 +118,8 @@ def test_a_look_sees_what_a_plain_network_written_out_in_numpy_has():
         trial, mine = jax.tree.map(lambda leaf, n=n: leaf[n], (group.trials, params))
         batch = config.task.sample(keys(trial).evaluation, gradient_flow.SEQUENCES, "test")
         layer, head = jax.tree.map(
-            lambda leaf: np.asarray(leaf, float), (networks.recurrent(group.model, mine), mine["head"])
+            lambda leaf: np.asarray(leaf, float),
+            (networks.recurrent(group.model, mine), mine["head"]),
         )
         states = [np.zeros((gradient_flow.SEQUENCES, 2))]
         for x in np.asarray(batch.x, float):

@@ -229,7 +229,7 @@ def test_one_of_several_leaves_at_once_with_its_code_and_says_who_is_lost(monkey
     monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gone)
     monkeypatch.setattr(hosts.os, "_exit", exited)
     for call in (lambda: hosts.each(1), lambda: hosts.lead(int)):
-        with pytest.raises(hosts.Lost, match="^another process is gone: connection closed$"):
+        with pytest.raises(hosts.Lost, match=r"^another process is gone: connection closed$"):
             call()
     with pytest.raises(SystemExit) as left:
         hosts.leave(3)
