@@ -197,8 +197,10 @@ def test_guessing_and_learning_are_compared_where_both_succeed():
     assert classic.fewer(few, many) == HOLDS
     assert classic.fewer(many, few) == classic.fewer(few, few) == FAILS
     for one, other in ((None, few), (few, None), (None, None)):
-        rows = [TABLE["3a", "LSTM of 1997"] | {"sequences": other},
-                TABLE["3a", "guessing"] | {"sequences": one}]  # fmt: skip
+        rows = [
+            {**TABLE["3a", "LSTM of 1997"], "sequences": other},
+            {**TABLE["3a", "guessing"], "sequences": one},
+        ]
         assert [c.verdict for c in classic.claims(CONFIG, rows)] == [PARTLY, NOT_REACHED]
 
 

@@ -63,8 +63,8 @@ def raised(call: Any) -> str:
 
 
 def large(seed: int) -> bytes:
-    """More than two blocks."""
-    return np.random.default_rng(seed).bytes(2 * hosts.BLOCK + 5)
+    """More than a block."""
+    return np.random.default_rng(seed).bytes(hosts.BLOCK + 5)
 
 
 def calls() -> int:

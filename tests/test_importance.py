@@ -93,6 +93,7 @@ def test_shares_and_marginals_are_those_of_brute_force_integration():
         if name != "rate":
             expected = marginal(mean, weights, (p,))[cell]
             np.testing.assert_allclose([e.value for e in curve.response], expected, rtol=1e-10)
+        assert all(e.low <= e.value <= e.high for e in curve.response)
     surface = importance.surface(forest, "layers", "cell")
     layers = [np.searchsorted(np.cumsum(weights[1]), x) for x in surface.positions[0]]
     expected = marginal(mean, weights, (1, 2))[layers]
