@@ -92,6 +92,7 @@ def test_verdicts_say_what_was_claimed_and_nothing_of_what_was_not_learnt():
     assert rows()["parity", "GRU"]["verdict"] is None
     one = formal.Outcome(1e-2, [0.7, 0.95], [], [0.5, 0.6], solved=2, diverged=1)
     assert formal.verdict("parity", "lstm", one) == "does not hold", "one seed has learnt it"
+    assert formal.verdict("parity", "lstm", one._replace(score=[0.5, 0.9])) == "holds"
     row = formal.row("parity", "lstm", one)
     assert (row["stopped_early"].count, row["diverged"]) == (2, 1)
 

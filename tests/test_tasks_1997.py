@@ -140,6 +140,7 @@ def test_a_criterion_is_its_sentence():
             wanted = sum(d >= 0.25 for d in recent) <= allowed and np.mean(recent) < mean
             assert bool(criterion.met(jnp.asarray(recent))) == wanted
     assert not Criterion(3, 0.25, allowed=0).met(jnp.array([0, 0, jnp.inf]))  # not full yet
+    assert not Criterion(2, 0.25).met(jnp.array([0, 0.25])), "right is below the tolerance"
 
 
 def test_the_gradient_of_the_loss_is_the_error():
