@@ -309,10 +309,11 @@ def _line(norms: Array, lags: tuple[int, ...]) -> dict[str, Array]:
     left = norms / norms[:1]
     logs = jnp.mean(jnp.log(left), axis=1)
     slope, deviation = diagnostics.log_slope(jnp.exp(logs))
+    spread = jnp.var(logs, where=jnp.isfinite(logs))  # what has vanished has no logarithm
     return {
         "log10": logs[np.array(lags)] / math.log(10),
         "slope": slope,
-        "explained": 1 - deviation**2 / jnp.var(logs),
+        "explained": 1 - deviation**2 / spread,
         "ripple": jnp.max(jnp.abs(left - 1)),
     }
 

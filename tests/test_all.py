@@ -1,6 +1,7 @@
 """all: experiments one after another, told together; stopped and gone on with; refused by name."""
 
 import json
+import types
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,9 @@ def test_every_experiment_is_in_the_order_of_cost():
 
 def test_all_are_run_in_order_and_told_from_their_records(tmp_path, toys):
     folder, copy = tmp_path / "run", tmp_path / "copy.md"
-    assert run(f"--workdir={folder}", "--quick", f"--results={copy}") == 0
+    assert run(f"--workdir={folder}", "--quick", f"--results={copy}", "--platform=cpu") == 0
     assert [name for name, *_ in toys] == list(NAMES)
-    assert all("--scale=quick" in arguments for _, *arguments in toys)
+    assert all({"--scale=quick", "--platform=cpu"} <= set(arguments) for _, *arguments in toys)
     text = (folder / "results.md").read_text()
     assert copy.read_text() == text
     for name, verdict in VERDICTS.items():
@@ -85,6 +86,34 @@ def test_what_was_stopped_goes_on_and_is_told_as_if_it_was_not(tmp_path, toys, m
     assert [name for name, *_ in toys] == [*NAMES, NAMES[1]]
     assert toys[-1][1:] == (f"--resume={folder / NAMES[1]}",)
     assert all(f"## {name}" in (folder / "results.md").read_text() for name in NAMES)
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_whoever_is_told_to_stop_stops_all(code, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(everything, "call", lambda name, _: called.append(name) or code)
+    assert run(f"--workdir={tmp_path / 'run'}") == code
+    assert called == [NAMES[0]]
+
+
+def test_costs_are_those_of_all_parts_in_minutes_and_places_are_told_apart(tmp_path):
+    spent = [("a", 60, 130), ("b", 240, 0), ("a", 120, 0), ("c", 30, 1)]
+    lines = [json.dumps({"experiment": n, "seconds": s, "code": c}) + "\n" for n, s, c in spent]
+    (tmp_path / "costs.jsonl").write_text("".join(lines))
+    costs = everything.done(tmp_path)
+    assert costs == {"a": 180, "b": 240}
+
+    def told(name, device):
+        about = {"devices": [device] * 2, "versions": {"jax": "1", "flax": "2"}}
+        one = types.SimpleNamespace(name=name, doc="What.\n\nMore.")
+        return everything.Told(one, {"about": about}, [], [], [], costs[name])  # pyright: ignore
+
+    text = everything.results("small", [told("a", "H200"), told("b", "H200")])
+    assert "| a | 3.0 |\n| b | 4.0 |\n| together | 7.0 |" in text
+    assert "on 2 devices (H200), jax 1, flax 2, by" in text
+    text = everything.where([told("a", "H200"), told("b", "TPU")])
+    two = ["- 2 devices (H200), jax 1, flax 2: a", "- 2 devices (TPU), jax 1, flax 2: b"]
+    assert text.splitlines() == two
 
 
 def test_one_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import odyssey
 from lstm_jax import tasks
 from lstm_jax.tasks import chorales
 from lstm_jax.tasks.chorales import Chorales
@@ -157,3 +158,13 @@ def test_the_chorales_are_as_music21_has_them():
     at = int(scores.lengths[: names.index("bach/bwv342")].sum())
     chords = [np.flatnonzero(scores.frames[at + n]) + 21 for n in range(2)]
     assert [chord.tolist() for chord in chords] == [[57, 60, 64, 72], [52, 60, 67, 72]]
+
+
+@pytest.mark.slow
+def test_what_the_best_constant_answer_costs_is_what_the_odyssey_counts_it_as():
+    pytest.importorskip("music21")
+    task = Chorales()
+    p, heard = (np.asarray(task.examples(split).y).reshape(-1, 88) for split in ("train", "test"))
+    p = np.clip(p.mean(0), 1e-6, 1 - 1e-6)  # keys that are never heard in training
+    costs = -np.where(heard > 0, np.log(p), np.log1p(-p)).sum(1)
+    assert odyssey.TASKS["chorales"].constant == pytest.approx(costs.mean(), abs=0.02)

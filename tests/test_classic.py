@@ -78,6 +78,51 @@ def test_the_network_of_1997_learns_one_sequence_an_update_by_plain_descent():
     assert {g.steps for n, g in groups(few).items() if "guess" not in n} == {70}
 
 
+PAPER = {  # the shortest of each: rate, start, biases of input and of output gates, mean, wrong
+    "1": (0.5, 0.2, (), (-1, -2, -3), 8440, None),
+    "2a": (1.0, 0.2, (), (), 5040, None),
+    "2b": (1.0, 0.2, (), (), 5680, None),
+    "2c": (0.01, 0.2, (), (), 30_000, None),
+    "3a": (1.0, 0.1, (-1, -3, -5), (-2, -4, -6), 39_850, 0.000195),
+    "3b": (1.0, 0.1, (-1, -3, -5), (-2, -4, -6), 43_250, 0.00828),
+    "3c": (0.1, 0.1, (-1, -3, -5), (-2, -4, -6), 269_650, 0.00558),
+    "4": (0.5, 0.1, (-3, -6), (), 74_000, 1 / 2560),
+    "5": (0.1, 0.1, (), (), 482_000, 139 / 2560),
+    "6a": (0.5, 0.1, (-2, -4), (), 31_390, 1 / 2560),
+    "6b": (0.1, 0.1, (-2, -4, -6), (), 571_100, 2 / 2560),
+}
+ASKED = {  # and the task
+    "1": tasks.ReberOnline(0),
+    "2a": tasks.TwoStrings(100),
+    "2b": tasks.TwoStrings(100, noisy=True),
+    "2c": tasks.RandomLag(50, 50),
+    **{form: tasks.TwoSequences(100, 3, form) for form in ("3a", "3b", "3c")},
+    "4": tasks.AddingOnline(100),
+    "5": tasks.MultiplyingOnline(100, 140),
+    "6a": tasks.TemporalOrder(2),
+    "6b": tasks.TemporalOrder(3),
+}
+
+
+@pytest.mark.parametrize("at", classic.SETTINGS["shortest"], ids=lambda at: at.experiment)
+def test_every_experiment_has_the_settings_and_numbers_of_the_paper(at):
+    network = at.network
+    biases = network.input_biases, network.output_biases
+    rate, start, *named, mean, wrong = PAPER[at.experiment]
+    assert (at.rate, network.start, *biases, at.sequences) == (rate, start, *named, mean)
+    assert at.task == ASKED[at.experiment] and at.published
+    assert at.wrong == (None if wrong is None else pytest.approx(2560 * wrong))
+    assert at.after == (10_000 if at.experiment in ("2a", "2b", "2c") else 0)
+    assert any(at._replace(others="") == other._replace(others="") for other in
+               classic.SETTINGS["all"])  # fmt: skip
+
+
+def test_where_there_is_a_target_at_every_step_every_step_is_learnt_from():
+    windows = {name.split("-")[0]: group.window for name, group in groups(Classic()).items()
+               if name.endswith("-1997")}  # fmt: skip
+    assert windows == {name: 1 if name in ("1", "2a", "2b") else None for name in PAPER}
+
+
 def test_success_of_2a_to_2c_is_counted_to_the_first_of_ten_thousand():
     assert groups()["2c-q___50__p___50-1997"].steps == 3 * 30_000 + 10_000
     at = classic.SETTINGS["shortest"][3]
@@ -156,6 +201,18 @@ def test_claims_are_the_papers_numbers_guessing_and_the_rnn():
     }  # fmt: skip
     (one,) = (c for name, c in found.items() if "3a" in name and "as many" in name)
     assert one.published == "39,850 sequences, wrong 0.499 of 2560 (Hochreiter & Schmidhuber 1997)"
+
+
+def test_guessing_and_learning_are_compared_where_both_succeed():
+    few, many = (classic.estimate([n, n + 1]) for n in (10, 1000))
+    assert classic.fewer(few, many) == HOLDS
+    assert classic.fewer(many, few) == classic.fewer(few, few) == FAILS
+    for one, other in ((None, few), (few, None), (None, None)):
+        rows = [
+            {**TABLE["3a", "LSTM of 1997"], "sequences": other},
+            {**TABLE["3a", "guessing"], "sequences": one},
+        ]
+        assert [c.verdict for c in classic.claims(CONFIG, rows)] == [PARTLY, NOT_REACHED]
 
 
 def test_the_figure_has_a_dot_a_trial_and_a_bar_for_every_mean_of_the_paper():

@@ -43,6 +43,11 @@ def rows(learnt=None, scores=None):
 def test_every_language_is_in_one_class_and_the_published_are_of_these():
     assert sorted(name for of in CLASSES.values() for name in of) == sorted(LANGUAGES)
     assert all(task in LANGUAGES and cell in CELLS for task, cell in PUBLISHED)
+    for (task, cell), score in PUBLISHED.items():  # as published, each claim holds
+        assert (score >= 90) == (formal.class_of(task) in formal.GENERALISING[cell]), (task, cell)
+    assert formal.class_of("bucket_sort") == "counting"
+    generalising = {cell: set(of) for cell, of in formal.GENERALISING.items()}
+    assert generalising == {"lstm": {"regular", "counting"}, "rnn": {"regular"}}
 
 
 def test_lengths_are_quarters_of_the_known_and_even_steps_beyond():
@@ -85,6 +90,11 @@ def test_verdicts_say_what_was_claimed_and_nothing_of_what_was_not_learnt():
     assert rows(scores={reverse: good})["reverse_string", "tanh RNN"]["verdict"] == "does not hold"
     assert rows({reverse: 0.7})["reverse_string", "tanh RNN"]["verdict"] == "not reached"
     assert rows()["parity", "GRU"]["verdict"] is None
+    one = formal.Outcome(1e-2, [0.7, 0.95], [], [0.5, 0.6], solved=2, diverged=1)
+    assert formal.verdict("parity", "lstm", one) == "does not hold", "one seed has learnt it"
+    assert formal.verdict("parity", "lstm", one._replace(score=[0.5, 0.9])) == "holds"
+    row = formal.row("parity", "lstm", one)
+    assert (row["stopped_early"].count, row["diverged"]) == (2, 1)
 
 
 def test_claims_are_of_the_networks_the_paper_speaks_of():

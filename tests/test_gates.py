@@ -1,8 +1,10 @@
 """gates: plan, looks, table, claims and figures as functions of records; one tiny run."""
 
 import csv
+import itertools
 import json
 import re
+import types
 from pathlib import Path
 
 import jax
@@ -97,15 +99,40 @@ def test_a_gate_that_is_held_has_its_value_whatever_it_reads_and_the_others_are_
 
 @pytest.fixture(scope="module")
 def looked():
-    """What is seen of two networks that have learnt nothing."""
+    """What is seen of two networks that have learnt nothing, and what they were asked with.
+
+    Of 10 test sequences the second network has one right more, and every call one more.
+    """
     task = lj.tasks.make("adding", length=5)
     model = networks.network("lstm_chrono", task, 3, "reference")
     params = jax.device_get(jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2)))
-    return task, model, params, gates.look(task, model, "auto", params, make_trials(seed=[0, 1]))
+    asked = []
+
+    def evaluate(task, model, params, trials, *, sequences, batching):
+        asked.append((networks.recurrent(model, params), trials.seed.tolist(), sequences))
+        return types.SimpleNamespace(correct=len(asked) + np.arange(2), n=10)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gates, "evaluate", evaluate)
+        found = gates.look(task, model, "auto", params, make_trials(seed=[0, 1]))
+    return task, model, params, found, asked
+
+
+def test_a_network_is_asked_with_each_gate_open_and_at_its_mean(looked):
+    task, model, params, found, asked = looked
+    x = task.sample(jax.random.key(0), gates.SEQUENCES, "test").x
+    trace = jax.jit(jax.vmap(lambda p: lj.trace(model.cell, p, x)))
+    seen = trace(networks.recurrent(model, params)).gates
+    assert {(*seeds, n) for _, seeds, n in asked} == {(0, 1, gates.ASKED)}
+    for call, (gate, how) in enumerate(itertools.product(SELECTORS, HELD)):
+        values = getattr(trace(asked[call][0]).gates, gate)
+        wanted = 1.0 if how == "1" else getattr(seen, gate).mean((1, 2), keepdims=True)
+        assert_allclose(values, np.broadcast_to(wanted, values.shape), atol=1e-5)
+        assert [one["left"][gate][how] for one in found] == [(call + 1) / 10, (call + 2) / 10]
 
 
 def test_a_look_is_of_the_traces_of_the_test_sequences(looked):
-    task, model, params, found = looked
+    task, model, params, found, _ = looked
     batch = task.sample(jax.random.key(0), gates.SEQUENCES, "test")
     for trial, seen in enumerate(found):
         mine = networks.recurrent(model, jax.tree.map(lambda leaf, n=trial: leaf[n], params))
@@ -134,6 +161,8 @@ def test_numbers_are_of_those_that_solve_the_task():
     assert_allclose(at(ROWS, "adding", "share of gate values", "f near 0").value, 0.11)
     assert_allclose(at(ROWS, "recall", gates.DECAY, "longest").value, 101)
     assert_allclose(at(ROWS, "recall", gates.DECAY, "median").value, 10)
+    shortest = at(ROWS, "recall", gates.DECAY, "shortest")
+    assert_allclose(shortest, [1, 1, 1])  # of one network it is infinite
     assert_allclose(at(ROWS, "recall", "share of positions, marked", "overwritten").value, 0.1)
     assert_allclose(at(ROWS, "recall", *MORE).value, 0.6 - 0.09)
 

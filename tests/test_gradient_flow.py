@@ -13,11 +13,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 import lstm_jax as lj
-from experiments import gradient_flow, runner
+from experiments import gradient_flow, networks, runner
 from experiments.gradient_flow import ALONE, CLOSED, NETWORKS, WHOLE, GradientFlow
 from lstm_jax import diagnostics
+from lstm_jax.layers import SequenceSpec
 from lstm_jax.report import figures, ledger
 from lstm_jax.report.statistics import Estimate
+from lstm_jax.trials import Trials, keys, make_trials
 
 CONFIG = GradientFlow(
     networks=("rnn", "rnn_large", "carousel", "lstm_1"), seeds=3, lag=50, first=10, steps=20
@@ -93,6 +95,78 @@ def test_along_the_cell_a_gradient_is_multiplied_by_the_gate_that_keeps(cell, st
     kept = getattr(trace.gates, gate)[1:-1]
     assert_allclose(g[:-1], g[1:] * kept, rtol=1e-5)
     assert np.abs(g[0]).min() > 0
+
+
+def test_networks_start_as_they_are_called():
+    task, initial = CONFIG.task, lj.initializers
+    starts = {name: network.start(task) for name, network in NETWORKS.items()}
+    for name, scale in (("rnn_small", 0.5), ("rnn", 1.0), ("rnn_large", 2.0)):
+        assert starts[name] == {"w_h": initial.orthogonal(scale)}
+    for name, bias in (("lstm_1", 1.0), ("lstm_5", 5.0)):
+        assert starts[name] == {"b": initial.gate_bias(f=bias)}
+    assert starts["lstm_chrono"] == {"b": initial.chrono(task.length)}
+    assert starts["gru"] == starts["carousel"] == {}
+
+
+def test_a_look_sees_what_a_plain_network_written_out_in_numpy_has():
+    config = GradientFlow(networks=("rnn",), seeds=2, lag=4, hidden=2, first=1, steps=2)
+    group = gradient_flow.plan(config, [])[0]
+    assert isinstance(group.model, SequenceSpec) and isinstance(group.trials, Trials)
+    params = jax.vmap(group.model.init)(jax.random.split(jax.random.key(0), 2))
+    looked = gradient_flow.look(NETWORKS["rnn"], group.model, config, params, group.trials)
+    for n, seen in enumerate(looked):
+        trial, mine = jax.tree.map(lambda leaf, n=n: leaf[n], (group.trials, params))
+        batch = config.task.sample(keys(trial).evaluation, gradient_flow.SEQUENCES, "test")
+        layer, head = jax.tree.map(
+            lambda leaf: np.asarray(leaf, float),
+            (networks.recurrent(group.model, mine), mine["head"]),
+        )
+        states = [np.zeros((gradient_flow.SEQUENCES, 2))]
+        for x in np.asarray(batch.x, float):
+            states.append(np.tanh(x @ layer.w_x + states[-1] @ layer.w_h + layer.b))
+        odds = np.exp(states[-1] @ head["kernel"] + head["bias"])
+        p = odds / odds.sum(1, keepdims=True)
+        d = (p - np.eye(p.shape[1])[np.asarray(batch.y)]) @ head["kernel"].T
+        norms, J, largest = [], np.broadcast_to(np.eye(2), (len(d), 2, 2)), []
+        for h in states[:0:-1]:
+            norms.append(np.linalg.norm(d, axis=1))
+            largest.append(np.linalg.norm(J, 2, axis=(1, 2))[: gradient_flow.MATRICES])
+            d = (d * (1 - h**2)) @ layer.w_h.T
+            J = J * (1 - h**2)[:, None] @ layer.w_h.T
+        left = np.array(norms[1:]) / norms[1]  # relative to one step before the last
+        logs, k = np.log(left).mean(1), np.arange(5)
+        line = np.polyval(np.polyfit(k, logs, 1), k)
+        found = seen[f"{WHOLE}, h"]
+        assert_allclose(found["log10"], logs / math.log(10), rtol=1e-5, atol=1e-6)
+        assert_allclose(found["slope"], line[1] - line[0], rtol=1e-4)
+        assert_allclose(found["explained"], 1 - np.var(logs - line) / np.var(logs), rtol=1e-4)
+        assert_allclose(found["ripple"], np.abs(left - 1).max(), rtol=1e-5)
+        wanted = np.log10(largest[:5]).mean(1)
+        assert_allclose(seen["largest"]["log10"], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_line_is_fitted_to_what_is_not_yet_beyond_the_smallest_number():
+    norms = jnp.array([[2.0, 6.0], [1.0, 3.0], [0.5, 1.5], [0.25, 0.0], [0.0, 0.0]])
+    told = gradient_flow._line(norms, (0, 1, 4))
+    assert_allclose(told["slope"], math.log(0.5), rtol=1e-6)
+    assert_allclose(told["explained"], 1, atol=1e-6)
+    assert_allclose(told["log10"], [0, math.log10(0.5), -math.inf], rtol=1e-6)
+    assert told["ripple"] == 1
+
+
+def test_what_is_seen_before_the_first_update_is_of_the_initial_weights():
+    class Model:
+        def init(self, key, trial):
+            return 0 * trial.learning_rate
+
+    def looks(params, trials):
+        return np.asarray(params).tolist()
+
+    trials = make_trials(seed=[0, 1])
+    found = gradient_flow.before_and_after(Model(), looks, CONFIG, np.array([7, 8]), trials)  # pyright: ignore
+    assert found == [{"flow": {"0": 0, "10": 7}}, {"flow": {"0": 0, "10": 8}}]
+    found = gradient_flow.after(looks, CONFIG, np.array([7, 8]), trials)
+    assert found == [{"flow": {"20": 7}}, {"flow": {"20": 8}}]
 
 
 def test_the_table_says_what_becomes_of_each():

@@ -25,7 +25,7 @@ def told(point: Point, works) -> list[dict]:
     records = []
     for seed in range(CONFIG.seeds):
         for luck in (False, True):  # the better try is the later one
-            good = luck and works(point, seed)
+            good = luck == works(point, seed)  # a worse one that recalls more does not count
             accuracy, loss = GOOD if good else BAD
             if point.model == EM:
                 mine = {"log_likelihood": -10.0 + luck, "accuracy": accuracy,
@@ -77,7 +77,7 @@ def test_the_try_that_was_best_in_training_counts_for_each_seed():
 
 
 def test_a_diverged_lstm_never_counts():
-    records = world()
+    records = world(lambda point, seed: True)
     for record in records:
         if LSTM in record["group"] and record["loss"] == 1.0:
             record |= {"status": "diverged", "loss": None, "test_metric": None, "test_loss": None}
@@ -91,6 +91,8 @@ def test_what_is_needed_is_a_median_with_its_range_and_knows_what_was_not_reache
 
     assert hmm.needed(tried((0.99, 0.5, 0.5), (1.0, 0.98, 1.0))) == Needed(4, 2, None, 4)
     assert hmm.needed(tried((0.5, 0.5, 0.5), (0.9, 0.5, 1.0))) == Needed(None, 4, None, 4)
+    half = hmm.needed(tried((1.0, 0.5, 0.5, 0.5), (1.0, 1.0, 0.5, 0.5)))
+    assert half == Needed(4, 2, None, 4), "two of four came to have enough"
     assert str(Needed(4, 2, None, 4)) == "4 [2, >4]"
 
 
@@ -129,6 +131,8 @@ def test_every_size_has_a_line_in_the_summary():
     lines = hmm.every(CONFIG, world())
     assert len(lines) == len(hmm.plan(CONFIG, []))
     assert {line["size"] for line in lines if line["model"] == EM} == {2, 4, 8}
+    recalled = [line["bits_recalled"].value for line in lines if line["model"] == LSTM]
+    assert recalled == [0, 1, 1, 0, 0, 2]  # log 2 nats a bit is no bit at all
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+import types
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +62,26 @@ def raised(call: Any) -> str:
         return str(error)
 
 
+def large(seed: int) -> bytes:
+    """More than a block."""
+    return np.random.default_rng(seed).bytes(hosts.BLOCK + 5)
+
+
+def calls() -> int:
+    """How often a process is asked what is process 0's to say."""
+    called = []
+    hosts.lead(lambda: called.append(1))
+    return len(called)
+
+
 def agreements() -> dict[str, Any]:
     """What this process hears of the others."""
     index = jax.process_index()
     return {
         "each": hosts.each(index, 7).tolist(),
         "lead": hosts.lead(lambda: ("from", index)),
-        "large": hosts.lead(lambda: np.full(hosts.BLOCK, index, np.uint8)).sum(),
+        "large": zlib.crc32(hosts.lead(lambda: large(index))),
+        "calls": hosts.each(calls()).tolist(),
         "error": raised(lambda: hosts.lead(lambda: [][index] if index else int("x"))),
         "alike": raised(lambda: hosts.check_alike("x", "x")),
         "different": raised(lambda: hosts.check_alike("the index", index)),
@@ -182,7 +197,8 @@ def test_processes_hear_each_other(together):
     first, second = (eval((path / f"heard{i}").read_text(), {"np": np}) for i in range(2))
     assert first == second
     assert first["each"] == [[0, 7], [1, 7]] and first["lead"] == ("from", 0)
-    assert first["large"] == 0 and "invalid literal for int()" in first["error"]
+    assert first["calls"] == [[1], [0]], "who does not lead touches no disk"
+    assert first["large"] == zlib.crc32(large(0)) and "invalid literal for int()" in first["error"]
     same = "must be the same in every process: process 1 has another"
     assert first["alike"] == "nothing but None" and first["different"] == f"the index {same}"
     assert first["fits"] == f"what 'main' is asked {same}"
@@ -193,6 +209,43 @@ def test_a_process_that_is_alone_agrees_with_itself():
     hosts.check_alike("x", object())
     hosts.check_devices()
     assert hosts.leads() and not hosts.several() and hosts.leave(7) == 7
+
+
+def test_hosts_of_unequal_devices_are_refused(monkeypatch):
+    devices = [types.SimpleNamespace(process_index=index) for index in (1, 0, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    with pytest.raises(ValueError, match=r"^every process must have as many .*, got 1, 2$"):
+        hosts.check_devices()
+
+
+def test_one_of_several_leaves_at_once_with_its_code_and_says_who_is_lost(monkeypatch):
+    def gone(*_, **__):
+        raise jax.errors.JaxRuntimeError("connection closed\nby peer")
+
+    def exited(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gone)
+    monkeypatch.setattr(hosts.os, "_exit", exited)
+    for call in (lambda: hosts.each(1), lambda: hosts.lead(int)):
+        with pytest.raises(hosts.Lost, match=r"^another process is gone: connection closed$"):
+            call()
+    with pytest.raises(SystemExit) as left:
+        hosts.leave(3)
+    assert left.value.code == 3
+
+
+def test_joining_leaves_sigterm_to_python_and_detects_nothing_where_it_is_told(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: asked.append((a, k)))
+    monkeypatch.setattr(jax.config, "update", lambda *told: asked.append(told))
+    hosts.join("host:1", 2, 1)
+    hosts.join()
+    (off, (told, how), _, (nothing, detected)) = asked
+    assert off == ("jax_enable_preemption_service", False) and told == ("host:1", 2, 1)
+    assert how["cluster_detection_method"] == "deactivate"
+    assert nothing == (None,) * 3 and detected["cluster_detection_method"] is None
 
 
 def test_a_cluster_that_is_none_is_refused_by_flag(tmp_path, monkeypatch, capsys):

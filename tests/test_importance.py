@@ -93,10 +93,18 @@ def test_shares_and_marginals_are_those_of_brute_force_integration():
         if name != "rate":
             expected = marginal(mean, weights, (p,))[cell]
             np.testing.assert_allclose([e.value for e in curve.response], expected, rtol=1e-10)
+        assert all(e.low <= e.value <= e.high for e in curve.response)
     surface = importance.surface(forest, "layers", "cell")
     layers = [np.searchsorted(np.cumsum(weights[1]), x) for x in surface.positions[0]]
     expected = marginal(mean, weights, (1, 2))[layers]
     np.testing.assert_allclose(surface.response, expected, rtol=1e-10)
+    others = [
+        importance.surface(forest._replace(trees=trees), "layers", "cell").response
+        for trees in forest.resampled
+    ]
+    t = 4.302653  # Student's, of 95 % and two resamples
+    error = t * np.sqrt(np.mean((np.array(others) - surface.response) ** 2, axis=0))
+    np.testing.assert_allclose(surface.error, error, rtol=1e-6)
 
 
 def test_the_boxes_say_what_the_forest_says():

@@ -67,6 +67,7 @@ def test_recall_is_the_filtered_prediction_by_enumeration():
 
 @pytest.mark.parametrize("states", [1, 2, 3, 5, 8])
 def test_no_model_recalls_more_than_the_logarithm_of_its_states(states):
+    assert 2 ** markov.most_bits(states) == pytest.approx(states)
     for seed in range(20):
         recall = markov.recall(drawn(states, seed), 3, 2)
         assert recall.bits <= markov.most_bits(states) + 1e-9

@@ -121,6 +121,10 @@ def test_a_world_as_published_gets_every_finding():
     assert by["CIFG"]["verdict"] == "not significantly different" and by["CIFG"]["p"] > 0.05
     assert by[PLAIN]["p"] is None
     assert by["learning rate"]["high"] >= by["learning rate"]["share"] > 2 / 3
+    vanilla = by[PLAIN]["best_tenth"]
+    found = odyssey.look(CONFIG, "digits", RECORDS, None)
+    assert found.gain == pytest.approx(CONSTANT - vanilla)
+    assert found.learnt == pytest.approx(vanilla / CONSTANT, rel=0.1)  # a median, of three
 
 
 def test_claims_are_the_findings_with_what_came_out_here():
@@ -161,6 +165,7 @@ def test_nothing_is_said_where_vanilla_has_not_learnt():
 def test_nothing_is_said_of_shares_that_a_forest_cannot_know():
     rng = np.random.default_rng(0)
     rows = odyssey.summarise(CONFIG, told(CONFIG, lambda v, p: rng.uniform(0.5, 1.0)))
+    assert not any(row["share"] for row in rows)
     said = verdict(rows)
     assert said[4] == said[5] == "not reached" != said[1]
 
@@ -187,6 +192,8 @@ def test_the_rules_are_those_of_the_docstring():
     }
     few = findings.of_variants(against(NP=0.01, NFG=0.01), 1.0)
     assert few == {1: [True], 2: [True], 3: [False]}
+    enough = findings.of_variants(against(**same, high=0.19), 2.0)
+    assert enough[2] == [True, False], "a tenth of what vanilla gains"
     wide = findings.of_variants(against(**same, high=0.11), 1.0)
     assert wide == {1: [True], 2: [True], 3: [True, True]}, "of NOAF nothing is known"
     better = against(**same | {"NP": -0.049, "NOAF": -0.01, "CIFG": 0.049})

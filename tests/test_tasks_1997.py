@@ -104,6 +104,35 @@ def test_correct_is_a_small_deviation_and_solved_asks_the_criterion(task):
     ]
 
 
+@pytest.mark.parametrize(
+    ("task", "criterion"),
+    [
+        (tasks.ReberOnline(1), (160 * 33, 0.5, 0, np.inf)),
+        (tasks.TwoStrings(6), (10_000, 0.25, 0, np.inf)),
+        (tasks.RandomLag(5, 4), (10_000, 0.2, 0, np.inf)),
+        (tasks.TwoSequences(20, 3, "3a"), (256, 0.2, 0, 0.01)),
+        (tasks.TwoSequences(20, 3, "3b"), (256, 0.2, 5, 0.04)),
+        (tasks.TwoSequences(20, 3, "3c"), (256, 0.1, 0, 0.015)),
+        (tasks.AddingOnline(20), (2000, 0.04, 0, 0.01)),
+        (tasks.MultiplyingOnline(20, 13), (2000, 0.04, 12, np.inf)),
+        (tasks.TemporalOrder(2), (2000, 0.3, 0, 0.1)),
+    ],
+    ids=repr,
+)
+def test_criteria_are_those_of_the_paper(task, criterion):
+    """Window, tolerance, how many may be wrong, mean; of ReberOnline as its docstring says."""
+    assert tuple(task.criterion) == criterion
+
+
+def test_one_output_that_is_off_makes_an_answer_wrong():
+    for task in (tasks.RandomLag(5, 4), tasks.TemporalOrder(2)):
+        batch = draw(task, 3)
+        y = np.eye(task.output_size)[batch.y] * 0.98 + 0.01
+        y[0, batch.y[0]], y[1, batch.y[1] - 1] = 0.3, 0.6  # what is too low, what is too high
+        deviation = task.deviation(logit(np.float32(y)), batch)
+        np.testing.assert_allclose(deviation, [0.7, 0.6, 0.01], atol=1e-6)
+
+
 def test_a_criterion_is_its_sentence():
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -113,6 +142,7 @@ def test_a_criterion_is_its_sentence():
             wanted = sum(d >= 0.25 for d in recent) <= allowed and np.mean(recent) < mean
             assert bool(criterion.met(jnp.asarray(recent))) == wanted
     assert not Criterion(3, 0.25, allowed=0).met(jnp.array([0, 0, jnp.inf]))  # not full yet
+    assert not Criterion(2, 0.25).met(jnp.array([0, 0.25])), "right is below the tolerance"
 
 
 def test_the_gradient_of_the_loss_is_the_error():
