@@ -23,7 +23,8 @@ All networks learn with Adam at one rate, clipped at norm 1; how well is told, n
 
 Command: scripts/run gradient_flow
 Cost: --quick a minute, by default 4 minutes, both on two cores; --scale=paper is for a GPU
-Expect: the carousel is flat to the last bit over all lags at every stage
+Expect: the carousel is flat to the last bit over all lags at every stage; at the start slopes of
+-0.75, -0.14 and +0.12 nats a step in the RNNs, along the cell -0.27 for bias 1 and -0.008 for 5
 """
 
 import dataclasses

@@ -17,8 +17,8 @@ whatever the model (`markov.most_bits` has the proof).
 
 Command: scripts/run hmm
 Cost: --quick a minute, by default 8 minutes, both on two cores
-Expect: one unit recalls 2 bits and two recall 4; by hand that takes 16 and 76 states; EM often
-finds no such model, and none has more than log2 K bits
+Expect: one unit recalls 2 bits, two recall 4 and 8 or 16 recall 8; by hand that takes 16, 76 and
+1,276 states; EM needs 16 for 1 bit, fails at 2 with 64, and no model has more than log2 K bits
 """
 
 import dataclasses

@@ -129,6 +129,10 @@ def test_csv_keeps_every_digit_and_spreads_statistics():
         "estimate_value", "estimate_low", "estimate_high", "steps_value", "steps_censored",
     ]  # fmt: skip
     assert row["steps_value"] == ""
+    for rows in ([{"estimate": None}, *exact], [*exact, {"estimate": None}]):  # in any order
+        read = list(csv.DictReader(io.StringIO(tables.csv([{"steps": None, **r} for r in rows]))))
+        (none,) = [row for row in read if not row["estimate_low"]]
+        assert set(none) == set(row) and set(none.values()) == {""}
 
 
 def test_every_trial_is_one_row_with_the_columns_of_all():

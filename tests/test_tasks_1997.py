@@ -114,7 +114,7 @@ def test_correct_is_a_small_deviation_and_solved_asks_the_criterion(task):
         (tasks.TwoSequences(20, 3, "3b"), (256, 0.2, 5, 0.04)),
         (tasks.TwoSequences(20, 3, "3c"), (256, 0.1, 0, 0.015)),
         (tasks.AddingOnline(20), (2000, 0.04, 0, 0.01)),
-        (tasks.MultiplyingOnline(20, 13), (2000, 0.04, 12, np.inf)),
+        (tasks.MultiplyingOnline(20, wrong=13), (2000, 0.04, 12, np.inf)),
         (tasks.TemporalOrder(2), (2000, 0.3, 0, 0.1)),
     ],
     ids=repr,

@@ -41,9 +41,14 @@ def trials(records: Iterable[Row]) -> list[Row]:
 
 
 def csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV with full precision; a named tuple `x` of fields a, b becomes x_a, x_b."""
+    """Rows as CSV with full precision; a named tuple `x` of fields a, b becomes x_a, x_b.
+
+    Where other rows have one, None leaves all of these empty.
+    """
     out = io.StringIO()
-    flat = [dict(_columns(row)) for row in rows]
+    names = list(rows[0]) if rows else []
+    kinds = {n: next((r[n] for r in rows if hasattr(r[n], "_fields")), None) for n in names}
+    flat = [dict(_columns(row, kinds)) for row in rows]
     writer = csv_format.DictWriter(out, list(flat[0]) if flat else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
@@ -55,9 +60,11 @@ def _justified(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]
         yield value.rjust(width) if flush else value.ljust(width)
 
 
-def _columns(row: Row) -> Iterator[tuple[str, Any]]:
+def _columns(row: Row, kinds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in row.items():
-        if hasattr(value, "_asdict"):
-            yield from ((f"{name}_{field}", part) for field, part in value._asdict().items())
-        else:
+        if kinds[name] is None:
             yield name, value
+        else:
+            parts = (None,) * len(kinds[name]) if value is None else value
+            pairs = zip(kinds[name]._fields, parts, strict=True)
+            yield from ((f"{name}_{field}", part) for field, part in pairs)
