@@ -63,7 +63,7 @@ class LayerNormLSTM(Cell):
     def _norm(self, *blocks: Array) -> list[Array]:
         """Normalises blocks over all their units: no vector is longer than H, as in a kernel."""
         count = sum(v.size for v in blocks)
-        mean = sum(jnp.sum(v) for v in blocks) / count
+        mean = jnp.sum(sum(blocks)) / count
         centred = [v - mean for v in blocks]
-        variance = sum(jnp.sum(v**2) for v in centred) / count
+        variance = jnp.sum(sum(v**2 for v in centred)) / count
         return [v / jnp.sqrt(variance + self.epsilon) for v in centred]
