@@ -244,7 +244,7 @@ def _fill_packed(cell: Cell, frame: _Frame, packed: Array, dtype: Any) -> Array:
 def _weights(
     cell: Cell, params: CellParams, frame: _Frame, dtype: Any
 ) -> tuple[kernels.Parts, ...]:
-    """Returns, for each block that reads the state, a matrix [H, H] for each part it reads.
+    """Returns, for each block that reads the state, a matrix [H, H] for each vector fed back.
 
     Nobody reads a filled unit.
     """
