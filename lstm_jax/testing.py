@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.cells import Cell, LinearCell, initial_state
+from lstm_jax.cells import Cell, LinearCell, feedback_parts, initial_state
 from lstm_jax.engines import Associative, Reference, Scan, step, trace, unroll
 from lstm_jax.engines.choice import Engine
 from lstm_jax.initializers import init
@@ -94,8 +94,9 @@ def _check_results(cell: Cell) -> None:
         _check_result(cell, gates, state, theta)
         if cell.noisy:
             _check_result(cell, gates, state, theta, jax.random.key(0))
-        for name in ("output", "feedback"):
-            vector = jax.eval_shape(getattr(cell, name), state)
+        output = jax.eval_shape(cell.output, state)
+        parts = jax.eval_shape(functools.partial(feedback_parts, cell), state)
+        for name, vector in (("output", output), *(("feedback", part) for part in parts)):
             width = vector.shape[-1:] if hasattr(vector, "shape") else ()
             _check_array(cell, name, vector, width or ("width",), dtype)
 

@@ -7,6 +7,7 @@
     precision   the loss of a task in bfloat16 and float32, seed by seed
     memory      the peak of a training step on a long sequence: our engines and Flax linen
     cells       a training step of every cell of the catalogue, relative to the LSTM's
+    own         that of cells as a user writes them: the time of a gate, relative to the LSTM's
     linear      forward and training step of the MinGRU: as a loop, and as an associative scan
 
 A training step is the gradient of mean(h^2) in parameters and input. Every repetition has inputs of
@@ -170,6 +171,15 @@ def cells() -> list[dict[str, Any]]:
     return rows
 
 
+def own() -> list[dict[str, Any]]:
+    """The training step of three cells of six lines, gate by gate."""
+    cpu = jax.default_backend() == "cpu"
+    given = ("f32", ("scan",)) if cpu else ("bf16", _bench_gpu.ENGINES)
+    rows = [_bench_gpu.per_gate(s, REPEATS.value, *given) for s in shapes(CELL_SHAPES)]
+    print(_bench_gpu.tables(rows))
+    return rows
+
+
 def linear() -> list[dict[str, Any]]:
     """The MinGRU under both engines that suit it, forward and training step."""
     rows = []
@@ -274,7 +284,8 @@ def save(rows: list[dict[str, Any]]) -> None:
 
 
 SUITES = {
-    suite.__name__: suite for suite in (peers, trials, throughput, precision, memory, cells, linear)
+    suite.__name__: suite
+    for suite in (peers, trials, throughput, precision, memory, cells, own, linear)
 }
 
 

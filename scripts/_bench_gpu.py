@@ -261,11 +261,11 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
-def per_gate(shape: Shape, repeats: int) -> dict[str, Any]:
+def per_gate(shape: Shape, repeats: int, terms: str, engines: Iterable[str]) -> dict[str, Any]:
     """The training step of cells as a user writes them: the time of a gate against the LSTM's."""
     makers: dict[str, Make] = {
-        f"{engine} {name}": functools.partial(ours, engine, "bf16", make=make)
-        for engine in ENGINES
+        f"{engine} {name}": functools.partial(ours, engine, terms, make=make)
+        for engine in engines
         for name, make in CELLS.items()
     }
     row = compared(makers, shape, "step", repeats)
@@ -377,7 +377,7 @@ def parts(
         (f"sweep {shape}", functools.partial(compared, SWEEPERS, shape, "step", repeats))
         for shape in map(small, SWEEPS)
     ]
-    cells = functools.partial(per_gate, small(SHAPES[0]), repeats)
+    cells = functools.partial(per_gate, small(SHAPES[0]), repeats, "bf16", ENGINES)
     error = functools.partial(errors, small(ERROR_SHAPE))
     others = [("cells of one's own", cells), ("errors against float64", error)]
     return [*layers("step"), *sweeps, *others, *layers("forward")]

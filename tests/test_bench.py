@@ -63,6 +63,18 @@ def test_on_a_gpu_the_kernels_serve_every_cell_that_is_timed() -> None:
     assert "pallas" not in gpu.lj.engines.serves(gpu.lj.cells.LSTM(H), "gpu", gpu.TERMS["f32"][0])
 
 
+def test_a_cell_of_ones_own_is_measured_gate_by_gate(monkeypatch) -> None:
+    medians = {"scan LSTM": 4.0, "scan Coupled": 4.5, "scan Leaky": 1.0, "pallas Leaky": 1.0}
+
+    def compared(makers, shape, kind, repeats):
+        assert kind == "step" and set(medians) < set(makers)
+        return {"shape": list(shape), "kind": kind, "skipped": {}, "median_ms": medians}
+
+    monkeypatch.setattr(gpu, "compared", compared)
+    row = gpu.per_gate(SHAPE, 1, "f32", gpu.ENGINES)
+    assert row["relative"] == {"scan LSTM": 1.0, "scan Coupled": 1.5, "scan Leaky": 0.5}
+
+
 def test_rivals_that_are_here_are_measured() -> None:
     names = ("scan bf16", "torch tf32", "haiku tf32")
     row = gpu.compared({name: gpu.RIVALS[name] for name in names}, SHAPE, "forward", 2)

@@ -1,7 +1,14 @@
 """An instant: the equations of recurrent cells, row by row."""
 
 from lstm_jax.cells.activations import sigmoid
-from lstm_jax.cells.base import Cell, feedback_width, initial_state, parameter_count, wired
+from lstm_jax.cells.base import (
+    Cell,
+    feedback_parts,
+    feedback_width,
+    initial_state,
+    parameter_count,
+    wired,
+)
 from lstm_jax.cells.gru import GRU
 from lstm_jax.cells.janet import JANET
 from lstm_jax.cells.layer_norm import LayerNormLSTM
@@ -31,6 +38,7 @@ __all__ = [
     "MinLSTM",
     "PeepholeLSTM",
     "Zoneout",
+    "feedback_parts",
     "feedback_width",
     "initial_state",
     "odyssey",

@@ -76,8 +76,8 @@ class Cell:
         """Returns what the layer emits at an instant: `h`."""
         return state.h
 
-    def feedback(self, state: Row) -> Array:
-        """Returns what multiplies `w_h` at the next instant: `h`."""
+    def feedback(self, state: Row) -> Array | tuple[Array, ...]:
+        """Returns what multiplies `w_h` at the next instant: `h`; or vectors, side by side."""
         return state.h
 
     def init_theta(self, key: Array) -> Mapping[str, Array]:
@@ -139,9 +139,16 @@ def initial_state(cell: Cell, batch_shape: tuple[int, ...] = (), dtype=jnp.float
     return cell.State(*(jnp.zeros((*batch_shape, cell.width(s)), dtype) for s in cell.states))
 
 
+def feedback_parts(cell: Cell, state: Row) -> tuple[Array, ...]:
+    """Returns the vectors that, side by side, multiply `w_h` at the next instant."""
+    given = cell.feedback(state)
+    return given if isinstance(given, tuple) else (given,)
+
+
 def feedback_width(cell: Cell) -> int:
     """Returns the width of what multiplies `w_h`."""
-    return jax.eval_shape(cell.feedback, jax.eval_shape(lambda: initial_state(cell))).shape[-1]
+    parts = jax.eval_shape(lambda: feedback_parts(cell, initial_state(cell)))
+    return sum(part.shape[-1] for part in parts)
 
 
 def wired(cell: Cell, params: CellParams) -> CellParams:

@@ -23,7 +23,8 @@ class LayerNormLSTM(Cell):
         h' = o * tanh(gain_c * LN(c') + bias_c)               hidden state
 
     The products of block i are the blocks xi and hi; i itself holds the bias and, activated, the
-    gate. The paper adds two more biases to a, which come to the one here.
+    gate. A gain is kept block by block: `gain_xi` is that of x w_x in block i. The paper adds two
+    more biases to a, which come to the one here.
 
     Attributes:
       epsilon: added to the variance.
@@ -42,19 +43,27 @@ class LayerNormLSTM(Cell):
 
     def init_theta(self, key):
         """Returns gains of one and biases of zero."""
-        H = self.hidden
-        ones = {"gain_x": jnp.ones(4 * H), "gain_h": jnp.ones(4 * H), "gain_c": jnp.ones(H)}
-        return ones | {"bias_c": jnp.zeros(H)}
+        ones, zeros = jnp.ones(self.hidden), jnp.zeros(self.hidden)
+        return {f"gain_{name}": ones for name in (*self.unbiased, "c")} | {"bias_c": zeros}
 
     def update(self, gates, state, theta):
         """Returns the next state and the activated gates of one row."""
-        b, from_x, from_h = (jnp.concatenate(gates[n : n + 4]) for n in (0, 4, 8))
-        a = theta.gain_x * self._norm(from_x) + theta.gain_h * self._norm(from_h) + b
-        i, f, g, o = jnp.split(a, 4)
-        i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+        products = [*self._norm(*gates[4:8]), *self._norm(*gates[8:])]
+        normed = dict(zip(self.unbiased, products, strict=True))
+
+        def a(name):
+            x, h = (getattr(theta, f"gain_{n}") * normed[n] for n in (f"x{name}", f"h{name}"))
+            return x + h + getattr(gates, name)
+
+        i, f, g, o = sigmoid(a("i")), sigmoid(a("f")), tanh(a("g")), sigmoid(a("o"))
         c = f * state.c + i * g
-        h = o * tanh(theta.gain_c * self._norm(c) + theta.bias_c)
+        h = o * tanh(theta.gain_c * self._norm(c)[0] + theta.bias_c)
         return state._replace(h=h, c=c), gates._replace(i=i, f=f, g=g, o=o)
 
-    def _norm(self, v: Array) -> Array:
-        return (v - jnp.mean(v)) / jnp.sqrt(jnp.var(v) + self.epsilon)
+    def _norm(self, *blocks: Array) -> list[Array]:
+        """Normalises blocks over all their units: no vector is longer than H, as in a kernel."""
+        count = sum(v.size for v in blocks)
+        mean = jnp.sum(sum(blocks)) / count
+        centred = [v - mean for v in blocks]
+        variance = jnp.sum(sum(v**2 for v in centred)) / count
+        return [v / jnp.sqrt(variance + self.epsilon) for v in centred]

@@ -108,7 +108,7 @@ class MemoryBlocks(Cell):
 
     def feedback(self, state):
         """Returns the outputs of the cells and the gates; a constant where truncated."""
-        fed_back = jnp.concatenate([state.h, *(getattr(state, name) for name in self._fed_back)])
+        fed_back = (state.h, *(getattr(state, name) for name in self._fed_back))
         return jax.lax.stop_gradient(fed_back) if self.truncated else fed_back
 
     def update(self, gates, state, theta):
@@ -122,4 +122,6 @@ class MemoryBlocks(Cell):
         return state._replace(h=h, c=c, **kept), gates._replace(g=g, **opened)
 
     def _shared(self, gate):
+        if self.size == 1:
+            return gate
         return jnp.repeat(gate, self.size, total_repeat_length=self.hidden)

@@ -127,7 +127,7 @@ class PeepholeLSTM(Cell):
         """Returns h, and behind it the gates where they are fed back."""
         if not self.gate_recurrence:
             return state.h
-        return jnp.concatenate([state.h, *(getattr(state, name) for name in self.selectors)])
+        return (state.h, *(getattr(state, name) for name in self.selectors))
 
     def wiring(self, name):
         """Returns that g reads h alone where the gates are fed back."""

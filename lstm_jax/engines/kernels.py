@@ -9,6 +9,7 @@ Weights, pre-activations and their gradients come and go in the dtype of the pro
 that of the states, float32 at least, in which everything is computed.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from lstm_jax.cells import Cell
+from lstm_jax.cells import Cell, feedback_parts
 from lstm_jax.types import Array, Row
 
 Ref = Any
+Parts = tuple[Array, ...]  # what is fed back, vector by vector, or something of each
 
 
 class Forward(NamedTuple):
@@ -27,21 +29,22 @@ class Forward(NamedTuple):
 
     Attributes:
       packed: [T, B, G H] pre-activations without the recurrent product.
-      weights: the recurrent weights [H, H], one for each block that reads the state.
+      weights: the recurrent weights [H, H], one for each part of what is fed back, for each block
+        that reads the state.
       theta: the cell's small vectors, each [1, H].
       state: before the first instant, each [B, H].
       initial: where a sequence begins, each [B, H]; None where none does.
-      keep: [B, H] multiplies what is fed back; None for nothing.
+      keep: [B, H] multiplies a part of what is fed back, one each; None for nothing.
       mask: [T, B, 1] integers, 0 where the state is held; None where it never is.
       reset: [T, B, 1] integers, not 0 where a sequence begins; None where none does.
     """
 
     packed: Array
-    weights: tuple[Array, ...]
+    weights: tuple[Parts, ...]
     theta: Row
     state: Row
     initial: Row | None
-    keep: Array | None
+    keep: Parts | None
     mask: Array | None
     reset: Array | None
 
@@ -54,7 +57,7 @@ class Backward(NamedTuple):
       start: the states that the instants started from, after the resets, each [T, B, H].
       d_states: cotangents of the states after the instants, each [T, B, H].
       d_final: cotangents of the final state, each [B, H].
-      weights: the transposed recurrent weights [H, H], one for each block that reads the state.
+      weights: the recurrent weights as they went forward, each of them transposed.
       theta, keep, mask, reset: as they went forward.
     """
 
@@ -62,9 +65,9 @@ class Backward(NamedTuple):
     start: Row
     d_states: Row
     d_final: Row
-    weights: tuple[Array, ...]
+    weights: tuple[Parts, ...]
     theta: Row
-    keep: Array | None
+    keep: Parts | None
     mask: Array | None
     reset: Array | None
 
@@ -271,28 +274,31 @@ def _walk(schedule: Schedule, load, instant, time, carry):
     return jax.lax.fori_loop(0, last + 1, body_ahead, (carry, load(time(0))))[0]
 
 
-def _gates(cell: Cell, packed: tuple, weights: tuple, feedback: Array) -> Row:
+def _gates(cell: Cell, packed: Parts, weights: tuple[Parts, ...], feedback: Parts) -> Row:
     """Returns pre-activations: what the input made of each block, and what the state makes."""
-    parts = dict(zip(cell.gates, _widen(packed, feedback.dtype), strict=True))
-    for name, w in zip(cell.h_blocks, weights, strict=True):
-        parts[name] += _dot(feedback, w)
-    return cell.Gates(**parts)
+    gates = dict(zip(cell.gates, _widen(packed, feedback[0].dtype), strict=True))
+    for name, squares in zip(cell.h_blocks, weights, strict=True):
+        for part, w in zip(feedback, squares, strict=True):
+            gates[name] += _dot(part, w)
+    return cell.Gates(**gates)
 
 
-def _transposed(cell: Cell, d_gates: Row, weights: tuple) -> Array:
-    """Returns the gradient of what was fed back."""
-    parts = zip(cell.h_blocks, weights, strict=True)
-    first, *others = (_dot(getattr(d_gates, name), w) for name, w in parts)
-    return sum(others, first)
+def _transposed(cell: Cell, d_gates: Row, weights: tuple[Parts, ...]) -> Parts:
+    """Returns the gradients of what was fed back."""
+    d_blocks = [getattr(d_gates, name) for name in cell.h_blocks]
+    return tuple(
+        functools.reduce(jnp.add, map(_dot, d_blocks, squares))
+        for squares in zip(*weights, strict=True)
+    )
 
 
 def _dot(rows: Array, w: Array) -> Array:
     return jnp.dot(rows.astype(w.dtype), w, preferred_element_type=rows.dtype)
 
 
-def _fed_back(cell: Cell, state: Row, keep: Array | None) -> Array:
-    feedback = jax.vmap(cell.feedback)(state)
-    return feedback if keep is None else feedback * keep
+def _fed_back(cell: Cell, state: Row, keep: Parts | None) -> Parts:
+    parts = jax.vmap(functools.partial(feedback_parts, cell))(state)
+    return parts if keep is None else tuple(map(jnp.multiply, parts, keep))
 
 
 def _where(flags: Array, new: Row, old: Row) -> Row:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu, triton
 
-from lstm_jax.cells import Cell
+from lstm_jax.cells import Cell, feedback_width
 from lstm_jax.engines import kernels
 from lstm_jax.engines.pointwise import strange
 from lstm_jax.engines.products import add_bias, assemble, dot, fed_back, preactivations, split
@@ -83,8 +83,9 @@ class Pallas:
     def fits(self, cell: Cell, dtype: Any) -> bool:
         """Says whether the recurrent weights of `cell` fit on chip in `dtype`.
 
-        There is one square matrix for each block that reads the state, as wide as H rounded up: to
-        a power of two, 16 or more, on a GPU, and to a multiple of 128 on a TPU. They may take
+        There is one square matrix for each block that reads the state, times the vectors that are
+        fed back, as wide as H rounded up: to a power of two, 16 or more, on a GPU, and to a
+        multiple of 128 on a TPU. They may take
 
             GPU   128 KB in 16 bits (the LSTM's of H = 128), 48 KB in float32 (of H = 32)
             TPU   4 MB (the LSTM's of H = 512)
@@ -99,7 +100,8 @@ class Pallas:
     def _too_large(self, cell: Cell, dtype: Any) -> str | None:
         # The GPU's limits are what a prototype was seen to fit into the 227 KB of shared memory of
         # one multiprocessor of an H100; the TPU's leaves room for chunks in 16 MB of VMEM.
-        count, width = len(cell.h_blocks), self._width(cell)
+        vectors = feedback_width(cell) // cell.hidden
+        count, width = len(cell.h_blocks) * vectors, self._width(cell)
         limit = {"gpu": 128 if dtype.itemsize == 2 else 48, "tpu": 4 * KB}[self.platform]
         if (size := count * width * width * dtype.itemsize) <= limit * KB:
             return None
@@ -181,7 +183,7 @@ def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
     frame = _frame(engine, cell, x)
     mask, reset, keep = _circumstances(frame, inputs)
     size = (frame.T, frame.B, frame.H)
-    weights = tuple(w.T for w in _weights(cell, params, frame, x.dtype))
+    weights = jax.tree.map(jnp.transpose, _weights(cell, params, frame, x.dtype))
     given = kernels.Backward(
         _fill_packed(cell, frame, packed, x.dtype), _fill(start, size),
         _fill(d_states, size, "constant"), _fill(d_final, size[1:], "constant"),
@@ -220,14 +222,16 @@ def _frame(engine: Pallas, cell: Cell, x: Array) -> _Frame:
 
 def _circumstances(
     frame: _Frame, inputs: Inputs
-) -> tuple[Array | None, Array | None, Array | None]:
+) -> tuple[Array | None, Array | None, kernels.Parts | None]:
     """Returns mask, reset and keep as the kernels read them; instants past the end are masked."""
     T, B, _ = inputs.x.shape
     mask = jnp.ones((T, B), bool) if inputs.mask is None and frame.T > T else inputs.mask
     size = (frame.T, frame.B, 1)
     flags = [f if f is None else f[..., None].astype(jnp.int32) for f in (mask, inputs.reset)]
     mask, reset = (_fill(f, size, "constant") for f in flags)
-    return mask, reset, _fill(inputs.noise.keep, (frame.B, frame.H))
+    keep, H = inputs.noise.keep, inputs.state[0].shape[1]
+    parts = None if keep is None else tuple(jnp.split(keep, keep.shape[1] // H, axis=1))
+    return mask, reset, _fill(parts, (frame.B, frame.H))
 
 
 def _fill_packed(cell: Cell, frame: _Frame, packed: Array, dtype: Any) -> Array:
@@ -237,13 +241,21 @@ def _fill_packed(cell: Cell, frame: _Frame, packed: Array, dtype: Any) -> Array:
     return filled.reshape(frame.T, frame.B, -1)
 
 
-def _weights(cell: Cell, params: CellParams, frame: _Frame, dtype: Any) -> tuple[Array, ...]:
-    """Returns a matrix [H, H] for each block that reads the state: nobody reads a filled unit."""
+def _weights(
+    cell: Cell, params: CellParams, frame: _Frame, dtype: Any
+) -> tuple[kernels.Parts, ...]:
+    """Returns, for each block that reads the state, a matrix [H, H] for each vector fed back.
+
+    Nobody reads a filled unit.
+    """
     w_h = params.w_h
     w_h = (dot(*w_h, dtype) if isinstance(w_h, tuple) else w_h).astype(dtype)
-    read = _fill(w_h, (frame.H, w_h.shape[1]), "constant")
+    F, columns = w_h.shape
+    vectors = F // cell.hidden
+    read = w_h.reshape(vectors, cell.hidden, columns)
+    read = _fill(read, (vectors, frame.H, columns), "constant")
     blocks = split(cell, cell.h_blocks, read)
-    return tuple(_fill(blocks[name], (frame.H, frame.H)) for name in cell.h_blocks)
+    return tuple(_fill(tuple(blocks[name]), (frame.H, frame.H)) for name in cell.h_blocks)
 
 
 def _theta(cell: Cell, params: CellParams, frame: _Frame) -> Row:

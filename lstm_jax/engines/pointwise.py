@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell, feedback_width
+from lstm_jax.cells import Cell, feedback_parts, initial_state
 from lstm_jax.types import Row
 
 POINTWISE = {
@@ -25,7 +25,7 @@ CALLS = {"checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit
 def strange(cell: Cell, width: int) -> str | None:
     """Returns why a kernel for rows of `width` cannot hold `cell`, or None where it can.
 
-    Every gate, state and vector of theta must be `hidden` wide and what is fed back too. Where
+    Every gate, state and vector of theta must be `hidden` wide, and each that is fed back. Where
     `width` is more than `hidden`, the rows are filled up, so that units must not see each other.
     """
     H, names = cell.hidden, (*cell.gates, *cell.states)
@@ -34,8 +34,9 @@ def strange(cell: Cell, width: int) -> str | None:
     for name, leaf in jax.eval_shape(lambda: dict(cell.init_theta(jax.random.key(0)))).items():
         if leaf.shape not in ((), (H,)):
             return f"theta.{name} is of shape {leaf.shape}, and not ({H},)"
-    if cell.h_blocks and feedback_width(cell) != H:
-        return f"what it feeds back is {feedback_width(cell)} wide, and not {H}"
+    parts = jax.eval_shape(lambda: feedback_parts(cell, initial_state(cell)))
+    if uneven := [part.shape[-1] for part in parts if part.shape != (H,)]:
+        return f"a vector that it feeds back is {uneven[0]} wide, and not {H}"
     used = set(_primitives(_traced(cell, H)))
     if other := sorted(used - POINTWISE - REDUCTIONS):
         return f"its equations use {', '.join(other)}"
@@ -55,8 +56,7 @@ def _traced(cell: Cell, width: int) -> Any:
     row = jnp.zeros(width)
 
     def instant(gates: Row, state: Row, theta: Row):
-        feedback = cell.feedback(state) if cell.h_blocks else ()
-        return cell.update(gates, state, theta)[0], feedback
+        return cell.update(gates, state, theta)[0], feedback_parts(cell, state)
 
     names = jax.eval_shape(lambda: dict(cell.init_theta(jax.random.key(0))))
     rows = ((row for _ in names) for names in (cell.gates, cell.states))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell
+from lstm_jax.cells import Cell, feedback_parts
 from lstm_jax.types import Array, CellParams, Row, wide
 
 
@@ -144,7 +144,7 @@ def joined_preactivations(cell: Cell, params: CellParams, x: Array, feedback: Ar
 
 def fed_back(cell: Cell, state: Row, keep: Array | None) -> Array:
     """Maps the cell's `feedback` over a batch and multiplies it by `keep` [B, F]."""
-    feedback = jax.vmap(cell.feedback)(state)
+    feedback = pack([*jax.vmap(functools.partial(feedback_parts, cell))(state)])
     return feedback if keep is None else feedback * keep
 
 
