@@ -22,7 +22,7 @@ What the paper leaves open, and what was chosen:
   - 3: the 256 sequences that are tested are the last 256 to be learnt from, each answered before it
     was learnt; all are new, as those of a test set are. Sequences are counted to ST2 (3a, 3b).
   - 4 and 5: the output unit is linear. A logistic one has to reach targets of 0 and 1, where its
-    net input is infinite: "logistic output" is the same network with one, beside it.
+    net input is infinite: "logistic output" is the network of 4 with one, beside it.
   - 4 and 6: the "average training error" is the mean greatest |error| of the last 2,000 sequences.
   - 2a, 2b, 2c: sequences are counted to the first of the 10,000 that must be right.
   - In 1, 2a and 2b one update for all errors of a sequence, at these learning rates, ends with all
@@ -296,7 +296,7 @@ SCALES = {
 
 
 def plan(config: Classic, records: Sequence[Record]) -> list[Group]:
-    """One group for each setting and network; none waits for another."""
+    """A group for each setting and network, two where cells are added; none waits for results."""
     del records
     makers = {"1997": online, "guess": guessing}
     return [

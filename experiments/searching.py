@@ -15,16 +15,15 @@ import jax
 import numpy as np
 
 from experiments import networks
-from experiments.runner import Group
+from experiments.runner import Group, gone_on
 from lstm_jax import search, studies, widths
 from lstm_jax.cells import Zoneout
-from lstm_jax.checkpoints import load
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.report.ledger import Record
 from lstm_jax.run_directory import RunDirectory
 from lstm_jax.search import Space
 from lstm_jax.tasks import Task
-from lstm_jax.train import State, state_shapes
+from lstm_jax.train import State
 from lstm_jax.trials import Trials
 
 METRICS = ("loss", "accuracy")
@@ -328,9 +327,7 @@ def _gathered(rows: Sequence[tuple[Group, int]], wide: SequenceSpec, run: RunDir
     """Where survivors stopped: rows of the states that other groups left on the disk."""
     states: dict[str, State] = {}
     for group, _ in rows:
-        if group.name not in states and group.trials is not None:
-            settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
-            like = state_shapes(group.task, wide, group.trials, **settings)
-            states[group.name] = load(run.state_path(group.name), like)
+        if group.name not in states:
+            states[group.name] = gone_on(group._replace(model=wide), run)
     picked = [widths.pick(states[group.name], row) for group, row in rows]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *picked)

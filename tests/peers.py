@@ -147,15 +147,18 @@ def ours(
 
 
 def assert_equal(found: Any, expected: Any, tolerance: float) -> None:
-    """Entries differ by no more than `tolerance` of the largest of all.
+    """Entries differ by no more than `tolerance` of the largest of their array, and roundings.
 
-    Not of their own array: a gradient of one entry may be what large terms leave of each other.
+    A gradient of one entry may be what large terms leave of each other, each of them rounded: a few
+    roundings of the largest of all.
     """
     largest = max(np.abs(leaf).max(initial=0) for leaf in jax.tree.leaves(expected))
 
     def same(a, b):
         a, b = np.asarray(a), np.asarray(b)
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * largest)
+        roundings = 8 * np.finfo(b.dtype).eps * largest
+        atol = tolerance * np.abs(b).max(initial=0) + roundings
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
     jax.tree.map(same, found, expected)

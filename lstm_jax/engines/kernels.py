@@ -274,7 +274,7 @@ def _walk(schedule: Schedule, load, instant, time, carry):
     return jax.lax.fori_loop(0, last + 1, body_ahead, (carry, load(time(0))))[0]
 
 
-def _gates(cell: Cell, packed: Parts, weights: tuple[Parts, ...], feedback: Parts) -> Row:
+def _gates(cell: Cell, packed: tuple, weights: tuple[Parts, ...], feedback: Parts) -> Row:
     """Returns pre-activations: what the input made of each block, and what the state makes."""
     gates = dict(zip(cell.gates, _widen(packed, feedback[0].dtype), strict=True))
     for name, squares in zip(cell.h_blocks, weights, strict=True):
