@@ -267,9 +267,9 @@ class Classic(Config):
     batching: str = setting("vmap", "the trials of one device: auto, vmap, map")
     experiments: tuple[str, ...] = setting(EXPERIMENTS, f"of {', '.join(EXPERIMENTS)}")
     settings: str = setting("shortest", f"sizes of the experiments: {', '.join(LEVELS)}")
-    networks: tuple[str, ...] = setting(("1997", "guess"), f"of {', '.join(LABELS)}")
-    budget: float = setting(3.0, "sequences of a trial of 1997, times the paper's mean")
-    other_budget: float = setting(1.0, "the same of the networks of today")
+    networks: tuple[str, ...] = setting(("1997", "rnn", "guess"), f"of {', '.join(LABELS)}")
+    budget: float = setting(2.0, "sequences of a trial of 1997, times the paper's mean")
+    other_budget: float = setting(2.0, "the same of the networks of today")
     learning_rate: float = setting(3e-3, "of the networks of today, under Adam")
     guesses: int = setting(1000, "networks guessed for 3a and 3b")
 

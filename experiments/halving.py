@@ -53,12 +53,12 @@ class Halving(Config):
     seeds: int = setting(10, "repeats, each from its own seed")
     steps: int = setting(3000, "updates of a trial that is trained to its end")
     space: str = setting(SPACE, "what is searched, as in sweep; numbers only")
-    trials: int = setting(27, "configurations that successive halving begins with")
-    eta: int = setting(3, "one in so many goes on")
-    rungs: int = setting(3, "how often there is a choice, and the end")
+    trials: int = setting(32, "configurations that successive halving begins with")
+    eta: int = setting(8, "one in so many goes on")
+    rungs: int = setting(2, "how often there is a choice, and the end")
     budget: int = setting(4, "times the updates of halving that random search may do")
     lag: int = setting(100, "T, the length of the sequences to add in")
-    batch_size: int = setting(16, "sequences an update")
+    batch_size: int = setting(64, "sequences an update")
     batch: int = setting(64, "trials trained at once (R)")
 
     def __post_init__(self):
@@ -80,9 +80,9 @@ class Halving(Config):
 
 
 SCALES = {
-    "quick": Halving(seeds=3, trials=9, rungs=3, steps=90, lag=10, hidden=8),
+    "quick": Halving(seeds=3, trials=9, eta=3, rungs=3, steps=90, batch_size=16, lag=10, hidden=8),
     "small": Halving(),
-    "paper": Halving(trials=81, steps=10_000, hidden=128, batch=512),
+    "paper": Halving(trials=128, steps=10_000, hidden=128, batch=512),
 }
 
 
