@@ -201,10 +201,18 @@ def results(scale: str, runs: Sequence[Told]) -> str:
         parts += [f"## {run.experiment.name}", run.experiment.doc.split("\n\n")[0].strip()]
         parts += [f"`scripts/run {run.experiment.name} --scale={scale}`"]
         parts += [markdown(run.claims) if run.claims else "It makes no claim of its own."]
-    costs = [f"| {run.experiment.name} | {run.seconds / 60:.1f} |" for run in runs]
-    total = f"| together | {sum(run.seconds for run in runs) / 60:.1f} |"
-    parts += ["## Cost", "\n".join(["| experiment | minutes |", "| --- | --- |", *costs, total])]
-    return "\n\n".join(parts) + "\n"
+    head = ["| experiment | minutes | source |", "| --- | --- | --- |"]
+    costs = [f"| {r.experiment.name} | {r.seconds / 60:.1f} | {source(r)} |" for r in runs]
+    total = f"| together | {sum(run.seconds for run in runs) / 60:.1f} | |"
+    return "\n\n".join([*parts, "## Cost", "\n".join([*head, *costs, total])]) + "\n"
+
+
+def source(run: Told) -> str:
+    """The revision that a run was begun with, which is not the same for all if some are resumed."""
+    about = run.settings["about"]
+    changed = ", with changes" if about["uncommitted changes"] else ""
+    revision = about["revision"]
+    return (revision[:10] if revision else "no checkout") + changed
 
 
 def where(runs: Sequence[Told]) -> str:
@@ -229,7 +237,10 @@ def page(scale: str, runs: Sequence[Told]) -> str:
         parts += [html.table(claims)] if claims else []
         parts += [html.table(run.table), *(html.picture(*picture) for picture in run.pictures)]
         parts += [html.listing("Settings and circumstances", run.settings)]
-    costs = [{"experiment": r.experiment.name, "minutes": r.seconds / 60} for r in runs]
+    costs = [
+        {"experiment": r.experiment.name, "minutes": r.seconds / 60, "source": source(r)}
+        for r in runs
+    ]
     return html.page("All experiments", *parts, html.heading("Cost"), html.table(costs))
 
 

@@ -103,13 +103,15 @@ def test_costs_are_those_of_all_parts_in_minutes_and_places_are_told_apart(tmp_p
     costs = everything.done(tmp_path)
     assert costs == {"a": 180, "b": 240}
 
-    def told(name, device):
+    def told(name, device, revision=None):
         about = {"devices": [device] * 2, "versions": {"jax": "1", "flax": "2"}}
+        about |= {"revision": revision, "uncommitted changes": revision is not None}
         one = types.SimpleNamespace(name=name, doc="What.\n\nMore.")
         return everything.Told(one, {"about": about}, [], [], [], costs[name])  # pyright: ignore
 
-    text = everything.results("small", [told("a", "H200"), told("b", "H200")])
-    assert "| a | 3.0 |\n| b | 4.0 |\n| together | 7.0 |" in text
+    text = everything.results("small", [told("a", "H200"), told("b", "H200", "12ab" * 10)])
+    lines = "| a | 3.0 | no checkout |", "| b | 4.0 | 12ab12ab12, with changes |"
+    assert "\n".join([*lines, "| together | 7.0 | |"]) in text
     assert "on 2 devices (H200), jax 1, flax 2, by" in text
     text = everything.where([told("a", "H200"), told("b", "TPU")])
     two = ["- 2 devices (H200), jax 1, flax 2: a", "- 2 devices (TPU), jax 1, flax 2: b"]

@@ -68,7 +68,7 @@ def groups(config: Classic = CONFIG) -> dict[str, runner.Group]:
 def test_the_network_of_1997_learns_one_sequence_an_update_by_plain_descent():
     group = groups()["6a-2_marks-1997"]
     assert isinstance(group.trials, Trials)
-    assert (group.batch_size, group.optimizer, group.steps) == (1, "sgd", 3 * 31_390)
+    assert (group.batch_size, group.optimizer, group.steps) == (1, "sgd", 2 * 31_390)
     assert (group.split, group.sequences) == ("test", 2560)
     assert group.trials.seed.tolist() == [0, 1, 2, 3, 4]
     assert set(group.trials.learning_rate) == {np.float32(0.5)}
@@ -134,7 +134,7 @@ def test_where_there_is_a_target_at_every_step_every_step_is_learnt_from():
 
 
 def test_success_of_2a_to_2c_is_counted_to_the_first_of_ten_thousand():
-    assert groups()["2c-q___50__p___50-1997"].steps == 3 * 30_000 + 10_000
+    assert groups()["2c-q___50__p___50-1997"].steps == 2 * 30_000 + 10_000
     at = classic.SETTINGS["shortest"][3]
     done = [{"status": "solved", "step": 45_000}, {"status": "finished", "step": 130_000}]
     assert classic.sequences(at, done) == [35_000, None]
@@ -145,7 +145,7 @@ def test_2a_goes_on_from_a_network_without_its_cell():
     alone, whole, other = classic.plan(config, [])
     assert isinstance(alone, runner.Group) and isinstance(whole, runner.Group)
     assert (alone.steps, alone.keep, alone.begin) == (300, True, None)
-    assert (whole.steps, whole.keep) == (3 * 5040 + 10_000, False) and whole.begin is not None
+    assert (whole.steps, whole.keep) == (2 * 5040 + 10_000, False) and whole.begin is not None
     assert alone.model == dataclasses.replace(whole.model, cells_wait=True)  # pyright: ignore
     assert alone.trials == whole.trials and alone.window == whole.window == 1
     assert isinstance(other, runner.Group) and other.begin is None and not other.keep
@@ -154,7 +154,7 @@ def test_2a_goes_on_from_a_network_without_its_cell():
 def test_networks_of_today_learn_the_same_sequences_with_adam():
     group = groups()["3a-T___100__N___3-rnn"]
     assert isinstance(group.trials, Trials)
-    assert (group.batch_size, group.optimizer, group.steps) == (1, "adam", 39_850)
+    assert (group.batch_size, group.optimizer, group.steps) == (1, "adam", 79_700)
     assert group.model.cell.hidden == 16
     assert set(group.trials.clip) == {1.0}
     assert group.task == groups()["3a-T___100__N___3-1997"].task
