@@ -57,6 +57,30 @@ def test_every_engine_rounds_alike_and_is_near_the_truth(cell, x64) -> None:
         assert_close(one, precise[0], 2e-3)
 
 
+@pytest.mark.parametrize("engine", [Scan(), KERNEL, dataclasses.replace(KERNEL, platform="tpu")],
+                         ids=str)  # fmt: skip
+def test_errors_do_not_grow_over_two_thousand_steps(engine, x64) -> None:
+    cell = cells.LSTM(16)
+    params = lj.init(cell, jax.random.key(0), 8)
+    x = jax.random.normal(jax.random.key(1), (2048, 4, 8), F32)
+    wide, narrow = (jax.tree.map(lambda a, d=d: a.astype(d), params) for d in (jnp.float64, F32))
+
+    @functools.partial(jax.jit, static_argnums=(0, 2))
+    def made(engine, params, dtype):
+        def score(params):
+            h = lj.unroll(cell, params, x.astype(dtype), engine=engine)[1].astype(params.b.dtype)
+            return jnp.sum(jnp.sin(h)), h
+
+        return jax.grad(score, has_aux=True)(params)
+
+    truth = made(Reference(), wide, jnp.float64)
+    for dtype, bound in ((F32, 1e-5), (BF16, 1e-2)):
+        found = made(engine, narrow, dtype)
+        for pair in zip(jax.tree.leaves(found), jax.tree.leaves(truth), strict=True):
+            one, true = (np.asarray(a, np.float64) for a in pair)
+            assert np.linalg.norm(one - true) < bound * np.linalg.norm(true)
+
+
 def dots(jaxpr: Any) -> list[tuple]:
     """The dtypes of operands and result of every product, in whatever the program calls."""
     found = []
