@@ -173,7 +173,7 @@ def tell(folder: Path, scale: str, config: All) -> None:
     """Writes the page and the list of claims about all that is done."""
     seconds = done(folder)
     runs = [told(load(n), folder / n, seconds[n]) for n in ordered(config) if n in seconds]
-    text = results(scale, runs)
+    text = results(scale, runs, [n for n in ordered(config) if n not in seconds])
     print(f"\n{text}")
     replace_file(folder / "results.md", text.encode())
     if config.results:
@@ -194,9 +194,10 @@ def told(experiment: Experiment, path: Path, seconds: float) -> Told:
     return Told(experiment, settings, table, claims, pictures, seconds)
 
 
-def results(scale: str, runs: Sequence[Told]) -> str:
+def results(scale: str, runs: Sequence[Told], missing: Sequence[str] = ()) -> str:
     """Every claim with its figures and verdict, and the table of costs, as Markdown."""
     parts = [f"# Results at --scale={scale}", where(runs)]
+    parts += [f"Not finished, and not told here: {', '.join(missing)}."] if missing else []
     for run in runs:
         parts += [f"## {run.experiment.name}", run.experiment.doc.split("\n\n")[0].strip()]
         parts += [f"`scripts/run {run.experiment.name} --scale={scale}`"]

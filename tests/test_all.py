@@ -81,11 +81,13 @@ def test_what_was_stopped_goes_on_and_is_told_as_if_it_was_not(tmp_path, toys, m
         assert run(f"--workdir={folder}") == 130
     assert f"--resume={folder}" in capsys.readouterr().err
     text = (folder / "results.md").read_text()
-    assert NAMES[0] in text and NAMES[1] not in text, "only what is done"
+    assert f"## {NAMES[0]}" in text and f"## {NAMES[1]}" not in text, "only what is done"
+    assert f"Not finished, and not told here: {NAMES[1]}." in text
     assert everything.main(["all", f"--resume={folder}"]) == 0
     assert [name for name, *_ in toys] == [*NAMES, NAMES[1]]
     assert toys[-1][1:] == (f"--resume={folder / NAMES[1]}",)
-    assert all(f"## {name}" in (folder / "results.md").read_text() for name in NAMES)
+    text = (folder / "results.md").read_text()
+    assert all(f"## {name}" in text for name in NAMES) and "Not finished" not in text
 
 
 @pytest.mark.parametrize("code", [130, 143])
