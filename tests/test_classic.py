@@ -189,7 +189,8 @@ def test_the_table_counts_successes_and_means_beside_the_paper():
 def test_verdicts_need_most_trials_and_the_papers_number_within_a_factor_of_two():
     assert classic.verdict(0.8, 2.0, 4) == HOLDS
     assert classic.verdict(0.7, 2.0, 4) == classic.verdict(1.0, 2.1, 4) == PARTLY
-    assert classic.verdict(0.7, 2.1, 4) == FAILS
+    assert classic.verdict(0.7, 2.1, 4) == classic.verdict(0.4, 1.0, 4) == FAILS
+    assert classic.verdict(0.5, 1.0, 4) == PARTLY
     assert classic.verdict(0.0, None, 2) == FAILS
     assert classic.verdict(0.0, None, 1.9) == NOT_REACHED
 
@@ -211,6 +212,16 @@ def test_claims_are_the_papers_numbers_guessing_and_the_rnn():
     }  # fmt: skip
     (one,) = (c for name, c in found.items() if "3a" in name and "as many" in name)
     assert one.published == "39,850 sequences, wrong 0.499 of 2560 (Hochreiter & Schmidhuber 1997)"
+
+
+def test_what_is_told_of_sequences_is_a_mean_an_interval_or_nothing():
+    assert classic.needed(None) == ""
+    assert classic.needed(classic.estimate([49_713])) == ", sequences 49,713"
+    assert (
+        classic.needed(classic.Estimate(1500.4, 900.0, 2100.9)) == ", sequences 1,500 [900, 2,101]"
+    )
+    assert classic.told_wrong({"wrong": None, "of": 2560}) == ""
+    assert classic.told_wrong({"wrong": 1.5, "of": 2560}) == ", wrong 1.5 of 2560"
 
 
 def test_guessing_and_learning_are_compared_where_both_succeed():
