@@ -100,14 +100,20 @@ def updates(config: Halving) -> int:
 def contenders(config: Halving) -> dict[str, list[Candidate]]:
     """The configurations of both strategies in all repeats, with numbers of their own.
 
-    In a repeat both begin with the same ones, so that they differ in nothing but who goes on.
+    In a repeat both begin with the same ones, so that they differ in nothing but who goes on. The
+    learning rate falls until the end: with one that stays, the last digits of the loss are noise.
     """
     space = search.parse(config.space, {})
     each = {HALVING: config.trials, RANDOM: config.budget * updates(config) // config.steps}
     most, found, numbers = max(each.values()), {}, itertools.count()
     for strategy, count in each.items():
         found[strategy] = [
-            Candidate(next(numbers), space.draw(config.seed, repeat * most + k), (seed,), repeat)
+            Candidate(
+                next(numbers),
+                {"decay": config.steps, **space.draw(config.seed, repeat * most + k)},
+                (seed,),
+                repeat,
+            )
             for repeat, seed in enumerate(range(config.seed, config.seed + config.seeds))
             for k in range(count)
         ]

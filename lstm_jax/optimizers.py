@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lstm_jax.trials import Trials
@@ -23,6 +24,8 @@ DIRECTIONS: dict[str, Callable[[Trials], optax.GradientTransformation]] = {
 def make(name: str, trial: Trials) -> optax.GradientTransformation:
     """Returns p <- p - learning_rate (direction(clipped gradient) + weight_decay p).
 
+    With a `decay` the learning rate of the update after t others is that of half a cosine,
+    learning_rate (1 + cos(pi min(t / decay, 1))) / 2 (Loshchilov & Hutter 2017, without restarts).
     The gradient g is clipped by its global norm, g min(1, clip / |g|). The direction is
       sgd: g;
       momentum: m, with m <- b1 m + g (Polyak 1964);
@@ -43,7 +46,15 @@ def make(name: str, trial: Trials) -> optax.GradientTransformation:
         optax.clip_by_global_norm(trial.clip),
         check_name(name)(trial),
         optax.add_decayed_weights(trial.weight_decay, mask=_matrices),
-        optax.scale_by_learning_rate(trial.learning_rate),
+        optax.scale_by_learning_rate(_rate(trial)),
+    )
+
+
+def _rate(trial: Trials) -> optax.ScalarOrSchedule:
+    if trial.decay is None:
+        return trial.learning_rate
+    return lambda t: (
+        trial.learning_rate * (1 + jnp.cos(jnp.pi * jnp.minimum(t / trial.decay, 1))) / 2
     )
 
 

@@ -23,6 +23,8 @@ class Trials(NamedTuple):
     Attributes:
       seed: [R] uint32; data, initial parameters and noise of a trial depend on it alone.
       learning_rate: [R].
+      decay: [R] updates in which the learning rate falls to zero along half a cosine, inf for
+        never, or None.
       b1: [R] momentum, or Adam's first decay.
       b2: [R] decay of the second moment (Adam, RMSProp).
       clip: [R] largest global norm of a gradient; inf for no clipping.
@@ -41,6 +43,7 @@ class Trials(NamedTuple):
 
     seed: Any
     learning_rate: Any
+    decay: Any
     b1: Any
     b2: Any
     clip: Any
@@ -74,6 +77,7 @@ def make_trials(
     *,
     seed: Values = 0,
     learning_rate: Values = 1e-3,
+    decay: Values | None = None,
     b1: Values = 0.9,
     b2: Values = 0.999,
     clip: Values = np.inf,
@@ -96,7 +100,7 @@ def make_trials(
       ValueError: a value out of its range, or lists of different lengths; the message names it.
     """
     given = Trials(
-        seed, learning_rate, b1, b2, clip, weight_decay, init_scale, dropout, input_dropout,
+        seed, learning_rate, decay, b1, b2, clip, weight_decay, init_scale, dropout, input_dropout,
         recurrent_dropout, weight_drop, input_noise, _named("zoneout", zoneout),
         _named("gate_bias", gate_bias),
     )  # fmt: skip
@@ -145,6 +149,7 @@ _RATE = _Range("in [0, 1)", lambda v: (v >= 0) & (v < 1))
 _FROM_ZERO = _Range("at least 0 and finite", lambda v: (v >= 0) & np.isfinite(v))
 _RANGES = {  # by field; those of a mapping have one range
     "learning_rate": _POSITIVE,
+    "decay": _Range("positive (inf for never)", lambda v: v > 0),
     "b1": _RATE,
     "b2": _RATE,
     "clip": _Range("positive (inf for none)", lambda v: v > 0),

@@ -41,6 +41,7 @@ def test_random_search_has_so_many_times_the_updates():
     assert len(both[HALVING]) == 2 * 9 and len(both[RANDOM]) == 2 * (4 * 210 // 90)
     numbers = [c.configuration for some in both.values() for c in some]
     assert len(set(numbers)) == len(numbers)
+    assert {c.values["decay"] for some in both.values() for c in some} == {90}
     assert {(c.bracket, c.seeds) for some in both.values() for c in some} == {(0, (0,)), (1, (1,))}
 
 

@@ -37,15 +37,23 @@ def directions(name, gradients):
 
 
 @pytest.mark.parametrize("name", optimizers.DIRECTIONS)
-@pytest.mark.parametrize(("clip", "decay"), [(np.inf, 0.0), (1.5, 0.2)])
-def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, clip, decay):
+@pytest.mark.parametrize(
+    ("clip", "decay", "falls"),
+    [(np.inf, 0.0, None), (1.5, 0.2, None), (1.5, 0.2, 4), (1, 0, np.inf)],
+)
+def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, clip, decay, falls):
     gradients = np.random.default_rng(0).normal(size=(6, 5))
+    rates = LEARNING_RATE * np.ones(6)
+    if falls == 4:  # the fifth update and those after it do nothing
+        rates = LEARNING_RATE * np.array(
+            [1, (1 + np.sqrt(0.5)) / 2, 0.5, (1 - np.sqrt(0.5)) / 2, 0, 0]
+        )
     wanted = np.linspace(-1, 1, 5)
     # A row of weights, which decays, a bias and a rate, which do not.
     decays = decay * np.array([1, 1, 1, 0, 0])
     clipped = [g * min(1, clip / np.linalg.norm(g)) for g in gradients]
-    for direction in directions(name, clipped):
-        wanted = wanted - LEARNING_RATE * (direction + decays * wanted)
+    for rate, direction in zip(rates, directions(name, clipped), strict=True):
+        wanted = wanted - rate * (direction + decays * wanted)
 
     def tree(flat):
         return {"w": flat[None, :3], "b": flat[3:4], "rate": flat[4]}
@@ -60,7 +68,8 @@ def test_updates_follow_the_recursion_with_clipping_and_decoupled_decay(name, cl
             params = optax.apply_updates(params, updates)
         return jnp.concatenate([params["w"][0], params["b"], params["rate"][None]])
 
-    trials = make_trials(learning_rate=LEARNING_RATE, b1=B1, b2=B2, clip=clip, weight_decay=decay)
+    settings: dict[str, Any] = {"b1": B1, "b2": B2, "clip": clip, "weight_decay": decay}
+    trials = make_trials(learning_rate=LEARNING_RATE, decay=falls, **settings)
     trial = jax.tree.map(lambda leaf: leaf[0], trials)
     np.testing.assert_allclose(run(trial, gradients.astype(np.float32)), wanted, rtol=2e-5)
 

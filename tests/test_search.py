@@ -39,7 +39,10 @@ def test_a_space_is_read_as_it_is_written():
         ("learning_rate=log:0:1", "learning_rate=log:0:1: a logarithm needs numbers above 0"),
         ("hidden=logint:0:8", "hidden=logint:0:8: a logarithm needs numbers above 0, got 0"),
         ("cell=", "cell=: the choice is empty"),
-        ("momentum=0.9", "momentum is unknown: need cell, hidden, learning_rate, b1, b2, clip"),
+        (
+            "momentum=0.9",
+            "momentum is unknown: need cell, hidden, learning_rate, decay, b1, b2, clip",
+        ),
         ("seed=1", "seed is unknown"),
         ("gate_bias=1", "gate_bias is unknown"),
         ("clip=1 clip=2", "clip is there twice"),

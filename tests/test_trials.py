@@ -43,6 +43,7 @@ def test_records_name_the_bias_of_each_gate_and_the_zoneout_of_each_state():
         ({"learning_rate": np.nan}, "learning_rate must be positive and finite, got nan"),
         ({"learning_rate": 1e39}, "learning_rate must be positive and finite"),
         ({"clip": 0}, r"clip must be positive \(inf for none\), got 0"),
+        ({"decay": [9, 0]}, r"decay must be positive \(inf for never\), got 0 for trial 1"),
         ({"seed": -1}, r"seed must be a whole number in \[0, 4294967295\], got -1"),
         ({"seed": 2**32}, r"seed must be a whole number in \[0, 4294967295\], got 4294967296"),
         ({"seed": 0.5}, "seed must be a whole number"),
