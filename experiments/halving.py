@@ -45,7 +45,7 @@ from lstm_jax.report.tables import Row
 from lstm_jax.tasks.base import endless
 from lstm_jax.trials import MAX_SEED
 
-SPACE = "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=log:0.1:10"
+SPACE = "learning_rate=log:1e-4:1 forget_bias=uniform:-2:6 clip=log:0.1:10"
 HALVING, RANDOM = "successive halving", "random"
 WITHIN = 1.1
 
@@ -55,7 +55,7 @@ class Halving(Config):
     """How many configurations, how long, and how often."""
 
     seeds: int = setting(10, "repeats, each from its own seed")
-    steps: int = setting(3000, "updates of a trial that is trained to its end")
+    steps: int = setting(9000, "updates of a trial that is trained to its end")
     space: str = setting(SPACE, "what is searched, as in sweep; numbers only")
     trials: int = setting(27, "configurations that successive halving begins with")
     eta: int = setting(3, "one in so many goes on")
@@ -86,7 +86,7 @@ class Halving(Config):
 SCALES = {
     "quick": Halving(seeds=3, trials=9, rungs=3, steps=90, lag=10, hidden=8),
     "small": Halving(),
-    "paper": Halving(trials=81, steps=10_000, hidden=128, batch=512),
+    "paper": Halving(trials=81, steps=27_000, hidden=128, batch=512),
 }
 
 
