@@ -67,12 +67,16 @@ def test_the_number_and_the_curves_are_those_of_the_records():
     best = [min(1 + n % 7 for n in range(r * 9, r * 9 + 9)) for r in range(2)]
     assert halved["median_loss"] == np.median(best) and halved["updates"] == 210
     assert halved["of_random"] == halved["median_loss"] / at_random["median_loss"]
+    found = [[y[-1] for _, y in curves[strategy]] for strategy in (HALVING, RANDOM)]
+    assert halved["within"] == sum(a <= 1.1 * b for a, b in zip(*found, strict=True))
+    assert at_random["within"] == 2
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(1.1, "holds"), (1.11, "does not hold")])
 def test_the_claim_is_a_tenth(ratio, verdict):
-    (claim,) = halving.claims(CONFIG, [{"strategy": halving.HALVING, "of_random": ratio}])
-    assert claim.verdict == verdict and f"{ratio:.2f}" in claim.ours
+    row = {"strategy": halving.HALVING, "of_random": ratio, "within": 7}
+    (claim,) = halving.claims(CONFIG, [row])
+    assert claim.verdict == verdict and f"{ratio:.2f}" in claim.ours and "in 7 of" in claim.ours
 
 
 def test_each_repeat_chooses_its_own_survivors():
