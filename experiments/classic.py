@@ -43,9 +43,9 @@ Expect: ten trials each, an hour's run of all; a ratio is of mean sequences to t
   3a, 3b, 3c, 4, 6a  10 of 10, in 0.70, 0.34, 0.56, 1.14 and 0.80 of the paper's sequences (hold).
       4 with a logistic output: 0 of 10. In 3b and 3c 1.9 and 1.7 % of the tests are wrong (0.8 and
       0.6 % in the paper), as ST2 stops them earlier
-  5   3 of 10, ratio 1.6; the others have 9 to 19 % of the products wrong when their budget is spent.
-      More does not help: with --budget=3.5 still 3 of 10, and the others level off at 8 to 17 %
-      wrong, about the 7 % that are asked for (of the tests those that solved it have 7 to 9 % wrong)
+  5   3 of 10, ratio 1.6; the others have 9 to 19 % of the products wrong when their budget is
+      spent. More does not help: with --budget=3.5 still 3 of 10, and the others level off at 8 to
+      17 % wrong, near the 7 % that are asked for (on tests, those that solved it: 7 to 9 %)
   6b  4 of 10, ratio 0.4; the others know the order of two of the three marks
   2c  1 of 10, ratio 1.7; six more err in fewer than 2 % of the strings, too many for 10,000 without
       an error, in long ones no more often; three are at chance on one of two symbols or on all.
