@@ -436,7 +436,7 @@ def claims(config: Classic, rows: Sequence[Row]) -> list[Claim]:
     found = []
     for mine in rows:
         at = f"{mine['experiment']} ({mine['setting']})"
-        told = f"{mine['solved']} solve it{needed(mine['sequences'])}{told_wrong(mine)}"
+        told = f"{mine['solved']} solve it{told_needed(mine['sequences'])}{told_wrong(mine)}"
         others = {row["network"]: row for row in rows if row["setting"] == mine["setting"]
                   and row["experiment"] == mine["experiment"]}  # fmt: skip
         if mine["network"] == LABELS["1997"] and mine["paper"]:
@@ -468,7 +468,7 @@ def below(one: Share, other: Share) -> str:
     return NOT_REACHED if one.value < other.value else FAILS
 
 
-def needed(mean: Estimate | None) -> str:
+def told_needed(mean: Estimate | None) -> str:
     """The sequences to success, with the interval if there is one; nothing without success."""
     if mean is None:
         return ""

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from lstm_jax.trials import Trials
@@ -53,9 +52,8 @@ def make(name: str, trial: Trials) -> optax.GradientTransformation:
 def _rate(trial: Trials) -> optax.ScalarOrSchedule:
     if trial.decay is None:
         return trial.learning_rate
-    return lambda t: (
-        trial.learning_rate * (1 + jnp.cos(jnp.pi * jnp.minimum(t / trial.decay, 1))) / 2
-    )
+    falls = optax.cosine_decay_schedule(trial.learning_rate, 1)  # optax takes no traced length
+    return lambda t: falls(t / trial.decay)
 
 
 def _matrices(params: Any) -> Any:

@@ -215,10 +215,11 @@ def test_claims_are_the_papers_numbers_guessing_and_the_rnn():
 
 
 def test_what_is_told_of_sequences_is_a_mean_an_interval_or_nothing():
-    assert classic.needed(None) == ""
-    assert classic.needed(classic.estimate([49_713])) == ", sequences 49,713"
+    assert classic.told_needed(None) == ""
+    assert classic.told_needed(classic.estimate([49_713])) == ", sequences 49,713"
     assert (
-        classic.needed(classic.Estimate(1500.4, 900.0, 2100.9)) == ", sequences 1,500 [900, 2,101]"
+        classic.told_needed(classic.Estimate(1500.4, 900.0, 2100.9))
+        == ", sequences 1,500 [900, 2,101]"
     )
     assert classic.told_wrong({"wrong": None, "of": 2560}) == ""
     assert classic.told_wrong({"wrong": 1.5, "of": 2560}) == ", wrong 1.5 of 2560"
