@@ -151,16 +151,20 @@ def reber(data_set: int, hidden: int, size: int, rate: float, sequences: int) ->
     return Setting("1", words, task, network, rate, sequences, others=others)
 
 
-def two_strings(experiment: str, p: int, sequences: int, others: str = "", **more) -> Setting:
-    """Experiments 2a and 2b."""
-    task = tasks.TwoStrings(p, noisy=experiment == "2b")
+def two_strings(
+    experiment: str, p: int, sequences: int, others: str = "", *, published: bool = True,
+    last_only: bool = False,
+) -> Setting:  # fmt: skip
+    """Experiments 2a and 2b; where the last symbol alone is learnt, slower, nothing is judged."""
+    task = tasks.TwoStrings(p, experiment == "2b", last_only)
     network = blocks(
         task, 1, 1, 0.2, biases="none", output_gate=False, recurrent=False, shortcut=True,
         input_activation="s", output_activation="identity",
     )  # fmt: skip
+    words, rate = (f"p = {p}, last symbol only", 0.1) if last_only else (f"p = {p}", 1.0)
     return Setting(
-        experiment, f"p = {p}", task, network, 1.0, sequences, after=task.criterion.window,
-        alone=ALONE, others=others, **more,
+        experiment, words, task, network, rate, sequences, after=task.criterion.window,
+        alone=ALONE, others=others, published=published and not last_only,
     )  # fmt: skip
 
 
@@ -217,6 +221,7 @@ SETTINGS = {
         reber(0, 6, 2, 0.5, 8440),
         two_strings("2a", 100, 5040, RTRL_10),
         two_strings("2b", 100, 5680, "RTRL, BPTT, chunker 0 %"),
+        two_strings("2b", 100, 5680, last_only=True),
         random_lag(50, 50, 30_000),
         two_sequences("3a", 100, 3, 39_850, 0.000195, others="weight guessing faster"),
         two_sequences("3b", 100, 3, 43_250, 0.00828, others="weight guessing faster"),

@@ -127,6 +127,13 @@ def test_a_logistic_output_in_4_is_told_beside_the_linear_one_and_judged_by_noth
     assert four.group("1997") != other.group("1997")
 
 
+def test_2b_of_the_last_symbol_only_is_told_beside_the_other_and_judged_by_nothing():
+    (all_of_it, last) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "2b"]
+    assert last.task == dataclasses.replace(all_of_it.task, last_only=True) and not last.published
+    assert (last.rate, last.sequences) == (0.1, all_of_it.sequences)
+    assert last.network == all_of_it.network and last.group("1997") != all_of_it.group("1997")
+
+
 def test_where_there_is_a_target_at_every_step_every_step_is_learnt_from():
     windows = {name.split("-")[0]: group.window for name, group in groups(Classic()).items()
                if name.endswith("-1997")}  # fmt: skip
@@ -135,7 +142,7 @@ def test_where_there_is_a_target_at_every_step_every_step_is_learnt_from():
 
 def test_success_of_2a_to_2c_is_counted_to_the_first_of_ten_thousand():
     assert groups()["2c-q___50__p___50-1997"].steps == 2 * 30_000 + 10_000
-    at = classic.SETTINGS["shortest"][3]
+    (at,) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "2c"]
     done = [{"status": "solved", "step": 45_000}, {"status": "finished", "step": 130_000}]
     assert classic.sequences(at, done) == [35_000, None]
 
@@ -258,7 +265,7 @@ def test_the_figure_has_a_dot_a_trial_and_a_bar_for_every_mean_of_the_paper():
 def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
     small, paper = classic.SCALES["small"], classic.SCALES["paper"]
     assert [at.experiment for at, name in classic.cases(small) if name == "1997"] == [
-        "1", "2a", "2b", "2c", "3a", "3b", "3c", "4", "4", "5", "6a", "6b",
+        "1", "2a", "2b", "2b", "2c", "3a", "3b", "3c", "4", "4", "5", "6a", "6b",
     ]  # fmt: skip
     assert small.seeds == paper.seeds == 10
     names = [group.name for group in classic.plan(paper, [])]

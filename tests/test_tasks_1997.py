@@ -197,6 +197,21 @@ def test_of_two_strings_all_is_judged_of_noisy_ones_the_end():
         np.testing.assert_allclose(found[1], [0.01, 0.01, 0.7], atol=1e-6)
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_where_the_last_symbol_alone_is_asked_for_nothing_is_learnt_from_the_others(noisy):
+    whole, task = tasks.TwoStrings(4, noisy), tasks.TwoStrings(4, noisy, last_only=True)
+    batch, other = draw(task, 3), draw(whole, 3)
+    np.testing.assert_array_equal(batch.x, other.x)
+    outputs = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 5)), jnp.float32)
+    gradient, known = (np.asarray(jax.grad(t.loss)(outputs, batch)) for t in (task, whole))
+    assert np.all(gradient[:-1] == 0) and np.any(known[:-1] != 0)
+    np.testing.assert_allclose(gradient[-1], known[-1], rtol=1e-6)
+    np.testing.assert_allclose(task.loss(outputs[-1:], batch._replace(y=batch.y[-1:])),
+                               task.loss(outputs, batch), rtol=1e-6)  # fmt: skip
+    early = outputs.at[1, 0].set(9.0)
+    np.testing.assert_array_equal(task.deviation(early, batch), task.deviation(outputs, batch))
+
+
 def test_random_lags_are_geometric_behind_the_shortest():
     task = tasks.RandomLag(5, 4)
     batch = draw(task)
@@ -353,6 +368,7 @@ def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
     [
         (lambda: tasks.TwoStrings(1), "symbols must be an integer of at least 2, got 1"),
         (lambda: tasks.TwoStrings(4, 2), "noisy must be one of False, True, got 2"),  # type: ignore
+        (lambda: tasks.TwoStrings(4, last_only=2), "last_only must be one of False, True, got 2"),  # type: ignore
         (lambda: tasks.RandomLag(-1), "distractors must be an integer of at least 0, got -1"),
         (lambda: tasks.RandomLag(5, 0), "symbols must be an integer of at least 1, got 0"),
         (lambda: tasks.TwoSequences(2, 3), "shortest must be an integer of at least 3, got 2"),

@@ -31,18 +31,21 @@ class TwoStrings(base.Judged):
     its greatest |error| over all steps and outputs or, if `noisy`, over the outputs of the last
     step, since only that can be predicted. A trial is done when it was below 0.25 for each of the
     last 10,000 training strings. Without its first symbol half of the strings are right: chance.
+    With `last_only` the other symbols are neither learnt nor asked for.
     Source: Hochreiter & Schmidhuber 1997, experiments 2a and 2b (`noisy`).
 
     Attributes:
       symbols: p, the lag, at least 2.
       noisy: whether what stands between is random.
+      last_only: whether the last symbol alone is to be predicted.
 
     Raises:
-      ValueError: symbols is too small or no integer, or noisy is no bool.
+      ValueError: symbols is too small or no integer, or noisy or last_only is no bool.
     """
 
     symbols: int = 100
     noisy: bool = False
+    last_only: bool = False
 
     name: ClassVar = "two_strings"
     readout: ClassVar = "every"
@@ -52,6 +55,7 @@ class TwoStrings(base.Judged):
     def __post_init__(self):
         base.check_size("symbols", self.symbols, 2)
         base.check_choice("noisy", self.noisy, (False, True))
+        base.check_choice("last_only", self.last_only, (False, True))
 
     @property
     def length(self) -> int:
@@ -82,12 +86,15 @@ class TwoStrings(base.Judged):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Half the squared error of sigmoid(outputs), a sum over a string; outputs [T, B, V]."""
-        return base.half_squared_error(jax.nn.sigmoid(outputs), self._targets(batch))
+        targets, answers = self._targets(batch), jax.nn.sigmoid(outputs)
+        if self.last_only:  # x or y follow nowhere else
+            targets = jnp.where(batch.y[..., None] < self.symbols - 1, answers, targets)
+        return base.half_squared_error(answers, targets)
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns the greatest |error| of what can be predicted, [B]."""
         errors = jnp.abs(jax.nn.sigmoid(outputs) - self._targets(batch).astype(outputs.dtype))
-        return jnp.max(errors[-1:] if self.noisy else errors, axis=(0, 2))
+        return jnp.max(errors[-1:] if self.noisy or self.last_only else errors, axis=(0, 2))
 
     def _targets(self, batch: Batch) -> Array:
         return jax.nn.one_hot(batch.y, self.output_size, dtype=jnp.float32)
