@@ -153,18 +153,18 @@ def reber(data_set: int, hidden: int, size: int, rate: float, sequences: int) ->
 
 def two_strings(
     experiment: str, p: int, sequences: int, others: str = "", *, published: bool = True,
-    last_only: bool = False,
+    other: bool = False,
 ) -> Setting:  # fmt: skip
-    """Experiments 2a and 2b; where the last symbol alone is learnt, slower, nothing is judged."""
-    task = tasks.TwoStrings(p, experiment == "2b", last_only)
+    """Experiments 2a and 2b; of what learns something `other` nothing is judged."""
+    task = tasks.TwoStrings(p, experiment == "2b", last_only=other, cross_entropy=other)
     network = blocks(
         task, 1, 1, 0.2, biases="none", output_gate=False, recurrent=False, shortcut=True,
         input_activation="s", output_activation="identity",
     )  # fmt: skip
-    words, rate = (f"p = {p}, last symbol only", 0.1) if last_only else (f"p = {p}", 1.0)
+    words = f"p = {p}{other * ', last symbol, cross entropy'}"
     return Setting(
-        experiment, words, task, network, rate, sequences, after=task.criterion.window,
-        alone=ALONE, others=others, published=published and not last_only,
+        experiment, words, task, network, 1.0, sequences, after=task.criterion.window,
+        alone=ALONE, others=others, published=published and not other,
     )  # fmt: skip
 
 
@@ -221,7 +221,7 @@ SETTINGS = {
         reber(0, 6, 2, 0.5, 8440),
         two_strings("2a", 100, 5040, RTRL_10),
         two_strings("2b", 100, 5680, "RTRL, BPTT, chunker 0 %"),
-        two_strings("2b", 100, 5680, last_only=True),
+        two_strings("2b", 100, 5680, other=True),
         random_lag(50, 50, 30_000),
         two_sequences("3a", 100, 3, 39_850, 0.000195, others="weight guessing faster"),
         two_sequences("3b", 100, 3, 43_250, 0.00828, others="weight guessing faster"),

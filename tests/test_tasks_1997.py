@@ -197,6 +197,19 @@ def test_of_two_strings_all_is_judged_of_noisy_ones_the_end():
         np.testing.assert_allclose(found[1], [0.01, 0.01, 0.7], atol=1e-6)
 
 
+def test_by_cross_entropy_the_gradient_of_two_strings_is_the_error_itself():
+    task = tasks.TwoStrings(4, noisy=True, cross_entropy=True)
+    batch = draw(task, 3)
+    outputs = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
+    outputs[0, 0, 0] = 30.0  # sure
+    z, targets = outputs.astype(np.float64), np.eye(5)[batch.y]
+    right = (np.logaddexp(0, z) - targets * z).sum() / 3
+    loss, gradient = jax.value_and_grad(task.loss)(jnp.asarray(outputs), batch)
+    np.testing.assert_allclose(loss, right, rtol=1e-6)
+    y = 1 / (1 + np.exp(-z))
+    np.testing.assert_allclose(gradient, (y - targets) / 3, rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("noisy", [False, True])
 def test_where_the_last_symbol_alone_is_asked_for_nothing_is_learnt_from_the_others(noisy):
     whole, task = tasks.TwoStrings(4, noisy), tasks.TwoStrings(4, noisy, last_only=True)
@@ -369,6 +382,10 @@ def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
         (lambda: tasks.TwoStrings(1), "symbols must be an integer of at least 2, got 1"),
         (lambda: tasks.TwoStrings(4, 2), "noisy must be one of False, True, got 2"),  # type: ignore
         (lambda: tasks.TwoStrings(4, last_only=2), "last_only must be one of False, True, got 2"),  # type: ignore
+        (
+            lambda: tasks.TwoStrings(4, cross_entropy=2),  # type: ignore
+            "cross_entropy must be one of False, True, got 2",
+        ),
         (lambda: tasks.RandomLag(-1), "distractors must be an integer of at least 0, got -1"),
         (lambda: tasks.RandomLag(5, 0), "symbols must be an integer of at least 1, got 0"),
         (lambda: tasks.TwoSequences(2, 3), "shortest must be an integer of at least 3, got 2"),

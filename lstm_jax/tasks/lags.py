@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
@@ -31,21 +32,25 @@ class TwoStrings(base.Judged):
     its greatest |error| over all steps and outputs or, if `noisy`, over the outputs of the last
     step, since only that can be predicted. A trial is done when it was below 0.25 for each of the
     last 10,000 training strings. Without its first symbol half of the strings are right: chance.
-    With `last_only` the other symbols are neither learnt nor asked for.
+    With `last_only` the other symbols are neither learnt nor asked for. With `cross_entropy` the
+    loss is -sum_t sum_k log |1 - [k follows] - sigmoid(output_k)|, whose gradient is the error
+    itself and does not vanish where an output is sure and wrong.
     Source: Hochreiter & Schmidhuber 1997, experiments 2a and 2b (`noisy`).
 
     Attributes:
       symbols: p, the lag, at least 2.
       noisy: whether what stands between is random.
       last_only: whether the last symbol alone is to be predicted.
+      cross_entropy: whether it is learnt by cross entropy.
 
     Raises:
-      ValueError: symbols is too small or no integer, or noisy or last_only is no bool.
+      ValueError: symbols is too small or no integer, or one of the others is no bool.
     """
 
     symbols: int = 100
     noisy: bool = False
     last_only: bool = False
+    cross_entropy: bool = False
 
     name: ClassVar = "two_strings"
     readout: ClassVar = "every"
@@ -54,8 +59,8 @@ class TwoStrings(base.Judged):
 
     def __post_init__(self):
         base.check_size("symbols", self.symbols, 2)
-        base.check_choice("noisy", self.noisy, (False, True))
-        base.check_choice("last_only", self.last_only, (False, True))
+        for name in ("noisy", "last_only", "cross_entropy"):
+            base.check_choice(name, getattr(self, name), (False, True))
 
     @property
     def length(self) -> int:
@@ -85,11 +90,15 @@ class TwoStrings(base.Judged):
         return Batch(jax.nn.one_hot(string[:-1], self.input_size, dtype=jnp.float32), string[1:])
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Half the squared error of sigmoid(outputs), a sum over a string; outputs [T, B, V]."""
-        targets, answers = self._targets(batch), jax.nn.sigmoid(outputs)
-        if self.last_only:  # x or y follow nowhere else
-            targets = jnp.where(batch.y[..., None] < self.symbols - 1, answers, targets)
-        return base.half_squared_error(answers, targets)
+        """The error of what is to be learnt, a sum over a string; outputs [T, B, V]."""
+        outputs = outputs.astype(base.wide(outputs.dtype))
+        targets = self._targets(batch).astype(outputs.dtype)
+        errors = (jax.nn.sigmoid(outputs) - targets) ** 2 / 2
+        if self.cross_entropy:
+            errors = optax.sigmoid_binary_cross_entropy(outputs, targets)
+        last = batch.y >= self.symbols - 1  # x and y follow nowhere else
+        asked = last | (not self.last_only)
+        return jnp.sum(errors, where=asked[..., None]) / batch.y.shape[-1]
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns the greatest |error| of what can be predicted, [B]."""
