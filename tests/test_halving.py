@@ -9,7 +9,7 @@ from experiments import halving
 from experiments.halving import HALVING, RANDOM, Halving
 from lstm_jax.report import figures
 
-CONFIG = Halving(seeds=2, trials=9, rungs=3, steps=90, lag=4, hidden=4, batch=20)
+CONFIG = Halving(seeds=2, trials=9, eta=3, rungs=3, steps=90, lag=4, hidden=4, batch=20)
 
 
 def trained() -> list[dict]:
