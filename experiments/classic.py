@@ -16,7 +16,9 @@ What the paper leaves open, and what was chosen:
   - 2a and 2b: the cell is added after 300 strings, which count. (A network that has it from the
     start ends with all outputs at 0: its c, which nothing squashes, grows to about 25 in a string.)
     All symbols are learnt, although in 2b the last one only is asked for; nothing but counting to
-    100 could tell when that one comes.
+    100 could tell when that one comes. Beside 2b stands another reading of it, "last symbol, cross
+    entropy": the last symbol alone is learnt, and an output's error is that of the cross entropy,
+    y - target, without the slope of the logistic.
   - 1: after every update 32 of the 512 strings are asked, and all must be right 160 times on end;
     one pair of data sets (3 at --settings=all), drawn here.
   - 3: the 256 sequences that are tested are the last 256 to be learnt from, each answered before it
@@ -53,10 +55,14 @@ Expect: ten trials each, an hour's run of all; a ratio is of mean sequences to t
   1   0 of 10 (77 % of the strings at most): they know the grammar and not the second symbol. The
       truncated gradient has a part in it: with the whole one, an update a string and a rate of
       0.2, two of six know all 512 after 40,000; with it and --budget=8, one of ten does (54,000)
-  2a  0 of 10; six tell one of x and y at the end, and the other is at 0.4: a c that is never
-      negative can hold one output down all along, but to lift the other at the last symbol it has
-      to be held down at all others, one weight each, and that goes on slowly
-  2b  0 of 10: all outputs end at 0
+  2a  0 of 10: they are late. With --budget=12 10 of 10 solve it, in 10.6 times the paper's
+      sequences. To lift an output at the last symbol alone, a c that is never negative has to hold
+      it down at all others, one weight each, and that goes on slowly
+  2b  0 of 10: all outputs end at 0, and would at any budget: nothing tells when the last symbol
+      comes, so an output that is on then is on, and wrong, before. In the other reading 9 of 10
+      solve it, in 1.36 times the paper's 5,680 sequences, and the tenth a little after twice that.
+      Of the last symbol alone, but with the slope of the logistic in the error, which is small
+      where an output is off, that took about 320,000, at a rate of 0.1 and in a program apart
   A tanh RNN with Adam, in as many sequences: 0 of 10 in 2a, 2b, 2c, 4, 5, 6a and 6b; 1 in 1; 5, 4
   and 4 in 3a, 3b and 3c: to keep one bit for 100 steps is not beyond it
 """
@@ -451,7 +457,7 @@ def claims(config: Classic, rows: Sequence[Row]) -> list[Claim]:
             lstm = others[LABELS["1997"]]["sequences"]
             said = f"Experiment {at}: guessing weights needs fewer sequences than the LSTM of 1997"
             found.append(Claim(said, told, f"yes ({SOURCE})", fewer(mine["sequences"], lstm)))
-        if mine["network"] == LABELS["rnn"] and LABELS["1997"] in others:
+        if mine["network"] == LABELS["rnn"] and LABELS["1997"] in others and mine["paper"]:
             lstm = others[LABELS["1997"]]["solved"]
             said = f"Experiment {at}: a tanh RNN with Adam solves it less often"
             ours = f"{mine['solved']} in {config.other_budget:g} times the paper's sequences"
