@@ -104,7 +104,7 @@ ASKED = {  # and the task
 }
 
 
-PUBLISHED = [at for at in classic.SETTINGS["shortest"] if at.published]
+PUBLISHED = [at for at in classic.SETTINGS["shortest"] if not at.reading]
 
 
 @pytest.mark.parametrize("at", PUBLISHED, ids=lambda at: at.experiment)
@@ -122,18 +122,35 @@ def test_every_experiment_has_the_settings_and_numbers_of_the_paper(at):
 
 def test_a_logistic_output_in_4_is_told_beside_the_linear_one_and_judged_by_nothing():
     (four, other) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "4"]
-    assert other.task == dataclasses.replace(four.task, logistic=True) and not other.published
-    assert four._replace(words="", task=0) == other._replace(words="", task=0, published=True)
+    assert other.task == dataclasses.replace(four.task, logistic=True) and other.reading
+    assert four._replace(words="", task=0) == other._replace(words="", task=0, reading=False)
     assert four.group("1997") != other.group("1997")
 
 
 def test_another_reading_of_2b_is_told_beside_it_and_judged_by_nothing():
     (first, other) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "2b"]
     learnt = {"last_only": True, "cross_entropy": True}
-    assert other.task == dataclasses.replace(first.task, **learnt) and not other.published
-    same = {"words": "", "task": 0, "others": "", "published": True}
+    assert other.task == dataclasses.replace(first.task, **learnt) and other.reading
+    same = {"words": "", "task": 0, "others": "", "reading": False}
     assert first._replace(**same) == other._replace(**same)
     assert first.group("1997") != other.group("1997")
+
+
+def test_another_reading_of_6b_is_told_beside_it_and_judged_by_nothing():
+    (first, other) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "6b"]
+    assert other.task == dataclasses.replace(first.task, cross_entropy=True)
+    assert other.reading and first.group("1997") != other.group("1997")
+    same = {"words": "", "task": 0, "reading": False}
+    assert first._replace(**same) == other._replace(**same)
+
+
+def test_another_reading_has_the_papers_number_beside_it_and_neither_verdict_nor_claim():
+    (at,) = (at for at in classic.SETTINGS["shortest"] if at.reading and at.experiment == "6b")
+    assert [name for other, name in classic.cases(Classic()) if other == at] == ["1997"]
+    solved = {"status": "solved", "step": 571_100, "test_correct": 9, "test_n": 10}
+    row = classic.row(Classic(), at, "1997", [solved, solved])
+    assert row["ratio"] == 1 and row["verdict"] is None
+    assert classic.claims(Classic(), [row]) == []
 
 
 def test_where_there_is_a_target_at_every_step_every_step_is_learnt_from():
@@ -267,7 +284,7 @@ def test_the_figure_has_a_dot_a_trial_and_a_bar_for_every_mean_of_the_paper():
 def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
     small, paper = classic.SCALES["small"], classic.SCALES["paper"]
     assert [at.experiment for at, name in classic.cases(small) if name == "1997"] == [
-        "1", "2a", "2b", "2b", "2c", "3a", "3b", "3c", "4", "4", "5", "6a", "6b",
+        "1", "2a", "2b", "2b", "2c", "3a", "3b", "3c", "4", "4", "5", "6a", "6b", "6b",
     ]  # fmt: skip
     assert small.seeds == paper.seeds == 10
     names = [group.name for group in classic.plan(paper, [])]

@@ -197,17 +197,28 @@ def test_of_two_strings_all_is_judged_of_noisy_ones_the_end():
         np.testing.assert_allclose(found[1], [0.01, 0.01, 0.7], atol=1e-6)
 
 
-def test_by_cross_entropy_the_gradient_of_two_strings_is_the_error_itself():
-    task = tasks.TwoStrings(4, noisy=True, cross_entropy=True)
+@pytest.mark.parametrize("task", [tasks.TwoStrings(4, noisy=True), tasks.TemporalOrder(3)])
+def test_by_cross_entropy_the_gradient_is_the_error_itself(task):
+    task = dataclasses.replace(task, cross_entropy=True)
     batch = draw(task, 3)
-    outputs = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
-    outputs[0, 0, 0] = 30.0  # sure
-    z, targets = outputs.astype(np.float64), np.eye(5)[batch.y]
-    right = (np.logaddexp(0, z) - targets * z).sum() / 3
-    loss, gradient = jax.value_and_grad(task.loss)(jnp.asarray(outputs), batch)
-    np.testing.assert_allclose(loss, right, rtol=1e-6)
-    y = 1 / (1 + np.exp(-z))
+    shape = (*np.shape(batch.y), task.output_size)
+    z = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    z[0, ..., 0] = 30.0  # sure
+    targets, wide = np.eye(task.output_size)[batch.y], z.astype(np.float64)
+    loss, gradient = jax.value_and_grad(task.loss)(jnp.asarray(z), batch)
+    np.testing.assert_allclose(loss, (np.logaddexp(0, wide) - targets * wide).sum() / 3, rtol=1e-6)
+    y = 1 / (1 + np.exp(-wide))
     np.testing.assert_allclose(gradient, (y - targets) / 3, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("marks", [2, 3])
+@pytest.mark.parametrize("cross_entropy", [False, True])
+def test_no_constant_outputs_cost_less_than_the_baseline_loss(marks, cross_entropy):
+    task = tasks.TemporalOrder(marks, cross_entropy)
+    batch, V = draw(task, 3), task.output_size
+    best = jnp.full((3, V), logit(1 / V), jnp.float32)
+    np.testing.assert_allclose(task.loss(best, batch), task.baseline_loss, rtol=1e-5)
+    assert all(task.loss(best + up, batch) > task.baseline_loss for up in (-0.1, 0.1))
 
 
 @pytest.mark.parametrize("noisy", [False, True])
@@ -382,10 +393,6 @@ def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
         (lambda: tasks.TwoStrings(1), "symbols must be an integer of at least 2, got 1"),
         (lambda: tasks.TwoStrings(4, 2), "noisy must be one of False, True, got 2"),  # type: ignore
         (lambda: tasks.TwoStrings(4, last_only=2), "last_only must be one of False, True, got 2"),  # type: ignore
-        (
-            lambda: tasks.TwoStrings(4, cross_entropy=2),  # type: ignore
-            "cross_entropy must be one of False, True, got 2",
-        ),
         (lambda: tasks.RandomLag(-1), "distractors must be an integer of at least 0, got -1"),
         (lambda: tasks.RandomLag(5, 0), "symbols must be an integer of at least 1, got 0"),
         (lambda: tasks.TwoSequences(2, 3), "shortest must be an integer of at least 3, got 2"),
@@ -396,6 +403,13 @@ def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
             "wrong must be an integer of at least 1, got 0",
         ),
         (lambda: tasks.TemporalOrder(4), "marks must be one of 2, 3, got 4"),
+        *(
+            (
+                functools.partial(task, cross_entropy=2),
+                "cross_entropy must be one of False, True, got 2",
+            )
+            for task in (tasks.TwoStrings, tasks.TemporalOrder)
+        ),
     ],
 )
 def test_bad_sizes_are_refused(make, message):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lstm_jax.types import Array, Batch, wide
 
@@ -220,6 +221,20 @@ def half_squared_error(predictions: Array, targets: Array) -> Array:
     dtype = wide(predictions.dtype)
     errors = predictions.astype(dtype) - targets.astype(dtype)
     return jnp.sum(errors**2) / (2 * predictions.shape[-2])
+
+
+def logistic_errors(outputs: Array, targets: Array, cross_entropy: bool = False) -> Array:
+    """(sigmoid(output) - target)^2 / 2 of each output, or its cross entropy; all [..., V].
+
+    The gradient of the cross entropy, -log |1 - target - sigmoid(output)| for targets of 0 and 1,
+    with respect to an output is the error itself. That of the square has the slope of the logistic
+    in it as well, so that it vanishes where an output is sure and wrong.
+    """
+    outputs = outputs.astype(wide(outputs.dtype))
+    targets = targets.astype(outputs.dtype)
+    if cross_entropy:
+        return optax.sigmoid_binary_cross_entropy(outputs, targets)
+    return (jax.nn.sigmoid(outputs) - targets) ** 2 / 2
 
 
 def labelled(logits: Array, labels: Array) -> Array:

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
@@ -32,9 +31,8 @@ class TwoStrings(base.Judged):
     its greatest |error| over all steps and outputs or, if `noisy`, over the outputs of the last
     step, since only that can be predicted. A trial is done when it was below 0.25 for each of the
     last 10,000 training strings. Without its first symbol half of the strings are right: chance.
-    With `last_only` the other symbols are neither learnt nor asked for. With `cross_entropy` the
-    loss is -sum_t sum_k log |1 - [k follows] - sigmoid(output_k)|, whose gradient is the error
-    itself and does not vanish where an output is sure and wrong.
+    With `last_only` the other symbols are neither learnt nor asked for; with `cross_entropy` the
+    loss is `base.logistic_errors`' in place of the square.
     Source: Hochreiter & Schmidhuber 1997, experiments 2a and 2b (`noisy`).
 
     Attributes:
@@ -91,11 +89,7 @@ class TwoStrings(base.Judged):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """The error of what is to be learnt, a sum over a string; outputs [T, B, V]."""
-        outputs = outputs.astype(base.wide(outputs.dtype))
-        targets = self._targets(batch).astype(outputs.dtype)
-        errors = (jax.nn.sigmoid(outputs) - targets) ** 2 / 2
-        if self.cross_entropy:
-            errors = optax.sigmoid_binary_cross_entropy(outputs, targets)
+        errors = base.logistic_errors(outputs, self._targets(batch), self.cross_entropy)
         last = batch.y >= self.symbols - 1  # x and y follow nowhere else
         asked = last | (not self.last_only)
         return jnp.sum(errors, where=asked[..., None]) / batch.y.shape[-1]

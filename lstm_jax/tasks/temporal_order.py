@@ -1,6 +1,7 @@
 """Temporal order: in which order two or three marks came, far apart, in the form of 1997."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -30,17 +31,20 @@ class TemporalOrder(base.Judged):
     constant outputs, 1 / V, cost baseline_loss = (1 - 1 / V) / 2. A string is right when no |error|
     is 0.3 or more; always one class gives chance 1 / V. A trial is done when the last 2,000
     training strings were right, with a mean below 0.1 of their greatest |error|: "the average
-    error", which the paper does not define.
+    error", which the paper does not define. With `cross_entropy` the loss is
+    `base.logistic_errors`' in place of the square, baseline_loss = ln V + (V - 1) ln(V / (V - 1)).
     Source: Hochreiter & Schmidhuber 1997, experiments 6a and 6b.
 
     Attributes:
       marks: 2 (experiment 6a) or 3 (6b).
+      cross_entropy: whether it is learnt by cross entropy.
 
     Raises:
-      ValueError: marks is neither.
+      ValueError: marks is neither, or cross_entropy is no bool.
     """
 
     marks: int = 2
+    cross_entropy: bool = False
 
     name: ClassVar = "temporal_order"
     readout: ClassVar = "last"
@@ -50,6 +54,7 @@ class TemporalOrder(base.Judged):
 
     def __post_init__(self):
         base.check_choice("marks", self.marks, tuple(STANDS))
+        base.check_choice("cross_entropy", self.cross_entropy, (False, True))
 
     @property
     def output_size(self) -> int:
@@ -64,7 +69,10 @@ class TemporalOrder(base.Judged):
     @property
     def baseline_loss(self) -> float:
         """The loss of the best constant outputs."""
-        return (1 - self.chance) / 2
+        p = self.chance
+        if self.cross_entropy:
+            return -math.log(p) - (1 / p - 1) * math.log(1 - p)
+        return (1 - p) / 2
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
         """Draws lengths, distractors, where the marks stand and what they are."""
@@ -85,8 +93,9 @@ class TemporalOrder(base.Judged):
         return Batch(x, jnp.sum(digits[:, None] * marks, axis=0, dtype=jnp.int32), mask)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Half the squared error of sigmoid(outputs), summed over them; outputs [B, V]."""
-        return base.half_squared_error(jax.nn.sigmoid(outputs), self._targets(batch))
+        """The errors of the outputs, a sum; outputs [B, V]."""
+        errors = base.logistic_errors(outputs, self._targets(batch), self.cross_entropy)
+        return jnp.sum(errors) / len(errors)
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns the greatest |error| of the outputs, [B]."""
