@@ -31,8 +31,9 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
     gate, state and small parameter is used. Over time, in float64: streaming, splitting, masks and
     resets give the numbers of one unroll, the future and other rows are not seen, and every engine
     that runs it on a CPU has the gradients of `Reference`, under `vmap` over parameters too. The
-    `linear` of a `LinearCell` says what its `update` does. A noisy cell keeps all this with keys,
-    draws from its key and from nothing else, and draws nothing without one.
+    `linear` of a `LinearCell` says what its `update` does, and `uniform()` is the same equations. A
+    noisy cell keeps all this with its draws, draws from its key and from nothing else, and uses
+    every draw.
 
     Args:
       cell: the cell, small: the time it takes is that of compiling; if it is noisy, with rates
@@ -56,6 +57,8 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
             _check_linear(cell, instant, rows, reached[1])
         if cell.noisy:
             _check_noise(cell, rows, reached[0])
+        if cell.uniform() != cell:
+            _check_uniform(cell, rows, reached[0])
         _check_use(cell, instant, rows, *reached)
         _check_time(cell, input_size, seed, *reached)
 
@@ -93,7 +96,7 @@ def _check_results(cell: Cell) -> None:
         gates = cell.Gates(*(jnp.zeros(cell.width(g), dtype) for g in cell.gates))
         _check_result(cell, gates, state, theta)
         if cell.noisy:
-            _check_result(cell, gates, state, theta, jax.random.key(0))
+            _check_result(cell, gates, state, theta, _draws(cell, theta))
         output = jax.eval_shape(cell.output, state)
         parts = jax.eval_shape(functools.partial(feedback_parts, cell), state)
         for name, vector in (("output", output), *(("feedback", part) for part in parts)):
@@ -101,11 +104,21 @@ def _check_results(cell: Cell) -> None:
             _check_array(cell, name, vector, width or ("width",), dtype)
 
 
-def _check_result(cell: Cell, gates: Row, state: Row, theta: Row, *key: Array) -> None:
+def _draws(cell: Cell, theta: Row, seed: int = 0) -> Row:
+    """Draws for one row, and checks what comes."""
+    found = dict(cell.draw(theta, jax.random.key(seed)))
+    for name, value in found.items():
+        fact = getattr(value, "ndim", None) == 1 and jnp.issubdtype(value.dtype, jnp.floating)
+        law = f"draw: {name} must be a vector of floats, got {getattr(value, 'aval', value)}"
+        _require(cell, fact, law)
+    return cell.Draws(found)
+
+
+def _check_result(cell: Cell, gates: Row, state: Row, theta: Row, *draws: Row) -> None:
     try:
-        result = jax.eval_shape(cell.update, gates, state, theta, *key)
+        result = jax.eval_shape(cell.update, gates, state, theta, *draws)
     except Exception as error:
-        given = "on one row of the declared widths" + (" with a key" if key else "")
+        given = "on one row of the declared widths" + (" with what was drawn" if draws else "")
         raise AssertionError(f"{cell}: update fails {given}: {error}") from error
     fact = type(result) is tuple and len(result) == 2
     _require(cell, fact, "update must return a pair: the new state, the activated gates")
@@ -147,8 +160,8 @@ def _rows(cell: Cell, seed: int, count: int = 16) -> _Rows:
     return _Rows(draw(), draw(), _theta(cell, jax.random.key(seed), jnp.float64))
 
 
-def _instant(cell: Cell, gates: Row, state: Row, theta: Row, *key: Array):
-    new, activated = cell.update(gates, state, theta, *key)
+def _instant(cell: Cell, gates: Row, state: Row, theta: Row, *draws: Row):
+    new, activated = cell.update(gates, state, theta, *draws)
     return new, activated, (cell.output(state), cell.feedback(state))
 
 
@@ -162,7 +175,9 @@ def _check_purity(cell: Cell, gates: Row, others: Row, theta: Row) -> None:
         "init_theta": lambda: dict(cell.init_theta(key)),
     }
     if cell.noisy:
-        calls["update with a key"] = lambda: _instant(cell, row, state, theta, key)
+        draws = _draws(cell, theta)
+        calls["draw"] = lambda: dict(cell.draw(theta, key))
+        calls["update with draws"] = lambda: _instant(cell, row, state, theta, draws)
     for name, call in calls.items():
         law = f"{name} is impure: the same arguments gave other results"
         _require(cell, _same(call(), call()), law)
@@ -252,20 +267,43 @@ def _check_use(cell: Cell, instant: Callable, rows: _Rows, first: Row, state: Ro
 
 
 def _check_noise(cell: Cell, rows: _Rows, state: Row) -> None:
-    """Draws several times for the same rows: from the key, and in range."""
-    count = len(rows.gates[0])
+    """Draws several times for the same rows: from the key, of use, and in range."""
     noisy = jax.jit(jax.vmap(functools.partial(_instant, cell), in_axes=(0, 0, None, 0)),
                     compiler_options=QUICK)  # fmt: skip
+    keys = jax.random.split(jax.random.key(0), (4, len(rows.gates[0])))
+    draws = jax.vmap(jax.vmap(lambda key: cell.Draws(cell.draw(rows.theta, key))))(keys)
+    once, *others = (jax.tree.map(lambda d, n=n: d[n], draws) for n in range(4))
+    results = noisy(rows.gates, state, rows.theta, once)
+    for name in once._fields:
+        values = [getattr(other, name) for other in others]
+        moved = [not _same(getattr(once, name), value) for value in values]
+        _require(cell, any(moved), f"draw: the key is not used, all keys give the same {name}")
+        changed = [noisy(rows.gates, state, rows.theta, once._replace(**{name: v})) for v in values]
+        moved = [not _same(results, other) for other in changed]
+        _require(cell, any(moved), f"draw: {name} is not used, no state depends on it")
+        for new, activated, _ in (results, *changed):
+            _check_in_range(cell, {**activated._asdict(), **new._asdict()}, "with what was drawn")
 
-    def drawn(seed):
-        keys = jax.random.split(jax.random.key(seed), count)
-        return noisy(rows.gates, state, rows.theta, keys)
 
-    once, *others = (drawn(seed) for seed in range(4))
-    moved = [not _same(once, other) for other in others]
-    _require(cell, any(moved), "the key is not used: all keys give the same state")
-    for new, activated, _ in (once, *others):
-        _check_in_range(cell, {**activated._asdict(), **new._asdict()}, "with a key")
+def _check_uniform(cell: Cell, rows: _Rows, state: Row) -> None:
+    """One instant of both, the narrow vectors repeated for the uniform cell."""
+    uniform, H = cell.uniform(), cell.hidden
+    for words in ("gates", "states", "h_blocks", "x_blocks"):
+        fact = getattr(uniform, words) == getattr(cell, words)
+        _require(cell, fact, f"uniform() must have the same {words}")
+    for name in (*cell.gates, *cell.states):
+        fact = uniform.width(name) == H and H % cell.width(name) == 0
+        law = f"uniform(): {name} must be hidden wide, and there a divisor of it"
+        _require(cell, fact, law)
+
+    def repeated(row):
+        return jax.tree.map(lambda a: jnp.repeat(a, H // a.shape[-1], axis=-1), row)
+
+    one, other = (
+        jax.vmap(functools.partial(_instant, kind), in_axes=(0, 0, None))(*given, rows.theta)
+        for kind, given in ((cell, (rows.gates, state)), (uniform, repeated((rows.gates, state))))
+    )
+    _agree(cell, "uniform() must give what the cell does, repeated", other, repeated(one))
 
 
 class _Problem(NamedTuple):

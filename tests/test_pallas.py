@@ -60,9 +60,32 @@ class Swapped(Own):
         return state.h[::-1]
 
 
+@dataclass(frozen=True)
+class Jittered(C.GRU):
+    """A GRU whose candidates are moved by noise that a parameter scales."""
+
+    def init_theta(self, key):
+        return {"scale": jnp.float32(0.2)}
+
+    def draw(self, theta, key):
+        return {"step": jax.random.normal(key, (self.hidden,))}
+
+    def update(self, gates, state, theta, draws=None):
+        moved = gates if draws is None else gates._replace(nx=gates.nx + theta.scale * draws.step)
+        return super().update(moved, state, theta)
+
+
+class Tossed(Jittered):
+    """One coin for all units."""
+
+    def draw(self, theta, key):
+        return {"step": jax.random.normal(key, (1,))}
+
+
 FGR = C.PeepholeLSTM(H, gate_recurrence=True, clip=0.3)
+SHARED, ZONED = C.MemoryBlocks(6, size=3), C.Zoneout(C.LSTM(H), {"h": 0.3, "c": 0.4})
 QUICK = [
-    C.LSTM(H), C.GRU(H), FGR, C.SLSTM(H), C.MinLSTM(H), Own(H), C.LayerNormLSTM(16)
+    C.LSTM(H), C.GRU(H), FGR, C.SLSTM(H), C.MinLSTM(H), Own(H), C.LayerNormLSTM(16), SHARED, ZONED,
 ]  # fmt: skip
 OTHERS = [
     *(C.odyssey(variant, H) for variant in C.ODYSSEY), C.MemoryBlocks(H),
@@ -70,13 +93,15 @@ OTHERS = [
     C.MemoryBlocks(H, forget_gate=True, gate_recurrence=False),
     C.RNN(H), C.RNN(H, activation="relu"), C.JANET(H), C.URLSTM(H), C.MinGRU(H),
     C.SLSTM(6, heads=2), C.SLSTM(H, forget_gate="exponential"), CIFG(H), Peephole(H),
+    C.MemoryBlocks(4, size=2, truncated=True, forget_gate=True), C.MemoryBlocks(4, size=4),
+    C.Zoneout(SHARED, {"c": 0.4}), C.Zoneout(FGR, {"f": 0.4}), Jittered(H),
 ]  # fmt: skip
 REFUSED = {
-    C.MemoryBlocks(4, size=2): "i is 2 wide, and not 4",
+    C.Zoneout(C.MemoryBlocks(4, size=2), {"i": 0.1}): "i is 2 wide, and not 4",
     C.LayerNormLSTM(H): "its units see each other (reduce_sum), so that 5 cannot become ",
     Joined(H): "a vector that it feeds back is 10 wide, and not 5",
     Swapped(H): "its equations use rev",
-    C.Zoneout(C.LSTM(H), {"h": 0.1}): "it draws noise",
+    Tossed(H): "step, which it draws, is of shape (1,), and not (5,)",
     Uneven(H): "f is 1 wide, and not 5",
     C.LSTM(1024): "its 4 recurrent matrices of 1024 x 1024 take 8192 KB in bfloat16, and ",
 }
@@ -89,8 +114,8 @@ def _small(monkeypatch):
 
 
 def problem(cell, seed=0, dtype=jnp.float64, size=(T, B)):
-    """Returns what is differentiated, and a mask with gaps, resets, and factors of the feedback."""
-    keys = jax.random.split(jax.random.key(seed), 8)
+    """Returns what is differentiated, and a mask with gaps, resets, and noise of every kind."""
+    *keys, draw_key = jax.random.split(jax.random.key(seed), 9)
     params = lj.init(cell, keys[0], D, dtype=dtype)
     params = params._replace(b=params.b + 0.3 * jax.random.normal(keys[1], params.b.shape, dtype))
     x = jax.random.normal(keys[2], (*size, D), dtype)
@@ -101,22 +126,22 @@ def problem(cell, seed=0, dtype=jnp.float64, size=(T, B)):
     mask = jax.random.bernoulli(keys[5], 0.7, size)
     reset = jax.random.bernoulli(keys[6], 0.2, size)
     keep = jax.random.uniform(keys[7], (size[1], C.feedback_width(cell)), dtype)
-    return (params, x, state, initial), (mask, reset, keep)
+    draws = jax.random.split(draw_key, size[0]) if cell.noisy else None
+    return (params, x, state, initial), (mask, reset, lj.Noise(draws, keep))
 
 
-def outputs(cell, engine, params, x, state, initial, mask=None, reset=None, keep=None):
+def outputs(cell, engine, params, x, state, initial, mask=None, reset=None, noise=None):
     """Returns the final state and h."""
     return lj.unroll(
-        cell, params, x, state, initial=initial, mask=mask, reset=reset,
-        noise=None if keep is None else lj.Noise(keep=keep), engine=engine,
-    )  # fmt: skip
+        cell, params, x, state, initial=initial, mask=mask, reset=reset, noise=noise, engine=engine
+    )
 
 
-def slope(cell, engine, smooth, mask=None, reset=None, keep=None):
+def slope(cell, engine, smooth, mask=None, reset=None, noise=None):
     """Returns a number that outputs and the final state enter, and all its gradients."""
 
     def score(params, x, state, initial):
-        final, h = outputs(cell, engine, params, x, state, initial, mask, reset, keep)
+        final, h = outputs(cell, engine, params, x, state, initial, mask, reset, noise)
         return sum(jnp.sum(jnp.sin((i + 1) * leaf)) for i, leaf in enumerate((h, *final)))
 
     return jax.value_and_grad(score, (0, 1, 2, 3))(*smooth)
@@ -129,14 +154,39 @@ def slope(cell, engine, smooth, mask=None, reset=None, keep=None):
 def test_it_has_the_gradients_of_reference(cell):
     """Masks, resets, carried and initial states, sizes that fill no tile; one kernel's text.
 
-    Layer norm sums over its units: it is as wide as the chip asks for.
+    Layer norm sums over its units: it is as wide as the chip asks for. What draws is asked for what
+    is expected, too.
     """
     smooth, given = problem(cell)
-    other = TPU if cell in (Own(H), FGR) else GPU
-    want, got = jax.jit(lambda *p: [slope(cell, e, *p[:1], *p[1]) for e in (Reference(), other)])(
-        smooth, given
-    )
+    other = TPU if cell in (Own(H), FGR, ZONED) else GPU
+    ways = [given, (*given[:2], given[2]._replace(keys=None))][: 1 + cell.noisy]
+    want, got = jax.jit(
+        lambda smooth, ways: [
+            [slope(cell, engine, smooth, *way) for way in ways] for engine in (Reference(), other)
+        ]
+    )(smooth, ways)
     assert_close(got, want, 1e-10)
+    drawn = [float(number) for number, _ in want]
+    assert len(set(drawn)) == len(ways)
+
+
+@pytest.mark.parametrize("engine", [GPU, TPU], ids=str)
+def test_what_is_drawn_is_not_kept_for_the_way_back(engine):
+    """But for the keys, the gradient of a noisy cell holds what that of the quiet one does."""
+
+    def kept(cell):
+        smooth, (mask, reset, noise) = problem(cell, dtype=jnp.float32)
+
+        def forward(params, x):
+            return outputs(cell, engine, params, x, *smooth[2:], mask, reset, noise)
+
+        _, back = jax.eval_shape(lambda *given: jax.vjp(forward, *given), *smooth[:2])
+        return sorted(f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(back))
+
+    noisy, quiet = kept(C.Zoneout(C.GRU(H), {"h": 0.3})), kept(C.GRU(H))
+    for shape in quiet:
+        noisy.remove(shape)
+    assert noisy == ["float32()", f"key<fry>({T},)"]  # the rate, the keys
 
 
 @pytest.mark.usefixtures("_small")
@@ -279,7 +329,15 @@ def test_on_a_device_it_has_the_gradients_of_reference(engine, cell):
 @pytest.mark.parametrize(("platform", "target"), [("gpu", "cuda"), ("tpu", "tpu")])
 @pytest.mark.parametrize(
     "cell",
-    [C.LSTM(128), C.SLSTM(20), Own(20), C.LayerNormLSTM(128), C.odyssey("FGR", 20)],
+    [
+        C.LSTM(128),
+        C.SLSTM(20),
+        Own(20),
+        C.LayerNormLSTM(128),
+        C.odyssey("FGR", 20),
+        C.MemoryBlocks(20, size=2),
+        C.Zoneout(C.LSTM(20), {"h": 0.1, "c": 0.1}),
+    ],
     ids=str,
 )
 def test_both_kernels_are_lowered_for_their_chips(cell, platform, target):
@@ -287,10 +345,13 @@ def test_both_kernels_are_lowered_for_their_chips(cell, platform, target):
     params = jax.eval_shape(lambda: lj.init(cell, jax.random.key(0), D))
     x = jax.ShapeDtypeStruct((T, B, D), jnp.bfloat16)
     flags = jax.ShapeDtypeStruct((T, B), bool)
+    noise = lj.Noise(jax.random.split(jax.random.key(0), T)) if cell.noisy else None
 
     def gradient(params, x, mask, reset):
         def score(params, x):
-            _, h = lj.unroll(cell, params, x, mask=mask, reset=reset, engine=Pallas(platform))
+            _, h = lj.unroll(
+                cell, params, x, mask=mask, reset=reset, noise=noise, engine=Pallas(platform)
+            )
             return jnp.sum(h.astype(jnp.float32) ** 2)
 
         return jax.grad(score, (0, 1))(params, x)

@@ -157,19 +157,23 @@ def test_a_sound_noisy_cell_passes():
     check_cell(lj.cells.Zoneout(lj.cells.odyssey("vanilla", 3), {"h": 0.4, "c": 0.3}))
 
 
-def multiplied(draw):
-    """An LSTM whose h is multiplied by `draw(key)` where there is a key."""
+def multiplied(self, gates, state, theta, draws=None):
+    """An LSTM whose h is multiplied by what was drawn."""
+    new, activated = LSTM.update(self, gates, state, theta)
+    share = 1.0 if draws is None else draws.share.astype(new.h.dtype)
+    return new._replace(h=new.h * share), activated
 
-    def update(self, gates, state, theta, key=None):
-        new, activated = LSTM.update(self, gates, state, theta)
-        dropped = new if key is None else new._replace(h=new.h * draw(key).astype(new.h.dtype))
-        return dropped, activated
 
-    return update
+def unmoved(self, gates, state, theta, draws=None):
+    return LSTM.update(self, gates, state, theta)
+
+
+def share(key):
+    return jax.random.uniform(key, (4,))
 
 
 def of_a_key_of_its_own(key):
-    return jax.random.uniform(jax.random.key(0), (4,))
+    return share(jax.random.key(0))
 
 
 def of_no_key(key):
@@ -180,19 +184,45 @@ def beyond(key):
     return 9 * jax.random.normal(key, (4,))
 
 
-@pytest.mark.parametrize(
-    ("update", "message"),
-    [
-        (multiplied(of_a_key_of_its_own), "the key is not used"),
-        (multiplied(of_no_key), "update with a key is impure"),
-        (multiplied(beyond), r"h leaves its range \[-1, 1\] with a key"),
-        (LSTM.update, "update fails on one row of the declared widths with a key"),
-    ],
-)
-def test_a_noisy_mutant_is_caught(update, message):
-    kind = type("Mutant", (LSTM,), {"update": update, "noisy": True, "__module__": __name__})
+NOISY_MUTANTS = {
+    "keyless": (multiplied, of_a_key_of_its_own, "draw: the key is not used, all keys give the"),
+    "impure": (multiplied, of_no_key, "draw is impure"),
+    "far": (multiplied, beyond, r"h leaves its range \[-1, 1\] with what was drawn"),
+    "deaf": (unmoved, share, "draw: share is not used, no state depends on it"),
+    "closed": (LSTM.update, share, "update fails on one row of the declared widths with what was"),
+    "scalar": (multiplied, jax.random.uniform, "draw: share must be a vector of floats, got "),
+    "whole": (multiplied, lambda key: jnp.arange(4), "draw: share must be a vector of floats"),
+}
+
+
+@pytest.mark.parametrize("name", NOISY_MUTANTS)
+def test_a_noisy_mutant_is_caught(name):
+    update, draw, message = NOISY_MUTANTS[name]
+    words = {"update": update, "draw": lambda self, theta, key: {"share": draw(key)}}
+    kind = type("Mutant", (LSTM,), {**words, "__module__": __name__})
     with pytest.raises(AssertionError, match=message):
         check_cell(dataclasses.dataclass(frozen=True)(kind)(4))
+
+
+UNIFORM_MUTANTS = {
+    "other": (dict(input_activation="s"), "uniform\\(\\) must give what the cell does, repeated"),
+    "fewer": (dict(output_gate=False), "uniform\\(\\) must have the same gates"),
+    "narrow": (dict(size=2), "uniform\\(\\): i must be hidden wide"),
+}
+
+
+@pytest.mark.parametrize("name", UNIFORM_MUTANTS)
+def test_a_uniform_cell_of_other_equations_is_caught(name):
+    """Blocks of four cells each; as they are, they pass."""
+    words, message = UNIFORM_MUTANTS[name]
+
+    def uniform(self):
+        return lj.cells.MemoryBlocks(4, **words)
+
+    wrong = {"uniform": uniform, "__module__": __name__}
+    kind = dataclasses.dataclass(frozen=True)(type("Blocks", (lj.cells.MemoryBlocks,), wrong))
+    with pytest.raises(AssertionError, match=message):
+        check_cell(kind(4, size=4))
 
 
 def test_an_update_that_keeps_what_it_was_given_is_caught():

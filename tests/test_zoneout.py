@@ -1,7 +1,6 @@
 """Zoneout against its equations, its mean, and what it shares with the cell within."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -162,12 +161,12 @@ def test_all_else_is_the_cell_within():
 class Jittered(lj.cells.LSTM):
     """An LSTM whose h is multiplied by noise of its own."""
 
-    noisy: ClassVar = True
+    def draw(self, theta, key):
+        return {"share": jax.random.uniform(key, (self.hidden,))}
 
-    def update(self, gates, state, theta, key=None):
+    def update(self, gates, state, theta, draws=None):
         new, activated = super().update(gates, state, theta)
-        share = 0.5 if key is None else jax.random.uniform(key, new.h.shape)
-        return new._replace(h=new.h * share), activated
+        return new._replace(h=new.h * (0.5 if draws is None else draws.share)), activated
 
 
 def test_a_noisy_cell_within_has_a_key_of_its_own():
@@ -176,8 +175,11 @@ def test_a_noisy_cell_within_has_a_key_of_its_own():
     gates = cell.Gates(*(jnp.linspace(-1, n, H) for n in range(4)))
     state, theta = cell.State(*jnp.ones((2, H))), cell.Theta({"zoneout_c": jnp.float32(0.5)})
     key = jax.random.key(3)
-    drawn, meant = cell.update(gates, state, theta, key)[0], cell.update(gates, state, theta)[0]
-    own = inner.update(gates, state, inner.Theta({}), jax.random.split(key)[0])[0]
+    draws = cell.Draws(cell.draw(theta, key))
+    drawn, meant = cell.update(gates, state, theta, draws)[0], cell.update(gates, state, theta)[0]
+    none = inner.Theta({})
+    share = inner.Draws(inner.draw(none, jax.random.split(key)[0]))
+    own = inner.update(gates, state, none, share)[0]
     np.testing.assert_array_equal(drawn.h, own.h)
     np.testing.assert_array_equal(meant.h, inner.update(gates, state, inner.Theta({}))[0].h)
     assert np.abs(drawn.h - meant.h).max() > 0.01

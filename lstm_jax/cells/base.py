@@ -29,7 +29,6 @@ class Cell:
       bias: initial bias of the blocks that do not start at zero: a number, or one for each unit.
       unbiased: names of the blocks that have no bias: it is zero and stays so.
       ranges: closed intervals that activated gates and states must stay in, by name.
-      noisy: whether `update` takes a key as a fourth argument.
     """
 
     hidden: int
@@ -40,7 +39,6 @@ class Cell:
     bias: ClassVar[Mapping[str, float | np.ndarray]] = {}
     unbiased: ClassVar[tuple[str, ...]] = ()
     ranges: ClassVar[Mapping[str, Range]] = {}
-    noisy: ClassVar[bool] = False
 
     def __post_init__(self):
         if not isinstance(self.hidden, int) or self.hidden < 1:
@@ -66,9 +64,8 @@ class Cell:
           state: the state before this instant, a vector [width] for each name in `states`.
           theta: the cell's small parameters, shared by all rows.
 
-        A noisy cell's is `update(gates, state, theta, key=None)`, the key for this row and instant
-        alone; None asks for what is expected, without a draw. What is drawn is drawn again in the
-        backward pass, so the same key must give the same.
+        That of a cell which draws is `update(gates, state, theta, draws=None)`: what `draw` gave,
+        by field, or None, which asks for what is expected.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update")
 
@@ -84,6 +81,28 @@ class Cell:
         """Returns the initial small parameters by name: none."""
         del key
         return {}
+
+    def draw(self, theta: Row, key: Array) -> Mapping[str, Array]:
+        """Returns what chance gives one row at one instant, by name: vectors of floats; nothing.
+
+        The key is for this row and instant alone. It is a constant to `update`, without a gradient,
+        and is drawn again in the backward pass: the same key must give the same.
+        """
+        del theta, key
+        return {}
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the cell has a `draw` of its own."""
+        return type(self).draw is not Cell.draw
+
+    def uniform(self) -> "Cell":
+        """Returns the cell with all its vectors `hidden` wide, for kernels: itself if it is that.
+
+        A cell with narrower gates or states may say here which cell has the same equations where
+        every entry of them is repeated, to be as wide as the others.
+        """
+        return self
 
     def wiring(self, name: str) -> np.ndarray | None:
         """Returns which recurrent weights [F, width] of the block called `name` exist: None, all.
@@ -124,6 +143,10 @@ class Cell:
     def Theta(self, values: Mapping[str, Array]) -> Row:
         """Returns small parameters as a NamedTuple, by name."""
         return row_type(f"{type(self).__name__}Theta", tuple(values))(**values)
+
+    def Draws(self, values: Mapping[str, Array]) -> Row:
+        """Returns what was drawn as a NamedTuple, by name."""
+        return row_type(f"{type(self).__name__}Draws", tuple(values))(**values)
 
 
 def _hashable(cell: Cell, field: str) -> bool:

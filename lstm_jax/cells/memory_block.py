@@ -106,6 +106,10 @@ class MemoryBlocks(Cell):
         """Returns the number of blocks as the width of the gates."""
         return {name: self.hidden // self.size for name in self.gates if name != "g"}
 
+    def uniform(self):
+        """Returns blocks of one cell each: a gate of its own for each cell of a block."""
+        return dataclasses.replace(self, size=1)
+
     def feedback(self, state):
         """Returns the outputs of the cells and the gates; a constant where truncated."""
         fed_back = (state.h, *(getattr(state, name) for name in self._fed_back))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ def zoneout_name(state: str) -> str:
 class Zoneout(Cell):
     """Any cell, of which each unit of a state may keep its old value for an instant.
 
-        s' = d * s + (1 - d) * update(s)          with a key: d = 1 with probability `rate`, else 0
-        s' = rate * s + (1 - rate) * update(s)    without a key: what is expected
+        s' = d * s + (1 - d) * update(s)          drawn: d = 1 with probability `rate`, else 0
+        s' = rate * s + (1 - rate) * update(s)    without draws: what is expected
 
     Units, states, rows and instants are drawn independently. A state that `rates` does not name
     always takes its new value; one that it names has its rate among the small parameters, as
@@ -42,8 +42,6 @@ class Zoneout(Cell):
     cell: Cell
     rates: Mapping[str, float] | tuple[tuple[str, float], ...]
 
-    noisy: ClassVar = True
-
     def __post_init__(self):
         if isinstance(self.cell, Zoneout):
             raise TypeError(f"cell must not be a Zoneout itself, got {self.cell}")
@@ -57,23 +55,46 @@ class Zoneout(Cell):
         object.__setattr__(self, "hidden", self.cell.hidden)
         super().__post_init__()
 
-    def update(self, gates, state, theta, key=None):
+    def update(self, gates, state, theta, draws=None):
         """Returns the next state and the activated gates of one row."""
-        keys = [None] * (1 + len(self.rates))
-        within, *draws = keys if key is None else jax.random.split(key, len(keys))
-        new, activated = self._update(gates, state, theta, within)
+        new, activated = self._update(gates, state, theta, draws)
         zoned = {}
-        for (name, _), draw in zip(self.rates, draws, strict=True):
+        for name, _ in self.rates:
             old, rate = getattr(state, name), getattr(theta, zoneout_name(name))
-            zoned[name] = _mixed(old, getattr(new, name), rate, draw)
+            drawn = None if draws is None else getattr(draws, zoneout_name(name))
+            zoned[name] = _mixed(old, getattr(new, name), rate, drawn)
         return new._replace(**zoned), activated
 
-    def _update(self, gates, state, theta, key):
+    def _update(self, gates, state, theta, draws):
         """Updates the cell within, given what is its own."""
-        rates = {zoneout_name(name) for name, _ in self.rates}
-        own = {name: value for name, value in theta._asdict().items() if name not in rates}
-        given: Any = (gates, state, self.cell.Theta(own), *([key] if self.cell.noisy else []))
-        return self.cell.update(*given)
+        given: Any = (gates, state, self.cell.Theta(self._own(theta)))
+        if draws is None or not self.cell.noisy:
+            return self.cell.update(*given)
+        return self.cell.update(*given, self.cell.Draws(self._own(draws)))
+
+    def draw(self, theta, key):
+        """Returns 1 for each unit that keeps its value, else 0; and the draws of the cell within.
+
+        Drawn in float32, whose grid is fine enough for any rate; that of bfloat16 is not.
+        """
+        within, *keys = jax.random.split(key, 1 + len(self.rates))
+        found = dict(self.cell.draw(self.cell.Theta(self._own(theta)), within))
+        for (state, _), own in zip(self.rates, keys, strict=True):
+            name, size = zoneout_name(state), (self.cell.width(state),)
+            rate = jax.lax.stop_gradient(getattr(theta, name)).astype(jnp.float32)
+            found[name] = jax.random.bernoulli(own, rate, size).astype(jnp.float32)
+        return found
+
+    def _own(self, row):
+        """Returns what of theta, or of what was drawn, belongs to the cell within."""
+        mine = {zoneout_name(name) for name, _ in self.rates}
+        return {name: value for name, value in row._asdict().items() if name not in mine}
+
+    def uniform(self):
+        """Returns the uniform cell within, zoned out, unless a narrow state is: that is drawn."""
+        if any(self.cell.width(name) != self.hidden for name, _ in self.rates):
+            return self
+        return dataclasses.replace(self, cell=self.cell.uniform())
 
     def init_theta(self, key):
         """Returns the small parameters of the cell within, and the rates."""
@@ -139,11 +160,9 @@ class Zoneout(Cell):
         return self.cell.feedback(state)
 
 
-def _mixed(old, new, rate, key):
-    """Returns the old value of each unit with probability `rate`; their mean without a key."""
-    rate = jax.lax.stop_gradient(rate)
-    if key is None:
+def _mixed(old, new, rate, drawn):
+    """Returns the old value of each unit that keeps it; without draws, what is expected."""
+    if drawn is None:
+        rate = jax.lax.stop_gradient(rate)
         return rate * old + (1 - rate) * new
-    # Drawn in float32, whose grid is fine enough for any rate; that of bfloat16 is not.
-    keeps = jax.random.bernoulli(key, rate.astype(jnp.float32), old.shape)
-    return jnp.where(keeps, old, new)
+    return jnp.where(drawn > 0, old, new)

@@ -35,6 +35,7 @@ class Forward(NamedTuple):
       state: before the first instant, each [B, H].
       initial: where a sequence begins, each [B, H]; None where none does.
       keep: [B, H] multiplies a part of what is fed back, one each; None for nothing.
+      draws: what was drawn for the instants, each [T, B, H]; None where nothing is.
       mask: [T, B, 1] integers, 0 where the state is held; None where it never is.
       reset: [T, B, 1] integers, not 0 where a sequence begins; None where none does.
     """
@@ -45,6 +46,7 @@ class Forward(NamedTuple):
     state: Row
     initial: Row | None
     keep: Parts | None
+    draws: Row | None
     mask: Array | None
     reset: Array | None
 
@@ -58,7 +60,7 @@ class Backward(NamedTuple):
       d_states: cotangents of the states after the instants, each [T, B, H].
       d_final: cotangents of the final state, each [B, H].
       weights: the recurrent weights as they went forward, each of them transposed.
-      theta, keep, mask, reset: as they went forward.
+      theta, keep, draws, mask, reset: as they went forward.
     """
 
     packed: Array
@@ -68,6 +70,7 @@ class Backward(NamedTuple):
     weights: tuple[Parts, ...]
     theta: Row
     keep: Parts | None
+    draws: Row | None
     mask: Array | None
     reset: Array | None
 
@@ -98,7 +101,7 @@ def forward(cell: Cell, schedule: Schedule, given: Forward) -> tuple[Row, Row]:
     specs = Forward(
         packed=over_time(given.packed), weights=shared(given.weights), theta=shared(given.theta),
         state=over_rows(given.state), initial=over_rows(given.initial), keep=over_rows(given.keep),
-        mask=over_time(given.mask), reset=over_time(given.reset),
+        draws=over_time(given.draws), mask=over_time(given.mask), reset=over_time(given.reset),
     )  # fmt: skip
     final = cell.State(*(jax.ShapeDtypeStruct((B, H), wide) for _ in cell.states))
     states = cell.State(*(jax.ShapeDtypeStruct((T, B, H), wide) for _ in cell.states))
@@ -119,7 +122,7 @@ def backward(cell: Cell, schedule: Schedule, given: Backward) -> tuple[Array, Ro
         packed=over_time(given.packed), start=over_time(given.start),
         d_states=over_time(given.d_states), d_final=over_rows(given.d_final),
         weights=shared(given.weights), theta=shared(given.theta), keep=over_rows(given.keep),
-        mask=over_time(given.mask), reset=over_time(given.reset),
+        draws=over_time(given.draws), mask=over_time(given.mask), reset=over_time(given.reset),
     )  # fmt: skip
     row = jax.ShapeDtypeStruct(given.d_final[0].shape, given.d_final[0].dtype)
     carry = (
@@ -179,13 +182,13 @@ def _forward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
 
         def load(t):
             packed = _blocks(cell, given.packed, t)
-            return packed, _at(given.mask, t), _at(given.reset, t)
+            return packed, _at(given.draws, t), _at(given.mask, t), _at(given.reset, t)
 
         def instant(t, now, state):
-            packed, mask, reset = now
+            packed, draws, mask, reset = now
             start = state if reset is None else _where(reset, initial, state)
             gates = _gates(cell, packed, weights, _fed_back(cell, start, keep))
-            new, _ = jax.vmap(cell.update)(gates, start, theta)
+            new = _updated(cell, draws)(gates, start, theta)
             state = new if mask is None else _where(mask, new, start)
             jax.tree.map(lambda ref, s: _put(ref, t, s), states, state)
             return state
@@ -207,16 +210,16 @@ def _backward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
 
         def load(t):
             packed, rows = _blocks(cell, given.packed, t), (given.start, given.d_states)
-            return packed, *_at(rows, t), _at(given.mask, t), _at(given.reset, t)
+            flags = _at(given.mask, t), _at(given.reset, t)
+            return packed, *_at(rows, t), _at(given.draws, t), *flags
 
         def instant(t, now, carry):
-            packed, start, d_after, mask, reset = now
+            packed, start, d_after, draws, mask, reset = now
             d_state, d_theta, d_initial = carry
             d_state = _add(d_state, d_after)
             d_new = d_state if mask is None else _where(mask, d_state, _zeros(d_state))
             gates = cell.Gates(*_widen(packed, d_state[0].dtype))
-            _, update_back = jax.vjp(lambda *row: jax.vmap(cell.update)(*row)[0],
-                                     gates, start, theta)  # fmt: skip
+            _, update_back = jax.vjp(_updated(cell, draws), gates, start, theta)
             d_gates, d_start, d_theta_t = update_back(d_new)
             if weights:
                 _, feedback_back = jax.vjp(lambda s: _fed_back(cell, s, keep), start)
@@ -272,6 +275,12 @@ def _walk(schedule: Schedule, load, instant, time, carry):
         return instant(time(k), now, carry), ahead
 
     return jax.lax.fori_loop(0, last + 1, body_ahead, (carry, load(time(0))))[0]
+
+
+def _updated(cell: Cell, draws: Row | None) -> Callable[[Row, Row, Row], Row]:
+    """Returns what maps the cell's `update` over the rows of a tile, the activated gates left."""
+    given = () if draws is None else (draws,)
+    return lambda *rows: jax.vmap(cell.update)(*rows, *given)[0]
 
 
 def _gates(cell: Cell, packed: tuple, weights: tuple[Parts, ...], feedback: Parts) -> Row:

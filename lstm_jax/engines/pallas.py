@@ -18,9 +18,18 @@ from jax.experimental.pallas import tpu, triton
 from lstm_jax.cells import Cell, feedback_width
 from lstm_jax.engines import kernels
 from lstm_jax.engines.pointwise import strange
-from lstm_jax.engines.products import add_bias, assemble, dot, fed_back, preactivations, split
+from lstm_jax.engines.products import (
+    add_bias,
+    assemble,
+    dot,
+    drawn,
+    fed_back,
+    preactivations,
+    split,
+)
 from lstm_jax.engines.scan import Inputs
 from lstm_jax.engines.select import begin
+from lstm_jax.engines.uniform import gather_state, spread_noise, spread_params, spread_state
 from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 KB = 1024
@@ -65,8 +74,9 @@ class Pallas:
         if not T * B:
             nothing = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), state)
             return state, jax.vmap(emit)(nothing)
-        both: Any = _loop(self, cell, Inputs(params, x, state, initial, mask, reset, noise))
-        final, states = both
+        inputs, uniform = Inputs(params, x, state, initial, mask, reset, noise), cell.uniform()
+        both: Any = _loop(self, uniform, inputs if uniform == cell else _spread(cell, inputs))
+        final, states = both if uniform == cell else (gather_state(cell, row) for row in both)
         return final, jax.vmap(emit)(states)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> str | None:
@@ -74,14 +84,13 @@ class Pallas:
         dtype = jnp.dtype(jnp.bfloat16 if dtype is None else dtype)
         if self.platform not in ("gpu", "tpu"):
             return f"it is a kernel for a gpu or a tpu, not for a {self.platform}"
-        if cell.noisy:
-            return "it draws noise"
         if dtype not in (jnp.float32, jnp.bfloat16) + (jnp.float64,) * self.interpret:
             return f"it takes x of float32 or bfloat16, not of {dtype}"
+        cell = cell.uniform()
         return strange(cell, self._width(cell)) or self._too_large(cell, dtype)
 
     def fits(self, cell: Cell, dtype: Any) -> bool:
-        """Says whether the recurrent weights of `cell` fit on chip in `dtype`.
+        """Says whether the recurrent weights of `cell.uniform()` fit on chip in `dtype`.
 
         There is one square matrix for each block that reads the state, times the vectors that are
         fed back, as wide as H rounded up: to a power of two, 16 or more, on a GPU, and to a
@@ -90,7 +99,7 @@ class Pallas:
             GPU   128 KB in 16 bits (the LSTM's of H = 128), 48 KB in float32 (of H = 32)
             TPU   4 MB (the LSTM's of H = 512)
         """
-        return self._too_large(cell, jnp.dtype(dtype)) is None
+        return self._too_large(cell.uniform(), jnp.dtype(dtype)) is None
 
     def _width(self, cell: Cell) -> int:
         if self.platform == "gpu":
@@ -116,6 +125,14 @@ class _Frame(NamedTuple):
     B: int
     H: int
     schedule: kernels.Schedule
+
+
+def _spread(cell: Cell, inputs: Inputs) -> Inputs:
+    """Returns the inputs as they are for the uniform cell."""
+    return inputs._replace(
+        params=spread_params(cell, inputs.params), state=spread_state(cell, inputs.state),
+        initial=spread_state(cell, inputs.initial), noise=spread_noise(cell, inputs.noise),
+    )  # fmt: skip
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -161,7 +178,8 @@ def _forward(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
     from_x = dot(x.reshape(T * B, D), params.w_x, x.dtype)
     none = jnp.zeros((T * B, sum(cell.width(g) for g in cell.h_blocks)), from_x.dtype)
     packed = add_bias(assemble(cell, from_x, none), params.b).reshape(T, B, -1)
-    frame = _frame(engine, cell, x)
+    draws = _draws(cell, inputs)
+    frame = _frame(engine, cell, x, draws)
     mask, reset, keep = _circumstances(frame, inputs)
     state, initial = (_fill(row, (frame.B, frame.H)) for row in (inputs.state, inputs.initial))
     final, states = kernels.forward(
@@ -170,7 +188,7 @@ def _forward(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
         kernels.Forward(
             _fill_packed(cell, frame, packed, x.dtype), _weights(cell, params, frame, x.dtype),
             _theta(cell, params, frame), state, None if reset is None else initial,
-            keep, mask, reset,
+            keep, _fill(draws, (frame.T, frame.B, frame.H)), mask, reset,
         ),
     )  # fmt: skip
     return _cut(final, (B, cell.hidden)), _cut(states, (T, B, cell.hidden))
@@ -180,14 +198,15 @@ def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
     """Returns d_packed [T, B, G] and the gradients of state, theta and initial."""
     params, x, *_ = inputs
     T, B, _ = x.shape
-    frame = _frame(engine, cell, x)
+    draws = _draws(cell, inputs)
+    frame = _frame(engine, cell, x, draws)
     mask, reset, keep = _circumstances(frame, inputs)
     size = (frame.T, frame.B, frame.H)
     weights = jax.tree.map(jnp.transpose, _weights(cell, params, frame, x.dtype))
     given = kernels.Backward(
         _fill_packed(cell, frame, packed, x.dtype), _fill(start, size),
         _fill(d_states, size, "constant"), _fill(d_final, size[1:], "constant"),
-        weights, _theta(cell, params, frame), keep, mask, reset,
+        weights, _theta(cell, params, frame), keep, _fill(draws, size), mask, reset,
     )  # fmt: skip
     d_packed, *carry = kernels.backward(cell, frame.schedule, given)
     d_state, d_theta, d_initial = _cut(carry, (B, cell.hidden))
@@ -201,7 +220,16 @@ def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
     return d_packed, d_state, d_theta, d_initial
 
 
-def _frame(engine: Pallas, cell: Cell, x: Array) -> _Frame:
+def _draws(cell: Cell, inputs: Inputs) -> Row | None:
+    """Returns what the cell draws for all instants, each [T, B, H], in the dtype of the states."""
+    keys, rows = inputs.noise.keys, inputs.x.shape[1]
+    if keys is None:
+        return None
+    draws = jax.vmap(lambda key: drawn(cell, inputs.params.theta, key, rows))(keys)
+    return jax.tree.map(lambda d: d.astype(inputs.state[0].dtype), draws)
+
+
+def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
     """Returns how large the problem is on chip, and how it is cut."""
     (T, B, _), H, interpret = x.shape, engine._width(cell), engine.interpret
     if engine.platform == "gpu":
@@ -209,7 +237,8 @@ def _frame(engine: Pallas, cell: Cell, x: Array) -> _Frame:
         return _Frame(T, _up(B, ROWS), H, whole)
     # What comes and goes with a row of an instant, in two buffers each: a flag takes all lanes.
     narrow, full = (jnp.dtype(dtype).itemsize for dtype in (x.dtype, wide(x.dtype)))
-    values = 2 * H * (len(cell.gates) * narrow + len(cell.states) * full)
+    states = len(cell.states) + len(draws or ())
+    values = 2 * H * (len(cell.gates) * narrow + states * full)
     each = 2 * (values + 2 * LANES * 4)
     rows = min(TILE, BUFFERS // (8 * each) // ROWS * ROWS) or ROWS
     rows = _up(_parts(B, _parts(B, rows)), ROWS)

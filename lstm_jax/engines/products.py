@@ -5,7 +5,7 @@ Every product is `dot`: of operands in the dtype of the input, summed in float32
 
 import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -155,6 +155,12 @@ def advance(
     gates = cell.Gates(**split(cell, tuple(cell.gates), packed))
     if key is None:
         return jax.vmap(cell.update, in_axes=(0, 0, None))(gates, state, theta)
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(packed.shape[0]))
-    update: Any = cell.update
-    return jax.vmap(update, in_axes=(0, 0, None, 0))(gates, state, theta, keys)
+    draws, update = drawn(cell, theta, key, len(packed)), cast(Any, cell.update)
+    return jax.vmap(update, in_axes=(0, 0, None, 0))(gates, state, theta, draws)
+
+
+def drawn(cell: Cell, theta: Row, key: Array, rows: int) -> Row:
+    """Returns what a noisy cell draws at an instant, vectors [B, width]; row b by key b."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(rows))
+    draws = jax.vmap(lambda key: cell.Draws(cell.draw(theta, key)))(keys)
+    return jax.lax.stop_gradient(draws)

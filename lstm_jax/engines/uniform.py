@@ -1,0 +1,78 @@
+"""A cell with narrow vectors as a uniform one: weights and states spread out, states gathered."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cells import Cell, feedback_parts, initial_state
+from lstm_jax.engines.products import pack
+from lstm_jax.types import Array, CellParams, Noise, Row
+
+
+def spread_params(cell: Cell, params: CellParams) -> CellParams:
+    """Returns the parameters of `cell.uniform()` that give what `params` give to `cell`.
+
+    The columns of a narrow block are repeated. Of a narrow vector's copies that are fed back the
+    first one is read, as the rows of the others are zero.
+    """
+    w_h = params.w_h
+    if isinstance(w_h, tuple):
+        w_h = (_rows(cell, w_h[0]), _columns(cell, cell.h_blocks, w_h[1]))
+    else:
+        w_h = _columns(cell, cell.h_blocks, _rows(cell, w_h))
+    return CellParams(
+        _columns(cell, cell.x_blocks, params.w_x), w_h, _columns(cell, cell.gates, params.b),
+        params.theta,
+    )  # fmt: skip
+
+
+def spread_state(cell: Cell, state: Row) -> Row:
+    """Returns a state [..., width] of the uniform cell: every entry repeated."""
+    return jax.tree.map(lambda s: _repeated(cell, s), state)
+
+
+def gather_state(cell: Cell, state: Row) -> Row:
+    """Returns the state of `cell` in one of the uniform cell: of copies the first."""
+    return cell.State(*(s[..., :: _copies(cell, cell.width(n))] for n, s in _named(cell, state)))
+
+
+def spread_noise(cell: Cell, noise: Noise) -> Noise:
+    """Returns noise for the uniform cell, which has the same draws."""
+    if noise.keep is None:
+        return noise
+    return noise._replace(keep=pack(_by_part(cell, noise.keep, lambda a: _repeated(cell, a), 1)))
+
+
+def _named(cell: Cell, state: Row) -> Any:
+    return zip(cell.states, state, strict=True)
+
+
+def _copies(cell: Cell, width: int) -> int:
+    return cell.hidden // width
+
+
+def _repeated(cell: Cell, a: Array) -> Array:
+    return jnp.repeat(a, _copies(cell, a.shape[-1]), axis=-1, total_repeat_length=cell.hidden)
+
+
+def _columns(cell: Cell, blocks: tuple[str, ...], w: Array) -> Array:
+    widths = [cell.width(name) for name in blocks]
+    parts = jax.lax.split(w, widths, axis=w.ndim - 1) if blocks else [w]
+    return pack([_repeated(cell, part) for part in parts]) if blocks else w
+
+
+def _rows(cell: Cell, w: Array) -> Array:
+    def first(part):
+        width, columns = part.shape
+        apart = jnp.zeros((width, _copies(cell, width), columns), part.dtype)
+        return apart.at[:, 0].set(part).reshape(cell.hidden, columns)
+
+    return jnp.concatenate(_by_part(cell, w, first, 0))
+
+
+def _by_part(cell: Cell, a: Array, do: Callable[[Array], Array], axis: int) -> list[Array]:
+    """Returns what `do` makes of the share of each vector that is fed back."""
+    parts = jax.eval_shape(lambda: feedback_parts(cell, initial_state(cell)))
+    return [do(part) for part in jax.lax.split(a, [p.shape[-1] for p in parts], axis=axis)]
