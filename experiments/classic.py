@@ -304,6 +304,7 @@ class Classic(Config):
     networks: tuple[str, ...] = setting(("1997", "rnn", "guess"), f"of {', '.join(LABELS)}")
     budget: float = setting(2.0, "sequences of a trial of 1997, times the paper's mean")
     other_budget: float = setting(2.0, "the same of the networks of today")
+    rate: float = setting(1.0, "learning rate of the networks of 1997, times the paper's")
     learning_rate: float = setting(3e-3, "of the networks of today, under Adam")
     guesses: int = setting(1000, "networks guessed for 3a and 3b")
 
@@ -312,7 +313,7 @@ class Classic(Config):
         need_each("settings", (self.settings,), LEVELS)
         need_each("experiments", self.experiments, EXPERIMENTS)
         need_each("networks", self.networks, tuple(LABELS))
-        for name in ("budget", "other_budget", "learning_rate"):
+        for name in ("budget", "other_budget", "rate", "learning_rate"):
             value = getattr(self, name)
             need(0 < value < np.inf, name, value, "need a number above 0")
         need(self.guesses >= 2, "guesses", self.guesses, "need 2 or more")
@@ -341,7 +342,7 @@ def plan(config: Classic, records: Sequence[Record]) -> list[Group]:
 def online(config: Classic, at: Setting, name: str) -> list[Group]:
     """The network of 1997, learning as it did: whole at once, or without its cells at first."""
     model = dataclasses.replace(at.network, engine=config.engine)
-    trials = make_trials(seed=seeds(config), learning_rate=at.rate)
+    trials = make_trials(seed=seeds(config), learning_rate=config.rate * at.rate)
     window = 1 if isinstance(model, OnlineNetwork1997) else None
     learnt = group(config, at, name, model, trials, config.budget)
     learnt = learnt._replace(optimizer="sgd", window=window)

@@ -96,7 +96,7 @@ def _check_results(cell: Cell) -> None:
         gates = cell.Gates(*(jnp.zeros(cell.width(g), dtype) for g in cell.gates))
         _check_result(cell, gates, state, theta)
         if cell.noisy:
-            _check_result(cell, gates, state, theta, _draws(cell, theta))
+            _check_result(cell, gates, state, theta, _draws(cell, theta, dtype))
         output = jax.eval_shape(cell.output, state)
         parts = jax.eval_shape(functools.partial(feedback_parts, cell), state)
         for name, vector in (("output", output), *(("feedback", part) for part in parts)):
@@ -104,14 +104,14 @@ def _check_results(cell: Cell) -> None:
             _check_array(cell, name, vector, width or ("width",), dtype)
 
 
-def _draws(cell: Cell, theta: Row, seed: int = 0) -> Row:
+def _draws(cell: Cell, theta: Row, dtype: Any) -> Row:
     """Draws for one row, and checks what comes."""
-    found = dict(cell.draw(theta, jax.random.key(seed)))
+    found = dict(cell.draw(theta, jax.random.key(0)))
     for name, value in found.items():
         fact = getattr(value, "ndim", None) == 1 and jnp.issubdtype(value.dtype, jnp.floating)
         law = f"draw: {name} must be a vector of floats, got {getattr(value, 'aval', value)}"
         _require(cell, fact, law)
-    return cell.Draws(found)
+    return cell.Draws({name: value.astype(dtype) for name, value in found.items()})
 
 
 def _check_result(cell: Cell, gates: Row, state: Row, theta: Row, *draws: Row) -> None:
@@ -175,7 +175,7 @@ def _check_purity(cell: Cell, gates: Row, others: Row, theta: Row) -> None:
         "init_theta": lambda: dict(cell.init_theta(key)),
     }
     if cell.noisy:
-        draws = _draws(cell, theta)
+        draws = _draws(cell, theta, jnp.float64)
         calls["draw"] = lambda: dict(cell.draw(theta, key))
         calls["update with draws"] = lambda: _instant(cell, row, state, theta, draws)
     for name, call in calls.items():

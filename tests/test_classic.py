@@ -74,6 +74,8 @@ def test_the_network_of_1997_learns_one_sequence_an_update_by_plain_descent():
     assert set(group.trials.learning_rate) == {np.float32(0.5)}
     assert set(group.trials.clip) == {np.inf}
     assert group.model.cell.truncated  # pyright: ignore
+    slow = groups(dataclasses.replace(CONFIG, rate=0.1))["6a-2_marks-1997"].trials
+    assert isinstance(slow, Trials) and set(slow.learning_rate) == {np.float32(0.05)}
     few = dataclasses.replace(CONFIG, steps=70)
     assert {g.steps for n, g in groups(few).items() if "guess" not in n} == {70}
 
@@ -304,6 +306,7 @@ def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
         ({"networks": ("elman",)}, f"--networks=elman: need one of {', '.join(classic.LABELS)}"),
         ({"settings": "some"}, "--settings=some: need one of tiny, shortest, all"),
         ({"budget": 0.0}, "--budget=0: need a number above 0"),
+        ({"rate": 0.0}, "--rate=0: need a number above 0"),
         ({"learning_rate": float("nan")}, "--learning_rate=nan: need a number above 0"),
         ({"guesses": 1}, "--guesses=1: need 2 or more"),
         (

@@ -62,16 +62,17 @@ class Swapped(Own):
 
 @dataclass(frozen=True)
 class Jittered(C.GRU):
-    """A GRU whose candidates are moved by noise that a parameter scales."""
+    """A GRU whose candidates are moved by noise; what scales it gets no gradient."""
 
     def init_theta(self, key):
         return {"scale": jnp.float32(0.2)}
 
     def draw(self, theta, key):
-        return {"step": jax.random.normal(key, (self.hidden,))}
+        step = jax.random.normal(key, (self.hidden,), theta.scale.dtype)
+        return {"step": theta.scale * step}
 
     def update(self, gates, state, theta, draws=None):
-        moved = gates if draws is None else gates._replace(nx=gates.nx + theta.scale * draws.step)
+        moved = gates if draws is None else gates._replace(nx=gates.nx + draws.step)
         return super().update(moved, state, theta)
 
 

@@ -160,8 +160,7 @@ def test_a_sound_noisy_cell_passes():
 def multiplied(self, gates, state, theta, draws=None):
     """An LSTM whose h is multiplied by what was drawn."""
     new, activated = LSTM.update(self, gates, state, theta)
-    share = 1.0 if draws is None else draws.share.astype(new.h.dtype)
-    return new._replace(h=new.h * share), activated
+    return new._replace(h=new.h * (1.0 if draws is None else draws.share)), activated
 
 
 def unmoved(self, gates, state, theta, draws=None):

@@ -85,8 +85,9 @@ class Cell:
     def draw(self, theta: Row, key: Array) -> Mapping[str, Array]:
         """Returns what chance gives one row at one instant, by name: vectors of floats; nothing.
 
-        The key is for this row and instant alone. It is a constant to `update`, without a gradient,
-        and is drawn again in the backward pass: the same key must give the same.
+        The key is for this row and instant alone. `update` gets what is drawn in the dtype of the
+        states and as a constant, without a gradient. It is drawn again in the backward pass: the
+        same key must give the same.
         """
         del theta, key
         return {}

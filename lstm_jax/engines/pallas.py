@@ -222,11 +222,11 @@ def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
 
 def _draws(cell: Cell, inputs: Inputs) -> Row | None:
     """Returns what the cell draws for all instants, each [T, B, H], in the dtype of the states."""
-    keys, rows = inputs.noise.keys, inputs.x.shape[1]
+    theta, keys = inputs.params.theta, inputs.noise.keys
     if keys is None:
         return None
-    draws = jax.vmap(lambda key: drawn(cell, inputs.params.theta, key, rows))(keys)
-    return jax.tree.map(lambda d: d.astype(inputs.state[0].dtype), draws)
+    rows, dtype = inputs.state[0].shape[0], inputs.state[0].dtype
+    return jax.vmap(lambda key: drawn(cell, theta, key, rows, dtype))(keys)
 
 
 def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:

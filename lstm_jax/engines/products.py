@@ -155,12 +155,12 @@ def advance(
     gates = cell.Gates(**split(cell, tuple(cell.gates), packed))
     if key is None:
         return jax.vmap(cell.update, in_axes=(0, 0, None))(gates, state, theta)
-    draws, update = drawn(cell, theta, key, len(packed)), cast(Any, cell.update)
+    draws, update = drawn(cell, theta, key, len(packed), packed.dtype), cast(Any, cell.update)
     return jax.vmap(update, in_axes=(0, 0, None, 0))(gates, state, theta, draws)
 
 
-def drawn(cell: Cell, theta: Row, key: Array, rows: int) -> Row:
-    """Returns what a noisy cell draws at an instant, vectors [B, width]; row b by key b."""
+def drawn(cell: Cell, theta: Row, key: Array, rows: int, dtype: Any) -> Row:
+    """Returns what a noisy cell draws at an instant, [B, width] of `dtype`; row b by a key b."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(rows))
     draws = jax.vmap(lambda key: cell.Draws(cell.draw(theta, key)))(keys)
-    return jax.lax.stop_gradient(draws)
+    return jax.tree.map(lambda d: jax.lax.stop_gradient(d).astype(dtype), draws)
