@@ -7,7 +7,7 @@ stopped goes on where it stood, with --resume; an experiment that fails is named
 run.
 
 Command: scripts/run all --scale=small --results=docs/results.md
-Cost: --quick a quarter of an hour; three hours by default, two cores; --scale=paper is for a GPU
+Cost: --quick a quarter of an hour; 3.5 hours by default, two cores; --scale=paper is for a GPU
 """
 
 import dataclasses

@@ -67,10 +67,11 @@ class Zoneout(Cell):
 
     def _update(self, gates, state, theta, draws):
         """Updates the cell within, given what is its own."""
-        given: Any = (gates, state, self.cell.Theta(self._own(theta)))
+        update: Any = self.cell.update
+        given = (gates, state, self.cell.Theta(self._own(theta)))
         if draws is None or not self.cell.noisy:
-            return self.cell.update(*given)
-        return self.cell.update(*given, self.cell.Draws(self._own(draws)))
+            return update(*given)
+        return update(*given, self.cell.Draws(self._own(draws)))
 
     def draw(self, theta, key):
         """Returns 1 for each unit that keeps its value, else 0; and the draws of the cell within.

@@ -1,7 +1,6 @@
 """A cell with narrow vectors as a uniform one: weights and states spread out, states gathered."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +34,8 @@ def spread_state(cell: Cell, state: Row) -> Row:
 
 def gather_state(cell: Cell, state: Row) -> Row:
     """Returns the state of `cell` in one of the uniform cell: of copies the first."""
-    return cell.State(*(s[..., :: _copies(cell, cell.width(n))] for n, s in _named(cell, state)))
+    both = zip(cell.states, state, strict=True)
+    return cell.State(*(s[..., :: _copies(cell, cell.width(name))] for name, s in both))
 
 
 def spread_noise(cell: Cell, noise: Noise) -> Noise:
@@ -43,10 +43,6 @@ def spread_noise(cell: Cell, noise: Noise) -> Noise:
     if noise.keep is None:
         return noise
     return noise._replace(keep=pack(_by_part(cell, noise.keep, lambda a: _repeated(cell, a), 1)))
-
-
-def _named(cell: Cell, state: Row) -> Any:
-    return zip(cell.states, state, strict=True)
 
 
 def _copies(cell: Cell, width: int) -> int:
@@ -58,9 +54,10 @@ def _repeated(cell: Cell, a: Array) -> Array:
 
 
 def _columns(cell: Cell, blocks: tuple[str, ...], w: Array) -> Array:
-    widths = [cell.width(name) for name in blocks]
-    parts = jax.lax.split(w, widths, axis=w.ndim - 1) if blocks else [w]
-    return pack([_repeated(cell, part) for part in parts]) if blocks else w
+    if not blocks:
+        return w
+    parts = jax.lax.split(w, [cell.width(name) for name in blocks], axis=w.ndim - 1)
+    return pack([_repeated(cell, part) for part in parts])
 
 
 def _rows(cell: Cell, w: Array) -> Array:
