@@ -257,7 +257,7 @@ def _instant_back(
 ):
     """Goes back through one instant; returns the carry before it and d_packed [B, G].
 
-    Noise is not known from the forward loop: `update` draws it again from the instant's key.
+    Noise is not known from the forward loop: it is drawn again, from the instant's key.
     """
     d_state, d_theta, d_initial = carry
     start, packed, state, d_emitted, mask, reset, key = known
