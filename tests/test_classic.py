@@ -11,6 +11,7 @@ import pytest
 
 from experiments import classic, runner
 from experiments.classic import Classic
+from experiments.network_1997 import OnlineNetwork1997
 from lstm_jax import tasks
 from lstm_jax.cells import RNN
 from lstm_jax.report import figures, ledger
@@ -122,6 +123,25 @@ def test_every_experiment_has_the_settings_and_numbers_of_the_paper(at):
                classic.SETTINGS["all"])  # fmt: skip
 
 
+def test_another_reading_of_1_has_more_cells_and_the_whole_gradient_of_a_string():
+    (first, other) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "1"]
+    assert isinstance(first.network, OnlineNetwork1997) and first.network.cell.truncated
+    assert not isinstance(other.network, OnlineNetwork1997) and not other.network.cell.truncated
+    assert (first.network.cell.hidden, first.network.cell.size) == (6, 2)
+    assert (other.network.cell.hidden, other.network.cell.size) == (32, 4)
+    assert other.network.output_biases == (-1, -2, -3, -4, -5, -6, -7, -8)
+    same = {"words": "", "network": first.network, "reading": False}
+    assert other.reading and first._replace(**same) == other._replace(**same)
+
+
+def test_another_reading_of_5_is_told_beside_it_and_judged_by_nothing():
+    (first, other) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "5"]
+    learnt = {"logistic": True, "cross_entropy": True}
+    assert other.task == dataclasses.replace(first.task, **learnt) and other.reading
+    same = {"words": "", "task": 0, "reading": False}
+    assert first._replace(**same) == other._replace(**same)
+
+
 def test_a_logistic_output_in_4_is_told_beside_the_linear_one_and_judged_by_nothing():
     (four, other) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "4"]
     assert other.task == dataclasses.replace(four.task, logistic=True) and other.reading
@@ -156,8 +176,8 @@ def test_another_reading_has_the_papers_number_beside_it_and_neither_verdict_nor
 
 
 def test_where_there_is_a_target_at_every_step_every_step_is_learnt_from():
-    windows = {name.split("-")[0]: group.window for name, group in groups(Classic()).items()
-               if name.endswith("-1997")}  # fmt: skip
+    names = [at.group("1997") for at in PUBLISHED]
+    windows = {name.split("-")[0]: groups(Classic())[name].window for name in names}
     assert windows == {name: 1 if name in ("1", "2a", "2b") else None for name in PAPER}
 
 
@@ -286,7 +306,7 @@ def test_the_figure_has_a_dot_a_trial_and_a_bar_for_every_mean_of_the_paper():
 def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
     small, paper = classic.SCALES["small"], classic.SCALES["paper"]
     assert [at.experiment for at, name in classic.cases(small) if name == "1997"] == [
-        "1", "2a", "2b", "2b", "2c", "3a", "3b", "3c", "4", "4", "5", "6a", "6b", "6b",
+        "1", "1", "2a", "2b", "2b", "2c", "3a", "3b", "3c", "4", "4", "5", "5", "6a", "6b", "6b",
     ]  # fmt: skip
     assert small.seeds == paper.seeds == 10
     names = [group.name for group in classic.plan(paper, [])]

@@ -61,7 +61,7 @@ def symbols(batch: Any) -> np.ndarray:
 @every_task
 def test_a_task_is_a_value_with_the_sizes_it_states(task):
     batch = draw(task, 5)
-    rows = 5 + 32 * (task.name == "reber_online")
+    rows = 5 + 64 * (task.name == "reber_online")
     assert batch.x.shape == (task.length, rows, task.input_size)
     assert batch.x.dtype == np.float32
     assert batch.reset is None
@@ -107,7 +107,7 @@ def test_correct_is_a_small_deviation_and_solved_asks_the_criterion(task):
 @pytest.mark.parametrize(
     ("task", "criterion"),
     [
-        (tasks.ReberOnline(1), (160 * 33, 0.5, 0, np.inf)),
+        (tasks.ReberOnline(1), (48 * 65, 0.5, 0, np.inf)),
         (tasks.TwoStrings(6), (10_000, 0.25, 0, np.inf)),
         (tasks.RandomLag(5, 4), (10_000, 0.2, 0, np.inf)),
         (tasks.TwoSequences(20, 3, "3a"), (256, 0.2, 0, 0.01)),
@@ -209,6 +209,24 @@ def test_by_cross_entropy_the_gradient_is_the_error_itself(task):
     np.testing.assert_allclose(loss, (np.logaddexp(0, wide) - targets * wide).sum() / 3, rtol=1e-6)
     y = 1 / (1 + np.exp(-wide))
     np.testing.assert_allclose(gradient, (y - targets) / 3, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [tasks.AddingOnline, tasks.MultiplyingOnline])
+def test_sums_and_products_by_cross_entropy_have_the_error_itself_for_gradient(kind):
+    task = kind(20, logistic=True, cross_entropy=True)
+    batch = draw(task)
+    z: Any = np.random.default_rng(0).normal(size=(N, 1)).astype(np.float32)
+    y, targets = 1 / (1 + np.exp(-z.astype(np.float64))), np.float64(batch.y[:, None])
+    loss, gradient = jax.value_and_grad(task.loss)(z, batch)
+    known = -(targets * np.log(y) + (1 - targets) * np.log(1 - y)).mean()
+    np.testing.assert_allclose(loss, known, rtol=1e-5)
+    np.testing.assert_allclose(gradient, (y - targets) / N, atol=1e-6 / N)
+    square = dataclasses.replace(task, cross_entropy=False)
+    np.testing.assert_array_equal(task.deviation(z, batch), square.deviation(z, batch))
+    q = task.first_is_marked
+    m = 0.5 if kind is tasks.AddingOnline else (1 - q) / 4 + q / 2  # the mean target
+    costs = -(targets * np.log(m) + (1 - targets) * np.log(1 - m))
+    assert near_mean(costs[:, 0], task.baseline_loss)
 
 
 @pytest.mark.parametrize("marks", [2, 3])
@@ -364,15 +382,15 @@ def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
     sample = jax.jit(lambda key: task.sample(key, 1))
     for n in range(150):
         asked = np.asarray(sample(jax.random.key(n)).x)[:, 1:]
-        for split, at in ((s, at) for s in sets for at in range(0, 256, 32)):
-            if np.array_equal(asked, sets[split][:, at : at + 32]):
+        for split, at in ((s, at) for s in sets for at in range(0, 256, 64)):
+            if np.array_equal(asked, sets[split][:, at : at + 64]):
                 seen.add((split, at))
                 break
         else:
             raise AssertionError("no block of either set")
-    assert len(seen) == 16
+    assert len(seen) == 8
     batch = sample(jax.random.key(0))
-    outputs: Any = np.random.default_rng(0).normal(size=(task.length, 33, 7)).astype(np.float32)
+    outputs: Any = np.random.default_rng(0).normal(size=(task.length, 65, 7)).astype(np.float32)
     gradient = np.asarray(jax.grad(task.loss)(outputs, batch))
     assert gradient[:, 0].any() and not gradient[:, 1:].any()
     alone = plain.sample(jax.random.key(0), 1)
@@ -402,13 +420,21 @@ def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
             lambda: tasks.MultiplyingOnline(20, wrong=0),
             "wrong must be an integer of at least 1, got 0",
         ),
+        (
+            lambda: tasks.MultiplyingOnline(20, cross_entropy=True),
+            "cross_entropy=True needs logistic=True: a linear output has none",
+        ),
         (lambda: tasks.TemporalOrder(4), "marks must be one of 2, 3, got 4"),
         *(
             (
                 functools.partial(task, cross_entropy=2),
                 "cross_entropy must be one of False, True, got 2",
             )
-            for task in (tasks.TwoStrings, tasks.TemporalOrder)
+            for task in (
+                tasks.TwoStrings,
+                tasks.TemporalOrder,
+                functools.partial(tasks.AddingOnline, 20),
+            )
         ),
     ],
 )

@@ -19,21 +19,25 @@ class AddingOnline(base.Judged, Adding1997):
     """`Adding1997` with the error and the criterion of 1997, and a linear output unless `logistic`.
 
     The loss is (answer - target)^2 / 2, of an answer that is the output or, if `logistic`, its
-    sigmoid; then it is half that of `Adding1997`. The baseline_loss is half of it in any case; D, V
-    and T are the same. A trial is done when all of the last 2,000 training sequences were answered
-    with |error| < 0.04, and with a mean |error| below 0.01: "the average training error", which the
-    paper does not define; of its square, 0.01 would say nothing more.
+    sigmoid; then it is half that of `Adding1997`. The baseline_loss is half of it in either case;
+    D, V and T are the same. With `cross_entropy` the loss is `base.logistic_errors`' in place of
+    the square, and baseline_loss = ln 2. A trial is done when all of the last 2,000 training
+    sequences were answered with |error| < 0.04, and with a mean |error| below 0.01: "the average
+    training error", which the paper does not define; of its square, 0.01 would say nothing more.
     Source: Hochreiter & Schmidhuber 1997, experiment 4.
 
     Attributes:
       shortest: T, the steps of the shortest sequence, at least 11.
       logistic: whether the answer is squashed into [0, 1].
+      cross_entropy: whether it is learnt by cross entropy; if so it must be `logistic`.
 
     Raises:
-      ValueError: shortest is too small or no integer, or logistic is no bool.
+      ValueError: shortest is too small or no integer, logistic or cross_entropy is no bool, or
+        there is cross entropy of a linear output.
     """
 
     logistic: bool = False
+    cross_entropy: bool = False
 
     name: ClassVar = "adding_online"
     criterion: ClassVar = base.Criterion(RECENT, TOLERANCE, mean=0.01)
@@ -41,14 +45,19 @@ class AddingOnline(base.Judged, Adding1997):
     def __post_init__(self):
         super().__post_init__()
         base.check_choice("logistic", self.logistic, (False, True))
+        base.check_choice("cross_entropy", self.cross_entropy, (False, True))
+        if self.cross_entropy and not self.logistic:
+            raise ValueError("cross_entropy=True needs logistic=True: a linear output has none")
 
     @property
     def baseline_loss(self) -> float:
         """The loss of always answering 0.5."""
-        return super().baseline_loss / 2
+        return math.log(2) if self.cross_entropy else super().baseline_loss / 2
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Half the squared error of the answers; outputs [B, 1]."""
+        """Half the squared error of the answers, or their cross entropy; outputs [B, 1]."""
+        if self.cross_entropy:
+            return jnp.mean(base.logistic_errors(outputs, batch.y[:, None], True))
         return base.half_squared_error(self._answers(outputs), batch.y[:, None])
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
@@ -73,18 +82,20 @@ class MultiplyingOnline(AddingOnline):
 
     The loss is that of `AddingOnline`. With q = 1/10 + 9/10 / (T/2 - 1), the probability that the
     first step is marked, the best constant answer is m = (1 - q) / 4 + q / 2 and costs
-    baseline_loss = ((1 - q) / 9 + q / 3 - m^2) / 2; where two steps are marked the variance is
-    7/144 = .0486. The answer 0.04 is right with chance (1 - q) .08 (1 - ln .08) + .08 q. A trial is
-    done when fewer than `wrong` of the last 2,000 training sequences had |error| >= 0.04.
+    baseline_loss = ((1 - q) / 9 + q / 3 - m^2) / 2, or with `cross_entropy` -m ln m - (1 - m)
+    ln(1 - m); where two steps are marked the variance is 7/144 = .0486. The answer 0.04 is right
+    with chance (1 - q) .08 (1 - ln .08) + .08 q. A trial is done when fewer than `wrong` of the
+    last 2,000 training sequences had |error| >= 0.04.
     Source: Hochreiter & Schmidhuber 1997, experiment 5.
 
     Attributes:
       shortest: T, the steps of the shortest sequence, at least 11.
       logistic: whether the answer is squashed into [0, 1].
+      cross_entropy: whether it is learnt by cross entropy; if so it must be `logistic`.
       wrong: n_seq of the paper, at least 1.
 
     Raises:
-      ValueError: a number is too small or no integer.
+      ValueError: a number is too small or no integer, or one of the others is not as it must be.
     """
 
     wrong: int = 140
@@ -112,6 +123,8 @@ class MultiplyingOnline(AddingOnline):
         """The loss of the best constant answer."""
         q = self.first_is_marked
         mean = (1 - q) / 4 + q / 2
+        if self.cross_entropy:
+            return -mean * math.log(mean) - (1 - mean) * math.log(1 - mean)
         return ((1 - q) / 9 + q / 3 - mean**2) / 2
 
     def target(self, values: Array, marks: Array) -> Array:

@@ -226,9 +226,9 @@ def half_squared_error(predictions: Array, targets: Array) -> Array:
 def logistic_errors(outputs: Array, targets: Array, cross_entropy: bool = False) -> Array:
     """(sigmoid(output) - target)^2 / 2 of each output, or its cross entropy; all [..., V].
 
-    The gradient of the cross entropy, -log |1 - target - sigmoid(output)| for targets of 0 and 1,
-    with respect to an output is the error itself. That of the square has the slope of the logistic
-    in it as well, so that it vanishes where an output is sure and wrong.
+    The gradient of the cross entropy, -target log y - (1 - target) log(1 - y) for y =
+    sigmoid(output), with respect to an output is the error itself, y - target. That of the square
+    has the slope of the logistic in it as well: it vanishes where an output is sure and wrong.
     """
     outputs = outputs.astype(wide(outputs.dtype))
     targets = targets.astype(outputs.dtype)

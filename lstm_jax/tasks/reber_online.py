@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from lstm_jax.tasks import base, reber
 from lstm_jax.types import Array, Batch
 
-ASKED = 32  # strings at an update
+ASKED = 64  # strings at an update
 BLOCKS = 2 * reber.STRINGS // ASKED
-UPDATES = 160
+UPDATES = 48
 
 
 class Answers(NamedTuple):
@@ -33,10 +33,10 @@ class ReberOnline(base.Judged, reber.EmbeddedReber):
     """`EmbeddedReber` with the criterion of 1997: all strings that train and all that test.
 
     To look at 512 strings after every update would cost hundreds of updates. Instead a training
-    batch of one string has `ASKED` more rows: one of the 16 blocks of strings that train or test,
+    batch of one string has `ASKED` more rows: one of the 8 blocks of strings that train or test,
     drawn at random. They have no part in the loss. A trial is done when every string was right in
-    160 updates; that a given block was not among them has a probability of (15/16)^160 = 3e-5. This
-    asks more than the paper does, since strings have to stay right for 160 updates.
+    48 updates; that a given block was not among them has a probability of (7/8)^48 = 0.0016. This
+    asks more than the paper does, since strings have to stay right for 48 updates.
 
     y is `Answers`. The deviation of a string is 0 if it is correct, see `EmbeddedReber`, else 1.
     Source: Hochreiter & Schmidhuber 1997, experiment 1.
