@@ -29,17 +29,19 @@ What the paper leaves open, and what was chosen:
     outputs at 0 (2a) or does not get there in 20,000 strings (1); so they learn symbol by symbol.
   - Noise of "variance 0.2" has a standard deviation of 0.45.
 
-Where another reading of the paper makes a difference, it stands beside the experiment: 2b "last
-symbol, cross entropy", of which the last symbol alone is learnt, and an output's error is that of
-the cross entropy, y - target, without the slope of the logistic; 4 "logistic output"; 6b "cross
-entropy". The network of 1997 alone tries it, and nothing is judged.
+Where another reading of the paper makes a difference, it stands beside the experiment: 1 "8 blocks
+of 4, whole gradient", of more cells and learnt at the end of each string; 2b "last symbol, cross
+entropy", of which the last symbol alone is learnt, and an output's error is that of the cross
+entropy, y - target, without the slope of the logistic; 4 "logistic output"; 5 "cross entropy", of a
+logistic output; 6b "cross entropy". The network of 1997 alone tries it, and nothing is judged.
 
 A trial may see --budget times the paper's mean number of sequences; networks of today
 --other_budget times. The claim holds for an experiment if 80 % of the trials or more solve it and
 those that do need twice the paper's mean number of sequences or fewer, on average; in part, if only
-one of the two is so and half of the trials solve it. Guessing is told as the share of guesses that
-answer 256 sequences right, and the sequences until the first such guess if each is dropped at its
-first wrong answer.
+one of the two is so and half of the trials solve it. Guessing, of a tanh unit's weights in plus and
+minus 100, is told as the share of guesses that answer 256 sequences right (3b: all but five, which
+the criterion allows), and the sequences until the first of those if each is dropped at the first
+answer that is one wrong too many.
 
 Command: scripts/run classic
 Cost: --quick a minute; by default an hour of one core (an experiment of tiny networks gains
@@ -51,15 +53,22 @@ Expect: ten trials each, an hour's run of all; a ratio is of mean sequences to t
   5   3 of 10, ratio 1.6; the others have 9 to 19 % of the products wrong when their budget is
       spent. More does not help: with --budget=3.5 still 3 of 10, and the others level off at 8 to
       17 % wrong, near the 7 % that are asked for (on tests, those that solved it: 7 to 9 %). Nor do
-      smaller steps: with --rate=0.3 0 of 10, 11 to 19 % wrong
+      smaller steps: with --rate=0.3 0 of 10, 11 to 19 % wrong. It is the linear output: with a
+      logistic one it is solved by cross entropy, 9 of 10, ratio 0.89, and late with the squared error (2 of 5 in
+      twice the paper's sequences, the others at 10 to 12 % wrong then, in a program apart)
   6b  4 of 10, ratio 0.4; the others know the order of two of the three marks and stay there, as the
       slope of the logistic takes their errors away: by cross entropy 9 of 10, ratio 0.16
   2c  1 of 10, ratio 1.7; six more err in fewer than 2 % of the strings, too many for 10,000 without
       an error, in long ones no more often; three are at chance on one of two symbols or on all.
       They are late: with --budget=10 9 of 10 solve it, in 4.4 times the paper's sequences
-  1   0 of 10 (77 % of the strings at most): they know the grammar and not the second symbol. The
-      truncated gradient has a part in it: with the whole one, an update a string and a rate of
-      0.2, two of six know all 512 after 40,000; with it and --budget=8, one of ten does (54,000)
+  1   0 of 10: most know the grammar and not the second symbol. The truncated gradient has a part
+      in it, and how few the cells are. Of 20 trials each, in a program apart that asks all 512
+      strings now and then, 1 gets there as it stands, 4 with the whole gradient, an update a
+      string; of 8 blocks of 4 cells, 13 and 19, these in 7,100 sequences on average. In classic,
+      where strings have to stay right for 48 updates, that last reading gives 6 of 10, ratio 1.08.
+      Of small networks with the whole gradient at most two thirds get there, with other rates,
+      cross entropy, biased input gates, Adam or ten times the sequences. Nor is it the cell: of an
+      LSTM and a GRU of today of 16 units, in three times the paper's sequences, 6 and 7 of 10
   2a  0 of 10: they are late. With --budget=12 10 of 10 solve it, in 10.6 times the paper's
       sequences. To lift an output at the last symbol alone, a c that is never negative has to hold
       it down at all others, one weight each, and that goes on slowly
@@ -322,7 +331,7 @@ class Classic(Config):
     other_budget: float = setting(2.0, "the same of the networks of today")
     rate: float = setting(1.0, "learning rate of the networks of 1997, times the paper's")
     learning_rate: float = setting(3e-3, "of the networks of today, under Adam")
-    guesses: int = setting(1000, "networks guessed for 3a and 3b")
+    guesses: int = setting(10_000, "networks guessed for 3a and 3b")
 
     def __post_init__(self):
         super().__post_init__()
@@ -378,9 +387,9 @@ def today(config: Classic, at: Setting, name: str) -> list[Group]:
 
 
 def guessing(config: Classic, at: Setting, name: str) -> list[Group]:
-    """Tanh networks of three units, each a trial, that learn next to nothing from one sequence."""
+    """Tanh networks of one unit, each a trial, that learn next to nothing from one sequence."""
     model = dataclasses.replace(
-        at.network, cell=cells.RNN(3), start=GUESSED_FROM, input_biases=(), output_biases=(),
+        at.network, cell=cells.RNN(1), start=GUESSED_FROM, input_biases=(), output_biases=(),
         output_units_biased=True, engine=config.engine,
     )  # fmt: skip
     guessed = range(config.seed, config.seed + config.guesses)
@@ -410,7 +419,7 @@ def summarise(config: Classic, records: Sequence[Record]) -> list[Row]:
 def row(config: Classic, at: Setting, name: str, results: Sequence[Record]) -> Row:
     """One line of the table, from the results of one group."""
     if name == "guess":
-        solved, needed, wrong = guesses(results)
+        solved, needed, wrong = guesses(at.task.criterion.allowed, results)
     else:
         solved = [r["status"] == "solved" for r in results]
         needed = [n for n in sequences(at, results) if n is not None]
@@ -442,18 +451,20 @@ def sequences(at: Setting, results: Sequence[Record]) -> list[int | None]:
     return [r["step"] - at.after if r["status"] == "solved" else None for r in results]
 
 
-def guesses(results: Sequence[Record]) -> tuple[list[bool], list[float], list[int]]:
-    """Which guesses are right, and the sequences until the first of them is found.
+def guesses(allowed: int, results: Sequence[Record]) -> tuple[list[bool], list[float], list[int]]:
+    """Which guesses are right, the sequences until the first of them is found, and their errors.
 
-    A guess that answers a share c of its sequences right is dropped at its first wrong answer,
-    after 1 / (1 - c) sequences on average; there are 1 / p - 1 of those before one that is right.
+    A guess that answers a share c of its n sequences right is dropped at the first wrong answer
+    that is not `allowed`, after (allowed + 1) / (1 - c) sequences on average, n at most; there are
+    1 / p - 1 of those before one that is right.
     """
-    right = [r["test_correct"] == r["test_n"] for r in results]
+    n, wrong = results[0]["test_n"], [r["test_n"] - r["test_correct"] for r in results]
+    right = [w <= allowed for w in wrong]
     if not any(right):
         return right, [], []
-    n, p = results[0]["test_n"], np.mean(right)
-    dropped = [n / (n - r["test_correct"]) for r in results if r["test_correct"] < n]
-    return right, [(1 / p - 1) * float(np.mean(dropped or [0.0])) + n], [0]
+    dropped = [min(n, n * (allowed + 1) / w) for w in wrong if w > allowed]
+    needed = (1 / np.mean(right) - 1) * float(np.mean(dropped or [0.0])) + n
+    return right, [needed], [w for w in wrong if w <= allowed]
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:

@@ -13,7 +13,7 @@ from experiments import classic, runner
 from experiments.classic import Classic
 from experiments.network_1997 import OnlineNetwork1997
 from lstm_jax import tasks
-from lstm_jax.cells import RNN
+from lstm_jax.cells import RNN, MemoryBlocks
 from lstm_jax.report import figures, ledger
 from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, PARTLY
 from lstm_jax.report.statistics import wilson
@@ -125,10 +125,10 @@ def test_every_experiment_has_the_settings_and_numbers_of_the_paper(at):
 
 def test_another_reading_of_1_has_more_cells_and_the_whole_gradient_of_a_string():
     (first, other) = [at for at in classic.SETTINGS["shortest"] if at.experiment == "1"]
-    assert isinstance(first.network, OnlineNetwork1997) and first.network.cell.truncated
-    assert not isinstance(other.network, OnlineNetwork1997) and not other.network.cell.truncated
-    assert (first.network.cell.hidden, first.network.cell.size) == (6, 2)
-    assert (other.network.cell.hidden, other.network.cell.size) == (32, 4)
+    assert isinstance(first.network, OnlineNetwork1997)
+    assert not isinstance(other.network, OnlineNetwork1997)
+    assert first.network.cell == MemoryBlocks(6, size=2, biases="gates", truncated=True)
+    assert other.network.cell == MemoryBlocks(32, size=4, biases="gates")
     assert other.network.output_biases == (-1, -2, -3, -4, -5, -6, -7, -8)
     same = {"words": "", "network": first.network, "reading": False}
     assert other.reading and first._replace(**same) == other._replace(**same)
@@ -247,7 +247,15 @@ def test_guessing_costs_what_wrong_guesses_cost_and_one_whole_test():
     row = TABLE["3a", "guessing"]
     assert row["solved"] == wilson(2, 40)
     assert row["sequences"].value == pytest.approx((40 / 2 - 1) * 3 + 256)
-    assert classic.guesses([{"test_correct": 3, "test_n": 4}])[1:] == ([], [])
+    assert classic.guesses(0, [{"test_correct": 3, "test_n": 4}])[1:] == ([], [])
+
+
+def test_a_guess_may_err_as_often_as_the_criterion_allows():
+    results = [{"test_correct": n, "test_n": 256} for n in (256, 254, 253, 192, 0)]
+    right, (needed,), wrong = classic.guesses(2, results)
+    assert right == [True, True, False, False, False] and wrong == [0, 2]
+    # dropped at the third wrong answer: after all 256, 12 and 3 sequences
+    assert needed == pytest.approx(1.5 * (256 + 12 + 3) / 3 + 256)
 
 
 def test_claims_are_the_papers_numbers_guessing_and_the_rnn():
