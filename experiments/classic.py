@@ -422,13 +422,14 @@ def summarise(config: Classic, records: Sequence[Record]) -> list[Row]:
 def row(config: Classic, at: Setting, name: str, results: Sequence[Record]) -> Row:
     """One line of the table, from the results of one group."""
     if name == "guess":
-        solved, needed, wrong = guesses(at.task.criterion.allowed, results)
+        solved, mean, wrong = guesses(at.task.criterion.allowed, results)
+        needed = []
     else:
         solved = [r["status"] == "solved" for r in results]
         needed = [n for n in sequences(at, results) if n is not None]
+        mean = estimate(needed)
         wrong = [r["test_n"] - r["test_correct"] for r in results if r["status"] == "solved"]
     share = statistics.wilson(sum(solved), len(solved))
-    mean = estimate(needed)
     ratio = None if mean is None or not at.published else mean.value / at.sequences
     judged = name == "1997" and at.published and not at.reading
     return {
@@ -454,20 +455,23 @@ def sequences(at: Setting, results: Sequence[Record]) -> list[int | None]:
     return [r["step"] - at.after if r["status"] == "solved" else None for r in results]
 
 
-def guesses(allowed: int, results: Sequence[Record]) -> tuple[list[bool], list[float], list[int]]:
+def guesses(
+    allowed: int, results: Sequence[Record]
+) -> tuple[list[bool], Estimate | None, list[int]]:
     """Which guesses are right, the sequences until the first of them is found, and their errors.
 
     A guess that answers a share c of its n sequences right is dropped at the first wrong answer
     that is not `allowed`, after (allowed + 1) / (1 - c) sequences on average, n at most; there are
-    1 / p - 1 of those before one that is right.
+    1 / p - 1 of those before one that is right. The interval is that of p.
     """
     n, wrong = results[0]["test_n"], [r["test_n"] - r["test_correct"] for r in results]
     right = [w <= allowed for w in wrong]
     if not any(right):
-        return right, [], []
+        return right, None, []
     dropped = [min(n, n * (allowed + 1) / w) for w in wrong if w > allowed]
-    needed = (1 / np.mean(right) - 1) * float(np.mean(dropped or [0.0])) + n
-    return right, [needed], [w for w in wrong if w <= allowed]
+    cost, share = float(np.mean(dropped or [0.0])), statistics.wilson(sum(right), len(right))
+    needed = [(1 / p - 1) * cost + n for p in (share.value, share.high, share.low)]
+    return right, Estimate(*needed), [w for w in wrong if w <= allowed]
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -508,10 +512,12 @@ def claims(config: Classic, rows: Sequence[Row]) -> list[Claim]:
 
 
 def fewer(one: Estimate | None, other: Estimate | None) -> str:
-    """Whether one mean is below another; not reached where nobody succeeded, and there is none."""
+    """Whether one mean is below another; not reached where there is none, or intervals overlap."""
     if one is None or other is None:
         return NOT_REACHED
-    return HOLDS if one.value < other.value else FAILS
+    if one.high < other.low:
+        return HOLDS
+    return NOT_REACHED if one.value < other.value else FAILS
 
 
 def below(one: Share, other: Share) -> str:
@@ -546,8 +552,8 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
     chosen = list(dict.fromkeys(at for at, _ in cases(config)))
     names = [name for name in config.networks if name != "guess"]
     looks = figures.styles(list(LABELS.values()))
-    width = max(11.0, 1.15 * len(chosen) * max(1.0, 0.45 * len(names)))
-    figure, ((axes,),) = figures.canvas(1, 1, panel=(width, 6))
+    width = max(11.0, 1.35 * len(chosen) * max(1.0, 0.45 * len(names)))
+    figure, ((axes,),) = figures.canvas(1, 1, panel=(width, 7))
     for at, setting_ in enumerate(chosen):
         if setting_.published:
             axes.hlines(setting_.sequences, at - 0.42, at + 0.42, color="0.2", linewidth=2.5)
@@ -595,7 +601,7 @@ def dots(
     words = f"{sum(n is not None for n in needed)}/{len(needed)}"
     axes.annotate(
         words, (x, top), (0, 9), textcoords="offset points", ha="center", fontsize=13,
-        color=look["color"],
+        color=look["color"], bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )  # fmt: skip
 
 

@@ -247,15 +247,19 @@ def test_guessing_costs_what_wrong_guesses_cost_and_one_whole_test():
     row = TABLE["3a", "guessing"]
     assert row["solved"] == wilson(2, 40)
     assert row["sequences"].value == pytest.approx((40 / 2 - 1) * 3 + 256)
-    assert classic.guesses(0, [{"test_correct": 3, "test_n": 4}])[1:] == ([], [])
+    assert classic.guesses(0, [{"test_correct": 3, "test_n": 4}])[1:] == (None, [])
 
 
 def test_a_guess_may_err_as_often_as_the_criterion_allows():
     results = [{"test_correct": n, "test_n": 256} for n in (256, 254, 253, 192, 0)]
-    right, (needed,), wrong = classic.guesses(2, results)
+    right, needed, wrong = classic.guesses(2, results)
+    assert needed is not None
     assert right == [True, True, False, False, False] and wrong == [0, 2]
     # dropped at the third wrong answer: after all 256, 12 and 3 sequences
-    assert needed == pytest.approx(1.5 * (256 + 12 + 3) / 3 + 256)
+    cost, p = (256 + 12 + 3) / 3, wilson(2, 5)
+    assert needed.value == pytest.approx(1.5 * cost + 256)
+    ends = [(1 / end - 1) * cost + 256 for end in (p.high, p.low)]
+    assert [needed.low, needed.high] == pytest.approx(ends)
 
 
 def test_claims_are_the_papers_numbers_guessing_and_the_rnn():
@@ -285,6 +289,7 @@ def test_guessing_and_learning_are_compared_where_both_succeed():
     few, many = (classic.estimate([n, n + 1]) for n in (10, 1000))
     assert classic.fewer(few, many) == HOLDS
     assert classic.fewer(many, few) == classic.fewer(few, few) == FAILS
+    assert classic.fewer(few._replace(high=many.low), many) == NOT_REACHED
     for one, other in ((None, few), (few, None), (None, None)):
         rows = [
             {**TABLE["3a", "LSTM of 1997"], "sequences": other},

@@ -147,3 +147,8 @@ def test_the_best_configuration_has_the_spread_of_its_seeds():
     assert worst.settings == {"rate": 0.1, "cell": "gru"}
     with pytest.raises(ValueError, match=r"no settings of \['seed', 'rate', 'cell'\]"):
         statistics.best_configuration(records, ["seed", "rate", "cell"], "loss", goal="min")
+
+
+def test_an_estimate_is_told_with_its_interval_if_it_has_one():
+    assert str(Estimate(1.5, 1.0, 2.0)) == "1.500 [1.000, 2.000]"
+    assert str(Estimate(1.5, math.nan, math.nan)) == "1.500"

@@ -1,7 +1,7 @@
 """Statistics of repeated trials, and the two rules by which a trial is judged."""
 
 from collections.abc import Mapping, Sequence
-from math import ceil, inf, isfinite, sqrt
+from math import ceil, inf, isfinite, isnan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +13,15 @@ CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """A number between the ends of its confidence interval."""
+    """A number between the ends of its confidence interval, NaN where there is none."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if isnan(self.low):
+            return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
