@@ -56,9 +56,11 @@ class AddingOnline(base.Judged, Adding1997):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Half the squared error of the answers, or their cross entropy; outputs [B, 1]."""
-        if self.cross_entropy:
-            return jnp.mean(base.logistic_errors(outputs, batch.y[:, None], True))
-        return base.half_squared_error(self._answers(outputs), batch.y[:, None])
+        targets = batch.y[:, None]
+        if self.logistic:
+            errors = base.logistic_errors(outputs, targets, self.cross_entropy)
+            return jnp.sum(errors) / len(errors)
+        return base.half_squared_error(outputs, targets)
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns |error|, [B]."""
