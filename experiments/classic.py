@@ -314,8 +314,14 @@ EXPERIMENTS = tuple(dict.fromkeys(s.experiment for s in SETTINGS["shortest"]))
 
 def cases(config: "Classic") -> list[tuple[Setting, str]]:
     """The settings and networks that are tried."""
-    chosen = [s for s in SETTINGS[config.settings] if s.experiment in config.experiments]
+    named = [s for s in SETTINGS[config.settings] if s.experiment in config.experiments]
+    chosen = [s for s in named if parts(config.size) <= parts(s.words)]
     return [(s, n) for s, n in product(chosen, config.networks) if tries(s, n)]
+
+
+def parts(words: str) -> set[str]:
+    """What a size says: "T = 1000, N = 3" says two things."""
+    return {part.strip() for part in words.split(",")} - {""}
 
 
 def tries(at: Setting, network: str) -> bool:
@@ -334,6 +340,7 @@ class Classic(Config):
     batching: str = setting("vmap", "the trials of one device: auto, vmap, map")
     experiments: tuple[str, ...] = setting(EXPERIMENTS, f"of {', '.join(EXPERIMENTS)}")
     settings: str = setting("shortest", f"sizes of the experiments: {', '.join(LEVELS)}")
+    size: str = setting("", "of those the ones of this size, in words of the table: 'T = 1000'")
     networks: tuple[str, ...] = setting(("1997", "rnn", "guess"), f"of {', '.join(LABELS)}")
     budget: float = setting(2.0, "sequences of a trial of 1997, times the paper's mean")
     other_budget: float = setting(2.0, "the same of the networks of today")
@@ -352,7 +359,8 @@ class Classic(Config):
         need(self.guesses >= 2, "guesses", self.guesses, "need 2 or more")
         last = self.seed + max(self.seeds, self.guesses) - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
-        right = f"none of these experiments at --settings={self.settings}"
+        size = f" is of --size={self.size}" if self.size else ""
+        right = f"none of these experiments at --settings={self.settings}{size}"
         need(bool(cases(self)), "experiments", self.experiments, right)
 
 

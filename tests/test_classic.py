@@ -333,6 +333,15 @@ def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
     ) in every
 
 
+def test_one_size_may_be_chosen_by_its_words():
+    def chosen(size):
+        config = Classic(settings="all", size=size, networks=("1997",))
+        return [f"{at.experiment}: {at.words}" for at, _ in classic.cases(config)]
+
+    assert chosen("T = 1000") == ["3a: T = 1000, N = 3", "3b: T = 1000, N = 1", "4: T = 1000"]
+    assert chosen("N = 3,T = 1000") == ["3a: T = 1000, N = 3"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -346,6 +355,11 @@ def test_small_has_all_eleven_experiments_ten_times_and_paper_all_sizes():
         (
             {"settings": "tiny", "experiments": ("6a",)},
             "--experiments=6a: none of these experiments at --settings=tiny",
+        ),
+        (
+            {"experiments": ("4",), "size": "T = 500"},
+            "--experiments=4: none of these experiments at --settings=shortest is of "
+            "--size=T = 500",
         ),
         (
             {"seed": 2**32 - 5, "guesses": 4},
