@@ -214,22 +214,31 @@ def random_lag(q: int, p: int, sequences: int) -> Setting:
 
 
 def two_sequences(
-    form: str, T: int, N: int, sequences: int, wrong: float | None, **more
-) -> Setting:
-    """Experiments 3a, 3b and 3c; `wrong` as a fraction."""
+    form: str, T: int, N: int, sequences: int, wrong: float | None, *, unbiased: bool = False,
+    **more,
+) -> Setting:  # fmt: skip
+    """Experiments 3a to 3c, or another reading, of `unbiased` cells; `wrong` as a fraction."""
     task, rate = tasks.TwoSequences(T, N, form), 0.1 if form == "3c" else 1.0
     network = blocks(
-        task, 3, 1, 0.1, input_biases=(-1.0, -3.0, -5.0), output_biases=(-2.0, -4.0, -6.0)
-    )
+        task, 3, 1, 0.1, input_biases=(-1.0, -3.0, -5.0), output_biases=(-2.0, -4.0, -6.0),
+        biases="gates" if unbiased else "all",
+    )  # fmt: skip
+    words = f"T = {T}, N = {N}{unbiased * ', cells unbiased'}"
     wrong = None if wrong is None else TESTED * wrong
-    return Setting(form, f"T = {T}, N = {N}", task, network, rate, sequences, wrong, **more)
+    return Setting(form, words, task, network, rate, sequences, wrong, reading=unbiased, **more)
 
 
-def adding(T: int, sequences: int, wrong: int, logistic: bool = False) -> Setting:
-    """Experiment 4, or another reading of it: with a `logistic` output."""
-    task, words = tasks.AddingOnline(T, logistic), f"T = {T}{logistic * ', logistic output'}"
-    network = blocks(task, 4, 2, 0.1, input_biases=(-3.0, -6.0), output_units_biased=True)
-    return Setting("4", words, task, network, 0.5, sequences, wrong, reading=logistic)
+def adding(
+    T: int, sequences: int, wrong: int, *, logistic: bool = False, input_alone: bool = False
+) -> Setting:
+    """Experiment 4, or another reading: a `logistic` output, or blocks that read `input_alone`."""
+    task, reading = tasks.AddingOnline(T, logistic), logistic or input_alone
+    words = f"T = {T}{logistic * ', logistic output'}{input_alone * ', input alone'}"
+    network = blocks(
+        task, 4, 2, 0.1, input_biases=(-3.0, -6.0), output_units_biased=True,
+        recurrent=not input_alone, biases="gates" if input_alone else "all",
+    )  # fmt: skip
+    return Setting("4", words, task, network, 0.5, sequences, wrong, reading=reading)
 
 
 def multiplying(n_seq: int, sequences: int, wrong: int, *, cross_entropy: bool = False) -> Setting:
@@ -296,14 +305,18 @@ SETTINGS["all"] = (
     two_sequences("3a", 100, 3, 39_850, 0.000195),
     two_sequences("3a", 100, 1, 64_330, 0.000117),
     two_sequences("3a", 1000, 3, 452_460, 0.000078),
+    two_sequences("3a", 1000, 3, 452_460, 0.000078, unbiased=True),
     two_sequences("3b", 100, 3, 43_250, 0.00828),
     two_sequences("3b", 100, 1, 78_430, 0.01500),
     two_sequences("3b", 1000, 1, 485_080, 0.01207),
+    two_sequences("3b", 1000, 1, 485_080, 0.01207, unbiased=True),
     two_sequences("3c", 100, 3, 269_650, 0.00558),
     two_sequences("3c", 100, 1, 565_640, 0.00441),
     adding(100, 74_000, 1),
     adding(500, 209_000, 0),
+    adding(500, 209_000, 0, input_alone=True),
     adding(1000, 853_000, 1),
+    adding(1000, 853_000, 1, input_alone=True),
     multiplying(140, 482_000, 139),
     multiplying(13, 1_273_000, 14),
     temporal_order(2, 31_390, 1),
