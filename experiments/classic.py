@@ -205,12 +205,12 @@ def two_strings(
     )  # fmt: skip
 
 
-def random_lag(q: int, p: int, sequences: int) -> Setting:
-    """Experiment 2c."""
+def random_lag(q: int, p: int, sequences: int, *, input_alone: bool = False) -> Setting:
+    """Experiment 2c, or another reading: blocks that read the `input_alone`."""
     task = tasks.RandomLag(q, p)
-    network = blocks(task, 2, 1, 0.2, biases="none")
-    after = task.criterion.window
-    return Setting("2c", f"q = {q}, p = {p}", task, network, 0.01, sequences, after=after)
+    network = blocks(task, 2, 1, 0.2, biases="none", recurrent=not input_alone)
+    words, after = f"q = {q}, p = {p}{input_alone * ', input alone'}", task.criterion.window
+    return Setting("2c", words, task, network, 0.01, sequences, after=after, reading=input_alone)
 
 
 def two_sequences(
@@ -274,6 +274,7 @@ SETTINGS = {
         two_strings("2b", 100, 5680, "RTRL, BPTT, chunker 0 %"),
         two_strings("2b", 100, 5680, reading=True),
         random_lag(50, 50, 30_000),
+        random_lag(50, 50, 30_000, input_alone=True),
         two_sequences("3a", 100, 3, 39_850, 0.000195, others="weight guessing faster"),
         two_sequences("3b", 100, 3, 43_250, 0.00828, others="weight guessing faster"),
         two_sequences("3c", 100, 3, 269_650, 0.00558),
@@ -295,12 +296,13 @@ SETTINGS["all"] = (
     ),
     *(at for at in SETTINGS["shortest"] if at.experiment in ("2a", "2b") and not at.reading),
     *(
-        random_lag(q, p, s)
+        random_lag(q, p, s, input_alone=alone)
         for q, p, s in (
             (50, 50, 30_000), (100, 100, 31_000), (200, 200, 33_000), (500, 500, 38_000),
             (1000, 1000, 49_000), (1000, 500, 49_000), (1000, 200, 75_000), (1000, 100, 135_000),
             (1000, 50, 203_000),
         )
+        for alone in (False, True)
     ),
     two_sequences("3a", 100, 3, 39_850, 0.000195),
     two_sequences("3a", 100, 1, 64_330, 0.000117),
