@@ -137,3 +137,13 @@ def test_the_gradients_of_all_instants_are_together_that_of_the_sequence(cell, x
     for one, other in zip(*map(jax.tree.leaves, (whole, sums)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
     assert jnp.abs(whole["blocks"]["w_x"]).max() > 1e-3
+
+
+def test_wide_inputs_are_multiplied_before_the_loop_on_a_cpu_unless_an_engine_is_named():
+    def engine(size, platform="cpu", **told):
+        return Network1997(BLOCKS, size, 1, "last", 0.1, **told).on(platform).engine
+
+    narrow, wide = engine(32), engine(33)
+    assert (narrow, wide) == (lj.engines.Scan("joined"), lj.engines.Scan("hoisted", chunk=4096))
+    assert engine(33, engine="scan") == narrow
+    assert engine(33, "gpu") == engine(32, "gpu")
