@@ -321,6 +321,7 @@ SETTINGS["all"] = (
     adding(1000, 853_000, 1, input_alone=True),
     multiplying(140, 482_000, 139),
     multiplying(13, 1_273_000, 14),
+    multiplying(13, 1_273_000, 14, cross_entropy=True),
     temporal_order(2, 31_390, 1),
     temporal_order(3, 571_100, 2),
 )  # fmt: skip
