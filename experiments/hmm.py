@@ -1,4 +1,4 @@
-"""To recall k bits a hidden Markov model needs 2^k states; an LSTM needs fewer units than bits.
+"""To recall k bits a hidden Markov model needs 2^k states; an LSTM needs no more units than bits.
 
 k random bits come one after another, then a gap of 1 to 8 blanks, a cue, and the bits again, each
 to be predicted before it is seen. A hidden Markov model and an LSTM are given the same: all true

@@ -27,8 +27,8 @@ Command: scripts/run odyssey
 Cost: --quick a minute, by default 13 minutes, both on two cores; --scale=paper is for a GPU
 (5,400 runs, 270 million updates, about 40 PFLOP: hours to a day on one, an estimate)
 Expect: of the paper's findings, that no variant beats vanilla and that CIFG and NP do no harm hold;
-that NFG and NOAF do is not seen; the learning rate explains 73 and 53 % of the variance, which
-holds partly, and all pairs of settings 10 and 16 %, so that settings are nearly independent
+that NFG and NOAF are worse does not; the learning rate explains 73 and 53 % of the variance, which
+holds partly, and all pairs of settings 10 and 15 %, so that settings are nearly independent
 """
 
 import dataclasses

@@ -16,7 +16,7 @@ on test sequences. Ranked by loss, every trial is trained to its last step; by a
 that has solved its task stops. A trial that diverged is last.
 
 Command: scripts/run sweep --space="learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1"
-Cost: --quick a minute, by default 3 minutes, both on two cores; --scale=paper is for a GPU
+Cost: --quick a minute, by default a minute, both on two cores; --scale=paper is for a GPU
 Expect: on adding at T = 50, learning rates of the three best configurations between 1e-2 and 1e-1
 """
 

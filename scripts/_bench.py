@@ -10,8 +10,8 @@
     own         that of cells as a user writes them: the time of a gate, relative to the LSTM's
     linear      forward and training step of the MinGRU: as a loop, and as an associative scan
 
-A training step is the gradient of mean(h^2) in parameters and input. Every repetition has inputs of
-its own and runs the rivals in an order of its own. A rival that is not installed is named and left
+A training step is the gradient of mean(h^2) in parameters and input. Repetitions go round four
+inputs and run the rivals in an order of their own. A rival that is not installed is named and left
 out. Where nothing can be installed, `PYTHONPATH=. python scripts/_bench.py`
 runs wherever the libraries are.
 """
@@ -192,7 +192,7 @@ def linear() -> list[dict[str, Any]]:
 
 
 def trials() -> list[dict[str, Any]]:
-    """Milliseconds for each trial-step of R trials in one program, sampling and Adam included."""
+    """Milliseconds for each trial-step of R trials in one program, sampling and AdamW included."""
     task = tasks.make("recall", lag=99)
     model = layers.SequenceSpec(lj.cells.LSTM(32), task.input_size, task.output_size)
     counts, steps = numbers_of_trials((1, 8, 32)), 100

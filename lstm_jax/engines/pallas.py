@@ -97,7 +97,7 @@ class Pallas:
         multiple of 128 on a TPU. They may take
 
             GPU   128 KB in 16 bits (the LSTM's of H = 128), 48 KB in float32 (of H = 32)
-            TPU   4 MB (the LSTM's of H = 512)
+            TPU   4 MB (the LSTM's of H = 512 in float32)
         """
         return self._too_large(cell.uniform(), jnp.dtype(dtype)) is None
 
