@@ -193,7 +193,7 @@ def reber(
 ) -> Setting:
     """Experiment 1 with one pair of data sets, network and learning rate, or another reading."""
     task, number = tasks.ReberOnline(data_set), hidden // size
-    biases = tuple(-1.0 - n for n in range(number))
+    biases = tuple(-1.0 - n % 4 for n in range(number))
     network = blocks(task, hidden, size, 0.2, whole=whole, biases="gates", output_biases=biases)
     words = f"{number} blocks of {size}, rate {rate:g}, set {data_set}{whole * ', whole gradient'}"
     others = "RTRL some (25,000 or more), Elman 0 %, RCC 50 % (182,000)"

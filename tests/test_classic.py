@@ -132,7 +132,7 @@ def test_another_reading_of_1_has_more_cells_and_the_whole_gradient_of_a_string(
     assert not isinstance(other.network, OnlineNetwork1997)
     assert first.network.cell == MemoryBlocks(6, size=2, biases="gates", truncated=True)
     assert other.network.cell == MemoryBlocks(32, size=4, biases="gates")
-    assert other.network.output_biases == (-1, -2, -3, -4, -5, -6, -7, -8)
+    assert other.network.output_biases == (-1, -2, -3, -4, -1, -2, -3, -4)
     same = {"words": "", "network": first.network, "reading": False}
     assert other.reading and first._replace(**same) == other._replace(**same)
 
