@@ -1,7 +1,9 @@
 """Hidden Markov models of the task `Bits`: made by hand or learnt by EM, and what they recall."""
 
+import contextlib
 import itertools
 import logging
+import warnings
 from collections.abc import Iterator
 from math import log2
 from typing import Any, NamedTuple
@@ -110,9 +112,11 @@ def learn(states: int, count: int, gap: int, iterations: int, seed: int) -> Lear
     )  # fmt: skip
     seen = sequences(count, gap)
     symbols, lengths = np.concatenate(seen)[:, None], [len(sequence) for sequence in seen]
-    hmm.fit(symbols, lengths)
+    with _shapes_may_be_set():
+        hmm.fit(symbols, lengths)
+        log_likelihood = float(hmm.score(symbols, lengths))
     model = Model(hmm.startprob_, hmm.transmat_, hmm.emissionprob_)
-    return Learnt(model, float(hmm.score(symbols, lengths)), hmm.monitor_.iter)
+    return Learnt(model, log_likelihood, hmm.monitor_.iter)
 
 
 def recall(model: Model, count: int, gap: int) -> Recall:
@@ -148,6 +152,16 @@ def _probabilities(model: Model, batch: np.ndarray, count: int) -> np.ndarray:
         belief = ahead * model.emission[:, symbols].T
         ahead = belief / np.maximum(belief.sum(1, keepdims=True), LEAST) @ model.transition
     return np.array(told).T
+
+
+@contextlib.contextmanager
+def _shapes_may_be_set() -> Iterator[None]:
+    """Silences NumPy on hmmlearn 0.3.3, which sets an array's shape: deprecated since NumPy 2.5."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Setting the shape on a NumPy array", DeprecationWarning, r"hmmlearn\."
+        )
+        yield
 
 
 def _hmmlearn() -> Any:
