@@ -76,6 +76,7 @@ def test_a_cell_of_ones_own_is_measured_gate_by_gate(monkeypatch) -> None:
 
 
 def test_rivals_that_are_here_are_measured() -> None:
+    pytest.importorskip("torch")
     names = ("scan bf16", "torch tf32", "haiku tf32")
     row = gpu.compared({name: gpu.RIVALS[name] for name in names}, SHAPE, "forward", 2)
     present = {"scan bf16", "torch tf32"}
