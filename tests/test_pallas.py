@@ -1,5 +1,6 @@
 """The fused engine: the numbers of reference from both kernels, interpreted; what it refuses."""
 
+import contextlib
 import functools
 import re
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 from jax.nn import tanh
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, PartitionSpec, use_abstract_mesh
 
 import lstm_jax as lj
 from experiments import long_memory, runner
@@ -327,6 +328,12 @@ def test_on_a_device_it_has_the_gradients_of_reference(engine, cell):
     assert_close(got, want, 1e-4)
 
 
+def gpu_elsewhere():
+    """A GPU to lower for on a machine that has none."""
+    device = AbstractDevice(device_kind="NVIDIA H100", num_cores=None, platform="gpu")
+    return use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
+
+
 @pytest.mark.parametrize(("platform", "target"), [("gpu", "cuda"), ("tpu", "tpu")])
 @pytest.mark.parametrize(
     "cell",
@@ -358,10 +365,12 @@ def test_both_kernels_are_lowered_for_their_chips(cell, platform, target):
         return jax.grad(score, (0, 1))(params, x)
 
     call = {"gpu": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}[platform]
-    told = export.export(
+    lowered = export.export(
         jax.jit(gradient), platforms=[target],
         disabled_checks=[export.DisabledSafetyCheck.custom_call(call)],
-    )(params, x, flags, flags)  # fmt: skip
+    )  # fmt: skip
+    with gpu_elsewhere() if platform == "gpu" else contextlib.nullcontext():
+        told = lowered(params, x, flags, flags)
     assert told.mlir_module().count(f"@{call}") == 2
 
 
@@ -371,6 +380,17 @@ def test_what_it_cannot_hold_is_refused_with_the_reason(cell, platform):
     wanted = f"engine='pallas' cannot run {cell}: {REFUSED[cell]}"
     with pytest.raises(ValueError, match=f"^{re.escape(wanted)}.*; 'reference' and 'scan' can$"):
         lj.engines.resolve("pallas", cell, platform)
+
+
+def test_without_triton_it_is_refused_on_a_gpu_by_name(monkeypatch):
+    monkeypatch.setattr(pallas, "triton", None)
+    message = (
+        f"needs the Triton backend of Pallas, which jax {jax.__version__} lacks; 'reference' and"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        lj.engines.resolve("pallas", C.LSTM(H), "gpu")
+    assert lj.engines.serves(C.LSTM(H), "gpu") == ("reference", "scan")
+    assert lj.engines.serves(C.LSTM(H), "tpu") == ("reference", "scan", "pallas")
 
 
 def test_where_it_fits_is_a_rule_of_width_blocks_and_dtype():

@@ -8,12 +8,13 @@ one instant after another. What is no power of two, or no whole tile, is filled 
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas import tpu, triton
+from jax.experimental.pallas import tpu
 
 from lstm_jax.cells import Cell, feedback_width
 from lstm_jax.engines import kernels
@@ -31,6 +32,11 @@ from lstm_jax.engines.scan import Inputs
 from lstm_jax.engines.select import begin
 from lstm_jax.engines.uniform import gather_state, spread_noise, spread_params, spread_state
 from lstm_jax.types import Array, CellParams, Noise, Row, wide
+
+try:
+    from jax.experimental.pallas import triton
+except ImportError:  # jax >= 0.11 deprecates it and says that it will go
+    triton = None
 
 KB = 1024
 ROWS = 16  # the fewest rows that a GPU's matrix product takes, and a tile of bfloat16 on a TPU
@@ -84,6 +90,8 @@ class Pallas:
         dtype = jnp.dtype(jnp.bfloat16 if dtype is None else dtype)
         if self.platform not in ("gpu", "tpu"):
             return f"it is a kernel for a gpu or a tpu, not for a {self.platform}"
+        if self.platform == "gpu" and triton is None:
+            return f"it needs the Triton backend of Pallas, which jax {jax.__version__} lacks"
         if dtype not in (jnp.float32, jnp.bfloat16) + (jnp.float64,) * self.interpret:
             return f"it takes x of float32 or bfloat16, not of {dtype}"
         cell = cell.uniform()
@@ -233,7 +241,7 @@ def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
     """Returns how large the problem is on chip, and how it is cut."""
     (T, B, _), H, interpret = x.shape, engine._width(cell), engine.interpret
     if engine.platform == "gpu":
-        whole = kernels.Schedule(ROWS, T, True, triton.CompilerParams(num_warps=8), interpret)
+        whole = kernels.Schedule(ROWS, T, True, _triton_compiler(), interpret)
         return _Frame(T, _up(B, ROWS), H, whole)
     # What comes and goes with a row of an instant, in two buffers each: a flag takes all lanes.
     narrow, full = (jnp.dtype(dtype).itemsize for dtype in (x.dtype, wide(x.dtype)))
@@ -247,6 +255,16 @@ def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
     compiler = tpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
     cut = kernels.Schedule(rows, instants, False, compiler, interpret)
     return _Frame(chunks * instants, _up(B, rows), H, cut)
+
+
+def _triton_compiler() -> Any:
+    """Returns the parameters of Triton's compiler.
+
+    jax >= 0.11 warns that this backend is deprecated, where the program around the kernel is
+    lowered: after this returns, so that the filter has to stay. `refuses` says when it is gone.
+    """
+    warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+    return triton.CompilerParams(num_warps=8)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _circumstances(
