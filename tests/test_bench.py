@@ -75,6 +75,7 @@ def test_a_cell_of_ones_own_is_measured_gate_by_gate(monkeypatch) -> None:
     assert row["relative"] == {"scan LSTM": 1.0, "scan Coupled": 1.5, "scan Leaky": 0.5}
 
 
+@pytest.mark.slow
 def test_rivals_that_are_here_are_measured() -> None:
     pytest.importorskip("torch")
     names = ("scan bf16", "torch tf32", "haiku tf32")

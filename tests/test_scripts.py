@@ -50,8 +50,8 @@ class Machine:
             self.programs.joinpath(tool).symlink_to(str(shutil.which(tool)))
         self.install_python3(PYTHON3.format(python=sys.executable, log=self.log))
 
-    def install_python3(self, script: str) -> None:
-        python3 = self.programs / "python3"
+    def install_python3(self, script: str, name: str = "python3") -> None:
+        python3 = self.programs / name
         python3.write_text(script)
         python3.chmod(0o755)
 
@@ -129,6 +129,21 @@ def test_the_commands_share_one_environment(machine: Machine) -> None:
     assert machine.asked() == [*for_tpus, everything, "-m pytest -n auto --all"]
     machine("check")
     assert machine.asked() == ["-m ruff check", "-m ruff format --check", "-m pyright"]
+
+
+def test_another_python_has_an_environment_of_its_own(machine: Machine) -> None:
+    healthy = PYTHON3.format(python=sys.executable, log=machine.log)
+    machine.install_python3(healthy, "python3.99")
+    machine.install_python3(OLD_PYTHON3)
+    assert machine("test", "-k", "law", "--python=3.99", "-x").returncode == 0
+    making = "-m venv --clear {}-3.99".format(machine.checkout / ".venv")
+    installing = machine.installation("experiments,test")
+    assert machine.asked() == [making, installing, "-m pytest -n auto -k law -x"]
+    refusal = machine("test", "--python=3.98")
+    assert refusal.returncode == 2
+    needed = "Python 3.11 or newer is needed, found no python3.98: install one as python3.98"
+    assert refusal.stderr == f"test: {needed}\n"
+    assert machine.asked() == []
 
 
 def test_the_compiler_for_tpus_has_an_environment_of_its_own(machine: Machine) -> None:
