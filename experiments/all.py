@@ -50,6 +50,15 @@ class All:
     def __post_init__(self):
         need_each("only", self.only, ORDER)
         need_each("platform", (self.platform,), PLATFORMS)
+        if self.results:
+            need_writable(Path(self.results))
+
+
+def need_writable(path: Path) -> None:
+    """Raises ValueError unless the file that --results names can be written."""
+    need(not path.is_dir(), "results", path, "need a file, not a directory")
+    need(path.parent.is_dir(), "results", path, f"{path.parent} is no directory")
+    need(os.access(path.parent, os.W_OK), "results", path, f"{path.parent} cannot be written")
 
 
 class Told(NamedTuple):
@@ -94,9 +103,9 @@ def begin(request: flags.Request) -> tuple[Path, str, All]:
     scale, config = request.scale or "small", All(**request.given)
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(request.workdir or f"runs/all-{now}")
-    right = "need a new directory, or --resume for a run begun there"
-    need(not folder.exists() or not any(folder.iterdir()), "workdir", folder, right)
     asked = {"experiment": "all", "scale": scale, **dataclasses.asdict(config)}
+    with flags.naming("workdir", folder):
+        runner.need_empty(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / CONFIG, json.dumps(asked, indent=2).encode())

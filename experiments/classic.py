@@ -130,6 +130,7 @@ TESTED = 2560  # sequences
 SOLVED, FACTOR = 0.8, 2.0  # what the claim asks for
 HALF = 0.5  # the share without which it does not hold in part either
 CLIP = 1.0  # of networks of today
+BUDGET = (0.001, 1_000_000.0)
 GUESSED_FROM = 100.0  # guessed weights are uniform in plus and minus this
 GUESSABLE = ("3a", "3b")
 ALONE = 300  # strings that 2a and 2b learn before the cell is added
@@ -366,21 +367,17 @@ class Classic(Config):
     settings: str = setting("shortest", f"sizes of the experiments: {', '.join(LEVELS)}")
     size: str = setting("", "of those the ones of this size, in words of the table: 'T = 1000'")
     networks: tuple[str, ...] = setting(("1997", "rnn", "guess"), f"of {', '.join(LABELS)}")
-    budget: float = setting(2.0, "sequences of a trial of 1997, times the paper's mean")
-    other_budget: float = setting(2.0, "the same of the networks of today")
+    budget: float = setting(2.0, "sequences of a trial of 1997, times the paper's mean", BUDGET)
+    other_budget: float = setting(2.0, "the same of the networks of today", BUDGET)
     rate: float = setting(1.0, "learning rate of the networks of 1997, times the paper's")
     learning_rate: float = setting(3e-3, "of the networks of today, under Adam")
-    guesses: int = setting(10_000, "networks guessed for 3a and 3b")
+    guesses: int = setting(10_000, "networks guessed for 3a and 3b", (2, 1_000_000))
 
     def __post_init__(self):
         super().__post_init__()
         need_each("settings", (self.settings,), LEVELS)
         need_each("experiments", self.experiments, EXPERIMENTS)
         need_each("networks", self.networks, tuple(LABELS))
-        for name in ("budget", "other_budget", "rate", "learning_rate"):
-            value = getattr(self, name)
-            need(0 < value < np.inf, name, value, "need a number above 0")
-        need(self.guesses >= 2, "guesses", self.guesses, "need 2 or more")
         last = self.seed + max(self.seeds, self.guesses) - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         size = f" is of --size={self.size}" if self.size else ""

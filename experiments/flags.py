@@ -5,8 +5,10 @@ checks its own fields in `__post_init__` with `need`. Its scales are three such 
 is given replaces the field of its name in the scale's config.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from absl import flags
@@ -19,10 +21,57 @@ SCALES = ("quick", "small", "paper")
 PLATFORMS = ("auto", "cpu", "gpu", "tpu")
 WORDS = {int: "a whole number", float: "a number", str: "a word"}
 
+PROCESSES = 10_000  # the most
 
-def setting(default: Any, help_line: str) -> Any:
-    """A field of a config: its value at the default scale, and what its flag says of it."""
-    return dataclasses.field(default=default, metadata={"help": help_line})
+Bounds = tuple[float, float]
+LENGTH: Bounds = (1, 1_000_000)
+TRIALS: Bounds = (1, 20_000)  # listed one by one when a run is planned
+BOUNDS: Mapping[Any, Bounds] = {  # by a field's name, or else its type
+    "seed": (0, MAX_SEED),
+    "seeds": (2, 10_000),  # two, for an interval
+    "tuning_seeds": (1, 10_000),
+    "trials": TRIALS,
+    "hidden": (1, 1_000_000),
+    "depth": (1, 64),  # layers are traced one by one
+    "lag": LENGTH,
+    "lags": LENGTH,
+    "batch_size": (1, 1_000_000),
+    int: (1, 2**31 - 1),  # int32 counts updates and indexes arrays
+    float: (1e-30, 1e30),  # float32 holds these
+}
+
+
+def setting(default: Any, help_line: str, bounds: Bounds | None = None) -> Any:
+    """Returns a field of a config.
+
+    Args:
+      default: its value at the default scale.
+      help_line: what its flag says of it.
+      bounds: the least and the largest value, of each where they are several; by default those of
+        its name or type, see `BOUNDS`.
+    """
+    return dataclasses.field(default=default, metadata={"help": help_line, "bounds": bounds})
+
+
+def bounds_of(config_type: Any, name: str) -> Bounds | None:
+    """Returns the least and the largest value of a field; None for words."""
+    stated = config_type.__dataclass_fields__[name].metadata["bounds"]
+    return stated or BOUNDS.get(name) or BOUNDS.get(_kind(get_type_hints(config_type)[name]))
+
+
+def whole(config_type: Any, name: str) -> range:
+    """Returns the values that a field of whole numbers may have."""
+    low, high = bounds_of(config_type, name) or (0, -1)
+    return range(int(low), int(high) + 1)
+
+
+def need_bounds(config: Any) -> None:
+    """Raises ValueError unless every number of a config is within the bounds of its field."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if (bounds := bounds_of(type(config), field.name)) is not None:
+            for one in value if isinstance(value, tuple) else (value,):
+                need(bounds[0] <= one <= bounds[1], field.name, one, f"need {spread(bounds)}")
 
 
 def need(holds: bool, flag: str, value: Any, right: str) -> None:
@@ -37,6 +86,28 @@ def need_each(flag: str, values: Sequence[Any], choices: Sequence[Any] = ()) -> 
     need(len(set(values)) == len(values), flag, values, "need each of them once")
     for value in values if choices else ():
         need(value in choices, flag, value, f"need one of {', '.join(map(str, choices))}")
+
+
+def need_few(**counts: int) -> None:
+    """Raises ValueError, naming the flags, where their product is too many trials to list."""
+    total, given = math.prod(counts.values()), (f"--{n}={c}" for n, c in counts.items())
+    if total > TRIALS[1]:
+        raise ValueError(f"{' '.join(given)}: are {total} trials, need at most {TRIALS[1]}")
+
+
+@contextlib.contextmanager
+def naming(flag: str, value: Any = None) -> Iterator[None]:
+    """Puts the flag, and its value if given, before what a ValueError says."""
+    try:
+        yield
+    except ValueError as error:
+        named = flag if value is None else f"{flag}={shown(value)}"
+        raise ValueError(f"--{named}: {error}") from None
+
+
+def spread(bounds: Bounds) -> str:
+    """Bounds in words."""
+    return " to ".join(map(shown, bounds))
 
 
 def shown(value: Any) -> str:
@@ -63,10 +134,7 @@ class Config:
     batching: str = setting("auto", f"the trials of one device: {', '.join(BATCHINGS)}")
 
     def __post_init__(self):
-        need(self.seeds >= 2, "seeds", self.seeds, "need 2 or more, for an interval")
-        need(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"need 0 to {MAX_SEED}")
-        need(self.steps >= 1, "steps", self.steps, "need 1 or more")
-        need(self.hidden >= 1, "hidden", self.hidden, "need 1 or more")
+        need_bounds(self)
         need_each("engine", (self.engine,), tuple(ENGINES))
         need_each("platform", (self.platform,), PLATFORMS)
         need_each("batching", (self.batching,), BATCHINGS)
@@ -140,8 +208,10 @@ def _hosts(values: flags.FlagValues) -> Hosts | None:
         need(len(named) == 3, name, value, "need --coordinator, --processes and --process together")
     if named:
         host, _, port = values.coordinator.rpartition(":")
-        need(bool(host) and port.isdecimal(), "coordinator", values.coordinator, "need host:port")
-        need(values.processes >= 1, "processes", values.processes, "need 1 or more")
+        known = bool(host) and port.isdecimal() and 1 <= int(port) <= 65535
+        need(known, "coordinator", values.coordinator, "need host:port, with a port of 1 to 65535")
+        most = values.processes
+        need(1 <= most <= PROCESSES, "processes", most, f"need 1 to {PROCESSES}")
         right = f"need 0 to {values.processes - 1}"
         need(0 <= values.process < values.processes, "process", values.process, right)
     return hosts if named or values.distributed else None
@@ -158,9 +228,11 @@ def usage(scales: Mapping[str, Any]) -> str:
         "  --coordinator=HOST:PORT --processes=N --process=I: the same, told here (alone)",
     ]
     for field in dataclasses.fields(scales["small"]):
+        bounds = bounds_of(type(scales["small"]), field.name)
         values = {scale: shown(getattr(config, field.name)) for scale, config in scales.items()}
         same = len(set(values.values())) == 1
         default = values["small"] if same else ", ".join(f"{s} {v}" for s, v in values.items())
+        default += f"; {spread(bounds)}" if bounds else ""
         lines.append(f"  --{field.name}: {field.metadata['help']} ({default})")
     return "\n".join(lines)
 
@@ -170,7 +242,7 @@ class _Parser(flags.ArgumentParser):
 
     def __init__(self, hint: Any):
         self.several = bool(get_args(hint))
-        self.kind = get_args(hint)[0] if self.several else hint
+        self.kind = _kind(hint)
         words = WORDS[self.kind]
         self.words = words.removeprefix("a ") + "s separated by commas" if self.several else words
         self.syntactic_help = self.words
@@ -184,6 +256,11 @@ class _Parser(flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return self.words
+
+
+def _kind(hint: Any) -> Any:
+    """The type of a field, or of each of its values."""
+    return get_args(hint)[0] if get_args(hint) else hint
 
 
 def _flags(config_type: type) -> flags.FlagValues:

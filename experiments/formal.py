@@ -40,7 +40,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from experiments import networks, runner, tuning
-from experiments.flags import Config, need, need_each, setting
+from experiments.flags import LENGTH, Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import parallel, tasks, trials
 from lstm_jax.layers import SequenceSpec
@@ -102,30 +102,24 @@ class Formal(Config):
     learning_rates: tuple[float, ...] = setting((3e-3, 1e-2), "the grid to choose from")
     tuning_seeds: int = setting(1, "seeds to choose on, before those that are reported")
     batch_size: int = setting(32, "strings an update")
-    longest: int = setting(40, "length of the longest string in training")
-    test_longest: int = setting(500, "length of the longest string in the test")
-    test_lengths: int = setting(10, "lengths in the test, evenly spread up to the longest")
-    questions: int = setting(50, "test strings of each length, a multiple of 10")
+    longest: int = setting(40, "length of the longest string in training", LENGTH)
+    test_longest: int = setting(500, "length of the longest string in the test", LENGTH)
+    test_lengths: int = setting(
+        10, "lengths in the test, evenly spread up to the longest", (1, 1000)
+    )
+    questions: int = setting(50, "test strings of each length, a multiple of 10", (1, 100_000))
 
     def __post_init__(self):
         super().__post_init__()
         need_each("tasks", self.tasks, tuple(LANGUAGES))
         need_each("cells", self.cells, tuple(CELLS))
         need_each("learning_rates", self.learning_rates)
-        for rate in self.learning_rates:
-            need(0 < rate < math.inf, "learning_rates", rate, "need numbers above 0")
-        for name in (
-            "long_steps",
-            "tuning_seeds",
-            "batch_size",
-            "longest",
-            "test_lengths",
-            "questions",
-        ):
-            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
         need(self.questions % QUESTIONS == 0, "questions", self.questions, "need a multiple of 10")
         first = self.test_longest // self.test_lengths
-        right = f"need {self.test_lengths} lengths beyond {self.longest}, the first is {first}"
+        right = (
+            f"need --test_lengths={self.test_lengths} lengths beyond --longest={self.longest}, the "
+            f"first is {first}"
+        )
         need(first > self.longest, "test_longest", self.test_longest, right)
         last = self.seed + self.tuning_seeds + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
@@ -182,7 +176,8 @@ def plan(config: Formal, records: Sequence[Record]) -> list[Group]:
             by_length, task, model, lengths, config.questions, config.batching
         )
         name = group(kind, cell, "reported")
-        groups.append(Group(name, *shared, best, "test", measure=measure))
+        asks = [(dataclasses.replace(task, longest=max(lengths)), QUESTIONS * len(lengths))]
+        groups.append(Group(name, *shared, best, "test", measure=measure, asks=asks))
     return groups
 
 

@@ -41,7 +41,7 @@ from matplotlib.ticker import MaxNLocator
 
 import lstm_jax as lj
 from experiments import networks, runner
-from experiments.flags import Config, need, need_each, setting
+from experiments.flags import LENGTH, Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import diagnostics, tasks
 from lstm_jax.cells import LSTM
@@ -91,17 +91,13 @@ class Gates(Config):
     steps: int = setting(6000, "updates of a network that does not learn its task before")
     hidden: int = setting(16, "hidden units")
     tasks: tuple[str, ...] = setting(tuple(TASKS), f"of {', '.join(TASKS)}")
-    lag: int = setting(40, "steps to remember; of adding, those of the sequence")
+    lag: int = setting(40, "steps to remember; of adding, those of the sequence", (2, LENGTH[1]))
     learning_rate: float = setting(1e-2, "Adam's")
     batch_size: int = setting(16, "sequences an update")
 
     def __post_init__(self):
         super().__post_init__()
         need_each("tasks", self.tasks, tuple(TASKS))
-        need(self.lag >= 2, "lag", self.lag, "need 2 or more")
-        need(self.batch_size >= 1, "batch_size", self.batch_size, "need 1 or more")
-        right = "need a number above 0"
-        need(0 < self.learning_rate < np.inf, "learning_rate", self.learning_rate, right)
         last = self.seed + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
 

@@ -42,7 +42,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from experiments import runner
-from experiments.flags import Config, need, need_each, setting
+from experiments.flags import LENGTH, Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, parallel
 from lstm_jax.cells import Cell, MemoryBlocks
@@ -61,6 +61,7 @@ DECAY = 0.1  # of the learning rate, in the second half
 GOOD = 1000  # symbols
 WINDOW, STRINGS = 50, 20  # symbols of an update, strings of a stream, to learn from
 TRACE_STEP, TRACED = 20, 1000  # symbols
+HORIZON = (TRACED, 1_000_000_000)
 FORGET_BIAS = 5.0
 LANGUAGES = {"anbn": 2, "anbncn": 3}
 PUBLISHED = {"anbn": "about 1000 at best", "anbncn": "about 500 at best"}  # with peepholes
@@ -119,27 +120,22 @@ class Gers(Config):
     tasks: tuple[str, ...] = setting(TASKS, f"of {', '.join(TASKS)}")
     learning_rates: tuple[float, ...] = setting((1e-2, 3e-2), "the grid to choose from")
     tuning_seeds: int = setting(2, "seeds to choose on, before those that are reported")
-    longest: int = setting(10, "the largest n that is learnt from")
-    tested: int = setting(300, "the largest n that is tested")
-    streams: int = setting(10, "streams that a trial is tested on")
-    horizon: int = setting(100_000, "symbols of a perfect stream, a multiple of 20")
+    longest: int = setting(10, "the largest n that is learnt from", LENGTH)
+    tested: int = setting(300, "the largest n that is tested", LENGTH)
+    streams: int = setting(10, "streams that a trial is tested on", (1, 100_000))
+    horizon: int = setting(100_000, "symbols of a perfect stream, a multiple of 20", HORIZON)
     batch_size: int = setting(16, "strings or streams an update")
 
     def __post_init__(self):
         super().__post_init__()
         need_each("tasks", self.tasks, TASKS)
         need_each("learning_rates", self.learning_rates)
-        for rate in self.learning_rates:
-            need(0 < rate < math.inf, "learning_rates", rate, "need numbers above 0")
-        for name in ("tuning_seeds", "longest", "streams", "batch_size"):
-            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
-        right = "need an even number, 2 or more"
-        need(self.reber_steps % 2 == 0 < self.reber_steps, "reber_steps", self.reber_steps, right)
-        right = f"need {TRACED} or more, a multiple of {TRACE_STEP}"
-        long = self.horizon >= TRACED and self.horizon % TRACE_STEP == 0
-        need(long, "horizon", self.horizon, right)
+        need(self.reber_steps % 2 == 0, "reber_steps", self.reber_steps, "need an even number")
+        whole = self.horizon % TRACE_STEP == 0
+        need(whole, "horizon", self.horizon, f"need a multiple of {TRACE_STEP}")
         twice = 2 * self.longest
-        need(self.tested >= twice, "tested", self.tested, f"need {twice}, twice longest, or more")
+        right = f"need {twice} or more, twice --longest={self.longest}"
+        need(self.tested >= twice, "tested", self.tested, right)
         last = self.seed + self.tuning_seeds + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
 
@@ -180,12 +176,13 @@ def plan(config: Gers, records: Sequence[Record]) -> list[Group]:
 def counting(config: Gers, records: Sequence[Record], language: str) -> list[Group]:
     """The groups of one language."""
     task, groups = Counting(LANGUAGES[language], config.longest), []
-    measure = functools.partial(ranges, Counting(task.letters, config.tested))
+    longer = Counting(task.letters, config.tested)
+    measure = functools.partial(ranges, longer)
     for name, network in COUNTERS.items():
         model = spec(network.cell(config.hidden), task, config)
         shared = task, model, config.steps, config.batch_size
         groups += tuned(config, records, f"{language}-{name}", shared, measure, network.gate_bias)
-    return groups
+    return [group._replace(asks=[(longer, config.tested)]) for group in groups]
 
 
 def reading(config: Gers, records: Sequence[Record]) -> list[Group]:

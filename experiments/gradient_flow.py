@@ -41,7 +41,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import networks, runner
-from experiments.flags import Config, need, need_each, setting
+from experiments.flags import LENGTH, Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, diagnostics, tasks
 from lstm_jax.cells import Cell
@@ -169,19 +169,16 @@ class GradientFlow(Config):
     steps: int = setting(1000, "updates before the last look")
     first: int = setting(100, "updates before the look in between")
     networks: tuple[str, ...] = setting(tuple(NETWORKS), f"of {', '.join(NETWORKS)}")
-    lag: int = setting(100, "steps back that are looked at, at least 3")
+    lag: int = setting(100, "steps back that are looked at", (3, LENGTH[1]))
     learning_rate: float = setting(3e-3, "Adam's, for all networks")
     batch_size: int = setting(16, "sequences an update")
 
     def __post_init__(self):
         super().__post_init__()
         need_each("networks", self.networks, tuple(NETWORKS))
-        need(self.lag >= 3, "lag", self.lag, "need 3 or more")
-        need(1 <= self.first < self.steps, "first", self.first, f"need 1 to {self.steps - 1}")
+        right = f"need fewer than --steps={self.steps}"
+        need(self.first < self.steps, "first", self.first, right)
         need(self.hidden % 2 == 0, "hidden", self.hidden, "need an even number, for blocks of two")
-        need(self.batch_size >= 1, "batch_size", self.batch_size, "need 1 or more")
-        right = "need a number above 0"
-        need(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, right)
         last = self.seed + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
 

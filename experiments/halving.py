@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from experiments import runner, searching
-from experiments.flags import Config, need, setting
+from experiments.flags import LENGTH, TRIALS, Config, naming, need, need_few, setting
 from experiments.runner import Experiment, Group
 from experiments.searching import Candidate, Search
 from lstm_jax import search, tasks
@@ -53,6 +53,18 @@ HALVING, RANDOM = "successive halving", "random"
 WITHIN = 1.1
 
 
+def updates(config: "Halving") -> int:
+    """The updates of one repeat of successive halving, when none diverges."""
+    plan = search.rungs(config.trials, config.steps, config.eta, config.rungs)
+    before = [0, *(steps for _, steps in plan)]
+    return sum(count * (steps - before[k]) for k, (count, steps) in enumerate(plan))
+
+
+def random_trials(config: "Halving") -> int:
+    """The trials of one repeat of random search."""
+    return config.budget * updates(config) // config.steps
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Halving(Config):
     """How many configurations, how long, and how often."""
@@ -61,29 +73,24 @@ class Halving(Config):
     steps: int = setting(12_000, "updates of a trial that is trained to its end")
     space: str = setting(SPACE, "what is searched, as in sweep; numbers only")
     trials: int = setting(28, "configurations that successive halving begins with")
-    eta: int = setting(7, "one in so many goes on")
-    rungs: int = setting(2, "how often there is a choice, and the end")
-    budget: int = setting(4, "times the updates of halving that random search may do")
-    lag: int = setting(100, "T, the length of the sequences to add in")
+    eta: int = setting(7, "one in so many goes on", searching.ETA)
+    rungs: int = setting(2, "how often there is a choice, and the end", searching.RUNGS)
+    budget: int = setting(4, "times the updates of halving that random search may do", (1, 1000))
+    lag: int = setting(100, "T, the length of the sequences to add in", (2, LENGTH[1]))
     batch_size: int = setting(16, "sequences an update")
-    batch: int = setting(64, "trials trained at once (R)")
+    batch: int = setting(64, "trials trained at once (R)", TRIALS)
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("trials", "rungs", "budget", "batch_size", "batch"):
-            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
-        need(self.eta >= 2, "eta", self.eta, "need 2 or more")
-        need(self.lag >= 2, "lag", self.lag, "need 2 or more")
         last = self.seed + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
-        try:
-            search.rungs(self.trials, self.steps, self.eta, self.rungs)
-        except ValueError as error:
-            raise ValueError(f"--rungs={self.rungs}: {error}") from None
-        try:
+        searching.need_rungs(self.trials, self.steps, self.eta, self.rungs)
+        need_few(seeds=self.seeds, trials=self.trials)
+        tried = self.seeds * random_trials(self)
+        right = f"random search has {tried} trials, need at most {TRIALS[1]}"
+        need(tried <= TRIALS[1], "budget", self.budget, right)
+        with naming("space"):
             search.parse(self.space, {})
-        except ValueError as error:
-            raise ValueError(f"--space: {error}") from None
 
 
 SCALES = {
@@ -93,13 +100,6 @@ SCALES = {
 }
 
 
-def updates(config: Halving) -> int:
-    """The updates of one repeat of successive halving, when none diverges."""
-    plan = search.rungs(config.trials, config.steps, config.eta, config.rungs)
-    before = [0, *(steps for _, steps in plan)]
-    return sum(count * (steps - before[k]) for k, (count, steps) in enumerate(plan))
-
-
 def contenders(config: Halving) -> dict[str, list[Candidate]]:
     """The configurations of both strategies in all repeats, with numbers of their own.
 
@@ -107,7 +107,7 @@ def contenders(config: Halving) -> dict[str, list[Candidate]]:
     learning rate falls until the end: with one that stays, the last digits of the loss are noise.
     """
     space = search.parse(config.space, {})
-    each = {HALVING: config.trials, RANDOM: config.budget * updates(config) // config.steps}
+    each = {HALVING: config.trials, RANDOM: random_trials(config)}
     most, found, numbers = max(each.values()), {}, itertools.count()
     for strategy, count in each.items():
         found[strategy] = [

@@ -62,10 +62,10 @@ class Hmm(Config):
     seeds: int = setting(5, "repetitions of everything, each with its own tries")
     steps: int = setting(3000, "updates of an LSTM")
     hidden: int = setting(16, "the most hidden units of an LSTM: 1, 2, 4, ... are tried")
-    states: int = setting(64, "the most states of a learnt HMM: 2, 4, 8, ... are tried")
-    bits: tuple[int, ...] = setting((1, 2, 3, 4, 8), "how many bits to recall")
-    learnt_bits: int = setting(3, "the most bits that EM is to learn")
-    restarts: int = setting(4, "random models that EM starts from, for each seed")
+    states: int = setting(64, "the most states of a learnt HMM: 2, 4, 8, ... are tried", (2, 4096))
+    bits: tuple[int, ...] = setting((1, 2, 3, 4, 8), "how many bits to recall", (1, MOST_BY_HAND))
+    learnt_bits: int = setting(3, "the most bits that EM is to learn", (0, MOST_BY_HAND))
+    restarts: int = setting(4, "random models that EM starts from, for each seed", (1, 1000))
     iterations: int = setting(400, "of EM, at most")
     learning_rates: tuple[float, ...] = setting((3e-3, 1e-2, 3e-2), "what an LSTM tries")
     batch_size: int = setting(16, "sequences an update")
@@ -73,15 +73,7 @@ class Hmm(Config):
     def __post_init__(self):
         super().__post_init__()
         need_each("bits", self.bits)
-        for count in self.bits:
-            need(1 <= count <= MOST_BY_HAND, "bits", count, f"need 1 to {MOST_BY_HAND}")
-        need(self.states >= 2, "states", self.states, "need 2 or more")
         need_each("learning_rates", self.learning_rates)
-        for rate in self.learning_rates:
-            need(0 < rate < math.inf, "learning_rates", rate, "need numbers above 0")
-        for name in ("restarts", "iterations", "batch_size"):
-            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
-        need(self.learnt_bits >= 0, "learnt_bits", self.learnt_bits, "need 0 or more")
         last = self.seed + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
 

@@ -25,7 +25,7 @@ from itertools import product
 from typing import NamedTuple
 
 from experiments import networks, runner, tuning
-from experiments.flags import Config, need, need_each, setting
+from experiments.flags import Config, naming, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger, statistics
@@ -68,10 +68,8 @@ def problems(config: "LongMemory") -> list[Problem]:
     """All tasks at all their lags; raises ValueError for a lag that a task does not allow."""
     found = []
     for name, lag in product([name for name in config.tasks if name in OVER_LAGS], config.lags):
-        try:
+        with naming("lags", lag):
             found.append(Problem(name, lag, OVER_LAGS[name](lag), config.steps))
-        except ValueError as error:
-            raise ValueError(f"--lags={lag}: {error} ({name})") from None
     digits = Problem("digits", None, tasks.make("digits"), config.digits_steps)
     return found + [digits] * ("digits" in config.tasks)
 
@@ -95,10 +93,6 @@ class LongMemory(Config):
         need_each("lags", self.lags)
         need_each("cells", self.cells, CELLS)
         need_each("learning_rates", self.learning_rates)
-        for rate in self.learning_rates:
-            need(0 < rate < math.inf, "learning_rates", rate, "need numbers above 0")
-        for name in ("digits_steps", "tuning_seeds", "batch_size"):
-            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
         last = self.seed + self.tuning_seeds + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         problems(self)

@@ -43,7 +43,7 @@ import numpy as np
 
 from experiments import findings, runner
 from experiments.findings import Seen
-from experiments.flags import Config, need, need_each, setting
+from experiments.flags import Config, naming, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, initializers, tasks, widths
 from lstm_jax.layers import SequenceSpec
@@ -97,13 +97,15 @@ TASKS: Mapping[str, Problem] = {
 class Odyssey(Config):
     """How many settings of which variants try which tasks, and for how long."""
 
-    seeds: int = setting(24, "settings drawn for each variant and task, each with its own seed")
+    seeds: int = setting(
+        24, "settings drawn for each variant and task, each with its own seed", (11, 10_000)
+    )
     steps: int = setting(4000, "updates of a trial")
     hidden: int = setting(64, "the most hidden units")
     narrowest: int = setting(8, "the fewest hidden units")
     variants: tuple[str, ...] = setting(VARIANTS, f"of {', '.join(VARIANTS)}")
     tasks: tuple[str, ...] = setting(("chorales", "digits"), f"of {', '.join(TASKS)}")
-    pixels: int = setting(2, "of a digit, read at every step: a power of two up to 64")
+    pixels: int = setting(2, "of a digit, read at every step: a power of two", (1, 64))
     batch_size: int = setting(8, "sequences an update")
 
     def __post_init__(self):
@@ -111,16 +113,12 @@ class Odyssey(Config):
         need_each("variants", self.variants, VARIANTS)
         need(PLAIN in self.variants, "variants", self.variants, f"need {PLAIN} among them")
         need_each("tasks", self.tasks, tuple(TASKS))
-        right = f"need 1 to {self.hidden - 1}, fewer than the most hidden units"
-        need(1 <= self.narrowest < self.hidden, "narrowest", self.narrowest, right)
-        need(self.seeds > 10, "seeds", self.seeds, "need 11 or more: the best tenth must be two")
-        need(self.batch_size >= 1, "batch_size", self.batch_size, "need 1 or more")
+        right = f"need fewer than --hidden={self.hidden}, the most"
+        need(self.narrowest < self.hidden, "narrowest", self.narrowest, right)
         last = self.seed + self.seeds * len(VARIANTS) * len(TASKS) - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
-        try:
+        with naming("pixels", self.pixels):
             tasks.Digits(pixels=self.pixels)
-        except ValueError as error:
-            raise ValueError(f"--pixels={self.pixels}: {error}") from None
 
 
 SCALES = {

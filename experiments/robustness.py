@@ -40,7 +40,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
 from experiments import runner
-from experiments.flags import Config, need, need_each, setting
+from experiments.flags import Config, naming, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, tasks
 from lstm_jax.cells import Cell
@@ -136,14 +136,11 @@ class Robustness(Config):
         super().__post_init__()
         need_each("tasks", self.tasks, tuple(TASKS))
         need(self.hidden % 2 == 0, "hidden", self.hidden, "need an even number, for blocks of two")
-        need(self.batch_size >= 1, "batch_size", self.batch_size, "need 1 or more")
         last = self.seed + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         for name in self.tasks:
-            try:
+            with naming("lag", self.lag):
                 TASKS[name](self.lag)
-            except ValueError as error:
-                raise ValueError(f"--lag={self.lag}: {error} ({name})") from None
 
 
 SCALES = {

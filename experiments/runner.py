@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 import traceback
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import flags
+from experiments import estimate, flags
 from experiments.circumstances import changes, circumstances
 from experiments.flags import Config, Hosts, Request
 from experiments.network_1997 import Network1997
@@ -37,13 +36,11 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.run_directory import CONFIG, Preempted, RunDirectory
 from lstm_jax.tasks import Task
-from lstm_jax.train import State, evaluate, fit, result_records, state_shapes
+from lstm_jax.train import State, evaluate, fit, result_records
 from lstm_jax.trials import Trials
 
 POINTS = 40  # of a learning curve
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on
-
-OTHER_FILES = 20_000_000  # bytes for the ledger, the curves and the report
 
 
 class Group(NamedTuple):
@@ -67,6 +64,7 @@ class Group(NamedTuple):
         for each trial.
       points: of a learning curve.
       window: instants from one update to the next; None for one update a batch.
+      asks: tasks and the number of their sequences that `measure` reads at a time.
     """
 
     name: str
@@ -84,6 +82,7 @@ class Group(NamedTuple):
     measure: Callable[[Any, Trials], Sequence[Record]] | None = None
     points: int = POINTS
     window: int | None = None
+    asks: Sequence[tuple[Task, int]] = ()
 
 
 class Computed(NamedTuple):
@@ -144,8 +143,10 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
         config = config if request.resume else settled(experiment, config)
         groups = experiment.plan(config, [])
         models = {group.name: group.model for group in groups if isinstance(group, Group)}
-        about = hosts.lead(lambda: circumstances([experiment.name, *argv[1:]], models))
-        hosts.lead(lambda: need_room_for(groups, request))
+        with flags.naming("engine", config.engine):
+            about = hosts.lead(lambda: circumstances([experiment.name, *argv[1:]], models))
+        hosts.lead(lambda: estimate.need_memory(groups, config, request))
+        hosts.lead(lambda: estimate.need_disk_for(groups, request))
         run = open_run(experiment.name, request, scale, config, about)
     except ValueError as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)
@@ -241,43 +242,9 @@ def start(platform_name: str) -> None:
         raise ValueError(f"--platform={platform_name}: jax finds none here ({reason})") from None
 
 
-def need_room_for(groups: Sequence[Group | Computed], request: Request) -> None:
-    """Raises ValueError if the disk of a new run lacks what can be known of its needs."""
-    if request.resume is None:
-        path = Path(request.workdir or "runs")
-        try:
-            need_room(path, groups)
-        except OSError as error:
-            raise ValueError(f"--workdir={path}: {error.strerror}") from None
-
-
-def need_room(path: Path, groups: Sequence[Group | Computed]) -> None:
-    """Raises OSError unless the disk has room for what groups that are ready will write.
-
-    That is the checkpoints of the largest of them, two and one that is being written, the
-    parameters that each leaves and the states that some keep, and a little for the rest.
-    """
-    ready = [group for group in groups if isinstance(group, Group) and group.trials is not None]
-    states = {group.name: state_of(group) for group in ready}
-    kept = [states[group.name] if group.keep else () for group in ready]
-    left = _bytes([kept, [state.params for state in states.values()]])
-    needed = 3 * max(map(_bytes, states.values()), default=0) + left + OTHER_FILES
-    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"{free:,} bytes are free there, {needed:,} are needed")
-
-
-def state_of(group: Group) -> State:
-    """Returns the shapes of all that the trials of a group that is ready have in hand."""
-    assert group.trials is not None
-    settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
-    return state_shapes(group.task, group.model, group.trials, **settings)
-
-
 def gone_on(before: Group, run: RunDirectory) -> State:
     """Returns where the trials of an earlier group that is kept stopped, to begin from there."""
-    return load(run.state_path(before.name), state_of(before))
+    return load(run.state_path(before.name), estimate.state_of(before))
 
 
 def open_run(
@@ -309,7 +276,9 @@ def tell_changes(path: Path, about: Mapping[str, Any]) -> None:
 
 
 def need_empty(path: Path) -> None:
-    """Raises ValueError if there is anything in a directory."""
+    """Raises ValueError for a file, or if there is anything in a directory."""
+    if path.exists() and not path.is_dir():
+        raise ValueError("is a file; need a new directory")
     if path.exists() and any(path.iterdir()):
         raise ValueError("is not empty; need a new directory, or --resume for a run begun there")
 
@@ -356,7 +325,7 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
         if not left:
             return
         group = next(g for g in left if isinstance(g, Computed) or g.trials is not None)
-        hosts.lead(lambda group=group: need_room(run.path, [group]))
+        hosts.lead(lambda group=group: estimate.need_disk(run.path, [group]))
         tell(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}")
         if isinstance(group, Computed):
             run.finish(group.name, *hosts.lead(group.compute))
@@ -433,10 +402,6 @@ def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
         return scale, type(experiment.scales["small"])(**values)
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"--resume={path}: {right} ({error})") from None
-
-
-def _bytes(shapes: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def _tupled(value: Any) -> Any:

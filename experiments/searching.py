@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from experiments import networks
+from experiments.flags import TRIALS, need
 from experiments.runner import Group, gone_on
 from lstm_jax import search, studies, widths
 from lstm_jax.cells import Zoneout
@@ -30,6 +31,7 @@ METRICS = ("loss", "accuracy")
 STRUCTURE = ("cell", "hidden", "depth", "optimizer", "batch_size", "lag")
 POINTS = 20  # of a learning curve
 QUESTIONS = 500  # asked of a trial on validation, where they are drawn
+ETA, RUNGS = (2, TRIALS[1]), (1, 30)  # bounds of the flags
 REACH = 1_000_000  # apart, the sampler's seeds of two runs
 
 
@@ -176,6 +178,13 @@ def halve(
         brackets = {b: ranked[:ahead] for b, ranked in ranking.items()}
         behind = [c for ranked in ranking.values() for c in ranked[ahead:]] + behind
     return Found(groups, [c for these in brackets.values() for c in these] + behind)
+
+
+def need_rungs(trials: int, steps: int, eta: int, count: int) -> None:
+    """Raises ValueError, by flag, where trials or steps are too few for so many rungs."""
+    least = eta ** (count - 1)
+    for name, value in (("trials", trials), ("steps", steps)):
+        need(value >= least, name, value, f"--rungs={count} by --eta={eta} need {least} or more")
 
 
 def ask(

@@ -31,7 +31,17 @@ import jax
 import numpy as np
 
 from experiments import networks, runner, searching
-from experiments.flags import Config, need, need_each, setting
+from experiments.flags import (
+    TRIALS,
+    Config,
+    naming,
+    need,
+    need_each,
+    need_few,
+    setting,
+    spread,
+    whole,
+)
 from experiments.runner import Experiment, Group
 from experiments.searching import Candidate, Found, Search
 from lstm_jax import cells, optimizers, search, studies, tasks, widths
@@ -75,11 +85,11 @@ class Sweep(Config):
     tuning_seeds: int = setting(1, "seeds of each configuration, before those that are reported")
     metric: str = setting("loss", f"what decides, on validation: {', '.join(searching.METRICS)}")
     batch: str = setting("auto", "trials trained at once (R), auto: as many as fit the memory")
-    points: int = setting(5, "grid: values of each range")
-    eta: int = setting(3, "halving: one in so many goes on")
-    rungs: int = setting(4, "halving: how often there is a choice, and the end")
+    points: int = setting(5, "grid: values of each range", (2, 10_000))
+    eta: int = setting(3, "halving: one in so many goes on", searching.ETA)
+    rungs: int = setting(4, "halving: how often there is a choice, and the end", searching.RUNGS)
     sampler: str = setting("tpe", f"optuna: {', '.join(studies.SAMPLERS)}")
-    best: int = setting(3, "configurations to report")
+    best: int = setting(3, "configurations to report", TRIALS)
     task: str = setting("adding", f"of {', '.join(TASKS)}")
     lag: int = setting(50, "steps to remember, or the length, where a task has one")
     cell: str = setting("lstm", f"of {', '.join(NETWORKS)}")
@@ -98,45 +108,52 @@ class Sweep(Config):
             ("optimizer", tuple(optimizers.DIRECTIONS)),
         ):
             need_each(name, (getattr(self, name),), choices)
-        for name in ("trials", "tuning_seeds", "rungs", "best", "depth", "batch_size"):
-            need(getattr(self, name) >= 1, name, getattr(self, name), "need 1 or more")
-        for name in ("points", "eta"):
-            need(getattr(self, name) >= 2, name, getattr(self, name), "need 2 or more")
-        whole = self.batch.isdecimal() and int(self.batch) >= 1
-        need(whole or self.batch == "auto", "batch", self.batch, "need 1 or more, or auto")
+        known = self.batch.isdecimal() and TRIALS[0] <= int(self.batch) <= TRIALS[1]
+        right = f"need {spread(TRIALS)}, or auto"
+        need(known or self.batch == "auto", "batch", self.batch, right)
         last = self.seed + self.tuning_seeds + self.seeds - 1
         need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         self._check_space()
+        count = _count(self)
+        if self.strategy == "grid":
+            right = f"a grid of {count} configurations, need at most {TRIALS[1]}"
+            need(count <= TRIALS[1], "points", self.points, right)
+        need_few(trials=count, tuning_seeds=self.tuning_seeds)
+        need_few(best=self.best, seeds=self.seeds)
+        right = f"need at most {count}, as --trials or --points"
+        need(self.best <= count, "best", self.best, right)
         if self.strategy == "optuna":
-            try:
+            with naming("strategy", self.strategy):
+                studies.check("tpe")
+            with naming("sampler", self.sampler):
                 studies.check(self.sampler)
-            except ValueError as error:
-                raise ValueError(f"--sampler={self.sampler}: {error}") from None
         if self.strategy == "halving":
-            try:
-                search.rungs(self.trials, self.steps, self.eta, self.rungs)
-            except ValueError as error:
-                raise ValueError(f"--rungs={self.rungs}: {error}") from None
+            searching.need_rungs(self.trials, self.steps, self.eta, self.rungs)
 
     def _check_space(self) -> None:
-        try:
+        with naming("space"):
             space = space_of(self)
-            for lag in _values(space, "lag", self.lag):
-                TASKS[self.task](lag)
             for cell in _values(space, "cell", self.cell):
                 search.bias_blocks(dict(space.parameters), _cell(cell, 2))
                 search.zoneout_states(dict(space.parameters), _cell(cell, 2))
-        except ValueError as error:
-            raise ValueError(f"--space: {error}") from None
+        with naming("space") if "lag" in space else naming("lag", self.lag):
+            for lag in _values(space, "lag", self.lag):
+                TASKS[self.task](lag)
 
 
 def space_of(config: Sweep) -> Space:
     """The space that is searched; raises ValueError for one that cannot be."""
-    structure: dict[str, Any] = dict.fromkeys(searching.STRUCTURE, int)
-    structure |= {"cell": NETWORKS, "optimizer": tuple(optimizers.DIRECTIONS)}
+    structure: dict[str, Any] = {"cell": NETWORKS, "optimizer": tuple(optimizers.DIRECTIONS)}
+    for name in searching.STRUCTURE:
+        structure[name] = structure.pop(name, None) or whole(Sweep, name)
     if config.task == "digits":
         del structure["lag"]
     return search.parse(config.space, structure)
+
+
+def _count(config: Sweep) -> int:
+    space = space_of(config)
+    return space.grid_size(config.points) if config.strategy == "grid" else config.trials
 
 
 def _values(space: Space, name: str, given: Any) -> tuple[Any, ...]:
@@ -160,9 +177,10 @@ def search_of(config: Sweep) -> Search:
     space = space_of(config)
     given = {name: getattr(config, name) for name in searching.STRUCTURE}
     for cell in _values(space, "cell", config.cell):
-        odd = [h for h in _widths(space, config.hidden) if widths.bucket(h) != h]
-        if odd:
-            widths.check_cell(_cell(cell, odd[0]))
+        odd = next((h for h in _widths(space, config.hidden) if widths.bucket(h) != h), None)
+        if odd is not None:
+            with naming("space") if "hidden" in space else naming("hidden", odd):
+                widths.check_cell(_cell(cell, odd))
     places = int(config.batch)
     task = functools.partial(_task, config.task, config.metric)
     return Search(space, given, task, config.steps, config.engine, places, config.metric)
@@ -445,11 +463,6 @@ def _task(name: str, metric: str, lag: int) -> Task:
     """The problem; ranked by loss, a trial is trained to its last step though it has solved it."""
     task = TASKS[name](lag)
     return endless(task) if metric == "loss" else task
-
-
-def _count(config: Sweep) -> int:
-    space = space_of(config)
-    return len(space.grid(config.points)) if config.strategy == "grid" else config.trials
 
 
 def _memory(device: Any) -> int:

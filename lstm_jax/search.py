@@ -24,6 +24,7 @@ BIAS, ZONEOUT = "bias_", "zoneout_"
 BY_NAME = {"gate_bias": BIAS, "zoneout": ZONEOUT}
 NUMBERS = tuple(name for name in Trials._fields if name not in ("seed", *BY_NAME))
 GATES = {"forget_bias": "f", "input_bias": "i", "output_bias": "o"}
+EXACT = 2**53  # whole numbers up to here are floats, too
 KEEPS: dict[type[Cell], str] = {GRU: "z"}  # the block that keeps, where it is not called f
 
 Value = float | int | str
@@ -189,14 +190,18 @@ class Space:
         ]
         return [dict(combination) for combination in itertools.product(*axes)]
 
+    def grid_size(self, points: int) -> int:
+        """Returns how many combinations `grid` has."""
+        return math.prod(len(domain.grid(points)) for _, domain in self.parameters)
+
 
 def parse(text: str, structure: Mapping[str, Any]) -> Space:
     """Reads a space.
 
     Args:
       text: words like `name=log:low:high`, see the module.
-      structure: the names that are neither fields of `Trials` nor biases: `int` where values are
-        whole numbers of at least 1, or the words to choose from.
+      structure: the names that are neither fields of `Trials` nor biases: a `range` of whole
+        numbers, or the words to choose from.
 
     Raises:
       ValueError: a word that is none, a name that is unknown or there twice, low >= high, the
@@ -322,13 +327,14 @@ def _check_values(name: str, domain: Domain, structure: Mapping[str, Any]) -> No
     elif name.startswith(ZONEOUT):
         for value in domain.ends():
             make_trials(zoneout={name.removeprefix(ZONEOUT): float(value)})
-    elif structure.get(name) is int:
+    elif isinstance(allowed := structure.get(name), range):
         if not isinstance(domain, Int | Choice):
             raise ValueError("need whole numbers: int, logint or a choice")
-        if min(domain.ends()) < 1:  # pyright: ignore
-            raise ValueError("need 1 or more")
-    elif _is_bias(name) and not all(math.isfinite(float(v)) for v in domain.ends()):
-        raise ValueError("need finite numbers")
+        if not all(value in allowed for value in domain.ends()):
+            raise ValueError(f"need {allowed[0]} to {allowed[-1]}")
+    elif _is_bias(name):
+        for value in domain.ends():
+            make_trials(gate_bias={name: float(value)})
 
 
 def _domain(text: str, kind: Any) -> Domain:
@@ -337,7 +343,7 @@ def _domain(text: str, kind: Any) -> Domain:
         return Choice(_choices(text, kind))
     if head not in RANGES:
         raise ValueError(f"need {', '.join(RANGES)} or a choice, got {head}")
-    if kind not in (int, float):
+    if kind is not float and not isinstance(kind, range):
         raise ValueError(f"need a choice of {', '.join(kind)}")
     if len(ends) != 2:
         raise ValueError(f"need {head}:low:high")
@@ -355,15 +361,22 @@ def _choices(text: str, kind: Any) -> tuple[Value, ...]:
 
 
 def _value(text: str, kind: Any) -> Value:
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            what = "a whole number" if kind is int else "a number"
-            raise ValueError(f"need {what}, got {text or 'nothing'}") from None
+    if kind is float or kind is int or isinstance(kind, range):
+        return _read(text, float if kind is float else int)
     if text not in kind:
         raise ValueError(f"need one of {', '.join(kind)}, got {text or 'nothing'}")
     return text
+
+
+def _read(text: str, kind: type[float] | type[int]) -> float | int:
+    try:
+        value = kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(f"need {what}, got {text or 'nothing'}") from None
+    if kind is int and abs(value) > EXACT:
+        raise ValueError(f"need whole numbers up to {EXACT}, got {text}")
+    return value
 
 
 def _check_range(low: float, high: float) -> None:

@@ -14,6 +14,7 @@ from lstm_jax.engines import ENGINES
 class Toy(Config):
     lags: tuple[int, ...] = setting((10, 30), "steps to remember")
     rates: tuple[float, ...] = setting((1e-3,), "the grid")
+    share: float = setting(0.5, "of all", (0, 1))
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,8 +60,15 @@ def test_which_of_several_processes_it_is_is_no_part_of_the_config():
             "--distributed --process=0",
             "--process=0: leave it out, --distributed detects it",
         ),
-        ("--coordinator=a --processes=2 --process=0", "--coordinator=a: need host:port"),
-        ("--coordinator=a:1 --processes=0 --process=0", "--processes=0: need 1 or more"),
+        (
+            "--coordinator=a --processes=2 --process=0",
+            "--coordinator=a: need host:port, with a port of 1 to 65535",
+        ),
+        (
+            "--coordinator=a:99999 --processes=2 --process=0",
+            "--coordinator=a:99999: need host:port, with a port of 1 to 65535",
+        ),
+        ("--coordinator=a:1 --processes=0 --process=0", "--processes=0: need 1 to 10000"),
         ("--coordinator=a:1 --processes=2 --process=2", "--process=2: need 0 to 1"),
         ("--coordinator=a:1 --processes=x --process=2", "--processes=x: need a whole number"),
         ("lags", "lags: need flags only, as --name=value"),
@@ -74,11 +82,17 @@ def test_a_bad_line_is_refused_by_name(line, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"seeds": 1}, "--seeds=1: need 2 or more, for an interval"),
+        ({"seeds": 1}, "--seeds=1: need 2 to 10000"),
         ({"seed": -1}, "--seed=-1: need 0 to 4294967295"),
         ({"seed": 2**32}, "--seed=4294967296: need 0 to 4294967295"),
-        ({"steps": 0}, "--steps=0: need 1 or more"),
-        ({"hidden": -3}, "--hidden=-3: need 1 or more"),
+        ({"steps": 0}, "--steps=0: need 1 to 2147483647"),
+        ({"hidden": -3}, "--hidden=-3: need 1 to 1000000"),
+        ({"seeds": 10**9}, "--seeds=1000000000: need 2 to 10000"),
+        ({"steps": 2**31}, "--steps=2147483648: need 1 to 2147483647"),
+        ({"lags": (3, 10**12)}, "--lags=1000000000000: need 1 to 1000000"),
+        ({"rates": (1e-3, float("nan"))}, "--rates=nan: need 1e-30 to 1e+30"),
+        ({"rates": (1e39,)}, "--rates=1e+39: need 1e-30 to 1e+30"),
+        ({"share": 2.0}, "--share=2: need 0 to 1"),
         ({"engine": "fast"}, f"--engine=fast: need one of {', '.join(ENGINES)}"),
         ({"platform": "cuda"}, "--platform=cuda: need one of auto, cpu, gpu, tpu"),
         ({"batching": "all"}, "--batching=all: need one of auto, vmap, map"),
@@ -93,8 +107,10 @@ def test_a_bad_value_is_refused_by_name(given, message):
 
 def test_usage_tells_every_flag_and_its_value_at_each_scale():
     lines = flags.usage(SCALES).splitlines()
-    assert "  --steps: updates of a trial (quick 5, small 1000, paper 1000)" in lines
-    assert "  --rates: the grid (0.001)" in lines
+    assert (
+        "  --steps: updates of a trial (quick 5, small 1000, paper 1000; 1 to 2147483647)" in lines
+    )
+    assert "  --rates: the grid (0.001; 1e-30 to 1e+30)" in lines
     told = {line.split(":")[0].split("=")[0].strip(" -") for line in lines}
     fields = {field.name for field in dataclasses.fields(Toy)}
     assert told == fields | {"scale", "quick", "workdir", "resume", "distributed", "coordinator"}

@@ -153,9 +153,13 @@ def test_accuracy_by_length_is_right_up_to_where_the_model_counts():
         ({"tasks": ("party",)}, f"--tasks=party: need one of {', '.join(LANGUAGES)}"),
         ({"cells": ("elman",)}, "--cells=elman: need one of lstm, rnn, gru, slstm, min_lstm"),
         ({"questions": 15}, "--questions=15: need a multiple of 10"),
-        ({"longest": 50}, "--test_longest=500: need 10 lengths beyond 50, the first is 50"),
-        ({"long_steps": 0}, "--long_steps=0: need 1 or more"),
-        ({"learning_rates": (-1.0,)}, "--learning_rates=-1: need numbers above 0"),
+        (
+            {"longest": 60},
+            "--test_longest=500: need --test_lengths=10 lengths beyond --longest=60, the first "
+            "is 50",
+        ),
+        ({"long_steps": 0}, "--long_steps=0: need 1 to 2147483647"),
+        ({"learning_rates": (-1.0,)}, "--learning_rates=-1: need 1e-30 to 1e+30"),
     ],
 )
 def test_bad_values_are_refused_by_flag_value_and_what_is_right(given, message):

@@ -211,8 +211,8 @@ def test_figures_are_drawn_and_the_page_has_the_numbers():
     ("given", "message"),
     [
         ({"tasks": ("sums",)}, "--tasks=sums: need one of recall, adding"),
-        ({"lag": 1}, "--lag=1: need 2 or more"),
-        ({"learning_rate": 0.0}, "--learning_rate=0: need a number above 0"),
+        ({"lag": 1}, "--lag=1: need 2 to 1000000"),
+        ({"learning_rate": 0.0}, "--learning_rate=0: need 1e-30 to 1e+30"),
         ({"seed": 2**32 - 1}, "--seed=4294967295: the last one, 4294967304, is beyond 4294967295"),
     ],
 )

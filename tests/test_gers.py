@@ -230,12 +230,12 @@ def test_figures_show_what_was_measured():
     ("given", "message"),
     [
         ({"tasks": ("abc",)}, "--tasks=abc: need one of reber, anbn, anbncn"),
-        ({"learning_rates": (0.0,)}, "--learning_rates=0: need numbers above 0"),
-        ({"reber_steps": 3}, "--reber_steps=3: need an even number, 2 or more"),
-        ({"horizon": 1010}, "--horizon=1010: need 1000 or more, a multiple of 20"),
-        ({"horizon": 980}, "--horizon=980: need 1000 or more, a multiple of 20"),
-        ({"tested": 19}, "--tested=19: need 20, twice longest, or more"),
-        ({"streams": 0}, "--streams=0: need 1 or more"),
+        ({"learning_rates": (0.0,)}, "--learning_rates=0: need 1e-30 to 1e+30"),
+        ({"reber_steps": 3}, "--reber_steps=3: need an even number"),
+        ({"horizon": 1010}, "--horizon=1010: need a multiple of 20"),
+        ({"horizon": 980}, "--horizon=980: need 1000 to 1000000000"),
+        ({"tested": 19}, "--tested=19: need 20 or more, twice --longest=10"),
+        ({"streams": 0}, "--streams=0: need 1 to 100000"),
         (
             {"seed": 2**32 - 2},
             "--seed=4294967294: the last one, 4294967305, is beyond 4294967295",

@@ -239,10 +239,10 @@ def test_figures_draw_the_closed_form_beside_what_was_measured():
     ("given", "message"),
     [
         ({"networks": ("lstm",)}, f"--networks=lstm: need one of {', '.join(NETWORKS)}"),
-        ({"lag": 2}, "--lag=2: need 3 or more"),
-        ({"first": 1000}, "--first=1000: need 1 to 999"),
+        ({"lag": 2}, "--lag=2: need 3 to 1000000"),
+        ({"first": 1000}, "--first=1000: need fewer than --steps=1000"),
         ({"hidden": 3}, "--hidden=3: need an even number, for blocks of two"),
-        ({"learning_rate": 0.0}, "--learning_rate=0: need a number above 0"),
+        ({"learning_rate": 0.0}, "--learning_rate=0: need 1e-30 to 1e+30"),
         ({"seed": 2**32 - 1}, "--seed=4294967295: the last one, 4294967304, is beyond 4294967295"),
     ],
 )

@@ -97,10 +97,10 @@ def test_both_curves_are_drawn():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"trials": 3}, "--rungs=3: 3 rungs by 3 need 9 trials, got 3"),
-        ({"eta": 1}, "--eta=1: need 2 or more"),
+        ({"trials": 3}, "--trials=3: --rungs=3 by --eta=3 need 9 or more"),
+        ({"eta": 1}, "--eta=1: need 2 to 20000"),
         ({"space": "cell=lstm"}, "--space: cell is unknown"),
-        ({"batch": 0}, "--batch=0: need 1 or more"),
+        ({"batch": 0}, "--batch=0: need 1 to 20000"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, words):

@@ -140,10 +140,10 @@ def test_every_size_has_a_line_in_the_summary():
     [
         ({"bits": (1, 9)}, "--bits=9: need 1 to 8"),
         ({"bits": (0,)}, "--bits=0: need 1 to 8"),
-        ({"states": 1}, "--states=1: need 2 or more"),
-        ({"restarts": 0}, "--restarts=0: need 1 or more"),
-        ({"learnt_bits": -1}, "--learnt_bits=-1: need 0 or more"),
-        ({"learning_rates": (0.0,)}, "--learning_rates=0: need numbers above 0"),
+        ({"states": 1}, "--states=1: need 2 to 4096"),
+        ({"restarts": 0}, "--restarts=0: need 1 to 1000"),
+        ({"learnt_bits": -1}, "--learnt_bits=-1: need 0 to 8"),
+        ({"learning_rates": (0.0,)}, "--learning_rates=0: need 1e-30 to 1e+30"),
     ],
 )
 def test_bad_values_are_refused_by_flag_value_and_what_is_right(given, message):

@@ -237,13 +237,13 @@ def test_figures_show_the_tests_and_tell_the_verdicts():
     [
         ({"variants": ("NP",)}, "--variants=NP: need vanilla among them"),
         ({"tasks": ("sums",)}, "--tasks=sums: need one of chorales, digits, permuted"),
-        ({"seeds": 10}, "--seeds=10: need 11 or more: the best tenth must be two"),
+        ({"seeds": 10}, "--seeds=10: need 11 to 10000"),
         (
             {"hidden": 8},
-            "--narrowest=8: need 1 to 7, fewer than the most hidden units",
+            "--narrowest=8: need fewer than --hidden=8, the most",
         ),
         ({"pixels": 3}, "--pixels=3: pixels must be one of 1, 2, 4, 8, 16, 32, 64, got 3"),
-        ({"batch_size": 0}, "--batch_size=0: need 1 or more"),
+        ({"batch_size": 0}, "--batch_size=0: need 1 to 1000000"),
         (
             {"seed": 2**32 - 1},
             "--seed=4294967295: the last one, 4294967942, is beyond 4294967295",

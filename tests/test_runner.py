@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import networks, runner, tuning
-from experiments.flags import Config, need, setting
+from experiments import estimate, networks, runner, tuning
+from experiments.flags import Config, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import tasks
 from lstm_jax.records import RecordLog
@@ -27,10 +27,6 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 class Toy(Config):
     lag: int = setting(2, "steps to remember")
     rates: tuple[float, ...] = setting((1e-2, 3e-2), "the grid")
-
-    def __post_init__(self):
-        super().__post_init__()
-        need(self.lag >= 1, "lag", self.lag, "need 1 or more")
 
 
 def plan(config, records):
@@ -223,10 +219,10 @@ def test_a_disk_without_room_for_the_run_is_refused_before_anything_is_written(
 ):
     """Three states and the parameters of the group that is ready, and what else is written."""
     group = plan(SMALL, [])[0]
-    state = runner.state_of(group)
+    state = estimate.state_of(group)
     sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(state)]
     params = [x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params)]
-    needed = 3 * sum(sizes) + sum(params) + runner.OTHER_FILES
+    needed = 3 * sum(sizes) + sum(params) + estimate.OTHER_FILES
     asked = []
 
     def usage(free):
@@ -237,16 +233,16 @@ def test_a_disk_without_room_for_the_run_is_refused_before_anything_is_written(
         return tell
 
     path = tmp_path / "deep" / "run"
-    monkeypatch.setattr(runner.shutil, "disk_usage", usage(needed - 1))
+    monkeypatch.setattr(estimate.shutil, "disk_usage", usage(needed - 1))
     told = refused([f"--workdir={path}"], capsys)
     right = f"{needed - 1:,} bytes are free there, {needed:,} are needed"
     assert told == f"--workdir={path}: {right}"
     assert list(tmp_path.iterdir()) == [] and asked == [tmp_path]
-    monkeypatch.setattr(runner.shutil, "disk_usage", usage(needed))
-    runner.need_room(path, [group, *plan(SMALL, [])[1:]])
+    monkeypatch.setattr(estimate.shutil, "disk_usage", usage(needed))
+    estimate.need_disk(path, [group, *plan(SMALL, [])[1:]])
     kept = group._replace(name="kept", keep=True)
     with pytest.raises(OSError, match=f"{needed + sum(sizes) + sum(params):,} are needed"):
-        runner.need_room(path, [group, kept])
+        estimate.need_disk(path, [group, kept])
 
 
 def test_a_disk_that_others_filled_stops_a_run_before_its_next_group(
@@ -257,7 +253,7 @@ def test_a_disk_that_others_filled_stops_a_run_before_its_next_group(
     def last(*arguments):
         train(*arguments)
         full = types.SimpleNamespace(free=1)
-        monkeypatch.setattr(runner.shutil, "disk_usage", lambda path: full)
+        monkeypatch.setattr(estimate.shutil, "disk_usage", lambda path: full)
 
     monkeypatch.setattr(runner, "train", last)
     assert run(f"--workdir={path}") == 1
@@ -316,7 +312,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("flag", "right"),
-    [("--lag=0", "need 1 or more"), ("--steps=x", "need a whole number")],
+    [("--lag=0", "need 1 to 1000000"), ("--steps=x", "need a whole number")],
 )
 def test_bad_values_are_refused_before_anything_is_written(flag, right, tmp_path, capsys):
     assert refused([flag, f"--workdir={tmp_path / 'run'}"], capsys) == f"{flag}: {right}"
@@ -326,4 +322,4 @@ def test_bad_values_are_refused_before_anything_is_written(flag, right, tmp_path
 def test_help_tells_the_claim_and_the_flags(capsys):
     assert run("--help") == 0
     told = capsys.readouterr().out
-    assert told.startswith("A toy.") and "--lag: steps to remember (2)" in told
+    assert told.startswith("A toy.") and "--lag: steps to remember (2; 1 to 1000000)" in told

@@ -12,7 +12,7 @@ from lstm_jax import cells, search
 from lstm_jax.search import Choice, Int, Log, LogInt, Uniform, parse
 from lstm_jax.trials import Trials
 
-STRUCTURE = {"cell": ("lstm", "gru"), "hidden": int}
+STRUCTURE = {"cell": ("lstm", "gru"), "hidden": range(1, 1001)}
 TEXT = "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 cell=lstm,gru hidden=int:8:64 clip=1"
 
 
@@ -51,13 +51,16 @@ def test_a_space_is_read_as_it_is_written():
         ("cell=int:1:2", "cell=int:1:2: need a choice of lstm, gru"),
         ("hidden=uniform:8:64", "need whole numbers: int, logint or a choice"),
         ("hidden=8,9.5", "need a whole number, got 9.5"),
-        ("hidden=int:0:8", "hidden=int:0:8: need 1 or more"),
+        ("hidden=int:0:8", "hidden=int:0:8: need 1 to 1000"),
         ("dropout=uniform:0:1", r"dropout must be in \[0, 1\), got 1.0"),
         ("learning_rate=-1", "learning_rate must be positive"),
         ("learning_rate=log:1e-3", "need log:low:high"),
         ("learning_rate=log:a:1", "need a number, got a"),
         ("learning_rate=normal:0:1", "need log, uniform, int, logint or a choice, got normal"),
-        ("forget_bias=nan", "need finite numbers"),
+        ("hidden=int:1:99999999999", "hidden=int:1:99999999999: need 1 to 1000"),
+        (f"clip=int:1:{10**400}", "need whole numbers up to 9007199254740992, got 1000"),
+        ("forget_bias=nan", "forget_bias=nan: gate_bias.* must be finite, got nan"),
+        ("forget_bias=uniform:0:1e300", r"gate_bias.* must be finite, got 1e\+300"),
         ("forget_bias=uniform:0:inf", "need finite numbers"),
         ("learning_rate", "learning_rate: need words like name=log:low:high"),
         ("=1", "a nameless parameter is unknown"),
@@ -103,6 +106,7 @@ def test_a_grid_has_both_ends_and_what_lies_evenly_between():
         {"learning_rate": 1.0, "cell": "gru", "hidden": 4},
     ]
     assert len(grid) == len({tuple(point.values()) for point in grid}) == 8
+    assert parse("learning_rate=1,2 cell=lstm,gru hidden=int:4:8", STRUCTURE).grid_size(2) == 8
 
 
 def test_a_point_depends_on_seed_index_and_its_own_parameters_alone():

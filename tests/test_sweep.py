@@ -226,18 +226,21 @@ def test_elsewhere_than_on_a_cpu_memory_decides(monkeypatch):
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--batch=0", "--batch=0: need 1 or more, or auto"),
-        ("--trials=0", "--trials=0: need 1 or more"),
+        ("--batch=0", "--batch=0: need 1 to 20000, or auto"),
+        ("--trials=0", "--trials=0: need 1 to 20000"),
         ("--space=clip=uniform:2:1", "--space: clip=uniform:2:1: low must be below high"),
         ("--space=learning_rate=log:0:1", "--space: learning_rate=log:0:1: a logarithm needs"),
         ("--space=cell=", "--space: cell=: the choice is empty"),
         ("--space=size=3", "--space: size is unknown: need cell, hidden, depth, optimizer"),
         ("--space=cell=gru input_bias=1", "--space: input_bias: GRU has no such bias"),
         ("--space=lag=1,5", "--space: length must be an integer of at least 2, got 1"),
-        ("--space=cell=layer_norm hidden=int:4:8", "hidden=5: the units of LayerNormLSTM depend"),
+        (
+            "--space=cell=layer_norm hidden=int:4:8",
+            "--space: hidden=5: the units of LayerNormLSTM depend",
+        ),
         ("--space=zoneout_x=0.1", "--space: zoneout_x: LSTM has no such state; it has zoneout_h"),
         ("--strategy=sweep", "--strategy=sweep: need one of grid, random, halving, optuna"),
-        ("--strategy=halving --trials=5", "--rungs=4: 4 rungs by 3 need 27 trials, got 5"),
+        ("--strategy=halving --trials=5", "--trials=5: --rungs=4 by --eta=3 need 27 or more"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_trained(flag, words, tmp_path, capsys):

@@ -1,0 +1,166 @@
+"""What a plan needs of a machine, before anything is made: memory, and room on a disk."""
+
+import errno
+import functools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.flags import Config, Request, shown
+from lstm_jax import evaluation, parallel
+from lstm_jax.layers import SequenceSpec
+from lstm_jax.tasks import Task
+from lstm_jax.train import State, state_shapes
+
+if TYPE_CHECKING:
+    from experiments.runner import Computed, Group
+
+FLOAT = 4  # bytes
+OTHER_FILES = 20_000_000  # bytes for the ledger, the curves and the report
+
+
+# Memory. ------------------------------------------------------------------------------------------
+
+
+def need_memory(groups: "Sequence[Group | Computed]", config: Config, request: Request) -> None:
+    """Raises ValueError, naming the flags given, for a group that no training here has room for.
+
+    The estimate is from below: parameters and optimiser states of all trials, twice on a CPU (the
+    copy that a checkpoint is made of is in the same memory), and one batch of each trial that is
+    trained at once, with the hidden states of its layers.
+    """
+    here, copies = memory(), 2 if jax.default_backend() == "cpu" else 1
+    for group in trained(groups):
+        states = copies * states_of(group).all
+        batches = _batches(group, config.batching)
+        if states + batches > here:
+            raise ValueError(
+                f"{_asked(request)}: {group.name} needs {gigabytes(states)} for the parameters and "
+                f"optimiser states of its trials and {gigabytes(batches)} for their batches, this "
+                f"machine has {gigabytes(here)}"
+            )
+
+
+def memory() -> int:
+    """Returns the bytes of all devices, or of this machine's memory if they do not say."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("bytes_limit" in known for known in stats):
+        return jax.process_count() * sum(known["bytes_limit"] for known in stats)
+    return jax.process_count() * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def gigabytes(count: int) -> str:
+    """Returns bytes in words."""
+    return f"{count / 1e9:,.1f} GB"
+
+
+def _batches(group: "Group", batching: str) -> int:
+    """Returns the bytes of the batches of the trials that are trained, or asked, at once."""
+    evaluated = min(group.sequences, evaluation.BATCH)
+    asked = [(group.task, max(group.batch_size, evaluated)), *group.asks]
+    together = parallel.resolve(batching, parallel.everywhere()) == "vmap"
+    at_once = _count(group) if together else min(_count(group), jax.device_count())
+    return at_once * max(_batch(task, size, group.model) for task, size in asked)
+
+
+@functools.lru_cache(maxsize=256)
+def _batch(task: Task, size: int, model: Any) -> int:
+    """Returns the bytes of a batch, and of what the layers of a network put out for it."""
+    drawn = jax.eval_shape(lambda: task.sample(jax.random.key(0), size))
+    units = model.depth * model.cell.hidden if isinstance(model, SequenceSpec) else 0
+    return _bytes(drawn) + FLOAT * task.length * size * units
+
+
+def _asked(request: Request) -> str:
+    """Returns the flags of a request that a plan's size depends on."""
+    sizes = {name: value for name, value in request.given.items() if not isinstance(value, str)}
+    given = {name: request.given[name] for name in ("space", "batch") if name in request.given}
+    scale = {"resume": request.resume} if request.resume else {"scale": request.scale or "small"}
+    named = sizes | given or scale
+    return " ".join(f"--{name}={shown(value)}" for name, value in named.items())
+
+
+# A disk. ------------------------------------------------------------------------------------------
+
+
+def need_disk_for(groups: "Sequence[Group | Computed]", request: Request) -> None:
+    """Raises ValueError if the disk of a new run lacks what can be known of its needs."""
+    if request.resume is None:
+        path = Path(request.workdir or "runs")
+        try:
+            need_disk(path, groups)
+        except OSError as error:
+            raise ValueError(f"--workdir={path}: {error.strerror}") from None
+
+
+def need_disk(path: Path, groups: "Sequence[Group | Computed]") -> None:
+    """Raises OSError unless the disk has room for what groups that are ready will write.
+
+    That is the checkpoints of the largest of them, two and one that is being written, the
+    parameters that each leaves and the states that some keep, and a little for the rest.
+    """
+    sizes = [(states_of(group), group.keep) for group in trained(groups)]
+    left = sum(size.params + (size.all if keep else 0) for size, keep in sizes)
+    needed = 3 * max((size.all for size, _ in sizes), default=0) + left + OTHER_FILES
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"{free:,} bytes are free there, {needed:,} are needed")
+
+
+# Both. --------------------------------------------------------------------------------------------
+
+
+def trained(groups: "Sequence[Group | Computed]") -> "list[Group]":
+    """Returns the groups that have trials."""
+    return [group for group in groups if hasattr(group, "trials")]  # pyright: ignore
+
+
+def _count(group: "Group") -> int:
+    """Returns the number of trials, 1 while they are not known."""
+    return 1 if group.trials is None else len(group.trials.seed)
+
+
+class Size(NamedTuple):
+    """Bytes of what trials have in hand: all of it, and the parameters in it."""
+
+    all: int
+    params: int
+
+
+def states_of(group: "Group") -> Size:
+    """Returns the bytes of the states of all trials, 0 while these are not known."""
+    if group.trials is None:
+        return Size(0, 0)
+    leaves, structure = jax.tree.flatten(group.trials)
+    kinds = tuple(leaf.dtype for leaf in leaves)
+    one = _state_of_one(
+        group.task, group.model, group.batch_size, group.optimizer, structure, kinds
+    )
+    return Size(_count(group) * one.all, _count(group) * one.params)
+
+
+@functools.lru_cache(maxsize=256)
+def _state_of_one(
+    task: Task, model: Any, batch_size: int, optimizer: str, structure: Any, kinds: tuple[Any, ...]
+) -> Size:
+    """Returns the bytes of one trial's state; groups that differ in numbers alone share a trace."""
+    trial = jax.tree.unflatten(structure, [np.zeros(1, kind) for kind in kinds])
+    state = state_shapes(task, model, trial, batch_size=batch_size, optimizer=optimizer)
+    return Size(_bytes(state), _bytes(state.params))
+
+
+def state_of(group: "Group") -> State:
+    """Returns the shapes of all that the trials of a group that is ready have in hand."""
+    assert group.trials is not None
+    settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
+    return state_shapes(group.task, group.model, group.trials, **settings)
+
+
+def _bytes(shapes: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
