@@ -12,24 +12,25 @@ Cost: --quick a quarter of an hour; 3.5 hours by default, two cores; --scale=pap
 
 import dataclasses
 import importlib
-import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import flags, runner
 from experiments.flags import PLATFORMS, need, need_each, setting
 from experiments.runner import Experiment
-from lstm_jax.records import RecordLog, replace_file
+from lstm_jax.records import Damaged, Record, RecordLog, replace_file
 from lstm_jax.report import figures, html
 from lstm_jax.report.claims import Claim, markdown
 from lstm_jax.report.tables import Row
-from lstm_jax.run_directory import CONFIG
+from lstm_jax.run_config import CONFIG, read_config
+from lstm_jax.run_config import begin as begin_run
+from lstm_jax.run_lock import Lock, lock
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
@@ -61,6 +62,15 @@ def need_writable(path: Path) -> None:
     need(os.access(path.parent, os.W_OK), "results", path, f"{path.parent} cannot be written")
 
 
+class Begun(NamedTuple):
+    """A run of all: its directory, this process's while `lock` lives, and what was asked."""
+
+    folder: Path
+    scale: str
+    config: All
+    lock: Lock
+
+
 class Told(NamedTuple):
     """What a run of an experiment says, from its records."""
 
@@ -79,19 +89,32 @@ def main(argv: Sequence[str]) -> int:
         if request.help:
             print(f"{__doc__}\nFlags:\n{flags.usage(dict.fromkeys(flags.SCALES, All()))}")
             return 0
-        folder, scale, config = begin(request)
+        begun = begin(request)
     except ValueError as error:
         print(f"all: {error}", file=sys.stderr)
         return 2
+    return carry_out(begun)
+
+
+def carry_out(begun: Begun) -> int:
+    """Runs what is not done and tells of all that is; returns the exit code."""
+    folder, scale, config, _ = begun
     print(f"run directory: {folder}", flush=True)
-    codes = run_all(folder, scale, config)
-    tell(folder, scale, config)
+    try:
+        codes = run_all(folder, scale, config)
+        tell(folder, scale, config)
+    except Damaged as damaged:
+        print(f"stopped: {damaged}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(runner.stopped(error, folder), file=sys.stderr)
+        return 1
     print(f"run directory: {folder}")
     return next((code for code in codes if code), 0)
 
 
-def begin(request: flags.Request) -> tuple[Path, str, All]:
-    """Makes the directory of a new run, or reads what an old one was asked.
+def begin(request: flags.Request) -> Begun:
+    """Makes the directory of a new run, or opens an old one.
 
     Raises:
       ValueError: a value that cannot be right, or a directory that is not as it must be.
@@ -99,35 +122,28 @@ def begin(request: flags.Request) -> tuple[Path, str, All]:
     if request.hosts is not None:
         raise ValueError("--distributed, --coordinator: need one experiment, such as sweep")
     if request.resume is not None:
-        return resumed(request)
+        return resumed(request, Path(request.resume))
     scale, config = request.scale or "small", All(**request.given)
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(request.workdir or f"runs/all-{now}")
+    folder = runner.new_directory("all", request.workdir)
     asked = {"experiment": "all", "scale": scale, **dataclasses.asdict(config)}
     with flags.naming("workdir", folder):
-        runner.need_empty(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / CONFIG, json.dumps(asked, indent=2).encode())
-    except OSError as error:
-        raise ValueError(f"--workdir={folder}: {error}") from None
-    return folder, scale, config
+        return Begun(folder, scale, config, begin_run(folder, asked, {}))
 
 
-def resumed(request: flags.Request) -> tuple[Path, str, All]:
-    """Reads what an old run was asked; ValueError if it is none, or was asked something else."""
+def resumed(request: flags.Request, folder: Path) -> Begun:
+    """Opens an old run; ValueError if it is none, is in use, or was asked something else."""
     right = "need the directory of a run of all"
+    asked = read_config(folder)["settings"]
     try:
-        asked = json.loads((Path(request.resume or "") / CONFIG).read_text())
         owner, scale = asked.pop("experiment"), asked.pop("scale")
-        need(owner == "all", "resume", request.resume, f"{right}, not of {owner}")
+        need(owner == "all", "resume", folder, f"{right}, not of {owner}")
         config = All(**asked | {"only": tuple(asked["only"])})
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"--resume={request.resume}: {right} ({error})") from None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"--resume={folder}: {right} ({error})") from None
     for name, value in {"scale": request.scale or scale, **request.given}.items():
         was = scale if name == "scale" else getattr(config, name)
         need(value == was, name, value, f"it was begun with {flags.shown(was)}; leave it out")
-    return Path(request.resume or ""), scale, config
+    return Begun(folder, scale, config, lock(folder))
 
 
 def run_all(folder: Path, scale: str, config: All) -> list[int]:
@@ -158,7 +174,35 @@ def run_one(name: str, folder: Path, scale: str, config: All) -> int:
 def call(name: str, arguments: Sequence[str]) -> int:
     """Runs an experiment as a process of its own, so that it begins with an empty memory."""
     command = [sys.executable, "-P", "-m", f"experiments.{name}", *arguments]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode
+    return run_process(command, {**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def run_process(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a process to its end, and ends it when this one is to stop.
+
+    Returns:
+      The exit code, as a shell gives it; 143 or 130 where SIGTERM or Ctrl-C came.
+    """
+    came: list[int] = []
+    child: subprocess.Popen | None = None
+
+    def stop(number: int, _: Any) -> None:
+        came.append(number)
+        if child and (number == signal.SIGTERM or len(came) > 1):  # Ctrl-C reaches it by itself
+            child.terminate()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        child = subprocess.Popen(command, env=environment)
+        if came:
+            child.terminate()
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        return 128 + came[0]
+    return code if code >= 0 else 128 - code
 
 
 def ordered(config: All) -> list[str]:
@@ -168,9 +212,21 @@ def ordered(config: All) -> list[str]:
 
 def done(folder: Path) -> dict[str, float]:
     """The seconds that each finished experiment took, over all its parts."""
-    spent = RecordLog(folder / "costs.jsonl").read()
+    spent = costs(folder)
     finished = [record["experiment"] for record in spent if record["code"] == 0]
     return {n: sum(r["seconds"] for r in spent if r["experiment"] == n) for n in finished}
+
+
+def costs(folder: Path) -> list[Record]:
+    """The seconds and exit code of every part of an experiment that was run."""
+    log = RecordLog(folder / "costs.jsonl")
+    kinds = {"experiment": str, "seconds": int | float, "code": int}
+    records = log.read()
+    for number, record in enumerate(records, start=1):
+        for key, kind in kinds.items():
+            if not isinstance(record.get(key), kind):
+                raise Damaged(log.path, f"line {number} lacks {key}")
+    return records
 
 
 def load(name: str) -> Experiment:
@@ -198,7 +254,7 @@ def told(experiment: Experiment, path: Path, seconds: float) -> Told:
     with figures.look():
         drawn = experiment.draw(config, table, read)
         pictures = [(figures.png(picture.figure), picture.caption) for picture in drawn]
-    settings = json.loads((path / CONFIG).read_text())
+    settings = read_config(path)
     claims = experiment.claims(config, table)
     return Told(experiment, settings, table, claims, pictures, seconds)
 

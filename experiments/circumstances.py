@@ -13,7 +13,7 @@ from experiments.network_1997 import Network1997
 from lstm_jax.layers import SequenceSpec
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "orbax-checkpoint", "scikit-learn")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scikit-learn")
 
 
 def circumstances(

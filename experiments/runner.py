@@ -5,11 +5,11 @@ trains whatever is ready and not finished until nothing is left, and then tells 
 say. To resume is to do the same thing again in an old directory.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import errno
-import hashlib
-import json
+import itertools
 import os
 import platform
 import sys
@@ -28,13 +28,16 @@ from experiments.network_1997 import Network1997
 from lstm_jax import hosts
 from lstm_jax.checkpoints import load
 from lstm_jax.layers import SequenceSpec
-from lstm_jax.records import replace_file
+from lstm_jax.ledger import sha256_of
+from lstm_jax.records import TEMPORARY, Damaged, replace_file
 from lstm_jax.report import figures, hparams, html, tables
 from lstm_jax.report.claims import Claim
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
-from lstm_jax.run_directory import CONFIG, Preempted, RunDirectory
+from lstm_jax.run_config import CONFIG, read_config
+from lstm_jax.run_directory import Preempted, RunDirectory
+from lstm_jax.run_lock import LOCK
 from lstm_jax.tasks import Task
 from lstm_jax.train import State, evaluate, fit, result_records
 from lstm_jax.trials import Trials
@@ -131,8 +134,8 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     """Runs an experiment as its command line says; returns the exit code.
 
     0 when it is done; 2 for bad input, with one line on stderr and nothing written; 130 or 143 when
-    it was interrupted or told to stop, and 1 when the disk is full or another process of the run is
-    gone, with everything saved that a resume needs.
+    it was interrupted or told to stop, and 1 when the disk is full, a file of the run is damaged or
+    another process of the run is gone, with everything saved that a resume needs.
     """
     try:
         request = flags.parse(argv, type(experiment.scales["small"]))
@@ -151,6 +154,9 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # of a run to resume: a new one is refused
+        tell(stopped(error, Path(str(request.resume))), file=sys.stderr)
+        return 1
     try:
         return carry_out(experiment, config, run)
     except BaseException:
@@ -258,28 +264,42 @@ def open_run(
     if request.resume is not None:
         hosts.lead(lambda: tell_changes(Path(str(request.resume)), about))
         return RunDirectory.resume(request.resume)
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = hosts.lead(lambda: Path(request.workdir or f"runs/{name}-{now}"))  # by one clock
+    path = hosts.lead(lambda: new_directory(name, request.workdir))
     settings = {"experiment": name, "scale": scale, **dataclasses.asdict(config)}
-    try:
-        hosts.lead(lambda: need_empty(path))
+    with flags.naming("workdir", path):
         return RunDirectory.create(path, settings, about)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--workdir={path}: {error}") from None
 
 
 def tell_changes(path: Path, about: Mapping[str, Any]) -> None:
     """Says on stderr what has changed since a run was begun that may change its numbers."""
-    was = json.loads((path / CONFIG).read_text())["about"]
-    for change in changes(was, about):
+    for change in changes(read_config(path)["about"], about):
         print(f"note: {change}", file=sys.stderr)
 
 
+def new_directory(name: str, workdir: str | None) -> Path:
+    """Returns the directory of a new run; the default is made at once, so that no two share it.
+
+    Raises:
+      ValueError: the directory is not empty, or cannot be made.
+    """
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path(workdir or f"runs/{name}-{now}")
+    with flags.naming("workdir", path):
+        try:
+            if workdir is None:
+                return _made(path)
+            need_empty(path)
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+    return path
+
+
 def need_empty(path: Path) -> None:
-    """Raises ValueError for a file, or if there is anything in a directory."""
+    """Raises ValueError for a file, or a directory with more than a start killed at once leaves."""
     if path.exists() and not path.is_dir():
         raise ValueError("is a file; need a new directory")
-    if path.exists() and any(path.iterdir()):
+    left = [p for p in path.iterdir() if p.name != LOCK] if path.exists() else []
+    if not all(TEMPORARY.search(p.name) for p in left):
         raise ValueError("is not empty; need a new directory, or --resume for a run begun there")
 
 
@@ -299,16 +319,31 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     except hosts.Lost as lost:
         print(f"stopped: {lost}; to go on: --resume={run.path}", file=sys.stderr)
         return hosts.leave(1)
+    except Damaged as damaged:
+        tell(f"stopped: {damaged}", file=sys.stderr)
+        return 1
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        right = f"what was saved is intact; with room again go on: --resume={run.path}"
-        tell(f"stopped: {error.strerror} ({run.path}); {right}", file=sys.stderr)
+        tell(stopped(error, run.path), file=sys.stderr)
         return 1
     wall, processor = time.monotonic() - wall, time.process_time() - processor
     tell(f"took {wall:.0f} s and {processor:.0f} s of processor time")
     tell(f"run directory: {run.path}")
     return 0
+
+
+def stopped(error: OSError, path: Path) -> str:
+    """Returns the line of a run whose disk is full or whose directory was taken away.
+
+    Raises:
+      OSError: the error is neither.
+    """
+    if error.errno in FULL:
+        right = f"what was saved is intact; with room again go on: --resume={path}"
+        return f"stopped: {error.strerror} ({path}); {right}"
+    if path.absolute() in Path(str(error.filename)).absolute().parents:
+        right = f"need the run's directory as it was; then go on: --resume={path}"
+        return f"stopped: {error.strerror} ({error.filename}); {right}"
+    raise error
 
 
 def tell(line: str, file: Any = None) -> None:
@@ -372,7 +407,7 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     replace_file(run.path / "summary.csv", tables.csv(lines).encode())
     settings, metrics = experiment.columns(config)
     if settings and lines:
-        hparams.write(run.path / "tensorboard" / "hparams", lines, settings, metrics)
+        write_hparams(run.path / "tensorboard" / "hparams", lines, settings, metrics)
     (run.path / "figures").mkdir(exist_ok=True)
     for picture, png in pictures.items():
         replace_file(run.path / "figures" / f"{picture.name}.png", png)
@@ -385,23 +420,50 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         *(html.picture(png, picture.caption) for picture, png in pictures.items()),
         *([html.heading("To touch"), *touch] if touch else []),
         html.heading("How it was made"),
-        html.listing("Settings and circumstances", json.loads((run.path / CONFIG).read_text())),
+        html.listing("Settings and circumstances", read_config(run.path)),
         html.listing("Files", _manifest(run.path)),
     )
     replace_file(run.path / "report.html", page.encode())
 
 
-def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
-    """Returns the scale and config of a run, which stays as it is."""
-    right = f"need the directory of a run of {experiment.name}"
+def write_hparams(
+    directory: Path, lines: Sequence[Row], settings: Sequence[str], metrics: Sequence[str]
+) -> None:
+    """Writes what TensorBoard's HParams tab shows; that it cannot be written stops nothing."""
     try:
-        settings = json.loads((Path(path) / CONFIG).read_text())["settings"]
-        values: dict[str, Any] = {k: _tupled(v) for k, v in settings.items()}
-        owner, scale = values.pop("experiment"), values.pop("scale")
-        flags.need(owner == experiment.name, "resume", path, f"{right}, not of {owner}")
-        return scale, type(experiment.scales["small"])(**values)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"--resume={path}: {right} ({error})") from None
+        hparams.write(directory, lines, settings, metrics)
+    except OSError as error:
+        print(f"note: {directory} cannot be written ({error.strerror})", file=sys.stderr)
+
+
+def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
+    """Returns the scale and config of a run, which stays as it is.
+
+    Raises:
+      ValueError: it is no run of this experiment, or its config is damaged.
+    """
+    right = f"need the directory of a run of {experiment.name}"
+    with flags.naming("resume", path):
+        try:
+            settings = read_config(Path(path))["settings"]
+            values: dict[str, Any] = {k: _tupled(v) for k, v in settings.items()}
+            owner, scale = values.pop("experiment"), values.pop("scale")
+            if owner != experiment.name:
+                raise ValueError(f"{right}, not of {owner}")
+            return scale, type(experiment.scales["small"])(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{right} ({error})") from None
+
+
+def _made(path: Path) -> Path:
+    """Makes a directory of that name, or of that name and the first free number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = itertools.chain([path.name], (f"{path.name}-{n}" for n in itertools.count(2)))
+    while True:
+        made = path.with_name(next(names))
+        with contextlib.suppress(FileExistsError):
+            made.mkdir()
+            return made
 
 
 def _tupled(value: Any) -> Any:
@@ -412,9 +474,7 @@ def _manifest(path: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file that is for keeps, but the report itself."""
     files = [path / CONFIG, path / "records.jsonl", path / "summary.csv"]
     files += sorted([*path.glob("figures/*"), *path.glob("params/*")])
-    return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
-    }
+    return {str(file.relative_to(path)): sha256_of(file) for file in files}
 
 
 def _cache() -> Path:

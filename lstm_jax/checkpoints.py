@@ -1,79 +1,114 @@
-"""Checkpoints of what is in flight, by orbax: saved behind the computation, whole or not at all."""
+"""Trees of arrays on the disk: checkpoints of what is in flight, and exports for keeps."""
 
+import hashlib
 import io
+import json
 import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from lstm_jax.records import replace_file
+from lstm_jax.ledger import sha256_of
+from lstm_jax.records import Damaged, replace_file
+
+NOTE = ":note"
 
 
 class Checkpoints:
-    """The last few states of one group of trials, each with a JSON note beside it.
+    """The last two states of one group of trials, each with a JSON note.
 
-    A save that was cut short leaves nothing that `restore` would take; what it left is cleared away
-    before the next is saved. It is one process's own: among several it waits for none.
+    A checkpoint is the file STEP.SHA256.npz, written behind the computation. Its name has its
+    checksum, so that no damage passes unnoticed. It appears whole or not at all.
     """
 
     def __init__(self, directory: str | os.PathLike):
-        ocp, process = _orbax(), jax.process_index()
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=process, active_processes={process}, barrier_sync_key_prefix="alone"
-        )
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, cleanup_tmp_directories=True, create=False, multiprocessing_options=alone
-        )
-        self._args = ocp.args
-        path = Path(directory).absolute()
-        path.mkdir(parents=True, exist_ok=True)
-        self._manager = ocp.CheckpointManager(path, options=options)
+        self._directory = Path(directory).absolute()
+        self._latest: Path | None = None  # saved or restored by this process
+        self._writer = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
 
-    def latest(self) -> int | None:
-        """Returns the step of the newest checkpoint, None where there is none."""
-        return self._manager.latest_step()
+    def paths(self) -> list[Path]:
+        """Returns the checkpoints, newest first."""
+        found = [p for p in self._directory.glob("*.*.npz") if p.name.split(".")[0].isdigit()]
+        return sorted(found, key=step_of, reverse=True)
 
-    def note(self) -> dict[str, Any]:
-        """Returns the note of the newest checkpoint."""
-        args = self._args.Composite(note=self._args.JsonRestore())
-        return self._manager.restore(self.latest(), args=args).note
+    def restore(self, path: Path, template: Any) -> Any:
+        """Returns the state of a checkpoint as NumPy arrays; the next ones are saved after it.
 
-    def restore(self, template: Any) -> Any:
-        """Returns the newest state as NumPy arrays.
-
-        `template` has the state's structure, with leaves of its shapes and types; without one
-        optax's tuples would come back as lists.
+        `template` has the state's structure, with leaves of its shapes and types.
         """
-        args = self._args.Composite(state=self._args.StandardRestore(_solid(template)))
-        state = self._manager.restore(self.latest(), args=args).state
-        return jax.tree.map(lambda like, leaf: leaf if np.size(like) else like, template, state)
+        self._latest = path
+        arrays = _arrays(path)
+        del arrays[NOTE]
+        return _fill(path, template, arrays)
 
-    def save(self, step: int, state: Any, note: dict[str, Any]) -> None:
-        """Saves a tree of NumPy arrays and a note behind the computation, once for each step."""
-        if step == self.latest():
-            return
-        args = self._args.Composite(
-            state=self._args.StandardSave(_solid(state)), note=self._args.JsonSave(note)
-        )
-        self._manager.save(step, args=args)
+    def save(self, step: int, state: Any, note: Mapping[str, Any]) -> None:
+        """Saves a tree of NumPy arrays and a note behind the computation, once for each step.
+
+        Raises:
+          OSError: this checkpoint or the one before it cannot be written.
+        """
+        self._wait()
+        if self._latest is None or step_of(self._latest) != step:
+            self._saving = self._writer.submit(self._save, step, state, note)
 
     def close(self) -> None:
-        """Waits until everything is on the disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything is on the disk; raises as `save`."""
+        try:
+            self._wait()
+        finally:
+            self._writer.shutdown()
+
+    def _wait(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def _save(self, step: int, state: Any, note: Mapping[str, Any]) -> None:
+        content = _npz({NOTE: np.frombuffer(json.dumps(note).encode(), np.uint8), **_named(state)})
+        self._directory.parent.mkdir(exist_ok=True)
+        self._directory.mkdir(exist_ok=True)
+        path = self._directory / f"{step}.{hashlib.sha256(content).hexdigest()}.npz"
+        replace_file(path, content)
+        for old in set(self.paths()) - {path, self._latest}:
+            old.unlink()
+        self._latest = path
 
 
-def export(path: str | os.PathLike, tree: Any) -> None:
+def step_of(path: Path) -> int:
+    """Returns the step of a checkpoint."""
+    return int(path.name.split(".")[0])
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Returns the note of a checkpoint.
+
+    Raises:
+      Damaged: the checkpoint is not as it was saved.
+    """
+    if sha256_of(path) != path.name.split(".")[1]:
+        raise Damaged(path, "it is not as it was saved")
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(file[NOTE].tobytes())
+
+
+def export(path: str | os.PathLike, tree: Any) -> str:
     """Writes a tree of arrays as an npz file, one entry a leaf, named by its path in the tree.
 
     The same arrays give the same bytes.
+
+    Returns:
+      The SHA-256 of the file.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **{_name(at): np.asarray(leaf) for at, leaf in leaves})
-    replace_file(path, content.getvalue())
+    content = _npz(_named(tree))
+    replace_file(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load(path: str | os.PathLike, template: Any) -> Any:
@@ -83,10 +118,22 @@ def load(path: str | os.PathLike, template: Any) -> Any:
 
     Raises:
       ValueError: the file lacks a leaf, has one too many, or one of another shape or type.
+      Damaged: the file cannot be read.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    wanted = {_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(template)}
+    return _fill(path, template, _arrays(path))
+
+
+def _arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise Damaged(path, f"it cannot be read ({error})") from None
+
+
+def _fill(path: str | os.PathLike, template: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Returns the template with the arrays in place of its leaves."""
+    wanted = _named(template)
     for name in sorted(wanted.keys() ^ arrays.keys()):
         raise ValueError(f"{path} {'lacks' if name in wanted else 'has the unknown'} {name!r}")
     return jax.tree.map_with_path(
@@ -105,18 +152,16 @@ def _fitting(
     return array
 
 
-def _solid(tree: Any) -> Any:
-    """The tree with a zero for every empty array (minLSTM's w_h), which orbax refuses to save."""
-    return jax.tree.map(lambda leaf: leaf if np.size(leaf) else np.zeros(1, leaf.dtype), tree)
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **{k: np.asarray(leaf) for k, leaf in arrays.items()})
+    return content.getvalue()
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Returns the leaves by their paths in the tree."""
+    return {_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _name(path: jax.tree_util.KeyPath) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _orbax() -> Any:
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError:
-        raise ImportError("checkpoints need orbax: pip install 'lstm_jax[experiments]'") from None
-    return ocp

@@ -1,16 +1,38 @@
-"""The ledger of a run: one JSON object a line, appended, and rewound on resume."""
+"""Records on the disk: one JSON object a line, appended whole, and files replaced at once."""
 
 import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Record = dict[str, Any]
+
+COPY = "restore it from a copy, or begin a new run"
+TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.tmp$")
+
+
+class Damaged(ValueError):
+    """A file is not as it was written.
+
+    Attributes:
+      path: the file.
+      fault: the difference from what was written.
+      remedy: the way to go on.
+    """
+
+    def __init__(self, path: str | os.PathLike, fault: str, remedy: str = COPY):
+        super().__init__(path, fault, remedy)  # the arguments that a pickle is made of
+        self.path, self.fault, self.remedy = Path(path), fault, remedy
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.fault}; {self.remedy}"
 
 
 class RecordLog:
@@ -29,27 +51,40 @@ class RecordLog:
         self.path = Path(path)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Writes records at the end, in one piece, and waits until they are on the disk."""
-        if self._torn():
-            self.keep(lambda record: True)
-        text = "".join(json.dumps(plain(record), allow_nan=False) + "\n" for record in records)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        """Writes records at the end and waits until they are on the disk.
+
+        Raises:
+          OSError: they cannot be written; the file is as before.
+        """
+        lines = encode(records)
+        self._cut_torn_end()
+        size = self.size()
+        try:
+            with open(self.path, "ab") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise
 
     def read(self) -> list[Record]:
         """Returns all whole records in order; none when there is no file.
 
         Raises:
-          ValueError: a line before the last cannot be read.
+          Damaged: a line before the last is no JSON object.
         """
-        return [self._parse(number, line) for number, line in enumerate(self._lines(), start=1)]
+        return [record for _, record in self.pairs()]
+
+    def pairs(self) -> Iterator[tuple[bytes, Record]]:
+        """Yields each whole line with its record; raises as `read`."""
+        for number, line in enumerate(self._lines(), start=1):
+            yield line, self._parse(number, line)
 
     def keep(self, wanted: Callable[[Record], bool]) -> None:
         """Drops the records that are not wanted; the new file takes the old one's place at once."""
-        pairs = zip(self._lines(), self.read(), strict=True)
-        kept = b"".join(line for line, record in pairs if wanted(record))
+        kept = b"".join(line for line, record in self.pairs() if wanted(record))
         if self.path.exists() and kept != self.path.read_bytes():
             replace_file(self.path, kept)
 
@@ -58,22 +93,37 @@ class RecordLog:
         seen = itertools.count()
         self.keep(lambda record: record.get("group") != group or next(seen) < count)
 
-    def _lines(self) -> list[bytes]:
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        return [line for line in lines if line.endswith(b"\n")]
+    def size(self) -> int:
+        """Returns the bytes of the file, 0 when there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
-    def _torn(self) -> bool:
-        if not self.path.exists() or self.path.stat().st_size == 0:
-            return False
+    def _lines(self) -> list[bytes]:
+        content = self.path.read_bytes() if self.path.exists() else b""
+        return [line + b"\n" for line in content.split(b"\n")[:-1]]
+
+    def _cut_torn_end(self) -> None:
+        if self.size() == 0:
+            return
         with open(self.path, "rb") as file:
             file.seek(-1, os.SEEK_END)
-            return file.read(1) != b"\n"
+            torn = file.read(1) != b"\n"
+        if torn:
+            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
     def _parse(self, number: int, line: bytes) -> Record:
         try:
-            return json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{self.path}, line {number} is no JSON object: {error}") from None
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise Damaged(self.path, f"line {number} is no JSON object: {error}") from None
+        if not isinstance(record, dict):
+            raise Damaged(self.path, f"line {number} is no JSON object")
+        return record
+
+
+def encode(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Returns records as lines of JSON."""
+    lines = (json.dumps(plain(record), allow_nan=False) + "\n" for record in records)
+    return "".join(lines).encode()
 
 
 def plain(value: Any) -> Any:
@@ -96,9 +146,18 @@ def plain(value: Any) -> Any:
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file so that, whenever the process dies, either the old or the new one is there."""
-    temporary = Path(f"{os.fspath(path)}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporaries(directory: Path) -> list[Path]:
+    """Returns the files in a directory that a killed `replace_file` left."""
+    return [path for path in directory.glob("*.tmp") if TEMPORARY.search(path.name)]

@@ -1,11 +1,11 @@
 """The directory of a run: what was asked, the ledger, what is in flight, and what came out."""
 
 import contextlib
-import json
 import os
 import reprlib
 import shutil
 import signal
+import sys
 import threading
 import time
 import urllib.parse
@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from lstm_jax import hosts
-from lstm_jax.checkpoints import Checkpoints, export
-from lstm_jax.records import Record, RecordLog, plain, replace_file
+from lstm_jax.checkpoints import Checkpoints, export, read_note, step_of
+from lstm_jax.curves import Curves
+from lstm_jax.ledger import Ledger
+from lstm_jax.records import Damaged, Record, RecordLog, plain, temporaries
+from lstm_jax.run_config import CONFIG, begin, read_config
+from lstm_jax.run_lock import Lock, lock
 
 SAVE_SECONDS = 15.0
-CONFIG = "config.json"
 
 
 class RunDirectory:
@@ -32,8 +35,9 @@ class RunDirectory:
         tensorboard/      curves
         timing.jsonl      seconds; the ledger has none, to be the same after a kill and a resume
 
-    Make one with `create` or `resume`. A run that was killed at any moment and resumed leaves the
-    same bytes in records.jsonl and params/ as one that was not (on the same device and versions).
+    Make one with `create` or `resume`, which lock it: it is this process's own while the object
+    lives. A run that was killed at any moment and resumed leaves the same bytes in records.jsonl
+    and params/ as one that was not (on the same device and versions).
 
     Several processes make the same calls. Process 0 alone has the directory on its disk: it reads
     and writes, the others hear what it read, and raise what it raised.
@@ -47,9 +51,10 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike, save_seconds: float = SAVE_SECONDS):
         self.path = hosts.lead(lambda: Path(path).absolute())
-        self.settings = hosts.lead(lambda: json.loads((self.path / CONFIG).read_text()))["settings"]
-        self.records = RecordLog(self.path / "records.jsonl")
+        self.settings = hosts.lead(lambda: read_config(self.path))["settings"]
+        self.records = Ledger(self.path / "records.jsonl")
         self.save_seconds = save_seconds
+        self._lock: Lock | None = None
 
     @classmethod
     def create(
@@ -65,11 +70,14 @@ class RunDirectory:
         device, revision).
 
         Raises:
-          ValueError: the directory already holds a run, or cannot be written.
+          ValueError: the directory already holds a run, another process uses it, or it cannot be
+            written.
         """
-        config = plain({"settings": settings, "about": about or {}})
-        hosts.lead(lambda: _begin(Path(path).absolute(), config))
-        return cls(path, save_seconds)
+        held: list[Lock] = []  # in process 0
+        hosts.lead(lambda: held.append(begin(Path(path).absolute(), settings, about or {})))
+        run = cls(path, save_seconds)
+        run._lock = held[0] if held else None
+        return run
 
     @classmethod
     def resume(
@@ -81,13 +89,14 @@ class RunDirectory:
         """Opens a run again; every setting that is given must be as it was.
 
         Raises:
-          ValueError: there is no run, or a setting differs; nothing is changed then.
+          ValueError: there is no run, a setting differs, or another process uses it; nothing is
+            changed then.
+          Damaged: a file of the run is not as it was written; nothing is changed then.
         """
-        hosts.lead(lambda: _need_run(Path(path)))
         run = cls(path, save_seconds)
         asked = run.settings | plain(settings or {})
         _refuse_difference(asked, run.settings, f"{run.path / CONFIG}")
-        hosts.lead(run._tidy)
+        hosts.lead(run._reopen)
         return run
 
     def read(self) -> list[Record]:
@@ -135,13 +144,14 @@ class RunDirectory:
 
     def _finish(self, group: str, results: list[Record], params: Any, state: Any) -> None:
         self._refuse_finished(group)
-        self.room("params", group).parent.mkdir(exist_ok=True)
-        export(self.params_path(group), params)
+        left = {self.params_path(group): params}
         if state is not None:
-            self.room("states", group).parent.mkdir(exist_ok=True)
-            export(self.state_path(group), state)
-        mark = {"kind": "finished", "group": group, "trials": len(results)}
-        self.records.append([*results, mark])
+            left[self.state_path(group)] = state
+        files = {}
+        for path, tree in left.items():
+            path.parent.mkdir(exist_ok=True)
+            files[path.relative_to(self.path).as_posix()] = export(path, tree)
+        self.records.finish(group, results, files)
         shutil.rmtree(self.room("checkpoints", group), ignore_errors=True)
 
     def params_path(self, group: str) -> Path:
@@ -153,14 +163,51 @@ class RunDirectory:
         return self.room("states", group).with_name(f"{_file_name(group)}.npz")
 
     def _finished(self) -> set[str]:
-        return {r["group"] for r in self.records.read() if r.get("kind") == "finished"}
+        return set(self.records.finished())
 
-    def _tidy(self) -> None:
-        """Drops what a kill left behind: results of half a group, checkpoints of a whole one."""
+    def _reopen(self) -> None:
+        """Locks the run and checks all that a resume reads, then drops what a kill left behind."""
+        self._lock = lock(self.path)
+        self.records.check(self.path)
         finished = self._finished()
+        flying = [urllib.parse.unquote(p.name) for p in self.path.glob("checkpoints/*")]
+        for group in set(flying) - finished:
+            self.checkpoint(group)
+        self._tidy(finished)
+
+    def _tidy(self, finished: set[str]) -> None:
+        """Drops results of half a group, checkpoints of a whole one, and half-written files."""
         self.records.keep(lambda r: r.get("kind") != "result" or r["group"] in finished)
         for group in finished:
             shutil.rmtree(self.room("checkpoints", group), ignore_errors=True)
+        rooms = [self.path / room for room in ("params", "states", "figures")]
+        for room in (self.path, *rooms, *self.path.glob("checkpoints/*")):
+            for path in temporaries(room):
+                path.unlink()
+
+    def checkpoint(
+        self, group: str, note: Callable[[str], None] = lambda line: None
+    ) -> tuple[Path, Record] | None:
+        """Returns a group's newest intact checkpoint and its note; None where it has none.
+
+        A damaged one is noted, and the one before it taken.
+
+        Raises:
+          Damaged: the ledger lacks a record that was there when the checkpoint was saved.
+        """
+        room = self.room("checkpoints", group)
+        for path in Checkpoints(room).paths():
+            try:
+                found = read_note(path)
+            except Damaged as damaged:
+                note(f"{path}: {damaged.fault}; {group!r} goes on from the one before, if any")
+                continue
+            if not self.records.holds(group, found["ledger"]):
+                fault = f"it lacks records that {path} was saved with"
+                remedy = f"restore it from a copy, or delete {room} to train {group!r} again"
+                raise Damaged(self.records.path, fault, remedy)
+            return path, found
+        return None
 
     def _refuse_finished(self, group: str) -> None:
         if group in self._finished():
@@ -199,46 +246,40 @@ class GroupLog(NoLog):
     ):
         self._run, self._name, self._preempted = run, name, preempted
         self._settings = plain(settings)
-        self._written = 0
         self._opened_at = self._saved_at = time.monotonic()
-        self._checkpoints: Any = None
-        self._curves: Any = None
-        hosts.lead(self._open)
-
-    def _open(self) -> None:
-        self._checkpoints = Checkpoints(self._run.room("checkpoints", self._name))
+        self._checkpoints = Checkpoints(run.room("checkpoints", name))
+        self._curves: Curves | None = None
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
         """Returns the step and state of the newest checkpoint, and rewinds the ledger to it.
 
         Raises:
           ValueError: the group was begun with other settings.
+          Damaged: the ledger lacks a record that was there when the checkpoint was saved.
         """
         return hosts.lead(lambda: self._restore(template))
 
     def _restore(self, template: Any) -> tuple[int, Any] | None:
-        step = self._checkpoints.latest()
-        if step is not None:
-            note = self._checkpoints.note()
+        found = self._run.checkpoint(self._name, _note)
+        step, restored, written = 0, None, 0
+        if found is not None:
+            path, note = found
             _refuse_difference(self._settings, note["settings"], f"group {self._name!r}")
-            self._written = note["written"]
-        self._run.records.rewind(self._name, self._written)
-        self._curves = _curves(self._run.room("tensorboard", self._name), step or 0)
-        return None if step is None else (step, self._checkpoints.restore(template))
+            step, written = step_of(path), note["ledger"]["written"]
+            restored = step, self._checkpoints.restore(path, template)
+        self._run.records.rewind(self._name, written)
+        self._curves = Curves(self._run.room("tensorboard", self._name), step)
+        return restored
 
     def progress(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends progress records to the ledger."""
         records = [{"kind": "progress", "group": self._name, **record} for record in records]
         hosts.lead(lambda: self._run.records.append(records))
-        self._written += len(records)
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a point to each named TensorBoard curve."""
-        hosts.lead(lambda: self._draw(step, values))
-
-    def _draw(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._curves.add_scalar(name, value, step)
+        if self._curves is not None:  # in process 0
+            self._curves.add(step, values)
 
     def checkpoint(self, step: int, state: Callable[[], Any], last: bool) -> None:
         """Saves a checkpoint behind the computation: the last, every so often, and on SIGTERM.
@@ -250,44 +291,37 @@ class GroupLog(NoLog):
         told = hosts.each(self._preempted(), due)
         stopping, due = bool(told[:, 0].any()), bool(told[0, 1])
         if due or last or stopping:
-            note = {"settings": self._settings, "written": self._written}
             gathered = state()
-            hosts.lead(lambda: self._checkpoints.save(step, gathered, note))
+            hosts.lead(lambda: self._save(step, gathered))
             self._saved_at = time.monotonic()
         if stopping:
             raise Preempted(f"stopped by SIGTERM at step {step} of {self._name!r}, all saved")
+
+    def _save(self, step: int, state: Any) -> None:
+        note = {"settings": self._settings, "ledger": self._run.records.note(self._name)}
+        self._checkpoints.save(step, state, note)
+        if self._curves is not None:
+            self._curves.flush()
 
     def close(self) -> None:
         """Waits until everything is on the disk of process 0, and notes how long it took."""
         if not hosts.leads():
             return
-        if self._checkpoints is not None:
-            self._checkpoints.close()
         if self._curves is not None:
             self._curves.close()
         seconds = round(time.monotonic() - self._opened_at, 3)
-        timing = RecordLog(self._run.path / "timing.jsonl")
-        timing.append([{"group": self._name, "seconds": seconds}])
+        with contextlib.suppress(OSError):  # nothing needs it
+            timing = RecordLog(self._run.path / "timing.jsonl")
+            timing.append([{"group": self._name, "seconds": seconds}])
+        self._checkpoints.close()
 
 
 class Preempted(Exception):
     """Training stopped because the machine is taken away; everything is saved."""
 
 
-def _begin(path: Path, config: Record) -> None:
-    """Makes the directory of a run."""
-    if (path / CONFIG).exists():
-        raise ValueError(f"{path} already holds a run: resume it or choose another directory")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        replace_file(path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _need_run(path: Path) -> None:
-    if not (path / CONFIG).exists():
-        raise ValueError(f"{path} holds no run to resume: it has no {CONFIG}")
+def _note(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -297,7 +331,12 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: came.set())
+
+    def stop(*_: Any) -> None:
+        came.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield came.is_set
     finally:
@@ -316,11 +355,3 @@ def _refuse_difference(asked: Mapping[str, Any], stored: Mapping[str, Any], wher
 def _file_name(group: str) -> str:
     """Returns a file name for any group name, slashes escaped."""
     return urllib.parse.quote(group, safe=" =,+()")
-
-
-def _curves(directory: Path, step: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ImportError("curves need tensorboardX: pip install 'lstm_jax[experiments]'") from None
-    return SummaryWriter(str(directory), purge_step=step)

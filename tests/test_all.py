@@ -10,6 +10,7 @@ from experiments import all as everything
 from experiments import runner
 from experiments.all import ORDER, All
 from lstm_jax.report.claims import FAILS, HOLDS, Claim
+from lstm_jax.run_directory import RunDirectory
 from scripts._experiments import FOLDER, experiments
 from tests.test_runner import TOY
 
@@ -151,15 +152,15 @@ def test_bad_values_are_refused_before_anything_is_written(flag, right, tmp_path
 def test_a_directory_in_use_and_the_resume_of_nothing_or_otherwise_are_refused(tmp_path, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"experiment": "toy", "scale": "small"}))
+    RunDirectory.create(folder, {"experiment": "toy", "scale": "small"})
     assert run(f"--workdir={folder}") == 2
     assert everything.main(["all", f"--resume={folder}"]) == 2
     assert everything.main(["all", f"--resume={tmp_path / 'none'}"]) == 2
     asked = {"experiment": "all", "scale": "small", "only": list(ORDER)}
-    (folder / "config.json").write_text(json.dumps(asked))
-    assert everything.main(["all", f"--resume={folder}", "--quick"]) == 2
+    RunDirectory.create(tmp_path / "all", asked)
+    assert everything.main(["all", f"--resume={tmp_path / 'all'}", "--quick"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    words = ("is not empty|need a new", "not of toy", "need the directory", "begun with small")
+    words = ("is not empty|need a new", "not of toy", "holds no run", "begun with small")
     assert len(lines) == 4
     for line, word in zip(lines, words, strict=True):
         assert any(part in line for part in word.split("|")), line

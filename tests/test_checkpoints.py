@@ -1,5 +1,6 @@
 """Checkpoints and exports: what is saved comes back exactly, what is half there is not taken."""
 
+import errno
 import os
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from lstm_jax.checkpoints import Checkpoints, export, load
+from lstm_jax.checkpoints import Checkpoints, export, load, read_note, step_of
+from lstm_jax.records import Damaged
 
 
 def tree(seed):
@@ -26,33 +28,72 @@ def assert_same(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_newest_state_and_its_note_come_back_with_their_types(tmp_path, monkeypatch):
+def test_the_last_two_states_and_their_notes_come_back_with_their_types(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     saver = Checkpoints("a/checkpoints")  # relative paths are made absolute
-    assert saver.latest() is None
+    assert saver.paths() == []
     for step in (1, 2, 30):
         saver.save(step, tree(step), {"written": step, "who": "x"})
     saver.save(30, tree(4), {"written": 5})  # saved before: not again
     saver.close()
     reader = Checkpoints("a/checkpoints")
-    assert reader.latest() == 30 and reader.note() == {"written": 30, "who": "x"}
-    assert_same(reader.restore(jax.tree.map(np.zeros_like, tree(0))), tree(30))
-    assert len([name for name in os.listdir("a/checkpoints") if name.isdigit()]) == 2
+    assert list(map(step_of, reader.paths())) == [30, 2]
+    for path in reader.paths():
+        step = step_of(path)
+        assert read_note(path) == {"written": step, "who": "x"}
+        assert_same(reader.restore(path, jax.tree.map(np.zeros_like, tree(0))), tree(step))
+    reader.save(31, tree(31), {})
     reader.close()
+    assert list(map(step_of, reader.paths())) == [31, 2], "what was restored last is kept"
 
 
-def test_a_half_written_checkpoint_is_not_taken_and_cleared_away(tmp_path):
+def test_a_half_written_checkpoint_is_not_taken(tmp_path, monkeypatch):
     saver = Checkpoints(tmp_path)
     saver.save(1, tree(1), {})
     saver.close()
-    half = tmp_path / "2.orbax-checkpoint-tmp"
-    half.mkdir()
-    (half / "state").write_bytes(b"half")
     saver = Checkpoints(tmp_path)
-    assert saver.latest() == 1
+    monkeypatch.setattr(os, "replace", lambda *_: 1 / 0)
     saver.save(2, tree(2), {})
+    with pytest.raises(ZeroDivisionError):
+        saver.close()
+    assert len(os.listdir(tmp_path)) == 2
+    assert list(map(step_of, Checkpoints(tmp_path).paths())) == [1]
+
+
+@pytest.mark.parametrize("spoil", ["flip", "truncate", "zero", "empty"])
+def test_a_damaged_checkpoint_or_export_is_refused_by_name(spoil, tmp_path):
+    saver = Checkpoints(tmp_path)
+    saver.save(1, tree(1), {"who": "x"})
     saver.close()
-    assert Checkpoints(tmp_path).latest() == 2 and not half.exists()
+    (path,) = saver.paths()
+    whole = path.read_bytes()
+    spoilt = {
+        "flip": whole[:-200] + bytes([whole[-200] ^ 1]) + whole[-199:],
+        "truncate": whole[: len(whole) // 2],
+        "zero": bytes(len(whole)),
+        "empty": b"",
+    }[spoil]
+    path.write_bytes(spoilt)
+    with pytest.raises(Damaged, match="npz: it is not as it was saved; restore it from a copy"):
+        read_note(path)
+    if spoil != "flip":
+        with pytest.raises(Damaged, match="npz: it cannot be read"):
+            load(path, tree(1))
+
+
+@pytest.mark.parametrize("again", ["save", "close"])
+def test_a_full_disk_is_raised_by_the_next_call_and_leaves_nothing(again, tmp_path, monkeypatch):
+    saver = Checkpoints(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    saver.save(1, tree(1), {})
+    with pytest.raises(OSError, match="No space left"):
+        saver.save(2, tree(2), {}) if again == "save" else saver.close()
+    saver.close()
+    assert os.listdir(tmp_path) == []
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_exports_come_back_exactly_and_the_same_arrays_give_the_same_bytes(tmp_path):
@@ -81,9 +122,7 @@ def test_an_export_that_does_not_fit_is_refused_by_the_first_name(tmp_path):
 
 def test_empty_arrays_come_back_empty(tmp_path):
     state = {"w_h": np.zeros((3, 0), np.float32), "b": np.arange(2.0)}
-    keeper = Checkpoints(tmp_path)
-    keeper.save(1, state, {})
-    keeper.close()
-    template = {"w_h": np.ones((3, 0), np.float32), "b": np.ones(2)}
-    got = Checkpoints(tmp_path).restore(template)
-    assert got["w_h"].shape == (3, 0) and got["b"].tolist() == [0, 1]
+    saver = Checkpoints(tmp_path)
+    saver.save(1, state, {})
+    saver.close()
+    assert_same(saver.restore(saver.paths()[0], jax.tree.map(np.ones_like, state)), state)

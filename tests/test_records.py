@@ -1,12 +1,13 @@
 """The ledger: what is appended is read back, a torn end is no record, rewinding forgets."""
 
+import errno
 import json
 import os
 
 import numpy as np
 import pytest
 
-from lstm_jax.records import RecordLog, plain
+from lstm_jax.records import RecordLog, plain, replace_file, temporaries
 
 
 @pytest.fixture
@@ -66,3 +67,46 @@ def test_a_spoiled_line_in_the_middle_is_an_error_with_its_number(log):
     log.path.write_bytes(b'{"a": 1}\n{"a"\n{"a": 3}\n')
     with pytest.raises(ValueError, match="line 2 is no JSON object"):
         log.read()
+
+
+def test_records_are_written_all_or_none_when_the_disk_is_full(log, monkeypatch):
+    log.append([{"a": 1}])
+    before, fsync = log.path.read_bytes(), os.fsync
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        log.append([{"a": 2}, {"a": 3}])
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(log.path, b"new")
+    assert log.path.read_bytes() == before and os.listdir(log.path.parent) == ["records.jsonl"]
+    monkeypatch.setattr(os, "fsync", fsync)
+    log.append([{"a": 4}])
+    assert log.read() == [{"a": 1}, {"a": 4}]
+
+
+def test_a_file_is_replaced_at_once_by_each_of_two_writers(tmp_path, monkeypatch):
+    path, replace, names = tmp_path / "file", os.replace, []
+
+    def meanwhile(temporary, target):
+        names.append(temporary)
+        if len(names) == 1:
+            replace_file(path, b"other")
+            assert path.read_bytes() == b"other"
+        replace(temporary, target)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    replace_file(path, b"mine")
+    assert path.read_bytes() == b"mine" and len(set(names)) == 2
+
+
+def test_only_what_a_killed_write_left_is_temporary(tmp_path, monkeypatch):
+    for name in ("mine.tmp", "file.tmp.txt", "file.12-xyz.tmp"):
+        (tmp_path / name).write_text("mine")
+    monkeypatch.setattr(os, "replace", lambda *_: 1 / 0)  # dies before it
+    with pytest.raises(ZeroDivisionError):
+        replace_file(tmp_path / "file", b"new")
+    (left,) = temporaries(tmp_path)
+    assert left.read_bytes() == b"new"

@@ -2,8 +2,11 @@
 
 import csv
 import dataclasses
+import datetime
 import errno
 import json
+import os
+import shutil
 import types
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from experiments import estimate, networks, runner, tuning
 from experiments.flags import Config, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import tasks
-from lstm_jax.records import RecordLog
+from lstm_jax.records import Damaged, RecordLog
 from lstm_jax.report import figures, ledger
 from lstm_jax.run_directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.train import evaluate, fit
@@ -282,15 +285,14 @@ def test_a_resume_with_other_settings_is_refused(whole, capsys):
 
 
 def test_a_resume_of_nothing_is_refused(tmp_path, capsys):
-    told = refused([f"--resume={tmp_path / 'nowhere'}"], capsys)
-    assert told.startswith(f"--resume={tmp_path / 'nowhere'}: need the directory of a run of toy")
+    path = tmp_path / "nowhere"
+    told = refused([f"--resume={path}"], capsys)
+    assert told == f"--resume={path}: {path} holds no run to resume: it has no config.json"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resume_of_another_experiment_is_refused(whole, tmp_path, capsys):
-    config = json.loads((whole / "config.json").read_text())
-    config["settings"]["experiment"] = "another"
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    RunDirectory.create(tmp_path, {**RunDirectory(whole).settings, "experiment": "another"})
     told = refused([f"--resume={tmp_path}"], capsys)
     assert told == f"--resume={tmp_path}: need the directory of a run of toy, not of another"
 
@@ -323,3 +325,75 @@ def test_help_tells_the_claim_and_the_flags(capsys):
     assert run("--help") == 0
     told = capsys.readouterr().out
     assert told.startswith("A toy.") and "--lag: steps to remember (2; 1 to 1000000)" in told
+
+
+def test_the_default_directory_is_new_whoever_starts_in_the_same_second(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    second = datetime.datetime(2024, 5, 6, 7, 8, 9)
+    monkeypatch.setattr(datetime, "datetime", types.SimpleNamespace(now=lambda: second))
+    made = [str(runner.new_directory("toy", None)) for _ in range(3)]
+    assert made == [f"runs/toy-20240506-070809{end}" for end in ("", "-2", "-3")]
+    assert all(Path(path).is_dir() for path in made)
+
+
+def test_what_a_start_that_was_killed_at_once_leaves_is_taken(whole, tmp_path, monkeypatch, capsys):
+    """The kill comes before config.json has its name."""
+
+    def killed(*_):
+        raise Killed
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.os, "replace", killed)
+        with pytest.raises(Killed):
+            run(f"--workdir={path}")
+    assert len(list(path.iterdir())) == 2, "the lock and half a config"
+    assert refused([f"--resume={path}"], capsys).endswith("to resume: it has no config.json")
+    assert run(f"--workdir={path}") == 0
+    assert outcome(path) == outcome(whole) and not list(path.glob("*.tmp"))
+
+
+def test_damage_that_shows_on_the_way_is_one_line(whole, tmp_path, monkeypatch, capsys):
+    def damaged(*_):
+        raise Damaged(tmp_path / "states" / "first.npz", "it is missing")
+
+    monkeypatch.setattr(runner, "train", damaged)
+    assert run(f"--workdir={tmp_path / 'run'}") == 1
+    right = "it is missing; restore it from a copy, or begin a new run"
+    assert capsys.readouterr().err == f"stopped: {tmp_path / 'states' / 'first.npz'}: {right}\n"
+
+
+def test_a_directory_that_is_taken_away_is_one_line(tmp_path, monkeypatch, capsys):
+    path, train = tmp_path / "run", runner.train
+
+    def robbed(*arguments):
+        shutil.rmtree(path)
+        train(*arguments)
+
+    monkeypatch.setattr(runner, "train", robbed)
+    assert run(f"--workdir={path}") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("note: ") and "no curves from here on" in told
+    assert told.count("\n") == 2 and "need the run's directory as it was; then go on" in told
+    assert not path.exists()
+
+
+def test_a_resume_on_a_full_disk_is_one_line(whole, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    with open(path / "records.jsonl", "ab") as file:
+        file.write(b'{"kind": "result", "group": "third"}\n')  # of a group that was cut short
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runner.os, "fsync", full)
+    assert run(f"--resume={path}") == 1
+    right = f"what was saved is intact; with room again go on: --resume={path}"
+    assert capsys.readouterr().err == f"stopped: No space left on device ({path}); {right}\n"
+
+
+def test_what_tensorboard_shows_stops_no_run(tmp_path, capsys):
+    (tmp_path / "tensorboard").write_text("in the way")
+    runner.write_hparams(tmp_path / "tensorboard" / "hparams", [{"a": 1, "b": 2}], ["a"], ["b"])
+    assert "hparams cannot be written (Not a directory)" in capsys.readouterr().err

@@ -2,8 +2,10 @@
 
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lstm_jax.report import space as spaces
 from lstm_jax.report.ledger import Record
@@ -27,10 +29,11 @@ def write(
     Raises:
       ValueError: a record lacks one of the fields, or nothing to show is named.
       ImportError: tensorboardX is missing.
+      OSError: a file cannot be written.
     """
     try:
-        from tensorboardX import SummaryWriter
-        from tensorboardX.summary import hparams
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
     except ImportError:
         raise ImportError(
             "HParams need tensorboardX: pip install 'lstm_jax[experiments]'"
@@ -38,14 +41,22 @@ def write(
     if not settings or not metrics:
         raise ValueError(f"settings {settings}, metrics {metrics}: need one or more of each")
     columns = {name: spaces.column(records, name) for name in (*settings, *metrics)}
+    event: Any = event_pb2
     shutil.rmtree(directory, ignore_errors=True)
     for trial in range(len(records)):
         known = {name: values[trial] for name, values in columns.items()}
         told = {name: known[name] for name in metrics}
-        with SummaryWriter(str(directory / str(trial))) as writer:
-            for summary in hparams({name: known[name] for name in settings}, told):
-                assert writer.file_writer is not None
-                writer.file_writer.add_summary(summary)
-            for name, value in told.items():
-                if value is not None and math.isfinite(value):
-                    writer.add_scalar(name, value, known.get("step", 0))
+        numbers = {k: v for k, v in told.items() if v is not None and math.isfinite(v)}
+        summaries = [
+            *summary.hparams({name: known[name] for name in settings}, told),
+            *(summary.scalar(name, value) for name, value in numbers.items()),
+        ]
+        (directory / str(trial)).mkdir(parents=True)
+        writer = event_file_writer.EventsWriter(
+            str(directory / str(trial) / "events")
+        )  # no thread to wait for
+        for one in summaries:
+            writer.write_event(
+                event.Event(wall_time=time.time(), step=known.get("step", 0), summary=one)
+            )
+        writer.close()
