@@ -1,5 +1,6 @@
 """The directory of a run: what was asked, the ledger, what is in flight, and what came out."""
 
+import collections
 import contextlib
 import os
 import reprlib
@@ -170,14 +171,25 @@ class RunDirectory:
         self._lock = lock(self.path)
         self.records.check(self.path)
         finished = self._finished()
-        flying = [urllib.parse.unquote(p.name) for p in self.path.glob("checkpoints/*")]
-        for group in set(flying) - finished:
-            self.checkpoint(group)
-        self._tidy(finished)
+        flying = {urllib.parse.unquote(p.name) for p in self.path.glob("checkpoints/*")} - finished
+        saved = {group: self.checkpoint(group) for group in flying}
+        written = {group: found[1]["ledger"]["written"] for group, found in saved.items() if found}
+        self._tidy(finished, written)
 
-    def _tidy(self, finished: set[str]) -> None:
-        """Drops results of half a group, checkpoints of a whole one, and half-written files."""
-        self.records.keep(lambda r: r.get("kind") != "result" or r["group"] in finished)
+    def _tidy(self, finished: set[str], written: Mapping[str, int]) -> None:
+        """Drops records behind the checkpoints, checkpoints of a whole group, half-written files.
+
+        Of a group that is not finished, only the records that were `written` at its last checkpoint
+        are kept.
+        """
+        seen = collections.Counter()
+
+        def wanted(record: Record) -> bool:
+            group = record["group"]
+            seen[group] += 1
+            return group in finished or seen[group] <= written.get(group, 0)
+
+        self.records.keep(wanted)
         for group in finished:
             shutil.rmtree(self.room("checkpoints", group), ignore_errors=True)
         rooms = [self.path / room for room in ("params", "states", "figures")]

@@ -57,8 +57,7 @@ def test_a_file_system_without_locks_takes_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("begin", ["create(path, {})", "resume(path)"])
 def test_a_run_belongs_to_one_process(begin, tmp_path):
     run = RunDirectory.create(tmp_path, {})
-    code = f"from lstm_jax import run_lock
-from lstm_jax.run_directory import RunDirectory; RunDirectory.{begin}"
+    code = f"from lstm_jax.run_directory import RunDirectory; RunDirectory.{begin}"
     assert f"{tmp_path} is in use by process" in elsewhere(code, tmp_path)
     again = RunDirectory.resume(tmp_path)
     del run, again
