@@ -8,7 +8,7 @@ Reading makes the classes of a registry only, so that a file cannot name code of
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ REGISTRY: dict[str, type] = {
     for name, value in vars(room).items()
     if isinstance(value, type) and dataclasses.is_dataclass(value)
 }
+
+NESTED = 32  # deeper is no description, and Python's stack has an end
 
 
 def registry(classes: Iterable[type]) -> dict[str, type]:
@@ -43,8 +45,10 @@ def encode(value: Any, at: str = "spec") -> Any:
 
     Raises:
       TypeError: it is, or holds, something other than dataclasses, tuples, dtypes, numbers, strings
-        and None; ValueError: a class has the name of one of the library's.
+        and None; ValueError: a class has the name of one of the library's, or values are nested too
+        deeply.
     """
+    _check_nesting(at)
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -65,27 +69,40 @@ def decode(content: Any, known: Mapping[str, type], at: str = "spec") -> Any:
     """Returns what `encode` was given, made of the classes of `known`.
 
     Raises:
-      ValueError: a class is unknown, or has other fields.
+      ValueError: a class is unknown, has other fields, or refuses their values, or values are
+        nested too deeply.
     """
+    _check_nesting(at)
     if isinstance(content, list):
         return tuple(decode(item, known, f"{at}[{i}]") for i, item in enumerate(content))
     if not isinstance(content, dict):
         return content
-    if "dtype" in content and "class" not in content:
-        return jnp.dtype(content["dtype"])
-    if "float" in content and "class" not in content:
-        return float(content["float"])
+    for word, make in {"dtype": jnp.dtype, "float": float}.items():
+        if content.keys() == {word}:
+            return _made(at, make, content[word])
     fields = {f: decode(v, known, f"{at}.{f}") for f, v in content.items() if f != "class"}
-    return _made(content.get("class"), fields, known, at)
+    return _instance(content.get("class"), fields, known, at)
 
 
-def _made(name: Any, fields: dict[str, Any], known: Mapping[str, type], at: str) -> Any:
-    if name not in known:
+def _check_nesting(at: str) -> None:
+    if at.count(".") + at.count("[") > NESTED:
+        raise ValueError(f"spec must not be nested more than {NESTED} deep, got {at}")
+
+
+def _instance(name: Any, fields: dict[str, Any], known: Mapping[str, type], at: str) -> Any:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"{at} is a {name}, which is unknown here: pass its class in `classes`")
     own = {field.name for field in dataclasses.fields(known[name]) if field.init}
     for field in sorted(fields.keys() ^ own):
         word = "lacks" if field in own else "has an unknown"
         raise ValueError(f"{at}, a {name}, {word} field {field!r}")
     if known[name] is initializers.gate_bias:  # written with keywords, not with its field
-        return initializers.gate_bias(**dict(fields["values"]))
-    return known[name](**fields)
+        return _made(at, lambda values: initializers.gate_bias(**dict(values)), **fields)
+    return _made(at, known[name], **fields)
+
+
+def _made(at: str, make: Callable, *values: Any, **fields: Any) -> Any:
+    try:
+        return make(*values, **fields)
+    except Exception as error:  # a class may refuse values as it likes
+        raise ValueError(f"{at} cannot be made: {error}") from error

@@ -17,7 +17,7 @@ import jax
 
 from lstm_jax.interop.architecture import decode, encode, registry
 from lstm_jax.interop.checking import check, named
-from lstm_jax.interop.tensors import load_tree, save_tensors
+from lstm_jax.interop.tensors import fill, load_tensors, save_tensors
 from lstm_jax.layers import SequenceSpec
 
 ARCHITECTURE, PARAMETERS = "architecture.json", "parameters.safetensors"
@@ -40,7 +40,7 @@ def save_model(directory: str | os.PathLike, spec: SequenceSpec, params: Any) ->
     """
     directory = Path(directory).absolute()
     content = {"format": FORMAT, "spec": encode(spec)}
-    check("params", named(params), named(_template(spec)))
+    check("params", found := named(params), named(_template(spec, found)))
     if directory.exists():
         raise FileExistsError(f"{directory} exists, and a model is never overwritten")
     draft = directory.with_name(f".{directory.name}.{os.getpid()}.draft")
@@ -67,19 +67,33 @@ def load_model(
 
     Raises:
       FileNotFoundError: a file is not there.
-      ValueError: the description is of another format or names an unknown class; or a tensor is
-        missing, unexpected or of another shape or dtype: the first is named.
+      ValueError: the description is of another format, names an unknown class, has values that no
+        model has, or is not that of the parameters; or a tensor is missing, unexpected or of
+        another shape or dtype: the first is named.
     """
     directory = Path(directory)
-    spec = decode(_described(directory / ARCHITECTURE), registry(classes))
-    return spec, load_tree(directory / PARAMETERS, _template(spec))
+    path, known = directory / ARCHITECTURE, registry(classes)
+    content, tensors = _described(path), load_tensors(directory / PARAMETERS)
+    try:
+        spec = decode(content, known)
+        template = _template(spec, tensors)
+    except Exception as error:  # whatever a class of the spec makes of values it was never given
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} cannot be used: {reason}") from error
+    return spec, fill(str(directory / PARAMETERS), template, tensors)
 
 
-def _template(spec: SequenceSpec) -> Any:
-    """Returns the shapes and dtypes of the parameters."""
+def _template(spec: SequenceSpec, names: Iterable[str]) -> Any:
+    """Returns the shapes and dtypes of the parameters, which are called `names`."""
+    if not isinstance(spec, SequenceSpec):
+        raise TypeError(f"spec must be a SequenceSpec, got {spec!r}")
     for dtype in (spec.dtype, spec.stored_dtype):
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:
             raise ValueError(f"the model is {dtype}: set jax_enable_x64, or JAX rounds it")
+    start = "stack.layers."
+    depth = len({name.split(".")[2] for name in names if name.startswith(start)})
+    if spec.depth != depth:  # before each layer is traced, which takes a while
+        raise ValueError(f"spec.depth must be {depth}, as in the parameters, got {spec.depth}")
     return jax.eval_shape(spec.init, jax.random.key(0))
 
 
@@ -88,6 +102,8 @@ def _described(path: Path) -> Any:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not whole: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT or "spec" not in content:
         raise ValueError(f"{path} must have the format {FORMAT!r} and a spec, got {found!r}")

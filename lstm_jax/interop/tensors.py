@@ -60,10 +60,18 @@ def load_tree(path: str | os.PathLike, template: Any) -> Any:
       ValueError: the file is cut short or is no safetensors file, or a tensor is missing,
         unexpected or of another shape or dtype: the first is named.
     """
+    return fill(str(path), template, _read(Path(path), named(template)))
+
+
+def fill(source: str, template: Any, tensors: Mapping[str, np.ndarray]) -> Any:
+    """Returns a tree like `template`, its leaves the tensors of their names.
+
+    Raises:
+      ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
+    """
     wanted = named(template)
-    found = _read(Path(path), wanted)
-    check(str(path), found, wanted)
-    leaves = [exact(name, found[name]) for name in wanted]
+    check(source, tensors, wanted)
+    leaves = [exact(name, tensors[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
