@@ -1,7 +1,5 @@
 """Weights in and out: exact round trips, golden numbers of other libraries, files, errors."""
 
-import dataclasses
-import json
 import operator
 import pickle
 import subprocess
@@ -20,9 +18,7 @@ from peers import GOLDEN, assert_equal, numbers, ours
 
 import lstm_jax as lj
 from lstm_jax import cells, interop
-from lstm_jax.initializers import chrono, gate_bias, identity, torch_uniform
-from lstm_jax.interop import layouts
-from lstm_jax.interop.architecture import decode, encode, registry
+from lstm_jax.interop import keras, layouts
 from lstm_jax.interop.checking import named
 from lstm_jax.layers import SequenceSpec
 from lstm_jax.types import CellParams
@@ -70,8 +66,7 @@ def test_round_trips_are_exact(cell: lj.Cell) -> None:
     params, layers = params_of(cell), layers_of_two(cell)
     assert_same(interop.from_torch(cell, interop.to_torch(cell, layers)), layers)
     assert_same(interop.from_linen(cell, interop.to_linen(cell, params)), params)
-    if cell != RNN:
-        assert_same(interop.from_keras(cell, interop.to_keras(cell, params)), params)
+    assert_same(interop.from_keras(cell, interop.to_keras(cell, params)), params)
     if cell == GRU:  # there the candidate's recurrent product has no bias
         params = params._replace(b=params.b.at[-H:].set(0))
     assert_same(interop.from_nnx(cell, interop.to_nnx(cell, params)), params)
@@ -110,6 +105,108 @@ def test_what_torch_adds_without_biases_is_zero() -> None:
     tensors = interop.to_torch(LSTM, ((params_of(LSTM),),))
     (params,) = interop.from_torch(LSTM, {k: tensors[k] for k in tensors if "bias" not in k})[0]
     assert_same(params, params_of(LSTM)._replace(b=jnp.zeros(4 * H)))
+
+
+class FakeTensor:
+    """A torch tensor on a device, with a gradient: NumPy takes it after `detach` and `cpu` only."""
+
+    def __init__(self, array: np.ndarray, *ready: str):
+        self.array, self.ready, self.dtype = array, ready, f"torch.{array.dtype}"
+
+    def detach(self) -> "FakeTensor":
+        return type(self)(self.array, *self.ready, "detach")
+
+    def cpu(self) -> "FakeTensor":
+        return FakeTensor(self.array, *self.ready, "cpu")
+
+    def double(self) -> "FakeTensor":
+        return FakeTensor(self.array.astype("float64"), *self.ready)
+
+    def numpy(self) -> np.ndarray:
+        if {*self.ready} != {"detach", "cpu"} or self.dtype == "torch.bfloat16":
+            raise TypeError("not for NumPy")
+        return self.array
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("prefix", ["", "encoder.lstm."])
+def test_a_state_dict_goes_in_as_it_is(dtype: str, prefix: str) -> None:
+    """Torch's own tensors, in their own dtype, and the prefix of the module that holds them."""
+    layers = jax.tree.map(lambda a: a.astype(dtype), layers_of_two(LSTM, projected=True))
+    given = {prefix + n: FakeTensor(a) for n, a in interop.to_torch(LSTM, layers).items()}
+    assert_same(interop.from_torch(LSTM, given), layers)
+
+
+@pytest.mark.parametrize("prefix", ["encoder.lstm.", "encoder.lstm"])
+def test_a_module_within_a_model_is_chosen_by_its_prefix(prefix: str) -> None:
+    layers = layers_of_two(LSTM)
+    tensors = interop.to_torch(LSTM, layers)
+    model = {f"encoder.lstm.{n}": a for n, a in tensors.items()} | {"head.weight": np.ones(3)}
+    assert_same(interop.from_torch(LSTM, model, prefix), layers)
+    with pytest.raises(ValueError, match=r"'head.weight' is unexpected; prefix='encoder\.lstm\.'"):
+        interop.from_torch(LSTM, model)
+    with pytest.raises(ValueError, match=r"no tensor has the prefix 'decoder\.'"):
+        interop.from_torch(LSTM, model, "decoder")
+    both = model | {f"decoder.{n}": a for n, a in tensors.items()}
+    with pytest.raises(ValueError, match=r"prefix must choose one module of \['decoder\.', 'enc"):
+        interop.from_torch(LSTM, both)
+    del model["encoder.lstm.weight_hh_l1"]
+    with pytest.raises(ValueError, match=r"tensor 'encoder\.lstm\.weight_hh_l1' is missing"):
+        interop.from_torch(LSTM, model, prefix)
+
+
+@pytest.mark.parametrize("cell", [LSTM, GRU, RNN])
+@pytest.mark.parametrize("prefix", ["", "cells.0."])
+def test_a_cell_of_torch_is_a_layer(cell: lj.Cell, prefix: str) -> None:
+    layers = ((params_of(cell),),)
+    tensors = interop.to_torch(cell, layers)
+    given = {prefix + name.removesuffix("_l0"): array for name, array in tensors.items()}
+    assert_same(interop.from_torch(cell, given), layers)
+    with pytest.raises(ValueError, match=rf"'{prefix}bias_hh' is missing"):
+        interop.from_torch(cell, {k: v for k, v in given.items() if "bias_hh" not in k})
+
+
+@pytest.mark.parametrize("library", ["torch", "keras", "linen", "nnx"])
+def test_the_byte_order_of_an_array_is_its_own(library: str) -> None:
+    params = ((params_of(LSTM),),) if library == "torch" else params_of(LSTM)
+    read, write = (getattr(interop, f"{way}_{library}") for way in ("from", "to"))
+    turned = jax.tree.map(lambda a: a.astype(">f4"), write(LSTM, params))
+    assert_same(read(LSTM, turned), params)
+
+
+class Weight(NamedTuple):
+    """A Keras variable."""
+
+    path: str
+    array: np.ndarray
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.array
+
+
+@pytest.mark.parametrize("cell", [LSTM, GRU, RNN])
+def test_the_weights_of_a_keras_layer_go_in_as_they_are(cell: lj.Cell) -> None:
+    params = params_of(cell)
+    arrays = interop.to_keras(cell, params)
+    weights = [Weight(f"a/forward/cell/{name}", array) for name, array in arrays.items()]
+    for given in (weights, [*arrays.values()], {w.path: w for w in weights}):
+        assert_same(interop.from_keras(cell, given), params)
+
+
+@pytest.mark.parametrize("cell", [LSTM, GRU, RNN])
+@pytest.mark.parametrize("biases", [True, False])
+def test_both_directions_of_keras_are_not_taken_for_one(cell: lj.Cell, biases: bool) -> None:
+    arrays = {
+        k: v for k, v in interop.to_keras(cell, params_of(cell)).items() if k != "bias" or biases
+    }
+    both = [
+        Weight(f"bidirectional/{way}_lstm/lstm_cell/{name}", array)
+        for way in ("forward", "backward")
+        for name, array in arrays.items()
+    ]
+    for given in (both, [w.array for w in both], {w.path: w.array for w in both}):
+        with pytest.raises(ValueError, match=f"got {len(both)}; a Bidirectional has two layers"):
+            interop.from_keras(cell, given)
 
 
 # Golden numbers. ----------------------------------------------------------------------------------
@@ -170,6 +267,13 @@ def test_an_instant_equals_that_of_flax(cell: lj.Cell, theirs: Any, nnx_theirs: 
 
 
 # Layers within a model. ---------------------------------------------------------------------------
+
+
+def random_params(spec: SequenceSpec) -> Any:
+    shapes = jax.eval_shape(spec.init, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(shapes)
+    drawn = [jnp.asarray(numbers(i, *s.shape), s.dtype) for i, s in enumerate(leaves)]
+    return jax.tree.unflatten(structure, drawn)
 
 
 @pytest.mark.parametrize(("cell", "projection"), [(GRU, None), (LSTM, p)])
@@ -280,10 +384,10 @@ def test_weights_of_another_kind_are_refused() -> None:
         interop.from_torch(GRU, torch_tensors())
     with pytest.raises(ValueError, match="'weight_hr_l0' is unexpected"):
         interop.from_torch(GRU, torch_tensors(projected=True))
-    with pytest.raises(TypeError, match=r"cell must be LSTM\(hidden=3\) or .*, got CIFG"):
-        interop.from_torch(CIFG(H), torch_tensors())
-    with pytest.raises(TypeError, match=r"cell must be LSTM\(hidden=3\) or GRU\(hidden=3\), got"):
-        interop.to_keras(RNN, params_of(RNN))
+    convert = r"cell must be one of those that convert, LSTM\(hidden=3\), .*, got CIFG"
+    for read in (interop.from_torch, interop.from_keras, interop.from_linen, interop.from_nnx):
+        with pytest.raises(TypeError, match=convert):
+            read(CIFG(H), {})
     with pytest.raises(ValueError, match=r"'dense_i\.kernel' is missing"):
         interop.from_nnx(LSTM, interop.to_linen(GRU, params_of(GRU)))
 
@@ -326,6 +430,27 @@ def test_parameters_of_another_width_are_refused() -> None:
     short = pair._replace(w_h=(pair.w_h[0][:, :1], pair.w_h[1]))
     with pytest.raises(ValueError, match=r"params: tensor 'w_h' must be \(1, 12\), got \(2, 12\)"):
         interop.to_torch(LSTM, ((short,),))
+
+
+class Elsewhere(FakeTensor):
+    def cpu(self) -> FakeTensor:
+        raise NotImplementedError("a meta tensor has no data")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (np.ones((12, 3), int), "must hold floats, got int64"),
+        (np.ones((12, 3), complex), "must hold floats, got complex128"),
+        (None, "must hold floats, got object"),
+        ([[1.0], []], "cannot be read: "),
+        (Elsewhere(np.ones((12, 3), "float32")), "cannot be read: a meta tensor has no data"),
+    ],
+)
+def test_a_tensor_that_is_no_weight_is_named(tensor: Any, message: str) -> None:
+    tensors = torch_tensors() | {"weight_ih_l1": tensor}
+    with pytest.raises(ValueError, match=f"tensor 'weight_ih_l1' .*{message}"):
+        interop.from_torch(LSTM, tensors)
 
 
 def test_nothing_is_rounded_in_silence() -> None:
@@ -408,172 +533,12 @@ def test_the_library_imports_none_of_the_others() -> None:
     assert run.stdout.strip() == "set()"
 
 
-# Models. ------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Wrapped(lj.Cell):
-    """A cell of a user's that is made of another, with fields of every kind."""
-
-    inner: lj.Cell = LSTM
-    clip: float = float("inf")
-    words: tuple[str, ...] = ("a", "b")
-    function: Any = None
-
-
-SPECS = [
-    SequenceSpec(LSTM, D, 2),
-    SequenceSpec(
-        RNN, 7, 2, "every", 2, True, "embed", 4, torch_uniform(H), identity(0.5),
-        gate_bias(h=-1.0), True, lj.engines.Scan(product="hoisted", chunk=4), "bfloat16", 2,
-    ),
-    SequenceSpec(Wrapped(H), D, 2, b=chrono(30), engine=lj.engines.Reference()),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_a_description_comes_back_equal_from_json(spec: SequenceSpec) -> None:
-    content = json.loads(json.dumps(encode(spec), allow_nan=False))
-    found = decode(content, registry([Wrapped]))
-    assert found == spec and repr(found) == repr(spec)
-
-
-def test_every_cell_of_the_library_comes_back_from_json() -> None:
-    named = (getattr(cells, name) for name in cells.__all__)
-    for cell in (c for c in named if isinstance(c, type) and issubclass(c, lj.Cell)):
-        required = [f.name for f in dataclasses.fields(cell) if f.default is dataclasses.MISSING]
-        if required == ["hidden"]:
-            assert decode(encode(cell(4)), registry([])) == cell(4)
-
-
-def test_what_json_cannot_say_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"spec.cell.function must be .* got <built-in function"):
-        encode(SequenceSpec(Wrapped(H, function=len), D, 2))
-    double = dataclasses.make_dataclass("GRU", [], bases=(CIFG,), frozen=True)
-    with pytest.raises(ValueError, match="a second GRU"):
-        encode(double(H))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c["cell"].update({"class": "Strange"}), r"spec.cell is a Strange.*`classes`"),
-        (lambda c: c["cell"].pop("hidden"), "spec.cell, a LSTM, lacks field 'hidden'"),
-        (lambda c: c.update(width=3), "spec, a SequenceSpec, has an unknown field 'width'"),
-    ],
-)
-def test_a_description_that_is_not_understood_is_refused(change: Any, message: str) -> None:
-    content = encode(SPECS[0])
-    change(content)
-    with pytest.raises(ValueError, match=message):
-        decode(content, registry([]))
-
-
-SMALL = SequenceSpec(CIFG(H), D, 2, b=gate_bias(f=2.0), learn_initial=True, engine="reference")
-
-FRESH = """
-import sys; sys.path.insert(0, "tests")
-import jax, jax.numpy as jnp, numpy as np
-from cells_under_test import CIFG
-from lstm_jax.interop import load_model
-spec, params = load_model(sys.argv[1], classes=[CIFG])
-x = jnp.linspace(-1, 1, 24).reshape(4, 3, 2)
-print(repr(spec)); print(np.asarray(spec.apply(params, x)).tobytes().hex())
-"""
-
-
-def random_params(spec: SequenceSpec) -> Any:
-    shapes = jax.eval_shape(spec.init, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(shapes)
-    drawn = [jnp.asarray(numbers(i, *s.shape), s.dtype) for i, s in enumerate(leaves)]
-    return jax.tree.unflatten(structure, drawn)
-
-
-def test_a_fresh_process_loads_a_model(tmp_path: Path) -> None:
-    params = random_params(SMALL)
-    interop.save_model(tmp_path / "a" / "model", SMALL, params)
-    assert [f.name for f in (tmp_path / "a").iterdir()] == ["model"]  # no draft stays behind
-    spec, found = interop.load_model(tmp_path / "a" / "model", classes=[CIFG])
-    assert spec == SMALL
-    assert_same(found, params)
-    run = subprocess.run(
-        [sys.executable, "-c", FRESH, str(tmp_path / "a" / "model")],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    description, outputs = run.stdout.splitlines()
-    x = jnp.linspace(-1, 1, 24).reshape(4, 3, 2)
-    assert description == repr(SMALL)
-    assert outputs == np.asarray(SMALL.apply(params, x)).tobytes().hex()
-
-
-def test_a_model_is_never_overwritten(tmp_path: Path) -> None:
-    params = random_params(SMALL)
-    interop.save_model(tmp_path / "model", SMALL, params)
-    before = {f: f.read_bytes() for f in (tmp_path / "model").iterdir()}
-    with pytest.raises(FileExistsError, match="never overwritten"):
-        interop.save_model(tmp_path / "model", SMALL, jax.tree.map(jnp.zeros_like, params))
-    assert {f: f.read_bytes() for f in (tmp_path / "model").iterdir()} == before
-
-
-def test_parameters_that_are_not_the_models_are_not_saved(tmp_path: Path) -> None:
-    params = random_params(SMALL)
-    many = jax.tree.map(lambda a: jnp.stack([a, a]), params)
-    with pytest.raises(
-        ValueError, match=r"params: tensor 'head.bias' must be \(2,\), got \(2, 2\)"
-    ):
-        interop.save_model(tmp_path / "model", SMALL, many)
-    with pytest.raises(ValueError, match=r"params: tensor 'head\.bias' is missing"):
-        interop.save_model(tmp_path / "model", SMALL, {"stack": params["stack"]})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_save_that_fails_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="disk is full"):
-        interop.save_model(tmp_path / "model", SMALL, random_params(SMALL))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
-    interop.save_model(tmp_path / "model", SMALL, random_params(SMALL))
-    weights, words = (
-        tmp_path / "model" / f for f in ("parameters.safetensors", "architecture.json")
-    )
-    whole, text = weights.read_bytes(), words.read_text()
-    with pytest.raises(ValueError, match=r"spec.cell is a CIFG, which is unknown here"):
-        interop.load_model(tmp_path / "model")
-    weights.write_bytes(whole[:-5])
-    with pytest.raises(ValueError, match=r"tensor 'stack.layers.0.w_x' is missing or not whole"):
-        interop.load_model(tmp_path / "model", classes=[CIFG])
-    weights.write_bytes(whole)
-    words.write_text(text.replace('"hidden": 3', '"hidden": 4'))
-    with pytest.raises(ValueError, match=r"'head.kernel' must be \(4, 2\), got \(3, 2\)"):
-        interop.load_model(tmp_path / "model", classes=[CIFG])
-    words.write_text(text[:-9])
-    with pytest.raises(ValueError, match=r"architecture.json is not whole"):
-        interop.load_model(tmp_path / "model", classes=[CIFG])
-    words.write_text(text.replace("version 3", "version 2"))
-    with pytest.raises(ValueError, match=r"must have the format 'lstm_jax model, version 3'"):
-        interop.load_model(tmp_path / "model", classes=[CIFG])
-
-
-def test_a_model_of_doubles_asks_for_doubles(tmp_path: Path) -> None:
-    spec = dataclasses.replace(SPECS[0], dtype="float64")
-    with jax.enable_x64(True):
-        interop.save_model(tmp_path / "model", spec, random_params(spec))
-    with pytest.raises(ValueError, match="float64: set jax_enable_x64"):
-        interop.load_model(tmp_path / "model")
-
-
 # The page in the documentation. -------------------------------------------------------------------
 
 PAGE = (ROOT / "docs/interop.md").read_text(encoding="utf-8")
 MODULES = {
     **{f"torch.nn.{name}": layout for name, layout in layouts.TORCH.items()},
-    **{f"keras.layers.{name}": layout for name, layout in layouts.KERAS.items()},
+    **{f"keras.layers.{keras.CLASSES[name]}": layout for name, layout in layouts.KERAS.items()},
     "flax.linen.LSTMCell, .OptimizedLSTMCell": layouts.LINEN["LSTM"],
     "flax.linen.GRUCell": layouts.LINEN["GRU"],
     "flax.linen.SimpleCell": layouts.LINEN["RNN"],
@@ -602,25 +567,43 @@ def test_the_page_tabulates_the_layouts(module: str) -> None:
     assert row(module) in PAGE.splitlines()
 
 
-class FakeTensor(NamedTuple):
-    array: np.ndarray
-
-    def numpy(self) -> np.ndarray:
-        return self.array
+def program(block: int) -> Any:
+    source = PAGE.split("```python\n")[1 + block].split("```")[0].replace("LSTM(64)", "LSTM(3)")
+    return compile(source, "docs/interop.md", "exec")
 
 
 def test_the_page_s_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    source = PAGE.split("```python\n")[1].split("```")[0].replace("LSTM(64)", "LSTM(3)")
     layers = ((params_of(LSTM),),)
-    tensors = {n: FakeTensor(a) for n, a in interop.to_torch(LSTM, layers).items()}
+    tensors, loaded = interop.to_torch(LSTM, layers), {}
+    module = types.SimpleNamespace(
+        state_dict=lambda: {n: FakeTensor(a) for n, a in tensors.items()},
+        load_state_dict=loaded.update,
+    )
     names: dict[str, Any] = {
-        "torch_lstm": types.SimpleNamespace(state_dict=lambda: tensors),
+        "torch": types.SimpleNamespace(from_numpy=lambda array: array),
+        "torch_lstm": module,
         "spec": SequenceSpec(LSTM, D, 2),
         "key": jax.random.key(0),
         "x": jnp.zeros((4, 3, D)),
         "mask": jnp.ones((4, 3), bool),
     }
-    exec(compile(source, "docs/interop.md", "exec"), names)
-    assert_same(names["state"], {name: tensor.array for name, tensor in tensors.items()})
+    exec(program(0), names)
+    assert_same(loaded, tensors)
     assert_same(interop.layers_of(LSTM, names["params"]), layers)
+
+
+def test_the_page_s_program_takes_both_halves_of_a_keras_layer() -> None:
+    ways = tuple(params_of(LSTM, seed) for seed in range(2))
+    weights = [[*interop.to_keras(LSTM, params).values()] for params in ways]
+    filled: list[Any] = []
+    forward, backward = (
+        types.SimpleNamespace(weights=one, set_weights=filled.append) for one in weights
+    )
+    names: dict[str, Any] = {
+        "bidirectional": types.SimpleNamespace(forward_layer=forward, backward_layer=backward),
+        "interop": interop, "cell": LSTM, "x": jnp.zeros((4, 3, D)),
+    }  # fmt: skip
+    exec(program(1), names)
+    assert_same(names["layers"], (ways,))
+    assert_same(filled, weights)

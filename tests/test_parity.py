@@ -98,6 +98,31 @@ def test_two_layers_both_ways_over_packed_lengths_equal_torch(projection: int, d
     compare_with_torch(case, dtype, "scan")
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_state_dict_goes_into_torch_and_out_of_it(kind: str, dtype: str) -> None:
+    """As docs/interop.md has it: a module within a model, and a cell, in the module's own dtype."""
+    torch = pytest.importorskip("torch")
+    case = Case(kind)
+    model = torch.nn.ModuleDict({"rnn": torch_module(torch, case, dtype)})
+    layers = interop.from_torch(case.cell, model.state_dict())
+    assert {leaf.dtype for leaf in jax.tree.leaves(layers)} == {jnp.dtype(dtype)}
+
+    def tensors(layers: Any) -> dict[str, Any]:
+        arrays = interop.to_torch(case.cell, layers)
+        return {name: torch.from_numpy(array.astype("float32")) for name, array in arrays.items()}
+
+    fresh = torch_module(torch, case, dtype)
+    fresh.load_state_dict(tensors(layers))
+    again = interop.from_torch(case.cell, fresh.state_dict())
+    jax.tree.map(np.testing.assert_array_equal, again, layers)
+    cell = getattr(torch.nn, f"{kind}Cell")(case.D, case.H, dtype=getattr(torch, dtype))
+    lowest = ((layers[0][0],),)
+    cell.load_state_dict({n.removesuffix("_l0"): t for n, t in tensors(lowest).items()})
+    again = interop.from_torch(case.cell, cell.state_dict())
+    jax.tree.map(np.testing.assert_array_equal, again, lowest)
+
+
 # Flax. --------------------------------------------------------------------------------------------
 
 sizes = st.tuples(*(st.integers(1, high) for high in (6, 4, 4, 5)))  # T, B, D, H
@@ -189,13 +214,16 @@ def keras_layers() -> Any:
         return pytest.importorskip("keras").layers
 
 
-@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+KERAS = {"LSTM": cells.LSTM, "GRU": cells.GRU, "SimpleRNN": cells.RNN}
+
+
+@pytest.mark.parametrize("name", KERAS)
 @settings(max_examples=2)
 @given(sizes=sizes)
 def test_a_layer_equals_keras(name: str, sizes: tuple[int, ...]) -> None:
     """In float32: in float64 Keras itself keeps float32's precision only."""
     T, B, D, H = sizes
-    cell = getattr(cells, name)(H)
+    cell = KERAS[name](H)
     with their_promotion():
         layer = getattr(keras_layers(), name)(H, return_sequences=True, return_state=True)
         layer.build((B, T, D))
@@ -209,3 +237,20 @@ def test_a_layer_equals_keras(name: str, sizes: tuple[int, ...]) -> None:
         return final, jnp.swapaxes(h, 0, 1)
 
     compare(cell, interop.from_keras, expected, shapes, sizes, "float32")
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_both_halves_of_a_keras_layer_equal_it(name: str) -> None:
+    """As docs/interop.md has it; and the weights of both are not taken for those of one."""
+    T, B, D, H = 5, 3, 2, 4
+    cell, layers, x = KERAS[name](H), keras_layers(), numbers(0, B, T, D).astype("float32")
+    with their_promotion():
+        both = layers.Bidirectional(getattr(layers, name)(H, return_sequences=True))
+        expected = np.asarray(both(x))
+    halves = both.forward_layer, both.backward_layer
+    params = (tuple(interop.from_keras(cell, half.weights) for half in halves),)
+    _, h = interop.unroll_layers(cell, params, jnp.asarray(x).swapaxes(0, 1))
+    assert_equal(h.swapaxes(0, 1), expected, TOLERANCE["float32"])
+    for weights in (both.weights, {w.path: w for w in both.weights}):
+        with pytest.raises(ValueError, match="got 6; a Bidirectional has two layers"):
+            interop.from_keras(cell, weights)

@@ -1,6 +1,6 @@
 """Weights in and out: other libraries' layers, safetensors, and whole models as directories.
 
-Other libraries are spoken of, never imported: what goes in and out are dictionaries of arrays.
+Other libraries are spoken of, never imported: their tensors go in, dictionaries of arrays come out.
 """
 
 from lstm_jax.interop.flax import from_linen, from_nnx, to_linen, to_nnx

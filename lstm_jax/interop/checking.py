@@ -5,8 +5,38 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lstm_jax.types import Array
+
+
+def arrays(source: str, tensors: Mapping[str, Any]) -> dict[str, Array | np.ndarray]:
+    """Returns another library's tensors as arrays: JAX's as they are, all others as NumPy's.
+
+    Raises:
+      ValueError: naming the first tensor that cannot be read or does not hold floats.
+    """
+    return {name: _array(f"{source}: tensor {name!r}", tensors[name]) for name in tensors}
+
+
+def _array(at: str, tensor: Any) -> Array | np.ndarray:
+    try:
+        array = tensor if isinstance(tensor, jax.Array) else _numpy(tensor)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{at} cannot be read: {error}") from None
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{at} must hold floats, got {array.dtype}")
+    return array
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    if hasattr(
+        tensor, "detach"
+    ):  # torch's; its numpy() lacks bfloat16, and a double holds any float
+        dtype = jnp.dtype(str(tensor.dtype).removeprefix("torch."))
+        return tensor.detach().cpu().double().numpy().astype(dtype)
+    array = np.asarray(tensor)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)  # JAX takes no other byte order
 
 
 def check(source: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

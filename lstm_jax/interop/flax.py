@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.cells import Cell
-from lstm_jax.interop.checking import named
+from lstm_jax.interop.checking import arrays, named
 from lstm_jax.interop.layouts import LINEN, NNX, NNX_LSTM_CELL, kind, read, write
 from lstm_jax.types import CellParams
 
@@ -26,21 +26,22 @@ def from_linen(cell: Cell, tree: Mapping[str, Any]) -> CellParams:
         have them under "cell".
 
     Raises:
-      TypeError: there is no such cell.
+      TypeError: the cell is none of those that convert.
       ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
     """
-    name = kind(cell, LINEN)
-    return read(f"flax.linen {name}", LINEN[name], cell, named(tree))
+    name = kind(cell)
+    source = f"flax.linen {name}"
+    return read(source, LINEN[name], cell, arrays(source, named(tree)))
 
 
 def to_linen(cell: Cell, params: CellParams) -> dict[str, dict[str, np.ndarray]]:
     """Returns the parameters of a linen cell as nested dictionaries of NumPy arrays.
 
     Raises:
-      TypeError: there is no such cell.
+      TypeError: the cell is none of those that convert.
       ValueError: `w_h` is a pair, or a bias has no place there.
     """
-    name = kind(cell, LINEN)
+    name = kind(cell)
     return _nested(write(f"flax.linen {name}", LINEN[name], cell, params))
 
 
@@ -53,12 +54,13 @@ def from_nnx(cell: Cell, tree: Mapping[str, Any]) -> CellParams:
       tree: `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`.
 
     Raises:
-      TypeError: there is no such cell.
+      TypeError: the cell is none of those that convert.
       ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
     """
-    name = kind(cell, NNX)
+    name = kind(cell)
     layout = NNX_LSTM_CELL if name == "LSTM" and "ii" in tree else NNX[name]
-    return read(f"flax.nnx {name}", layout, cell, named(tree))
+    source = f"flax.nnx {name}"
+    return read(source, layout, cell, arrays(source, named(tree)))
 
 
 def to_nnx(
@@ -72,11 +74,11 @@ def to_nnx(
       optimized: for an LSTM, those of `OptimizedLSTMCell`; False for those of `LSTMCell`.
 
     Raises:
-      TypeError: there is no such cell.
+      TypeError: the cell is none of those that convert.
       ValueError: `w_h` is a pair, or a bias has no place there: that of the block `nh` of a GRU
         must be zero.
     """
-    name = kind(cell, NNX)
+    name = kind(cell)
     layout = NNX_LSTM_CELL if name == "LSTM" and not optimized else NNX[name]
     return _nested(write(f"flax.nnx {name}", layout, cell, params))
 

@@ -1,49 +1,72 @@
-"""Keras 3: `layers.LSTM` and `layers.GRU`, by the names of their weights.
+"""Keras 3: `layers.LSTM`, `layers.GRU` and `layers.SimpleRNN`, by the names of their weights.
 
 Keras puts the GRU's z before r, keeps its two biases as the rows of one tensor, and has two GRUs:
 the one with `reset_after=True`, its default, is ours; the other applies the reset gate before the
 product and is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lstm_jax.cells import Cell
+from lstm_jax.interop.checking import arrays
 from lstm_jax.interop.layouts import KERAS, kind, present, read, write
 from lstm_jax.types import Array, CellParams
 
+CLASSES = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "SimpleRNN"}
+NAMES: tuple[str, ...] = ("kernel", "recurrent_kernel", "bias")
 
-def from_keras(cell: Cell, tensors: Mapping[str, Array | np.ndarray]) -> CellParams:
+
+def from_keras(cell: Cell, weights: Sequence[Any] | Mapping[str, Any]) -> CellParams:
     """Returns the parameters of a Keras layer.
 
     Args:
-      cell: `LSTM(H)` or `GRU(H)`.
-      tensors: `kernel`, `recurrent_kernel` and `bias`, as `{w.name: w.numpy() for w in
-        layer.weights}` gives them. An LSTM without `bias` has biases of zero here.
+      cell: `LSTM(H)`, `GRU(H)` or `RNN(H, activation)`, by the layer's own settings.
+      weights: `layer.weights` or `layer.get_weights()`, or the same by name or path: `kernel`,
+        `recurrent_kernel` and `bias`. A layer without a bias has biases of zero here. The halves of
+        a `Bidirectional` are layers of their own, its `forward_layer` and `backward_layer`.
 
     Raises:
-      TypeError: there is no such cell.
-      ValueError: a GRU is one with `reset_after=False`, or, without a bias, may be; a tensor is
-        missing, unexpected or of another shape or dtype: the first is named.
+      TypeError: the cell is none of those that convert.
+      ValueError: the weights are those of several layers; a GRU is one with `reset_after=False`,
+        or, without a bias, may be; a tensor is missing, unexpected or of another shape or dtype:
+        the first is named.
     """
-    name, tensors = kind(cell, KERAS), dict(tensors)
+    name = kind(cell)
+    source = f"keras.layers.{CLASSES[name]}"
+    tensors = arrays(source, _of_one_layer(source, weights))
     if name == "GRU" and "kernel" in tensors:
         tensors |= _two_rows(tensors.pop("bias", None))
-    return read(f"keras.layers.{name}", present(KERAS[name], tensors), cell, tensors)
+    return read(source, present(KERAS[name], tensors), cell, tensors)
 
 
 def to_keras(cell: Cell, params: CellParams) -> dict[str, np.ndarray]:
     """Returns the weights of a Keras layer, as NumPy arrays, in the order `set_weights` takes.
 
     Raises:
-      TypeError: there is no such cell.
+      TypeError: the cell is none of those that convert.
       ValueError: `w_h` is a pair.
     """
-    name = kind(cell, KERAS)
-    tensors = write(f"keras.layers.{name}", KERAS[name], cell, params)
+    name = kind(cell)
+    tensors = write(f"keras.layers.{CLASSES[name]}", KERAS[name], cell, params)
     if name == "GRU":
         tensors["bias"] = np.stack([tensors.pop("bias[0]"), tensors.pop("bias[1]")])
+    return tensors
+
+
+def _of_one_layer(source: str, weights: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the weights by name."""
+    if isinstance(weights, Mapping):
+        tensors = {path.rsplit("/", 1)[-1]: weight for path, weight in weights.items()}
+    else:
+        tensors = dict(zip(NAMES, weights, strict=False))
+    if len(tensors) < len(weights):
+        raise ValueError(
+            f"{source}: weights must be those of one layer, {len(NAMES)} at most, got "
+            f"{len(weights)}; a Bidirectional has two layers, forward_layer and backward_layer"
+        )
     return tensors
 
 

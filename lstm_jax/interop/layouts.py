@@ -71,6 +71,7 @@ KERAS: dict[str, Layout] = {
     "LSTM": _keras(IFGO, IFGO, Tensor("bias", "b", IFGO)),
     # One bias [2, 3H] there: of the input product and of the recurrent one.
     "GRU": _keras(ZRX, ZRH, Tensor("bias[0]", "b", ZRX), Tensor("bias[1]", "b", ZRH)),
+    "RNN": _keras(H, H, Tensor("bias", "b", H)),
 }
 LINEN: dict[str, Layout] = {
     "LSTM": _dense_each("ii if ig io", "w_x", IFGO, ())
@@ -90,20 +91,19 @@ NNX_LSTM_CELL: Layout = tuple(
 )
 
 
-def kind(cell: Cell, library: Mapping[str, Layout]) -> str:
-    """Returns "LSTM", "GRU" or "RNN": what other libraries call the cell.
+def kind(cell: Cell) -> str:
+    """Returns "LSTM", "GRU" or "RNN": the cells that convert, those that all libraries have.
 
     Raises:
-      TypeError: the library has no such cell.
+      TypeError: the cell is another.
     """
-    plain = {"LSTM": LSTM(cell.hidden), "GRU": GRU(cell.hidden), "RNN": RNN(cell.hidden)}
-    if isinstance(cell, RNN):
-        plain["RNN"] = RNN(cell.hidden, cell.activation)
-    for name in library:
-        if cell == plain[name]:
+    own = RNN(cell.hidden, cell.activation) if isinstance(cell, RNN) else RNN(cell.hidden)
+    convert = {"LSTM": LSTM(cell.hidden), "GRU": GRU(cell.hidden), "RNN": own}
+    for name, plain in convert.items():
+        if cell == plain:
             return name
-    wanted = " or ".join(str(plain[name]) for name in library)
-    raise TypeError(f"cell must be {wanted}, got {cell}: the other library has no such cell")
+    wanted = ", ".join(map(str, convert.values()))
+    raise TypeError(f"cell must be one of those that convert, {wanted}, got {cell}")
 
 
 def present(layout: Layout, tensors: Mapping[str, Array | np.ndarray]) -> Layout:
