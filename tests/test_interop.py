@@ -353,6 +353,8 @@ def torch_tensors(cell: lj.Cell = LSTM, projected: bool = False) -> dict[str, np
         (lambda t: t.pop("bias_hh_l0_reverse"), "'bias_hh_l0_reverse' is missing"),
         (lambda t: t.pop("weight_hr_l1"), "'weight_hr_l1' is missing"),
         (lambda t: t.update(weight_ih_l3=t["weight_ih_l1"]), "'weight_ih_l2' is missing"),
+        (lambda t: t.update(weight_ih_l99999999999=1.0), "'weight_ih_l2' is missing"),
+        (lambda t: t.update(weight_ih=t["weight_ih_l1"]), "'weight_ih' is unexpected"),
         (lambda t: t.update(head=t["bias_ih_l0"]), "'head' is unexpected"),
         (
             lambda t: t.update(weight_hh_l0=t["weight_hh_l0"].T),

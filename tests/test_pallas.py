@@ -450,5 +450,5 @@ def test_an_experiment_says_so_in_one_line(platform, told, capsys, monkeypatch, 
     assert runner.main(long_memory.EXPERIMENT, arguments) == 2
     printed = capsys.readouterr()
     assert not printed.out and printed.err.count("\n") == 1
-    assert printed.err.startswith(f"long_memory: engine='pallas' {told}")
+    assert printed.err.startswith(f"long_memory: --engine=pallas: engine='pallas' {told}")
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ ours belongs to it. Zeros can, and so can states of our own, carried on.
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -49,7 +49,7 @@ def from_torch(cell: Cell, tensors: Mapping[str, Any], prefix: str = "") -> Laye
     p = _projection(cell, own, shared)
     layers = [
         tuple(_one(name, cell, own, shared, end, p) for end in ends)
-        for ends in _ends(list(matches.values()))
+        for ends in _ends(matches.values())
     ]
     return check_layers(cell, tuple(layers))
 
@@ -84,24 +84,24 @@ def _matches(name: str, tensors: Mapping[str, Any], prefix: str) -> dict[str, re
         raise ValueError(f"{source}: no tensor has the prefix {start!r}")
     if len(modules) > 1:
         raise ValueError(f"{source}: prefix must choose one module of {modules}, got {prefix!r}")
+    layered = any(match[2] for match in found.values() if match)
     for key, match in found.items():
-        if match is None:
+        if match is None or (layered and not match[2]):
             hint = f"; prefix={modules[0]!r} leaves it out" if any(modules) else ""
             raise ValueError(f"{source}: tensor {key!r} is unexpected{hint}")
     return {key: match for key, match in found.items() if match}
 
 
-def _ends(matches: list[re.Match]) -> list[list[str]]:
-    """Returns what stands behind a tensor's name, for each layer and direction.
+def _ends(matches: Collection[re.Match]) -> Iterator[list[str]]:
+    """Yields what stands behind the names of each layer, one for each of its directions.
 
-    Nothing, if the module is an `LSTMCell`.
+    Nothing stands there if the module is an `LSTMCell`.
     """
-    named = [match for match in matches if match[2]]
-    if matches and not named:
-        return [[""]]
-    depth = 1 + max((int(match[2]) for match in named), default=0)
-    ways = ["", "_reverse"] if any(match[3] for match in named) else [""]
-    return [[f"_l{layer}{way}" for way in ways] for layer in range(depth)]
+    depth = 1 + max((int(match[2] or 0) for match in matches), default=0)
+    ways = ["", "_reverse"] if any(match[3] for match in matches) else [""]
+    flat = bool(matches) and not any(match[2] for match in matches)
+    for layer in range(depth):
+        yield [""] if flat else [f"_l{layer}{way}" for way in ways]
 
 
 def _projection(cell: Cell, tensors: Tensors, prefix: str) -> int | None:
