@@ -1,6 +1,11 @@
 """all: experiments one after another, told together; stopped and gone on with; refused by name."""
 
 import json
+import os
+import signal
+import sys
+import threading
+import time
 import types
 from pathlib import Path
 
@@ -170,3 +175,56 @@ def test_help_names_the_flags(capsys):
     assert everything.main(["all", "--help"]) == 0
     assert "--only" in capsys.readouterr().out
     assert All().only == ORDER and Path(everything.__file__).stem == "all"
+
+
+CHILD = """
+import pathlib, signal, sys, time
+
+def stop(*_):
+    pathlib.Path(sys.argv[1], "saved").touch()
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path(sys.argv[1], "ready").touch()
+time.sleep(60)
+"""
+
+
+def test_sigterm_ends_the_experiment_first(tmp_path):
+    def terminate():
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def alone(*_):
+        raise AssertionError("nobody passes SIGTERM on")
+
+    before = signal.signal(signal.SIGTERM, alone)
+    try:
+        threading.Thread(target=terminate).start()
+        command = [sys.executable, "-c", CHILD, str(tmp_path)]
+        assert everything.run_process(command, os.environ) == 143
+        assert signal.getsignal(signal.SIGTERM) is alone
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
+def test_the_exit_code_of_an_experiment_is_that_of_a_shell(end, code):
+    command = [sys.executable, "-c", f"import os, sys; {end}"]
+    assert everything.run_process(command, os.environ) == code
+
+
+def test_all_refuses_a_file_and_stops_at_damage_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(f"--workdir={tmp_path / 'file'}") == 2
+    assert run(f"--workdir={tmp_path / 'file' / 'run'}") == 2
+    folder = tmp_path / "run"
+    RunDirectory.create(folder, {"experiment": "all", "scale": "small", "only": [NAMES[0]]})
+    for line in ("null", '{"experiment": "gates"}'):
+        (folder / "costs.jsonl").write_text(line + "\n")
+        assert everything.main(["all", f"--resume={folder}"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    words = ("is a file", "Not a directory", "line 1 is no JSON object", "line 1 lacks seconds")
+    assert len(said) == 4 and all(w in line for w, line in zip(words, said, strict=True)), said

@@ -263,3 +263,17 @@ def test_group_names_are_file_names_whatever_they_hold(tmp_path):
     for group in ("a/b", "../up", "ünder score", "lag=3,lr=1e-3"):
         assert run.params_path(group).parent == tmp_path / "params"
     assert len({run.params_path(group) for group in ("a/b", "a b", "a%2Fb")}) == 3
+
+
+def test_a_second_sigterm_ends_the_process_at_once(tmp_path):
+    code = """
+import os, pathlib, sys
+from lstm_jax.run_directory import RunDirectory
+with RunDirectory.create(pathlib.Path(sys.argv[1]), {}).open_group("a", {}):
+    for line in ("first", "second"):
+        os.kill(os.getpid(), 15)
+        print(line, flush=True)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "first\n")
