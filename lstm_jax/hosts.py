@@ -18,9 +18,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lstm_jax import rendezvous
+
 T = TypeVar("T")
 
 BLOCK = 1 << 24  # bytes sent at a time
+PATIENCE = 60  # seconds that a process waits for the others to start
 FAREWELL = 60  # seconds that the first to end waits for the others
 
 
@@ -40,14 +43,17 @@ def join(
       process: which of them this is, from 0.
 
     Raises:
-      ValueError: nothing is detected, or there is no answer within five minutes.
+      ValueError: nothing is detected, or the processes do not meet within `PATIENCE`, see
+        `rendezvous.meet`.
     """
+    if coordinator is not None and processes is not None and process is not None:
+        rendezvous.meet(coordinator, processes, process, PATIENCE)
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM stays Python's
     detection = None if coordinator is None else "deactivate"
     try:
         jax.distributed.initialize(
             coordinator, processes, process, cluster_detection_method=detection,
-            shutdown_timeout_seconds=FAREWELL,
+            initialization_timeout=PATIENCE, shutdown_timeout_seconds=FAREWELL,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise ValueError(str(error).splitlines()[0]) from None

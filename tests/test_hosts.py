@@ -89,9 +89,9 @@ def agreements() -> dict[str, Any]:
     }
 
 
-def process(index: str, port: str, path: str, *arguments: str) -> None:
-    """One of two processes: the toy experiment, then the rest, left beside the run."""
-    place = [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={index}"]
+def process(index: str, count: str, port: str, path: str, *arguments: str) -> None:
+    """One of several processes: the toy experiment, then the rest, left beside the run."""
+    place = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={index}"]
     told = io.StringIO()  # what the program says: Gloo writes to the descriptor, in pieces
     with contextlib.redirect_stdout(told):
         code = runner.main(TOY, ["toy", *arguments, *place])
@@ -103,7 +103,7 @@ def process(index: str, port: str, path: str, *arguments: str) -> None:
     sys.exit(code)
 
 
-def slowly(index: str, port: str, path: str, *arguments: str) -> None:
+def slowly(index: str, count: str, port: str, path: str, *arguments: str) -> None:
     """The same, with a rest after each record, so that there is time for what may happen."""
     append = GroupLog.progress
 
@@ -112,23 +112,29 @@ def slowly(index: str, port: str, path: str, *arguments: str) -> None:
         time.sleep(0.2)
 
     GroupLog.progress = rested
-    process(index, port, path, *arguments)
+    process(index, count, port, path, *arguments)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def start(index: str, count: str, port: int, what: str, *arguments: str) -> subprocess.Popen:
+    """A process with two devices (as many as there are cores) on this machine."""
+    code = f"import sys; from tests import test_hosts as t; t.{what}(*sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, index, count, str(port), *arguments], cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
 
 
 def begun(what: str, path: str, *arguments: str) -> list[subprocess.Popen]:
-    """Two processes with two devices each (as many as there are cores) on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = f"import sys; from tests import test_hosts as t; t.{what}(*sys.argv[1:])"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(index), str(port), path, *arguments],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
+    """Two processes."""
+    port = free_port()
+    return [start(index, "2", port, what, path, *arguments) for index in ("0", "1")]
 
 
 def ended(processes: list[subprocess.Popen], seconds: float = 900) -> list[tuple[int, str, str]]:
@@ -240,9 +246,11 @@ def test_joining_leaves_sigterm_to_python_and_detects_nothing_where_it_is_told(m
     asked = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: asked.append((a, k)))
     monkeypatch.setattr(jax.config, "update", lambda *told: asked.append(told))
+    monkeypatch.setattr(hosts.rendezvous, "meet", lambda *told: asked.append(told))
     hosts.join("host:1", 2, 1)
     hosts.join()
-    (off, (told, how), _, (nothing, detected)) = asked
+    (met, off, (told, how), _, (nothing, detected)) = asked
+    assert met == ("host:1", 2, 1, 60) and how["initialization_timeout"] == 60
     assert off == ("jax_enable_preemption_service", False) and told == ("host:1", 2, 1)
     assert how["cluster_detection_method"] == "deactivate"
     assert nothing == (None,) * 3 and detected["cluster_detection_method"] is None
@@ -256,6 +264,21 @@ def test_a_cluster_that_is_none_is_refused_by_flag(tmp_path, monkeypatch, capsys
     assert test_runner.run("--distributed", f"--workdir={tmp_path / 'run'}") == 2
     said = capsys.readouterr().err
     assert said == "toy: --distributed: coordinator_address should be defined.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_do_not_fit_are_refused_by_flag_with_nothing_made(tmp_path):
+    """As real processes: jax would abort, or take them."""
+    port = free_port()
+    first, second = (
+        start(index, count, port, "process", "", f"--workdir={tmp_path / 'run'}")
+        for index, count in (("0", "3"), ("1", "2"))
+    )
+    for code, _, error in ended([first, second], seconds=120):
+        assert code == 2 and error.splitlines()[-1] == (
+            f"toy: --coordinator=127.0.0.1:{port}: processes must be the same in every process: "
+            "2 in process 1, 3 in process 0"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
