@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import flags, runner
+from experiments import flags, runner, terminal
 from experiments.flags import PLATFORMS, need, need_each, setting
 from experiments.runner import Experiment
 from lstm_jax.records import Damaged, Record, RecordLog, replace_file
@@ -37,7 +37,7 @@ ORDER = (
     "gates", "gradient_flow", "hmm", "long_memory", "gers", "formal", "halving", "robustness",
     "sweep", "odyssey", "classic",
 )  # fmt: skip
-STOPPED = (130, 143)  # exit codes of an experiment that was interrupted, or told to stop
+STOPPED = (130, 143, terminal.CLOSED)  # exit codes of an experiment that was told to stop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,10 +84,15 @@ class Told(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """Runs them all; the exit code is 0, 2 for bad input, or that of what failed or was stopped."""
+    return terminal.command("all", lambda: run(argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Does what `main` says, on a terminal that is there."""
     try:
         request = flags.parse(argv, All)
         if request.help:
-            print(f"{__doc__}\nFlags:\n{flags.usage(dict.fromkeys(flags.SCALES, All()))}")
+            terminal.tell(f"{__doc__}\nFlags:\n{flags.usage(dict.fromkeys(flags.SCALES, All()))}")
             return 0
         begun = begin(request)
     except ValueError as error:
@@ -99,17 +104,20 @@ def main(argv: Sequence[str]) -> int:
 def carry_out(begun: Begun) -> int:
     """Runs what is not done and tells of all that is; returns the exit code."""
     folder, scale, config, _ = begun
-    print(f"run directory: {folder}", flush=True)
     try:
+        terminal.tell(f"run directory: {folder}")
         codes = run_all(folder, scale, config)
         tell(folder, scale, config)
+        terminal.tell(f"run directory: {folder}")
+    except terminal.Silenced as silenced:
+        print(f"stopped: {silenced}; to go on: --resume={folder}", file=sys.stderr)
+        return silenced.code
     except Damaged as damaged:
         print(f"stopped: {damaged}", file=sys.stderr)
         return 1
     except OSError as error:
         print(runner.stopped(error, folder), file=sys.stderr)
         return 1
-    print(f"run directory: {folder}")
     return next((code for code in codes if code), 0)
 
 
@@ -164,7 +172,7 @@ def run_one(name: str, folder: Path, scale: str, config: All) -> int:
     """Runs or resumes one experiment, and notes what it took."""
     path, began = folder / name, time.monotonic()
     new = [f"--workdir={path}", f"--scale={scale}", f"--platform={config.platform}"]
-    print(f"\n== {name}", flush=True)
+    terminal.tell(f"\n== {name}")
     code = call(name, [f"--resume={path}"] if (path / CONFIG).exists() else new)
     spent = {"experiment": name, "seconds": time.monotonic() - began, "code": code}
     RecordLog(folder / "costs.jsonl").append([spent])
@@ -239,11 +247,11 @@ def tell(folder: Path, scale: str, config: All) -> None:
     seconds = done(folder)
     runs = [told(load(n), folder / n, seconds[n]) for n in ordered(config) if n in seconds]
     text = results(scale, runs, [n for n in ordered(config) if n not in seconds])
-    print(f"\n{text}")
     replace_file(folder / "results.md", text.encode())
     if config.results:
         replace_file(Path(config.results), text.encode())
     replace_file(folder / "report.html", page(scale, runs).encode())
+    terminal.tell(f"\n{text}")
 
 
 def told(experiment: Experiment, path: Path, seconds: float) -> Told:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import estimate, flags
+from experiments import estimate, flags, terminal
 from experiments.circumstances import changes, circumstances
 from experiments.flags import Config, Hosts, Request
 from experiments.network_1997 import Network1997
@@ -135,12 +135,18 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
 
     0 when it is done; 2 for bad input, with one line on stderr and nothing written; 130 or 143 when
     it was interrupted or told to stop, and 1 when the disk is full, a file of the run is damaged or
-    another process of the run is gone, with everything saved that a resume needs.
+    another process of the run is gone, with everything saved that a resume needs; 141 when nothing
+    reads what it prints.
     """
+    return terminal.command(experiment.name, lambda: run_experiment(experiment, argv))
+
+
+def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
+    """Does what `main` says, on a terminal that is there."""
     try:
         request = flags.parse(argv, type(experiment.scales["small"]))
         if request.help:
-            print(f"{experiment.doc}\nFlags:\n{flags.usage(experiment.scales)}")
+            terminal.tell(f"{experiment.doc}\nFlags:\n{flags.usage(experiment.scales)}")
             return 0
         scale, config = prepare(experiment, request)
         config = config if request.resume else settled(experiment, config)
@@ -243,9 +249,12 @@ def start(platform_name: str) -> None:
         jax.config.update("jax_platforms", platform_name)
     try:
         jax.devices()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--platform={platform_name}: jax finds none here ({reason})") from None
+    except (RuntimeError, AssertionError) as error:  # jax asserts that a plugin is installed
+        named = f"--platform={platform_name}"
+        if platform_name == "auto" and "JAX_PLATFORMS" in os.environ:
+            named = f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}"
+        reason = (str(error) or "it is not installed").splitlines()[0]
+        raise ValueError(f"{named}: jax finds none here ({reason})") from None
 
 
 def gone_on(before: Group, run: RunDirectory) -> State:
@@ -305,9 +314,9 @@ def need_empty(path: Path) -> None:
 
 def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     """Trains whatever is not finished, then prints and writes the report; returns the exit code."""
-    tell(f"run directory: {run.path}")
     wall, processor = time.monotonic(), time.process_time()
     try:
+        tell(f"run directory: {run.path}")
         train_all(experiment, config, run)
         hosts.lead(lambda: report(experiment, config, run))
     except Preempted:
@@ -319,6 +328,9 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     except hosts.Lost as lost:
         print(f"stopped: {lost}; to go on: --resume={run.path}", file=sys.stderr)
         return hosts.leave(1)
+    except terminal.Silenced as silenced:
+        tell(f"stopped: {silenced}; to go on: --resume={run.path}", file=sys.stderr)
+        return hosts.leave(silenced.code)
     except Damaged as damaged:
         tell(f"stopped: {damaged}", file=sys.stderr)
         return 1
@@ -348,7 +360,9 @@ def stopped(error: OSError, path: Path) -> str:
 
 def tell(line: str, file: Any = None) -> None:
     """Prints a line, in process 0 alone."""
-    if hosts.leads():
+    if hosts.leads() and file is None:
+        terminal.tell(line)
+    elif hosts.leads():
         print(line, file=file, flush=True)
 
 
@@ -392,7 +406,7 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
 
 
 def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
-    """Prints the table; writes summary.csv, the figures and report.html, from records alone."""
+    """Writes summary.csv, the figures and report.html, and prints, from records alone."""
     records = run.records.read()
     rows = experiment.summarise(config, records)
     with figures.look():
@@ -400,9 +414,6 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         pictures = {picture: figures.png(picture.figure) for picture in drawn}
     touch = [part for picture in drawn for part in picture.touch]
     claims = [claim._asdict() for claim in experiment.claims(config, rows)]
-    print(f"\n{tables.text(rows)}\n")
-    if claims:
-        print(f"{tables.text(claims)}\n")
     lines = experiment.every(config, records) if experiment.every else rows
     replace_file(run.path / "summary.csv", tables.csv(lines).encode())
     settings, metrics = experiment.columns(config)
@@ -418,12 +429,15 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         html.table(rows),
         *([html.heading("Claims"), html.table(claims)] if claims else []),
         *(html.picture(png, picture.caption) for picture, png in pictures.items()),
-        *([html.heading("To touch"), *touch] if touch else []),
+        *([html.heading("Interactive"), *touch] if touch else []),
         html.heading("How it was made"),
         html.listing("Settings and circumstances", read_config(run.path)),
         html.listing("Files", _manifest(run.path)),
     )
     replace_file(run.path / "report.html", page.encode())
+    tell(f"\n{tables.text(rows)}\n")
+    if claims:
+        tell(f"{tables.text(claims)}\n")
 
 
 def write_hparams(

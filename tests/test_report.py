@@ -216,3 +216,9 @@ def test_the_page_is_whole_escaped_and_fetches_nothing():
     assert reader.fetched == [] and reader.open == [] and "script" not in reader.seen
     assert reader.seen.count("p") == 2 and reader.seen.count("tr") == 3
     assert "url(" not in page and "@import" not in page
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_text_that_begins_a_formula_is_inert_in_csv(text):
+    (row,) = csv.DictReader(io.StringIO(tables.csv([{"name": text, "loss": -1.0}]), newline=""))
+    assert row == {"name": f"'{text}", "loss": "-1.0"}

@@ -11,6 +11,8 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet's formula begins
+
 
 def cell(value: Any) -> str:
     """A value as a person reads it: numbers to three digits, None as a dash."""
@@ -43,7 +45,8 @@ def trials(records: Iterable[Row]) -> list[Row]:
 def csv(rows: Sequence[Row]) -> str:
     """Rows as CSV with full precision; a named tuple `x` of fields a, b becomes x_a, x_b.
 
-    Where other rows have one, None leaves all of these empty.
+    Where other rows have one, None leaves all of these empty. A text that a spreadsheet would run
+    as a formula has an apostrophe before it.
     """
     out = io.StringIO()
     names = list(rows[0]) if rows else []
@@ -51,13 +54,17 @@ def csv(rows: Sequence[Row]) -> str:
     flat = [dict(_columns(row, kinds)) for row in rows]
     writer = csv_format.DictWriter(out, list(flat[0]) if flat else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows({name: _inert(value) for name, value in line.items()} for line in flat)
     return out.getvalue()
 
 
 def _justified(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> Iterator[str]:
     for value, width, flush in zip(line, widths, right, strict=True):
         yield value.rjust(width) if flush else value.ljust(width)
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
 
 
 def _columns(row: Row, kinds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

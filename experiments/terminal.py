@@ -1,0 +1,64 @@
+"""The terminal of a command: its lines, its alphabet, and its end where nothing reads it."""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+
+INTERRUPTED = 130  # exit codes, as a shell has them
+CLOSED = 141
+
+
+class Silenced(Exception):
+    """Standard output takes no more.
+
+    Attributes:
+      code: the exit code for it.
+    """
+
+    def __init__(self, reason: str, code: int):
+        super().__init__(reason, code)
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"standard output: {self.args[0]}"
+
+
+def tell(text: str) -> None:
+    """Prints to standard output at once.
+
+    Raises:
+      Silenced: its reader is gone, or its disk is full.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _drop_output()
+        code = CLOSED if error.errno == errno.EPIPE else 1
+        raise Silenced(str(error.strerror), code) from None
+
+
+def command(name: str, run: Callable[[], int]) -> int:
+    """Returns the exit code of a command that may end before its run has a directory.
+
+    Characters that the terminal lacks are written as escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return run()
+    except Silenced as silenced:
+        print(f"{name}: {silenced}", file=sys.stderr)
+        return silenced.code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted before anything was made", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _drop_output() -> None:
+    """Sends what is still buffered nowhere, so that Python's end does not try again."""
+    with contextlib.suppress(OSError):  # a test's is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
