@@ -11,7 +11,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet's formula begins
+FORMULA = ("=", "+", "-", "@", "\t")  # how a spreadsheet's formula begins
 
 
 def cell(value: Any) -> str:
