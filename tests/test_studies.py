@@ -11,7 +11,7 @@ from lstm_jax.search import parse
 pytest.importorskip("optuna")
 
 SPACE = parse(
-    "clip=1 learning_rate=log:1e-4:1 cell=a,b depth=int:1:4", {"cell": "ab", "depth": int}
+    "clip=1 learning_rate=log:1e-4:1 cell=a,b depth=int:1:4", {"cell": "ab", "depth": range(1, 5)}
 )
 
 
