@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from experiments import flags, runner, terminal
 from experiments.flags import PLATFORMS, need, need_each, setting
 from experiments.runner import Experiment
+from lstm_jax.ledger import Ledger
 from lstm_jax.records import Damaged, Record, RecordLog, replace_file
 from lstm_jax.report import figures, html
 from lstm_jax.report.claims import Claim, markdown
@@ -98,6 +99,9 @@ def run(argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"all: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # of a run to resume: a new one is refused
+        print(runner.stopped(error, Path(str(request.resume))), file=sys.stderr)
+        return 1
     return carry_out(begun)
 
 
@@ -256,13 +260,13 @@ def tell(folder: Path, scale: str, config: All) -> None:
 
 def told(experiment: Experiment, path: Path, seconds: float) -> Told:
     """What the records of one run say."""
-    config, records = runner.stored(experiment, str(path))[1], RecordLog(path / "records.jsonl")
-    read = records.read()
+    settings, ledger = read_config(path), Ledger(path / "records.jsonl")
+    ledger.check(path)
+    config, read = runner.stored(experiment, str(path))[1], ledger.read()
     table = experiment.summarise(config, read)
     with figures.look():
         drawn = experiment.draw(config, table, read)
         pictures = [(figures.png(picture.figure), picture.caption) for picture in drawn]
-    settings = read_config(path)
     claims = experiment.claims(config, table)
     return Told(experiment, settings, table, claims, pictures, seconds)
 

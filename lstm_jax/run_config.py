@@ -38,12 +38,12 @@ def read_config(directory: Path) -> Record:
     """Returns what `begin` wrote: {"settings", "about"}.
 
     Raises:
-      ValueError: the directory holds no run.
-      Damaged: config.json is not as it was written.
+      Damaged: config.json is missing, or not as it was written.
     """
     path = directory / CONFIG
     if not path.exists():
-        raise ValueError(f"{directory} holds no run to resume: it has no {CONFIG}")
+        fault = f"holds no run to resume, it has no {CONFIG}"
+        raise Damaged(directory, fault, "need the directory of a run")
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -35,6 +35,7 @@ class RunDirectory:
         checkpoints/      what is in flight, gone when its group is finished
         tensorboard/      curves
         timing.jsonl      seconds; the ledger has none, to be the same after a kill and a resume
+        .lock             locked, and names its process, while a process has the run
 
     Make one with `create` or `resume`, which lock it: it is this process's own while the object
     lives. A run that was killed at any moment and resumed leaves the same bytes in records.jsonl

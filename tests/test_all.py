@@ -225,6 +225,10 @@ def test_all_refuses_a_file_and_stops_at_damage_in_one_line(tmp_path, capsys):
     for line in ("null", '{"experiment": "gates"}'):
         (folder / "costs.jsonl").write_text(line + "\n")
         assert everything.main(["all", f"--resume={folder}"]) == 1
+    done = {"experiment": NAMES[0], "seconds": 1, "code": 0}
+    (folder / "costs.jsonl").write_text(json.dumps(done) + "\n")
+    assert everything.main(["all", f"--resume={folder}"]) == 1
     said = capsys.readouterr().err.splitlines()
     words = ("is a file", "Not a directory", "line 1 is no JSON object", "line 1 lacks seconds")
-    assert len(said) == 4 and all(w in line for w, line in zip(words, said, strict=True)), said
+    words += (f"{folder / NAMES[0]}: holds no run",)
+    assert len(said) == 5 and all(w in line for w, line in zip(words, said, strict=True)), said

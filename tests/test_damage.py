@@ -166,7 +166,7 @@ REFUSED = [  # with a sentence
         for room in ("params", "states")
         for change in (None, *SPOILED)
     ),
-    ("config.json", None, "holds no run to resume: it has no config.json"),
+    ("config.json", None, "holds no run to resume, it has no config.json"),
     *(
         ("config.json", change, "config.json: it cannot be read")
         for change in (emptied, halved, zeroed, lambda content: b"[" * 99999)

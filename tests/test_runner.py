@@ -287,7 +287,8 @@ def test_a_resume_with_other_settings_is_refused(whole, capsys):
 def test_a_resume_of_nothing_is_refused(tmp_path, capsys):
     path = tmp_path / "nowhere"
     told = refused([f"--resume={path}"], capsys)
-    assert told == f"--resume={path}: {path} holds no run to resume: it has no config.json"
+    right = "holds no run to resume, it has no config.json; need the directory of a run"
+    assert told == f"--resume={path}: {path}: {right}"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -348,7 +349,7 @@ def test_what_a_start_that_was_killed_at_once_leaves_is_taken(whole, tmp_path, m
         with pytest.raises(Killed):
             run(f"--workdir={path}")
     assert len(list(path.iterdir())) == 2, "the lock and half a config"
-    assert refused([f"--resume={path}"], capsys).endswith("to resume: it has no config.json")
+    assert refused([f"--resume={path}"], capsys).endswith("need the directory of a run")
     assert run(f"--workdir={path}") == 0
     assert outcome(path) == outcome(whole) and not list(path.glob("*.tmp"))
 
