@@ -27,7 +27,7 @@ from experiments.runner import Experiment
 from lstm_jax.ledger import Ledger
 from lstm_jax.records import Damaged, Record, RecordLog, replace_file
 from lstm_jax.report import figures, html
-from lstm_jax.report.claims import Claim, markdown
+from lstm_jax.report.claims import Claim, at_scale, markdown
 from lstm_jax.report.tables import Row
 from lstm_jax.run_config import CONFIG, read_config
 from lstm_jax.run_config import begin as begin_run
@@ -267,7 +267,9 @@ def told(experiment: Experiment, path: Path, seconds: float) -> Told:
     with figures.look():
         drawn = experiment.draw(config, table, read)
         pictures = [(figures.png(picture.figure), picture.caption) for picture in drawn]
-    claims = experiment.claims(config, table)
+    scale = settings["settings"]["scale"]
+    lines = at_scale([claim._asdict() for claim in experiment.claims(config, table)], scale)
+    claims, table = [Claim(**line) for line in lines], at_scale(table, scale)
     return Told(experiment, settings, table, claims, pictures, seconds)
 
 

@@ -31,7 +31,7 @@ from lstm_jax.layers import SequenceSpec
 from lstm_jax.ledger import sha256_of
 from lstm_jax.records import TEMPORARY, Damaged, replace_file
 from lstm_jax.report import figures, hparams, html, tables
-from lstm_jax.report.claims import Claim
+from lstm_jax.report.claims import Claim, at_scale
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
@@ -413,12 +413,15 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         drawn = experiment.draw(config, rows, records)
         pictures = {picture: figures.png(picture.figure) for picture in drawn}
     touch = [part for picture in drawn for part in picture.touch]
-    claims = [claim._asdict() for claim in experiment.claims(config, rows)]
+    settings = read_config(run.path)
+    scale = settings["settings"]["scale"]
+    claims = at_scale([claim._asdict() for claim in experiment.claims(config, rows)], scale)
+    shown = at_scale(rows, scale)
     lines = experiment.every(config, records) if experiment.every else rows
     replace_file(run.path / "summary.csv", tables.csv(lines).encode())
-    settings, metrics = experiment.columns(config)
-    if settings and lines:
-        write_hparams(run.path / "tensorboard" / "hparams", lines, settings, metrics)
+    searched, metrics = experiment.columns(config)
+    if searched and lines:
+        write_hparams(run.path / "tensorboard" / "hparams", lines, searched, metrics)
     (run.path / "figures").mkdir(exist_ok=True)
     for picture, png in pictures.items():
         replace_file(run.path / "figures" / f"{picture.name}.png", png)
@@ -426,16 +429,16 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         experiment.name,
         html.prose(experiment.doc),
         html.heading("Results"),
-        html.table(rows),
+        html.table(shown),
         *([html.heading("Claims"), html.table(claims)] if claims else []),
         *(html.picture(png, picture.caption) for picture, png in pictures.items()),
         *([html.heading("Interactive"), *touch] if touch else []),
         html.heading("How it was made"),
-        html.listing("Settings and circumstances", read_config(run.path)),
+        html.listing("Settings and circumstances", settings),
         html.listing("Files", _manifest(run.path)),
     )
     replace_file(run.path / "report.html", page.encode())
-    tell(f"\n{tables.text(rows)}\n")
+    tell(f"\n{tables.text(shown)}\n")
     if claims:
         tell(f"{tables.text(claims)}\n")
 

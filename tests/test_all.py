@@ -14,7 +14,7 @@ import pytest
 from experiments import all as everything
 from experiments import runner
 from experiments.all import ORDER, All
-from lstm_jax.report.claims import FAILS, HOLDS, Claim
+from lstm_jax.report.claims import FAILS, HOLDS, TOO_SMALL, Claim
 from lstm_jax.run_directory import RunDirectory
 from scripts._experiments import FOLDER, experiments
 from tests.test_runner import TOY
@@ -54,16 +54,23 @@ def test_every_experiment_is_in_the_order_of_cost():
     assert sorted([*ORDER, "all"]) == sorted(experiments(FOLDER))
 
 
+def test_at_the_quick_scale_nothing_is_judged(tmp_path, toys, capsys):
+    assert run(f"--workdir={tmp_path / 'run'}", "--quick") == 0
+    pages = [(tmp_path / "run" / place / "report.html").read_text() for place in (".", NAMES[0])]
+    for told in (capsys.readouterr().out, *pages):
+        assert TOO_SMALL in told and not any(verdict in told for verdict in (HOLDS, FAILS))
+
+
 def test_all_are_run_in_order_and_told_from_their_records(tmp_path, toys):
     folder, copy = tmp_path / "run", tmp_path / "copy.md"
-    assert run(f"--workdir={folder}", "--quick", f"--results={copy}", "--platform=cpu") == 0
+    assert run(f"--workdir={folder}", "--scale=small", f"--results={copy}", "--platform=cpu") == 0
     assert [name for name, *_ in toys] == list(NAMES)
-    assert all({"--scale=quick", "--platform=cpu"} <= set(arguments) for _, *arguments in toys)
+    assert all({"--scale=small", "--platform=cpu"} <= set(arguments) for _, *arguments in toys)
     text = (folder / "results.md").read_text()
     assert copy.read_text() == text
     for name, verdict in VERDICTS.items():
         assert f"| {name} \\| learns | 1 | - | {verdict} |" in text
-        assert f"`scripts/run {name} --scale=quick`" in text and f"A toy, {name}." in text
+        assert f"`scripts/run {name} --scale=small`" in text and f"A toy, {name}." in text
     assert text.count("| together |") == 1
     page = (folder / "report.html").read_text()
     assert page.count("<figure>") == len(NAMES) and "the losses" in page

@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from lstm_jax.report import html, interactive
+from lstm_jax.report.claims import Claim
 from lstm_jax.report.traces import Panel
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -155,3 +156,17 @@ def test_a_click_on_a_heat_map_chooses_the_unit(page):
     page.mouse.click(*place(page, "#traces", "yaxis", 1, "value"))  # the input has no units
     page.wait_for_timeout(200)
     check(page, "one", "first", 2)
+
+
+def test_a_verdict_is_in_sight_on_a_screen_of_1280_pixels(browser, tmp_path):
+    """Long claims go on in new lines, so that no bar is there to scroll."""
+    claim = dict.fromkeys(Claim._fields, "A claim of several words and a number. " * 4)
+    path = tmp_path / "report.html"
+    table = html.table([claim | {"verdict": "does not hold"}])
+    path.write_text(html.page("claims", table), encoding="utf-8")
+    opened = browser.new_page(viewport={"width": 1280, "height": 800})
+    opened.goto(path.as_uri())
+    box = opened.locator("td", has_text="does not hold").last.bounding_box()
+    assert box["x"] + box["width"] <= 1280
+    assert opened.eval_on_selector(".wide", "d => d.scrollWidth <= d.clientWidth")
+    opened.close()

@@ -1,4 +1,4 @@
-"""Charts show the numbers they are given where they are; so do those to touch, and the tab."""
+"""Charts show the numbers they are given where they are; so do interactive ones, and the tab."""
 
 import json
 import re

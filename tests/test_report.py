@@ -121,6 +121,32 @@ def test_text_aligns_columns():
     assert lines[3] == "long   4/4 [0.50, 1.00]             120      -"
 
 
+CLAIM = {
+    "claim": "Successive halving finds a loss at most 1.1 times that of random search with 4 times",
+    "ours": "1.00 times, medians of 10 repeats (at most 1.1 times in 9 of them), 0.0000074",
+    "published": "- (Li et al. 2018, figure 3, for other tasks and networks than ours)",
+    "steps_to_success": 120,
+    "verdict": "does not hold",
+}
+
+
+@pytest.mark.parametrize("width", [70, 90, 120, 300])
+def test_text_is_as_wide_as_a_terminal_and_keeps_every_word(width):
+    lines = tables.text([CLAIM, CLAIM], width).splitlines()
+    assert max(map(len, lines)) <= width
+    (under,) = [n for n, line in enumerate(lines) if set(line) == {" ", "-"}]
+    widths = [len(part) for part in lines[under].split("  ")]
+    at = np.cumsum([0, *(w + 2 for w in widths)])
+    for first, last, wanted in ((0, under, CLAIM), (under + 1, len(lines), CLAIM.values())):
+        for n, whole in enumerate(wanted):
+            column = " ".join(line[at[n] : at[n] + widths[n]].strip() for line in lines[first:last])
+            assert column.replace(" ", "").startswith(str(whole).replace(" ", ""))
+
+
+def test_a_table_that_cannot_be_narrow_keeps_its_words():
+    assert tables.text([{"name": "x" * 50}], width=20).splitlines()[2] == "x" * 50
+
+
 def test_csv_keeps_every_digit_and_spreads_statistics():
     exact = [{"estimate": Estimate(1 / 3, 0.1, 0.7), "steps": Median(None, 3)}]
     (row,) = csv.DictReader(io.StringIO(tables.csv(exact)))
@@ -188,7 +214,7 @@ def test_series_differ_in_colour_and_marker_and_dash():
 class Outside(HTMLParser):
     """Collects whatever a page would fetch, and checks that its elements close in order."""
 
-    void = {"meta", "img"}
+    void = {"meta", "img", "wbr"}
 
     def __init__(self):
         super().__init__()
@@ -207,13 +233,16 @@ class Outside(HTMLParser):
 
 
 def test_the_page_is_whole_escaped_and_fetches_nothing():
-    picture = html.picture(figures.png(draw()), 'a < b & "c"')
+    picture = html.picture(figures.png(draw()), '`a` < b & "c"')
     settings = html.listing("config", {"flag": "</pre><script>"})
-    page = html.page("Title <1>", html.prose("one\n\ntwo"), html.table(ROWS), picture, settings)
+    page = html.page(
+        "Title <1>", html.prose("one\n\nthe `x_h` of"), html.table(ROWS), picture, settings
+    )
     reader = Outside()
     reader.feed(page)
     assert reader.words == ['a < b & "c"']
     assert reader.fetched == [] and reader.open == [] and "script" not in reader.seen
+    assert "`" not in page and "the <code>x_h</code> of" in page
     assert reader.seen.count("p") == 2 and reader.seen.count("tr") == 3
     assert "url(" not in page and "@import" not in page
 

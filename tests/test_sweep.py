@@ -345,7 +345,7 @@ def test_tensorboard_has_a_session_for_every_line_of_the_summary(whole):
         count = len(list(csv.DictReader(lines)))
     sessions = {path.name for path in (whole / "tensorboard" / "hparams").iterdir()}
     assert sessions == set(map(str, range(count)))
-    assert "To touch" in (whole / "report.html").read_text(encoding="utf-8")
+    assert "Interactive" in (whole / "report.html").read_text(encoding="utf-8")
 
 
 def test_survivors_of_a_run_are_the_trials_trained_straight_through(whole, standard_promotion):

@@ -1,11 +1,12 @@
 """Claims: what is said of a network, what came out here, what was published, and a verdict."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 HOLDS, PARTLY, FAILS = "holds", "holds partly", "does not hold"
 NOT_REACHED = "not reached"  # an open question: the run was too small to tell
-VERDICTS = (HOLDS, PARTLY, FAILS, NOT_REACHED)
+TOO_SMALL = "too small to judge"  # whatever came out
+VERDICTS = (HOLDS, PARTLY, FAILS, NOT_REACHED, TOO_SMALL)
 
 
 class Claim(NamedTuple):
@@ -22,6 +23,13 @@ class Claim(NamedTuple):
     ours: str
     published: str
     verdict: str
+
+
+def at_scale(lines: Sequence[Mapping[str, Any]], scale: str) -> list[Mapping[str, Any]]:
+    """Returns lines of a table as they are shown: at the quick scale no verdict stands."""
+    judged = scale != "quick"
+    return [line if judged or not line.get("verdict") else {**line, "verdict": TOO_SMALL}
+            for line in lines]  # fmt: skip
 
 
 def of_parts(held: Sequence[bool]) -> str:

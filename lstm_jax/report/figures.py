@@ -33,7 +33,7 @@ Style = Mapping[str, Any]
 
 
 class Picture(NamedTuple):
-    """A drawn figure with the name of its file, what to see in it, and parts of a page to touch."""
+    """A drawn figure with the name of its file, its caption, and interactive parts of a page."""
 
     name: str
     caption: str

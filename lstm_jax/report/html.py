@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -15,7 +16,8 @@ h1, h2 { line-height: 1.2; }
 p { white-space: pre-line; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; }
-th, td { text-align: left; white-space: nowrap; }
+th, td { text-align: left; vertical-align: top; }
+.number { white-space: nowrap; }
 thead th { border-bottom: 2px solid #888; }
 .wide { overflow-x: auto; }
 figure { margin: 2rem 0; }
@@ -42,23 +44,28 @@ def heading(text: str) -> str:
 
 def prose(text: str) -> str:
     """Plain paragraphs, an empty line between them."""
-    return "\n".join(f"<p>{escape(part)}</p>" for part in text.strip().split("\n\n"))
+    return "\n".join(f"<p>{words(part)}</p>" for part in text.strip().split("\n\n"))
+
+
+def words(text: str) -> str:
+    """Text, in which `code` stands between backticks."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def table(rows: Sequence[Row]) -> str:
     """Rows under their names, as `tables.text` shows them."""
-    head = _line("th", list(rows[0])) if rows else ""
-    body = "\n".join(_line("td", [cell(value) for value in row.values()]) for row in rows)
-    whole = f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    head = "".join(f"<th>{_name(name)}</th>" for name in (rows[0] if rows else ()))
+    body = "\n".join(_line(row) for row in rows)
+    whole = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
     return f'<div class="wide">{whole}</div>'
 
 
 def picture(png: bytes, caption: str) -> str:
     """An image held in the page itself, with what to see in it."""
-    data, words = base64.b64encode(png).decode(), escape(caption)
+    data, alt = base64.b64encode(png).decode(), escape(caption.replace("`", ""))
     return (
-        f'<figure><img alt="{words}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{words}</figcaption></figure>"
+        f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{words(caption)}</figcaption></figure>"
     )
 
 
@@ -68,5 +75,16 @@ def listing(title: str, value: Any) -> str:
     return f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>"
 
 
-def _line(tag: str, words: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(word)}</{tag}>" for word in words) + "</tr>"
+def _name(name: str) -> str:
+    """A column's name, which may go on in a new line behind an underscore."""
+    return escape(name).replace("_", "_<wbr>")
+
+
+def _line(row: Row) -> str:
+    """A row, whose texts may go on in a new line and whose numbers may not."""
+    return f"<tr>{''.join(map(_cell, row.values()))}</tr>"
+
+
+def _cell(value: Any) -> str:
+    kind = "" if isinstance(value, str) else ' class="number"'
+    return f"<td{kind}>{words(cell(value))}</td>"

@@ -1,4 +1,4 @@
-"""Charts to touch, as parts of the one page: all trials side by side, each against its settings.
+"""Interactive charts, as parts of the one page: all trials side by side, each against its settings.
 
 They are drawn by plotly, whose script stands in the page itself (4.8 MB), so that a report on a
 disk without a network works as it did on the day it was made.
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lstm_jax.report import html
 from lstm_jax.report import space as spaces
 from lstm_jax.report.charts import words
 from lstm_jax.report.importance import Surface
@@ -25,7 +26,7 @@ try:
     import plotly.graph_objects as go
     from plotly.offline import get_plotlyjs
 except ImportError:
-    raise ImportError("charts to touch need plotly: pip install 'lstm_jax[experiments]'") from None
+    raise ImportError("charts need plotly: pip install 'lstm_jax[experiments]'") from None
 
 TRACES = Path(__file__).with_name("traces.js")
 COLOURS = "Viridis"
@@ -175,7 +176,7 @@ def traces(name: str, views: Mapping[str, Mapping[str, Sequence[Panel]]], captio
         f'<figure><p>{menus}</p><div id="{name}"></div><div id="{name}-lines"></div>'
         f'<script type="application/json" id="{name}-data">{data}</script>'
         f'<script>{TRACES.read_text(encoding="utf-8").strip()}("{name}");</script>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figcaption>{html.words(caption)}</figcaption></figure>"
     )
 
 
@@ -189,7 +190,7 @@ def _part(name: str, figure: Any, caption: str) -> str:
         default_height="520px",
         config=CONFIG,
     )
-    return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{drawn}<figcaption>{html.words(caption)}</figcaption></figure>"
 
 
 def _dimension(parameter: Parameter, along: np.ndarray) -> dict[str, Any]:

@@ -6,11 +6,14 @@ of text and several columns of CSV.
 
 import csv as csv_format
 import io
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
 
+WIDTH, GAP = 120, "  "  # of a terminal; between columns
 FORMULA = ("=", "+", "-", "@", "\t")  # how a spreadsheet's formula begins
 
 
@@ -21,15 +24,21 @@ def cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def text(rows: Sequence[Row]) -> str:
-    """Rows as aligned columns under their names; numbers to the right, words to the left."""
+def text(rows: Sequence[Row], width: int = WIDTH) -> str:
+    """Rows as aligned columns under their names; numbers to the right, words to the left.
+
+    Cells of rows that are wider than `width` go on in new lines, at blanks and underscores, from
+    the widest column down; a column keeps its longest word.
+    """
     if not rows:
         return "(no rows)"
     lines = [list(rows[0])] + [[cell(value) for value in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = _fitted(list(zip(*lines, strict=True)), width)
     right = [not isinstance(value, str) for value in rows[0].values()]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(_justified(line, widths, right)).rstrip() for line in lines)
+    folded = [line for row in lines for line in _folded_row(row, widths)]
+    under = max(len(_folded(name, w)) for name, w in zip(rows[0], widths, strict=True))
+    folded.insert(under, ["-" * w for w in widths])
+    return "\n".join(GAP.join(_justified(line, widths, right)).rstrip() for line in folded)
 
 
 def trials(records: Iterable[Row]) -> list[Row]:
@@ -56,6 +65,39 @@ def csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows({name: _inert(value) for name, value in line.items()} for line in flat)
     return out.getvalue()
+
+
+def _fitted(columns: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The width of each column, the widest made narrower until all fit, or none can be."""
+    widths = [max(map(len, column)) for column in columns]
+    least = [max(len(p.strip()) for value in column for p in _pieces(value)) for column in columns]
+    while sum(widths) + len(GAP) * (len(widths) - 1) > width:
+        loose = [n for n, (now, low) in enumerate(zip(widths, least, strict=True)) if now > low]
+        if not loose:
+            break
+        widths[max(loose, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _folded_row(row: Sequence[str], widths: Sequence[int]) -> list[Sequence[str]]:
+    """The lines of a row."""
+    cells = [_folded(value, width) for value, width in zip(row, widths, strict=True)]
+    return list(itertools.zip_longest(*cells, fillvalue=""))
+
+
+def _folded(value: str, width: int) -> list[str]:
+    """The lines of a cell."""
+    lines = [""]
+    for piece in _pieces(value):
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
+
+
+def _pieces(value: str) -> list[str]:
+    """What a line may end behind: words, and parts of names."""
+    return re.findall(r"[^ _]*[ _]+|[^ _]+$", value) or [""]
 
 
 def _justified(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> Iterator[str]:
