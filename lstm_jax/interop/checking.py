@@ -30,9 +30,7 @@ def _array(at: str, tensor: Any) -> Array | np.ndarray:
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    if hasattr(
-        tensor, "detach"
-    ):  # torch's; its numpy() lacks bfloat16, and a double holds any float
+    if hasattr(tensor, "detach"):  # torch's: numpy() lacks bfloat16, a double holds any float
         dtype = jnp.dtype(str(tensor.dtype).removeprefix("torch."))
         return tensor.detach().cpu().double().numpy().astype(dtype)
     array = np.asarray(tensor)
