@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 LINE_SECONDS = 30.0
+ROWS = 20  # enough for one bar: tqdm hides it in a terminal that reports 0 rows or 1
 
 
 class Quiet:
@@ -20,17 +21,18 @@ class Quiet:
 class Bar(Quiet):
     """A tqdm bar with the rate in trial-steps a second and the time left."""
 
-    def __init__(self, group: str, done: int):
-        try:
-            import tqdm
-        except ImportError:
-            raise ImportError("the bar needs tqdm: pip install 'lstm_jax[experiments]'") from None
-        self._bar: Any = tqdm.tqdm(desc=group, initial=done, unit=" trial-steps", unit_scale=True)
+    def __init__(self, bar: Any):
+        """Takes a bar of `tqdm.tqdm`."""
+        self._bar, self._timed = bar, False
 
     def update(self, done: int, total: int, loss: float, active: int) -> None:
-        """Moves the bar."""
+        """Moves the bar; its clock starts with the first update, since compilation comes before."""
         self._bar.total = total
         self._bar.set_postfix(loss=f"{loss:.4g}", active=active, refresh=False)
+        if not self._timed:
+            self._bar.n = self._bar.initial = done
+            self._bar.unpause()
+            self._timed = True
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
@@ -39,30 +41,43 @@ class Bar(Quiet):
 
 
 class Lines(Quiet):
-    """A line to stderr every half minute, for logs."""
+    """A line to stderr every half minute, for logs and where tqdm is missing."""
 
-    def __init__(self, group: str, done: int):
-        self._group, self._begun = group, done
-        self._started = self._told = time.monotonic()
+    def __init__(self, group: str):
+        self._group, self._written = group, time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def update(self, done: int, total: int, loss: float, active: int) -> None:
-        """Writes a line when it is time."""
+        """Writes a line when it is time; the first has no rate, since compilation comes before."""
         now = time.monotonic()
-        if now - self._told < LINE_SECONDS:
-            return
-        self._told = now
-        rate = max(1, done - self._begun) / (now - self._started)
-        left = (total - done) / rate
-        print(
-            f"{self._group}: {done / total:.0%}, loss {loss:.4g}, {active} trials running, "
-            f"{rate:.4g} trial-steps/s, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        if now - self._written >= LINE_SECONDS:
+            self._written = now
+            share = done / total if total else 1.0
+            said = f"{self._group}: {share:.0%}, loss {loss:.4g}, {active} trials running"
+            print(said + self._speed(now, done, total), file=sys.stderr, flush=True)
+        self._first = self._first or (now, done)
+
+    def _speed(self, now: float, done: int, total: int) -> str:
+        began, before = self._first or (now, done)
+        if now == began or done == before:
+            return ""
+        rate = (done - before) / (now - began)
+        return f", {rate:.4g} trial-steps/s, {(total - done) / rate:.0f} s left"
 
 
 def meter(progress: bool, group: str, done: int) -> Quiet:
     """Returns the meter that suits: none when not wanted, a bar in a terminal, else lines."""
     if not progress:
         return Quiet()
-    return Bar(group, done) if sys.stderr.isatty() else Lines(group, done)
+    return (_bar(group, done) if sys.stderr.isatty() else None) or Lines(group)
+
+
+def _bar(group: str, done: int) -> Bar | None:
+    """Returns a bar, None where tqdm, an extra, is missing."""
+    try:
+        import tqdm
+    except ImportError:
+        return None
+    return Bar(
+        tqdm.tqdm(desc=group, initial=done, unit=" trial-steps", unit_scale=True, nrows=ROWS)
+    )
