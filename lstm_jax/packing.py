@@ -73,7 +73,14 @@ def unpack(packed: Packed, values: Array) -> tuple[Array, Array]:
     Returns:
       The values [T, N, ...] of every sequence from instant 0 on, zeros behind its end, and the mask
       [T, N] of where it is.
+
+    Raises:
+      ValueError: values are not [T, B, ...] for the T and B of the packed rows.
     """
+    rows = np.shape(packed.mask)
+    if np.shape(values)[:2] != rows:
+        wanted = f"[T, B, ...] with T = {rows[0]} and B = {rows[1]}"
+        raise ValueError(f"values must be {wanted}, got shape {np.shape(values)}")
     t = jnp.arange(values.shape[0], dtype=jnp.int32)[:, None]
     mask = t < packed.length[None]
     at = jnp.where(mask, t + packed.start[None], 0)

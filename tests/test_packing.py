@@ -133,6 +133,13 @@ def test_sequences_that_cannot_be_packed_are_refused_by_name(arrays, message: st
         pack(arrays, ROOM)
 
 
+@pytest.mark.parametrize("shape", [(ROOM - 1, 3, D), (ROOM, 2, D), (3, ROOM, D), (ROOM,)])
+def test_values_of_other_rows_are_not_unpacked(shape) -> None:
+    packed = pack(sequences(D), ROOM)
+    with pytest.raises(ValueError, match=r"values must be \[T, B, ...\] with T = 7 and B = 3, got"):
+        unpack(packed, jnp.zeros(shape))
+
+
 @dataclasses.dataclass(frozen=True)
 class RunningSums(Task):
     """Put out the sum of the inputs so far, of sequences that share rows or have one each."""
