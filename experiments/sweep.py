@@ -262,6 +262,7 @@ def _line(record: Record, config: Sweep) -> Row:
         "seed": record["seed"],
         **{name: record["values"][name] for name, _ in space_of(config).parameters},
         **{name: record[name] for name in ("status", "step", "solved_at", "loss", "metric")},
+        "reason": record.get("reason", ""),
         "split": split,
         "split_loss": record[f"{split}_loss"],
         "split_accuracy": record[f"{split}_correct"] / record[f"{split}_n"],

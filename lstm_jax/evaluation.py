@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from lstm_jax import parallel
+from lstm_jax import agreement, captures, parallel
 from lstm_jax.tasks.base import Task
 from lstm_jax.trials import Trials, keys
 from lstm_jax.types import Array, Batch, Model
@@ -59,8 +59,12 @@ def evaluate(
       batching: as in `fit`.
 
     Raises:
-      ValueError: an argument out of its range.
+      ValueError: an argument out of its range, parameters of other trials, or outputs that are not
+        of the task's shape.
+      TypeError: an argument is of another kind.
     """
+    agreement.check_kinds(task, model, trials)
+    agreement.check_params(params, trials)
     if not isinstance(sequences, int) or sequences < 1:
         raise ValueError(f"sequences must be a whole number of at least 1, got {sequences}")
     count = task.split_size(split)
@@ -69,9 +73,12 @@ def evaluate(
     layout = parallel.Layout(len(trials.seed), batching, mesh)
     args = layout.spread((trials, params))
     if count is None:
-        sums = _drawn(task, model, split, sequences, batching, mesh)(args)
+        captured = captures.fingerprint(functools.partial(_ask_zeros, task, split, sequences))
+        sums = _drawn(task, model, split, sequences, batching, mesh, captured)(args)
     else:
-        sums = _whole(task, model, batching, mesh)(args, layout.share(task.examples(split)))
+        examples = task.examples(split)
+        captured = captures.fingerprint(functools.partial(_score_zeros, task), examples)
+        sums = _whole(task, model, batching, mesh, captured)(args, layout.share(examples))
     correct, loss, metric = layout.gather(sums)
     n = sequences if count is None else count
     return Evaluation(np.rint(correct).astype(int), np.full(len(correct), n), loss / n, metric / n)
@@ -82,9 +89,10 @@ Sums = tuple[Array, Array, Array]
 
 @functools.lru_cache(maxsize=64)
 def _drawn(
-    task: Task, model: Model, split: str, sequences: int, batching: str, mesh: Mesh
+    task: Task, model: Model, split: str, sequences: int, batching: str, mesh: Mesh, captured: str
 ) -> Callable:
     """Returns f((trials, params)) -> sums over `sequences` drawn."""
+    del captured  # part of the key: a program holds the arrays that were captured in its making
 
     def one(args):
         trial, params = args
@@ -100,8 +108,9 @@ def _drawn(
 
 
 @functools.lru_cache(maxsize=64)
-def _whole(task: Task, model: Model, batching: str, mesh: Mesh) -> Callable:
+def _whole(task: Task, model: Model, batching: str, mesh: Mesh, captured: str) -> Callable:
     """Returns f((trials, params), batch) -> sums over all sequences of one large batch."""
+    del captured  # part of the key, as that of `_drawn`
 
     def one(args, examples):
         trial, params = args
@@ -116,6 +125,15 @@ def _whole(task: Task, model: Model, batching: str, mesh: Mesh) -> Callable:
     return parallel.over_trials(one, batching, mesh)
 
 
+def _ask_zeros(task: Task, split: str, sequences: int) -> Sums:
+    """Returns the sums of outputs of zero on a batch that is drawn."""
+    return _score_zeros(task, task.sample(jax.random.key(0), min(BATCH, sequences), split))
+
+
+def _score_zeros(task: Task, batch: Batch) -> Sums:
+    return _scored(task, agreement.zero_outputs(task, batch), batch, 1)
+
+
 def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
     """Adds up ask(index, size) over whole batches and the rest, every sequence once."""
     full, rest = divmod(sequences, BATCH)
@@ -128,6 +146,11 @@ def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
 
 def _sums(task: Task, model: Model, params: Any, trial: Trials, batch: Batch, size: int) -> Sums:
     outputs = model.apply(params, batch.x, mask=batch.mask, reset=batch.reset, trial=trial)
+    agreement.check_outputs(task, outputs, batch)
+    return _scored(task, outputs, batch, size)
+
+
+def _scored(task: Task, outputs: Array, batch: Batch, size: int) -> Sums:
     means = task.loss(outputs, batch), task.metric(outputs, batch)
     loss, metric = (size * mean.astype(jnp.float32) for mean in means)
     return task.correct(outputs, batch).astype(jnp.float32).sum(), loss, metric

@@ -16,6 +16,7 @@ from flax import nnx
 
 from lstm_jax.cells import Cell, feedback_width, initial_state, zoneout_name
 from lstm_jax.engines import Engine, projected, resolve, unroll
+from lstm_jax.engines.choice import check_engine
 from lstm_jax.initializers import BiasInit, WeightInit, glorot, init, orthogonal
 from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
@@ -670,6 +671,9 @@ class SequenceSpec:
     param_dtype: Any = None
 
     def __post_init__(self):
+        if not isinstance(self.cell, Cell):
+            raise TypeError(f"cell must be a cell, such as LSTM(64), got {self.cell!r}")
+        check_engine(self.engine)
         for name in ("input_size", "output_size", "depth"):
             _check_size(name, getattr(self, name))
         if self.projection is not None:

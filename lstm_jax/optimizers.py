@@ -1,12 +1,30 @@
 """Optimisers of one trial, built by optax from that trial's own, traced numbers."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lstm_jax.trials import Trials
+from lstm_jax.types import Array
+
+LARGEST = 1e18  # a number whose square is finite in float32
+
+
+def _squaring(direction: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns a direction with finite gradients cut at `LARGEST`, so that squares are finite."""
+
+    def cut(g):
+        return jnp.where(jnp.isfinite(g), jnp.clip(g, -LARGEST, LARGEST), g)
+
+    def update(gradients, state, params=None):
+        return direction.update(jax.tree.map(cut, gradients), state, params)
+
+    return optax.GradientTransformation(direction.init, update)  # pyright: ignore[reportArgumentType]
+
 
 DIRECTIONS: dict[str, Callable[[Trials], optax.GradientTransformation]] = {
     "sgd": lambda trial: optax.identity(),
@@ -14,9 +32,9 @@ DIRECTIONS: dict[str, Callable[[Trials], optax.GradientTransformation]] = {
     "nesterov": lambda trial: optax.chain(
         optax.trace(decay=trial.b1, nesterov=True), optax.scale(1 - trial.b1)
     ),
-    "rmsprop": lambda trial: optax.scale_by_rms(decay=trial.b2),
-    "adam": lambda trial: optax.scale_by_adam(b1=trial.b1, b2=trial.b2),
-    "adamw": lambda trial: optax.scale_by_adam(b1=trial.b1, b2=trial.b2),
+    "rmsprop": lambda trial: _squaring(optax.scale_by_rms(decay=trial.b2)),
+    "adam": lambda trial: _squaring(optax.scale_by_adam(b1=trial.b1, b2=trial.b2)),
+    "adamw": lambda trial: _squaring(optax.scale_by_adam(b1=trial.b1, b2=trial.b2)),
 }
 
 
@@ -42,11 +60,38 @@ def make(name: str, trial: Trials) -> optax.GradientTransformation:
       ValueError: no optimiser is called `name`.
     """
     return optax.chain(
-        optax.clip_by_global_norm(trial.clip),
+        clip_by_global_norm(trial.clip),
         check_name(name)(trial),
         optax.add_decayed_weights(trial.weight_decay, mask=_matrices),
         optax.scale_by_learning_rate(_rate(trial)),
     )
+
+
+def clip_by_global_norm(limit: float | Array) -> optax.GradientTransformation:
+    """Returns g <- g min(1, limit / |g|), as optax's, for every finite g: no square overflows."""
+
+    def clip(gradients, params):
+        scaled, scale = _scaled(gradients)
+        norm = optax.tree.norm(scaled)
+
+        def clipped(s, g):
+            return jnp.where(scale * norm > limit, s / norm * limit, g).astype(g.dtype)
+
+        return jax.tree.map(clipped, scaled, gradients)
+
+    return optax.stateless(clip)
+
+
+def _scaled(tree: Any) -> tuple[Any, Array]:
+    """Returns a tree divided by a power of two near its largest number, and that power.
+
+    Nothing is rounded. The power stays where it and its inverse are normal numbers.
+    """
+    sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
+    largest = functools.reduce(jnp.maximum, [size.astype(jnp.float32) for size in sizes])
+    exponent = jnp.clip(jnp.frexp(largest)[1], -100, 100)
+    scale = jnp.ldexp(jnp.float32(1), exponent)
+    return jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), tree), scale
 
 
 def _rate(trial: Trials) -> optax.ScalarOrSchedule:

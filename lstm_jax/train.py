@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 import time
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,14 +16,15 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from lstm_jax import hosts, optimizers, parallel
+from lstm_jax import agreement, captures, divergence, hosts, optimizers, parallel
+from lstm_jax.divergence import RUNNING, SOLVED, STATUS
 from lstm_jax.evaluation import Evaluation, evaluate
 from lstm_jax.progress import Quiet, meter
 from lstm_jax.records import plain
 from lstm_jax.run_directory import NoLog, Preempted, RunDirectory
 from lstm_jax.tasks.base import Judged, Stats, Stream, Task
 from lstm_jax.trials import Trials, describe_trials, keys, make_trials
-from lstm_jax.types import Array, Batch, Model, StreamModel
+from lstm_jax.types import Array, Batch, Model
 
 __all__ = [
     "Evaluation",
@@ -44,9 +46,6 @@ __all__ = [
 WINDOW = 1000  # sequences that the running means look back on, about
 PATIENCE = 1.0  # seconds between two looks at the clock and for SIGTERM, about
 
-RUNNING, SOLVED, DIVERGED = range(3)
-STATUS = np.array(["finished", "solved", "diverged"])
-
 
 class State(NamedTuple):
     """One trial in training.
@@ -56,7 +55,8 @@ class State(NamedTuple):
       optimizer: the optimiser's state.
       step: int32, updates done.
       stats: running means of the training batches' loss and metric, and what a criterion looks at.
-      status: int32, RUNNING or why it stopped; a trial that stopped never changes again.
+      status: int32, RUNNING or why it stopped, a code of `divergence`; a trial that stopped never
+        changes again.
       carried: of a task that is a stream, where it and the model's state are; else nothing.
     """
 
@@ -88,6 +88,7 @@ class Result(NamedTuple):
       status: [R] "finished" all steps, "solved" before their end, or "diverged".
       step: [R] updates done.
       solved_at: [R] updates until the task called the trial solved, -1 where it did not.
+      reason: [R] why a trial diverged, such as "the loss is not finite at step 12"; else "".
       loss: [R] running mean of the training loss, over about the last 1,000 sequences; nan where a
         trial diverged at its first batch.
       metric: [R] the same of the task's metric.
@@ -98,6 +99,7 @@ class Result(NamedTuple):
     status: np.ndarray
     step: np.ndarray
     solved_at: np.ndarray
+    reason: np.ndarray
     loss: np.ndarray
     metric: np.ndarray
     state: State
@@ -144,9 +146,11 @@ def fit(
 ) -> Result:
     """Trains R trials for `steps` updates each, as one compiled program.
 
-    A trial draws its data and noise from its seed and the step alone. One whose loss or gradient is
-    not finite is frozen before the update that would spoil it, one that the task calls solved after
-    the update that made it so; its neighbours never notice. Training ends when none is running.
+    A trial draws its data and noise from its seed and the step alone. One whose loss, gradient or
+    update is not finite is frozen before the update that would spoil it, one that the task calls
+    solved after the update that made it so; its neighbours never notice. Training ends when none is
+    running. `Result.reason` says why a trial diverged; a batch that no model can learn from is
+    warned of, too.
 
     A task that is a `Stream` comes in windows, one an update. The model's state after a window
     starts the next one as a number, so that no gradient goes back over the seam: truncated
@@ -179,14 +183,20 @@ def fit(
       progress: whether to show a bar (in a terminal) or a line now and then (elsewhere).
 
     Raises:
-      ValueError: an argument out of its range, a `begin_from` that is not of these trials' shapes,
-        or a group that is finished or was begun with other settings.
-      TypeError: the task is a stream, or it comes in windows, and the model takes and returns no
-        states.
+      ValueError: an argument out of its range, outputs that are not of the task's shape, a
+        `begin_from` that is not of these trials' shapes, or a group that is finished or was begun
+        with other settings.
+      TypeError: an argument is of another kind; or the task is a stream, or it comes in windows,
+        and the model takes and returns no states.
       Preempted: SIGTERM came; everything is saved (with a run directory only).
     """
-    _check_counts(steps=steps, chunk=chunk)
-    _check_model(task, model, window)
+    agreement.check_kinds(task, model, trials)
+    if run is not None and not isinstance(run, RunDirectory):
+        raise TypeError(
+            f"run must be a RunDirectory, such as RunDirectory.create makes, got {run!r}"
+        )
+    _check_counts(steps=steps, chunk=chunk, **({} if window is None else {"window": window}))
+    agreement.check_windows(task, model, window)
     settings, mesh = _settle(task, trials, batch_size, optimizer, batching, parallel.everywhere())
     settings = settings._replace(window=window)
     layout = parallel.Layout(len(trials.seed), settings.batching, mesh)
@@ -194,7 +204,8 @@ def fit(
     asked |= {} if begin_from is None else {"begin_from": _fingerprint(begin_from)}
     hosts.check_alike(f"what {group!r} is asked", plain(asked))
     with run.open_group(group, asked) if run else contextlib.nullcontext(NoLog()) as log:
-        loop, placed = _loop(task, model, settings, mesh), layout.spread(trials)
+        captured = _captured(task, model, settings, trials)
+        loop, placed = _loop(task, model, settings, mesh, captured), layout.spread(trials)
         step, state = _start(loop, layout, placed, log, begin_from)
         done = int(Seen.of(layout, state).step.sum())
         with contextlib.closing(meter(progress and hosts.leads(), group, done)) as bar:
@@ -203,7 +214,8 @@ def fit(
                 return loop.run((placed, layout.idle, state), stop)
 
             state = _train(advance, layout, state, step, steps, chunk, log, bar)
-    return _result(layout.gather(state), Seen.of(layout, state))
+    state = layout.gather(state)
+    return _result(state, _reasons(task, settings, captured, trials, state))
 
 
 def lower(
@@ -234,10 +246,12 @@ def lower(
     Raises:
       ValueError: an argument out of its range.
     """
+    agreement.check_kinds(task, model, trials)
     everywhere = parallel.everywhere(devices)
     settings, mesh = _settle(task, trials, batch_size, optimizer, batching, everywhere)
     layout = parallel.Layout(len(trials.seed), settings.batching, mesh)
-    loop, placed = _loop(task, model, settings, mesh), layout.outline(trials)
+    captured = _captured(task, model, settings, trials)
+    loop, placed = _loop(task, model, settings, mesh, captured), layout.outline(trials)
     state = layout.outline(jax.eval_shape(loop.begin, placed))
     idle = layout.outline(jax.ShapeDtypeStruct((1,), bool))
     stop = jax.ShapeDtypeStruct((), np.int32)
@@ -337,15 +351,12 @@ def _step(
         return seen.loss, (seen, after)
 
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
-    (loss, (seen, after)), grads = value_and_grad(state.params)
+    (_, (seen, after)), grads = value_and_grad(state.params)
     grads = parallel.mean(mesh, grads)
+    params, moments = _updated(settings, trial, state.params, state.optimizer, grads)
     carried = Carried(cursor, after) if isinstance(task, Stream) else ()
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(_wide(grads)))
-    return lax.cond(
-        finite,
-        lambda: _learn(task, settings, trial, state._replace(carried=carried), grads, seen),
-        lambda: state._replace(status=jnp.int32(DIVERGED)),
-    )
+    learnt = state._replace(params=params, optimizer=moments, carried=carried)
+    return _kept(task, settings, state, learnt, seen, grads)
 
 
 def _step_in_windows(
@@ -372,25 +383,33 @@ def _step_in_windows(
     carry = state.params, state.optimizer, start
     (params, moments, _), outputs = lax.scan(learn, carry, (windows, noise_keys))
     seen = _seen(task, outputs.reshape(-1, *outputs.shape[2:]), batch)
-    return lax.cond(
-        jnp.isfinite(seen.loss) & jnp.isfinite(optax.tree.norm(_wide(params))),
-        lambda: _counted(task, settings, state._replace(params=params, optimizer=moments), seen),
-        lambda: state._replace(status=jnp.int32(DIVERGED)),
-    )
+    learnt = state._replace(params=params, optimizer=moments)
+    return _kept(task, settings, state, learnt, seen)
 
 
 def _seen(task: Task, outputs: Array, batch: Batch) -> Stats:
-    """Returns what is kept of one batch and its answers."""
+    """Returns what is kept of one batch and its answers.
+
+    Raises:
+      ValueError: the answers are not of the task's shape.
+    """
+    agreement.check_outputs(task, outputs, batch)
     answers = task.deviation(outputs, batch) if isinstance(task, Judged) else ()
     return Stats(task.loss(outputs, batch), task.metric(outputs, batch), answers)
 
 
-def _learn(
-    task: Task, settings: Settings, trial: Trials, state: State, grads: Any, seen: Stats
+def _kept(
+    task: Task, settings: Settings, before: State, learnt: State, seen: Stats, grads: Any = ()
 ) -> State:
-    """Does one update."""
-    params, moments = _updated(settings, trial, state.params, state.optimizer, grads)
-    return _counted(task, settings, state._replace(params=params, optimizer=moments), seen)
+    """Returns the trial after its update, or frozen before it where a number is not finite.
+
+    A gradient that is not finite has an update that is not.
+    """
+    return lax.cond(
+        divergence.all_finite((seen.loss, learnt.params)),
+        lambda: _counted(task, settings, learnt, seen),
+        lambda: before._replace(status=divergence.cause(seen.loss, grads)),
+    )
 
 
 def _updated(settings: Settings, trial: Trials, params: Any, moments: Any, grads: Any) -> Any:
@@ -439,8 +458,9 @@ def _wide(tree: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _loop(task: Task, model: Model, settings: Settings, mesh: Mesh) -> Loop:
+def _loop(task: Task, model: Model, settings: Settings, mesh: Mesh, captured: str) -> Loop:
     """Returns the compiled loop, the same for equal arguments, so that it is compiled once."""
+    del captured  # part of the key: a loop holds the arrays that were captured when it was traced
 
     def begin(trial):
         return _begin(task, model, settings, trial)
@@ -459,6 +479,18 @@ def _loop(task: Task, model: Model, settings: Settings, mesh: Mesh) -> Loop:
         begin=parallel.over_trials(begin, parallel.resolve("auto", mesh), mesh),
         run=parallel.over_trials(run, settings.batching, mesh),
     )
+
+
+def _captured(task: Task, model: Model, settings: Settings, trials: Trials) -> str:
+    """Returns a checksum of what `task` and `model.init` take from outside, such as a dataset."""
+
+    def first_step(trial):
+        state = _begin(task, model, settings, trial)
+        _, batch = _draw(task, settings, trial, state)
+        seen = _seen(task, agreement.zero_outputs(task, batch), batch)
+        return _counted(task, settings, state, seen), batch.x, batch.mask, batch.reset
+
+    return captures.fingerprint(first_step, jax.tree.map(lambda leaf: leaf[0], trials))
 
 
 def _start(
@@ -557,6 +589,8 @@ def fresh(
       batch_size: as in `fit`.
       optimizer: as in `fit`.
     """
+    agreement.check_kinds(task, model, trials)
+    agreement.check_params(params, trials)
     settings = Settings(batch_size, optimizer, "map")
     begin = jax.vmap(lambda trial, one: _fresh(task, model, settings, trial, one))
     return jax.tree.map(np.asarray, begin(trials, params))
@@ -636,33 +670,50 @@ class Seen(NamedTuple):
         return done, int(np.where(running, steps, self.step).sum()), loss, int(running.sum())
 
 
-def _check_model(task: Task, model: Model, window: int | None) -> None:
-    if window is not None:
-        _check_counts(window=window)
-        if isinstance(task, Stream) or task.readout != "every" or task.length % window:
-            raise ValueError(
-                "window must divide the length of a task that is no stream and has a target at "
-                f"every instant, got {window} for {task.name} of length {task.length}"
-            )
-    cut = isinstance(task, Stream) or window is not None
-    if cut and not isinstance(model, StreamModel):
-        kind = "comes in windows" if window is not None else "is a stream"
-        raise TypeError(
-            "model must have initial_state and unroll, as SequenceSpec does, since "
-            f"{task.name} {kind}; got {model!r}"
-        )
-
-
 def _describe(task: Task, model: Model, trials: Trials) -> dict[str, Any]:
     """Returns what a resumed group must have in common with the one begun, in JSON's values."""
     names = {"task": repr(task), "model": re.sub(r" at 0x[0-9a-f]+", "", repr(model))}
     return names | describe_trials(trials)
 
 
-def _result(state: State, seen: Seen) -> Result:
-    solved_at = np.where(seen.status == SOLVED, seen.step, -1)
-    numbers = STATUS[seen.status], seen.step, solved_at, seen.loss, seen.metric
-    return Result(state.params, *numbers, state)
+@functools.lru_cache(maxsize=64)
+def _batch_fault(task: Task, settings: Settings, captured: str) -> Callable[..., Array]:
+    """Returns f(trial, state), compiled: what is wrong with the batch of the trial's next step."""
+    del captured  # part of the key, as that of `_loop`
+
+    def batch_fault(trial, state):
+        return divergence.batch_fault(task, _draw(task, settings, trial, state)[1])
+
+    return jax.jit(batch_fault)
+
+
+def _reasons(
+    task: Task, settings: Settings, captured: str, trials: Trials, state: State
+) -> np.ndarray:
+    """Returns why each trial diverged, "" where it did not; warns of batches at fault.
+
+    Batches are looked at after the loop, which costs the loop nothing: the trial stands before the
+    step that it failed, and draws the same batch again.
+    """
+    cursors = trials, state._replace(params=(), optimizer=(), stats=())
+    faults = {}
+    for i in np.flatnonzero(STATUS[state.status] == "diverged").tolist():
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], cursors)
+        faults[i] = int(_batch_fault(task, settings, captured)(*one))
+    codes = [faults.get(i) or code for i, code in enumerate(state.status.tolist())]
+    each = zip(codes, state.step.tolist(), strict=True)
+    reasons = [divergence.reason(task, code, step) for code, step in each]
+    if blamed := [i for i, fault in faults.items() if fault != RUNNING]:
+        told = f"{len(blamed)} of {len(codes)} trials, the first of them trial {blamed[0]}"
+        warnings.warn(f"data made {told}, diverge: {reasons[blamed[0]]}", stacklevel=3)
+    return np.array(reasons)
+
+
+def _result(state: State, reasons: np.ndarray) -> Result:
+    held: Any = state  # NumPy arrays
+    solved_at = np.where(held.status == SOLVED, held.step, -1)
+    numbers = STATUS[held.status], held.step, solved_at, reasons
+    return Result(state.params, *numbers, held.stats.loss, held.stats.metric, state)
 
 
 def result_records(
@@ -671,7 +722,7 @@ def result_records(
     """Returns one record a trial for `RunDirectory.finish`: its settings and what came of them.
 
     {"trial", "seed", "learning_rate", ..., "gate_bias_f", ..., "status", "step", "solved_at",
-    "loss", "metric"}, and for `test=evaluation` {"test_correct", "test_n", "test_loss",
+    "reason", "loss", "metric"}, and for `test=evaluation` {"test_correct", "test_n", "test_loss",
     "test_metric"}.
     """
     columns = describe_trials(trials) | result._asdict()

@@ -212,7 +212,7 @@ def test_idle_places_take_no_step(batching):
     mesh = parallel.everywhere()
     layout = parallel.Layout(3, batching, mesh)
     trials = layout.spread(make_trials(seed=[0, 1, 2]))
-    loop = train._loop(LINE, SLOPE, train.Settings(16, "sgd", batching), mesh)
+    loop = train._loop(LINE, SLOPE, train.Settings(16, "sgd", batching), mesh, "")
     state = loop.run((trials, layout.idle, loop.begin(trials)), np.int32(5))
     assert np.asarray(layout.idle).any()
     np.testing.assert_array_equal(state.step, np.where(layout.idle, 0, 5))

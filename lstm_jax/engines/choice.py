@@ -80,17 +80,19 @@ def resolve(
       ValueError: the name is unknown, or the engine cannot run `cell`.
     """
     platform = platform or jax.default_backend()
-    made = _made(engine, cell, platform) if isinstance(engine, str) else engine
+    check_engine(engine)
+    made = ENGINES[engine](cell, platform) if isinstance(engine, str) else engine
     if why := made.refuses(cell, dtype):
         able = " and ".join(map(repr, serves(cell, platform, dtype)))
         raise ValueError(f"engine={engine!r} cannot run {cell}: {why}; {able} can")
     return made
 
 
-def _made(name: str, cell: Cell, platform: str) -> Engine:
-    if name not in ENGINES:
-        raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {name!r}")
-    return ENGINES[name](cell, platform)
+def check_engine(engine: Any) -> None:
+    """Raises ValueError unless `engine` is the name of one or an instance."""
+    is_instance = hasattr(engine, "loop") and not isinstance(engine, type)
+    if not is_instance and not (isinstance(engine, str) and engine in ENGINES):
+        raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {engine!r}")
 
 
 def serves(cell: Cell, platform: str | None = None, dtype: Any = None) -> tuple[str, ...]:

@@ -195,10 +195,18 @@ def split_key(key: Array, split: str) -> Array:
 def cross_entropies(logits: Array, labels: Array) -> Array:
     """-log softmax(logits)[label], in nats, [...]; logits [..., V], integer labels [...].
 
-    Computed in float32 at least, whatever the outputs' dtype; so are the others here.
+    A label outside [0, V) has a cross entropy of nan. Computed in float32 at least, whatever the
+    outputs' dtype; so are the others here.
+
+    Raises:
+      ValueError: the shapes do not fit; TypeError: the labels are no integers.
     """
+    check_alike("labels", labels, logits[..., 0])
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers in [0, {logits.shape[-1]}), got {labels.dtype}")
     log_p = jax.nn.log_softmax(logits.astype(wide(logits.dtype)))
-    return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+    each = -jnp.take_along_axis(log_p, labels[..., None], axis=-1, mode="fill")[..., 0]
+    return jnp.where(labels < 0, jnp.nan, each)  # indices below 0 would count from the end
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -208,6 +216,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 def squared_error(predictions: Array, targets: Array) -> Array:
     """Mean of (prediction - target)^2; both [B]."""
+    check_alike("targets", targets, predictions)
     dtype = wide(predictions.dtype)
     return jnp.mean((predictions.astype(dtype) - targets.astype(dtype)) ** 2)
 
@@ -218,6 +227,7 @@ def half_squared_error(predictions: Array, targets: Array) -> Array:
     Its gradient with respect to a prediction is the error itself, for which learning rates of that
     time are meant.
     """
+    check_alike("targets", targets, predictions)
     dtype = wide(predictions.dtype)
     errors = predictions.astype(dtype) - targets.astype(dtype)
     return jnp.sum(errors**2) / (2 * predictions.shape[-2])
@@ -230,6 +240,7 @@ def logistic_errors(outputs: Array, targets: Array, cross_entropy: bool = False)
     sigmoid(output), with respect to an output is the error itself, y - target. That of the square
     has the slope of the logistic in it as well: it vanishes where an output is sure and wrong.
     """
+    check_alike("targets", targets, outputs)
     outputs = outputs.astype(wide(outputs.dtype))
     targets = targets.astype(outputs.dtype)
     if cross_entropy:
@@ -239,6 +250,7 @@ def logistic_errors(outputs: Array, targets: Array, cross_entropy: bool = False)
 
 def labelled(logits: Array, labels: Array) -> Array:
     """1.0 where the largest logit is the label's, else 0.0; logits [..., V], labels [...]."""
+    check_alike("labels", labels, logits[..., 0])
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
@@ -259,9 +271,16 @@ def rows(values: Array, index: Array) -> Array:
 
 def within(tolerance: float, predictions: Array, targets: Array) -> Array:
     """1.0 where |prediction - target| < tolerance, else 0.0; both [B]."""
+    check_alike("targets", targets, predictions)
     dtype = wide(predictions.dtype)
     error = jnp.abs(predictions.astype(dtype) - targets.astype(dtype))
     return (error < tolerance).astype(jnp.float32)
+
+
+def check_alike(name: str, given: Array, like: Array) -> None:
+    """Raises ValueError unless shapes are equal: broadcast, they would have another loss."""
+    if given.shape != like.shape:
+        raise ValueError(f"{name} must have shape {list(like.shape)}, got {list(given.shape)}")
 
 
 def check_size(name: str, value: object, least: int) -> None:

@@ -1,0 +1,42 @@
+"""Arrays that a function takes from outside its arguments: globals, closures and caches."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+
+def fingerprint(function: Callable, *args: Any) -> str:
+    """Returns a checksum of a function as jax traces it: its operations and the arrays it captures.
+
+    A compiled function keeps the arrays that were captured when it was traced. Kept under this
+    checksum, it is never used with other arrays. An inner `jax.jit` keeps its own.
+
+    Args:
+      function: a pure function, which is traced anew.
+      args: arrays or their shapes.
+    """
+    traced = jax.make_jaxpr(lambda *args: function(*args))(*args)
+    operations = re.sub(r" at 0x[0-9a-f]+", "", str(traced))
+    digest = hashlib.blake2b(operations.encode(), digest_size=16)
+    for array in map(np.asarray, _constants(traced)):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    """Yields the captured arrays of a jaxpr and of those within its operations."""
+    yield from getattr(jaxpr, "consts", ())
+    for operation in jaxpr.eqns:
+        for parameter in jax.tree.leaves(list(operation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(parameter):
+                yield from _constants(parameter)
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return isinstance(value, core.ClosedJaxpr | core.Jaxpr)
