@@ -179,6 +179,9 @@ def zoned(depth: int) -> Any:
     [
         (None, "spec must be a SequenceSpec, got None"),
         (encode(LSTM), r"spec must be a SequenceSpec, got LSTM\(hidden=3\)"),
+        (edited(cell=None), r"spec cannot be made: cell must be a cell"),
+        (edited(engine="warp"), r"spec cannot be made: engine must be one of .* got 'warp'"),
+        (edited(engine=None), r"spec cannot be made: engine must be one of .* got None"),
         (edited(cell=zoned(2)), r"spec\.cell cannot be made: cell must not be a Zoneout itself"),
         (edited(cell=zoned(100)), "spec must not be nested more than 32 deep"),
         (edited(cell={"class": ["LSTM"]}), r"spec\.cell is a \['LSTM'\], which is unknown here"),
