@@ -11,8 +11,8 @@ import lstm_jax as lj
 from lstm_jax.cells import Cell, MemoryBlocks, initial_state, parameter_count, sigmoid, wired
 from lstm_jax.cells.memory_block import INPUTS
 from lstm_jax.engines import Engine, Scan, resolve
+from lstm_jax.engines.masking import where_row
 from lstm_jax.engines.products import advance, fed_back, preactivations, split
-from lstm_jax.engines.select import where_row
 from lstm_jax.types import Array, CellParams
 
 WIDE = 32  # inputs

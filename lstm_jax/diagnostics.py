@@ -14,7 +14,9 @@ Source: of the norms, Hochreiter 1991, Bengio, Simard & Frasconi 1994 and Pascan
 2013; of saturation, Karpathy, Johnson & Fei-Fei 2016.
 """
 
+import collections
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,8 +24,10 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, initial_state
-from lstm_jax.engines import Reference, unroll
-from lstm_jax.types import Array, CellParams, Noise, Row
+from lstm_jax.engines import Reference, checks, unroll
+from lstm_jax.engines.inputs import Inputs
+from lstm_jax.engines.reference import differentiable, one_step
+from lstm_jax.types import Array, ArrayLike, CellParams, Row, wide
 
 
 class Line(NamedTuple):
@@ -144,10 +148,12 @@ def largest_singular_value(
     Raises:
       ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
     """
-    _, forward = jax.linearize(
-        lambda s: unroll(cell, params, x, s, engine="reference", **options)[0], state
-    )
-    transposed = jax.linear_transpose(forward, state)
+
+    def final(engine, state):
+        return unroll(cell, params, x, state, engine=engine, **options)[0]
+
+    _, forward = jax.linearize(functools.partial(final, Reference(forward=True)), state)
+    _, transposed = jax.vjp(functools.partial(final, Reference()), state)
 
     def back(u):
         return _packed(transposed(_unpacked(cell, u))[0])
@@ -187,7 +193,7 @@ def log_slope(norms: Array) -> Line:
 
 
 def saturation(
-    gates: Row, mask: Array | None = None, *, low: float = 0.1, high: float = 0.9
+    gates: Row, mask: ArrayLike | None = None, *, low: float = 0.1, high: float = 0.9
 ) -> Saturation:
     """Returns how often each unit's gates are below `low` and above `high`.
 
@@ -209,7 +215,7 @@ def time_scale(keep: Array) -> Array:
     return 1 / (1 - keep)
 
 
-def decay_time(keep: Array, mask: Array | None = None) -> Array:
+def decay_time(keep: Array, mask: ArrayLike | None = None) -> Array:
     """Returns the instants in which what a unit holds decays by the factor e, [width].
 
         tau = -1 / <log f>,   so that f_T ... f_1 = exp(-T / tau)
@@ -229,41 +235,41 @@ def decay_time(keep: Array, mask: Array | None = None) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Perturbed:
-    """The plain engine, and something [T, B, width] added to every state after each instant."""
+    """The plain engine, and something [T, B, width] added to every state after each time step."""
 
     added: Row
 
-    def loop(
-        self,
-        cell: Cell,
-        emit: Callable[[Row], Row],
-        params: CellParams,
-        x: Array,
-        state: Row,
-        initial: Row,
-        mask: Array | None,
-        reset: Array | None,
-        noise: Noise,
-    ) -> tuple[Row, Row]:
+    def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
-
-        def instant(state, inputs):
-            (x_t, mask_t, reset_t, key), added = inputs
-            new, _ = Reference().loop(
-                cell, emit, params, x_t, state, initial, mask_t, reset_t, noise._replace(keys=key)
-            )
-            new = jax.tree.map(jnp.add, new, added)
-            return new, emit(new)
-
-        one_by_one = jax.tree.map(lambda a: a[:, None], (x, mask, reset, noise.keys))
-        return jax.lax.scan(instant, state, (one_by_one, self.added))
+        both = _PerturbedInputs(*inputs, self.added)
+        if inputs.reset is None:
+            return _perturbed(cell, emit, both)
+        return differentiable(_perturbed, cell, emit, both)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> None:
         """Returns None: it runs every cell."""
 
 
+_PerturbedInputs = collections.namedtuple("_PerturbedInputs", (*Inputs._fields, "added"))
+
+
+def _perturbed(cell: Cell, emit: Callable[[Row], Any], inputs: Any) -> tuple[Row, Any]:
+    *given, added = inputs
+
+    def body(state, step):
+        x_t, mask_t, reset_t, key, added_t = step
+        now = Inputs(*given)
+        now = now._replace(x=x_t, state=state, mask=mask_t, reset=reset_t,
+                           noise=now.noise._replace(keys=key))  # fmt: skip
+        state = jax.tree.map(jnp.add, one_step(cell, now), added_t)
+        return state, emit(state)
+
+    steps = (inputs.x, inputs.mask, inputs.reset, inputs.noise.keys, added)
+    return jax.lax.scan(body, inputs.state, steps)
+
+
 def _zeros(cell: Cell, x: Array) -> Row:
-    return initial_state(cell, x.shape[:2], x.dtype)
+    return initial_state(cell, x.shape[:2], wide(x.dtype))
 
 
 def _packed(state: Row) -> Array:
@@ -290,8 +296,9 @@ def _unit(v: Array) -> Array:
     return v / jnp.where(norm > 0, norm, 1)[..., None]
 
 
-def _mean(values: Array, mask: Array | None) -> Array:
+def _mean(values: Array, mask: ArrayLike | None) -> Array:
     """Returns the mean [width] of values [T, B, width] over the instants that count."""
+    mask = checks.flags("mask", mask, values.shape[:2])
     if mask is None:
         return jnp.mean(values, axis=(0, 1))
     total = jnp.sum(jnp.where(mask[..., None], values, 0), axis=(0, 1))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, feedback_width, initial_state, wired
-from lstm_jax.types import Array, CellParams
+from lstm_jax.types import Array, CellParams, RecurrentWeights
 
 WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
 BiasInit = Callable[..., Mapping[str, Array]]  # (key, cell, dtype) -> block -> vector
@@ -230,8 +230,10 @@ def init(
     return wired(cell, params)
 
 
-def _recurrent(cell, key, initializer, projection, dtype) -> Array | tuple[Array, Array]:
+def _recurrent(cell, key, initializer, projection, dtype) -> RecurrentWeights:
     rows = feedback_width(cell)
+    if not cell.h_blocks and projection is None:
+        return None
     if projection is None:
         return _blocks(cell, cell.h_blocks, key, rows, initializer, dtype)
     if not isinstance(projection, int) or isinstance(projection, bool) or projection < 1:

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lstm_jax.cells import Cell, feedback_width, initial_state, zoneout_name
-from lstm_jax.engines import Engine, projected, resolve, unroll
+from lstm_jax.cells import Cell, Zoneout, feedback_width, initial_state, zoneout_name
+from lstm_jax.engines import Engine, checks, projected, resolve, unroll
 from lstm_jax.engines.choice import check_engine
+from lstm_jax.engines.masking import zero_unless
 from lstm_jax.initializers import BiasInit, WeightInit, glorot, init, orthogonal
-from lstm_jax.types import Array, CellParams, Noise, Row, wide
+from lstm_jax.types import Array, ArrayLike, CellParams, Noise, RecurrentWeights, Row, wide
 
 State = Any  # a row of one layer, or a tuple of states, one for each part
 
@@ -41,6 +42,8 @@ class Rates(NamedTuple):
       weight_drop: of the recurrent weights, once for all rows and instants (Merity et al. 2018).
       input_noise: standard deviation, 0 or more, of the normal noise that is added to the input of
         the whole model, before any front, at every instant anew (Greff et al. 2017).
+      zoneout: state -> the rate that takes the place of a `Zoneout` cell's own in every layer, with
+        a key and without one.
     """
 
     dropout: float | Array | None = None
@@ -48,9 +51,7 @@ class Rates(NamedTuple):
     recurrent_dropout: float | Array | None = None
     weight_drop: float | Array | None = None
     input_noise: float | Array | None = None
-
-
-NO_RATES = Rates()
+    zoneout: Mapping[str, float | Array] | None = None
 
 
 class Layer(Protocol):
@@ -64,19 +65,19 @@ class Layer(Protocol):
 
     def __call__(
         self,
-        x: Array,
+        x: ArrayLike,
         state: State | None = None,
         *,
         initial: State | None = None,
-        mask: Array | None = None,
-        reset: Array | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         key: Array | None = None,
-        rates: Rates = NO_RATES,
+        rates: Rates | None = None,
     ) -> tuple[State, Array]:
         """Returns the final state and the outputs [T, B, H]."""
         ...
 
-    def last(self, h: Array, mask: Array | None = None) -> Array:
+    def last(self, h: Array, mask: ArrayLike | None = None) -> Array:
         """Returns what the layer puts out last [B, H], of its outputs [T, B, H]."""
         ...
 
@@ -87,11 +88,11 @@ class Layer(Protocol):
     def step(
         self,
         state: State,
-        x_t: Array,
+        x_t: ArrayLike,
         *,
         initial: State | None = None,
-        mask_t: Array | None = None,
-        reset_t: Array | None = None,
+        mask_t: ArrayLike | None = None,
+        reset_t: ArrayLike | None = None,
     ) -> tuple[State, Array]:
         """Advances a stream by one instant: the next state and the output [B, H]."""
         ...
@@ -161,9 +162,7 @@ class Recurrent(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         self.cell, self.reverse, self.engine, self.checked = cell, reverse, engine, checked
         self.w_x, self.b = nnx.Param(params.w_x), nnx.Param(params.b)
-        self.w_h: Any = (
-            nnx.List(map(nnx.Param, params.w_h)) if projection else nnx.Param(params.w_h)
-        )
+        self.w_h: Any = nnx.data(jax.tree.map(nnx.Param, params.w_h))
         self.theta = _named(params.theta)
         start = initial_state(cell, dtype=params.b.dtype)
         self.initial = _named(start) if learn_initial else None
@@ -174,19 +173,18 @@ class Recurrent(nnx.Module):
     def params(self) -> CellParams:
         """The parameters as `lj.unroll` and `lj.step` take them."""
         theta = self.cell.Theta(_values(self.theta))
-        w_h = tuple(w[...] for w in self.w_h) if self.projection else self.w_h[...]
-        return CellParams(self.w_x[...], w_h, self.b[...], theta)
+        return CellParams(self.w_x[...], _values(self.w_h), self.b[...], theta)
 
     def __call__(
         self,
-        x: Array,
+        x: ArrayLike,
         state: Row | None = None,
         *,
         initial: Row | None = None,
-        mask: Array | None = None,
-        reset: Array | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         key: Array | None = None,
-        rates: Rates = NO_RATES,
+        rates: Rates | None = None,
     ) -> tuple[Row, Array]:
         """Runs the layer over time.
 
@@ -208,6 +206,7 @@ class Recurrent(nnx.Module):
         Raises:
           ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
         """
+        x, mask, reset = _sequences(x, mask, reset)
         if jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(self.dtype)
         initial = self._learned() if initial is None else initial
@@ -224,7 +223,8 @@ class Recurrent(nnx.Module):
 
     def _disturbed(self, x, key, rates):
         """Returns the input, the parameters and the noise of a call with `key`."""
-        params, cell = self.params, self.cell
+        rates = rates or Rates()
+        params, cell = _with_zoneout(self.cell, self.params, rates.zoneout), self.cell
         if key is None:
             return x, params, None
         x_key, h_key, w_key, cell_key = jax.random.split(key, 4)
@@ -258,11 +258,11 @@ class Recurrent(nnx.Module):
     def step(
         self,
         state: Row,
-        x_t: Array,
+        x_t: ArrayLike,
         *,
         initial: Row | None = None,
-        mask_t: Array | None = None,
-        reset_t: Array | None = None,
+        mask_t: ArrayLike | None = None,
+        reset_t: ArrayLike | None = None,
     ) -> tuple[Row, Array]:
         """Advances a stream by one instant: the call on a sequence of one.
 
@@ -288,12 +288,13 @@ class Recurrent(nnx.Module):
         if self.reverse:
             raise ValueError(f"a reversed Recurrent layer {_WHOLE}, or make it with reverse=False")
 
-    def last(self, h: Array, mask: Array | None = None) -> Array:
+    def last(self, h: Array, mask: ArrayLike | None = None) -> Array:
         """Returns the output [B, H] at the last valid instant that the layer reads of each row.
 
         That is the last instant whose mask holds, or the first when reversed; zeros where a row has
         none.
         """
+        mask = checks.flags("mask", mask, h.shape[:2])
         return _last_valid(*_flip((h, mask))) if self.reverse else _last_valid(h, mask)
 
 
@@ -311,14 +312,14 @@ class Bidirectional(nnx.Module):
 
     def __call__(
         self,
-        x: Array,
+        x: ArrayLike,
         state: tuple[Row, Row] | None = None,
         *,
         initial: tuple[Row, Row] | None = None,
-        mask: Array | None = None,
-        reset: Array | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         key: Array | None = None,
-        rates: Rates = NO_RATES,
+        rates: Rates | None = None,
     ) -> tuple[tuple[Row, Row], Array]:
         """Runs both layers; arguments, results and errors are those of `Recurrent`, in pairs."""
         starts, begins = state or (None, None), initial or (None, None)
@@ -332,11 +333,11 @@ class Bidirectional(nnx.Module):
         """Raises ValueError: what reads both ways cannot be streamed."""
         raise ValueError(f"a Bidirectional layer {_WHOLE}, or use Recurrent in its place")
 
-    def step(self, state: tuple[Row, Row], x_t: Array, **options: Any) -> tuple[Any, Array]:
+    def step(self, state: tuple[Row, Row], x_t: ArrayLike, **options: Any) -> tuple[Any, Array]:
         """Raises ValueError: what reads both ways cannot be streamed."""
         raise ValueError(f"a Bidirectional layer {_WHOLE}, or use Recurrent in its place")
 
-    def last(self, h: Array, mask: Array | None = None) -> Array:
+    def last(self, h: Array, mask: ArrayLike | None = None) -> Array:
         """Returns what each direction puts out last, side by side [B, 2H]."""
         h, g = jnp.split(h, [self.forward.output_size], axis=-1)
         return jnp.concatenate([self.forward.last(h, mask), self.backward.last(g, mask)], axis=-1)
@@ -356,19 +357,19 @@ class Stack(nnx.Module):
         """
         if not layers:
             raise ValueError("layers must hold at least one layer, got none")
-        self.layers = nnx.List(layers)
+        self.layers = nnx.data(tuple(layers))
         self.output_size = layers[-1].output_size
 
     def __call__(
         self,
-        x: Array,
+        x: ArrayLike,
         state: tuple[State, ...] | None = None,
         *,
         initial: tuple[State, ...] | None = None,
-        mask: Array | None = None,
-        reset: Array | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         key: Array | None = None,
-        rates: Rates = NO_RATES,
+        rates: Rates | None = None,
     ) -> tuple[tuple[State, ...], Array]:
         """Runs the layers; each has its own state, all share `mask` and `reset`.
 
@@ -389,14 +390,14 @@ class Stack(nnx.Module):
         finals, h = [], x
         each = zip(self.layers, state or none, initial or none, *keys, strict=True)
         for depth, (layer, start, begin, below, within) in enumerate(each):
-            h = drop(h, rates.dropout, below) if depth else h
+            h = drop(h, rates.dropout, below) if rates and depth else h
             final, h = layer(
                 h, start, initial=begin, mask=mask, reset=reset, key=within, rates=rates
             )
             finals.append(final)
         return tuple(finals), h
 
-    def last(self, h: Array, mask: Array | None = None) -> Array:
+    def last(self, h: Array, mask: ArrayLike | None = None) -> Array:
         """Returns what the highest layer puts out last [B, H]."""
         return self.layers[-1].last(h, mask)
 
@@ -411,11 +412,11 @@ class Stack(nnx.Module):
     def step(
         self,
         state: tuple[State, ...],
-        x_t: Array,
+        x_t: ArrayLike,
         *,
         initial: tuple[State, ...] | None = None,
-        mask_t: Array | None = None,
-        reset_t: Array | None = None,
+        mask_t: ArrayLike | None = None,
+        reset_t: ArrayLike | None = None,
     ) -> tuple[tuple[State, ...], Array]:
         """Advances a stream by one instant, without noise.
 
@@ -460,12 +461,12 @@ class SequenceModel(nnx.Module):
 
     def __call__(
         self,
-        x: Array,
+        x: ArrayLike,
         *,
-        mask: Array | None = None,
-        reset: Array | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         key: Array | None = None,
-        rates: Rates = NO_RATES,
+        rates: Rates | None = None,
     ) -> Array:
         """Returns the outputs, [B, V] or [T, B, V].
 
@@ -481,14 +482,14 @@ class SequenceModel(nnx.Module):
 
     def unroll(
         self,
-        x: Array,
+        x: ArrayLike,
         state: tuple[State, ...] | None = None,
         *,
         initial: tuple[State, ...] | None = None,
-        mask: Array | None = None,
-        reset: Array | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         key: Array | None = None,
-        rates: Rates = NO_RATES,
+        rates: Rates | None = None,
     ) -> tuple[tuple[State, ...], Array]:
         """Is the call with states in and out, so that a sequence may come in parts.
 
@@ -508,14 +509,17 @@ class SequenceModel(nnx.Module):
         Returns:
           The final states of the stack, and the outputs [B, V] or [T, B, V].
         """
+        x, mask, reset = _sequences(x, mask, reset)
+        x = zero_unless(mask, x)
         within, above, before = (None, None, None) if key is None else jax.random.split(key, 3)
-        x = add_noise(x, rates.input_noise, before)
+        input_noise, dropout = (rates.input_noise, rates.dropout) if rates else (None, None)
+        x = add_noise(x, input_noise, before)
         x = x if self.front is None else self.front(x)
         state, h = self.stack(
             x, state, initial=initial, mask=mask, reset=reset, key=within, rates=rates
         )
         h = h if self.readout == "every" else self.stack.last(h, mask)
-        return state, self.head(drop(h, rates.dropout, above))
+        return state, self.head(drop(h, dropout, above))
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
         """Returns where a stream of `batch` rows starts.
@@ -528,11 +532,11 @@ class SequenceModel(nnx.Module):
     def stream(
         self,
         state: tuple[State, ...],
-        x_t: Array,
+        x_t: ArrayLike,
         *,
         initial: tuple[State, ...] | None = None,
-        mask_t: Array | None = None,
-        reset_t: Array | None = None,
+        mask_t: ArrayLike | None = None,
+        reset_t: ArrayLike | None = None,
     ) -> tuple[tuple[State, ...], Array]:
         """Advances a stream by one instant, without noise.
 
@@ -552,6 +556,8 @@ class SequenceModel(nnx.Module):
         Raises:
           ValueError: a layer reads backwards, or a shape does not fit; TypeError: a dtype does not.
         """
+        x_t, mask_t, reset_t = _sequences(x_t, mask_t, reset_t, "_t")
+        x_t = zero_unless(mask_t, x_t)
         x_t = x_t if self.front is None else self.front(x_t[None])[0]
         state, h = self.stack.step(state, x_t, initial=initial, mask_t=mask_t, reset_t=reset_t)
         return state, self.head(h)
@@ -604,9 +610,7 @@ def add_noise(x: Array, deviation: float | Array | None, key: Array | None) -> A
     return x + jnp.asarray(deviation, x.dtype) * jax.random.normal(key, x.shape, x.dtype)
 
 
-def drop_weights(
-    w_h: Array | tuple[Array, Array], rate: float | Array | None, key: Array
-) -> Array | tuple[Array, Array]:
+def drop_weights(w_h: RecurrentWeights, rate: float | Array | None, key: Array) -> RecurrentWeights:
     """Returns recurrent weights of which each is dropped with probability `rate`, as by `drop`.
 
     Both matrices of a pair (P, U) are, independently, so that the mean of their product is kept.
@@ -701,22 +705,21 @@ class SequenceSpec:
           key: a PRNG key.
           trial: None, or what has `init_scale`, a scalar that multiplies every initial weight
             (front, layers and head; no bias), and `gate_bias`, a mapping of block to scalar that
-            sets the initial bias of this block in every layer, whatever `b` says, and `zoneout`, a
-            mapping of state to the rate that takes the place of the cell's own in every layer.
+            sets the initial bias of this block in every layer, whatever `b` says.
 
         Raises:
-          ValueError: `gate_bias` or `b` names a block, or `zoneout` a state, that the cell does not
-            have.
+          ValueError: `gate_bias` or `b` names a block that the cell does not have.
         """
-        return nnx.to_pure_dict(nnx.state(self.build(nnx.Rngs(params=key), trial), nnx.Param))
+        model = self.build(nnx.Rngs(params=key), trial)
+        return _lists(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
     def apply(
         self,
         params: Any,
-        x: Array,
+        x: ArrayLike,
         *,
-        mask: Array | None = None,
-        reset: Array | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         trial: Any = None,
         key: Array | None = None,
     ) -> Array:
@@ -727,7 +730,7 @@ class SequenceSpec:
           x: [T, B, D] floats, cast to `dtype`; [T, B] integers below D for front="embed".
           mask: [T, B] bool; where False the states are held.
           reset: [T, B] bool; True where a new sequence begins.
-          trial: None, or what has the fields of `Rates`. The rates of zoneout are in `params`.
+          trial: None, or what has the fields of `Rates`.
           key: of all noise; without it there is none.
 
         Raises:
@@ -738,12 +741,12 @@ class SequenceSpec:
     def unroll(
         self,
         params: Any,
-        x: Array,
+        x: ArrayLike,
         state: tuple[State, ...] | None = None,
         *,
         initial: tuple[State, ...] | None = None,
-        mask: Array | None = None,
-        reset: Array | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         trial: Any = None,
         key: Array | None = None,
     ) -> tuple[tuple[State, ...], Array]:
@@ -752,7 +755,7 @@ class SequenceSpec:
         Returns:
           The final states of the layers, and the outputs [B, V] or [T, B, V].
         """
-        rates = NO_RATES if trial is None else Rates(*(getattr(trial, n) for n in Rates._fields))
+        rates = None if trial is None else Rates(*(getattr(trial, n) for n in Rates._fields))
         return self._model(params).unroll(
             self._fitting(x), state, initial=initial, mask=mask, reset=reset, key=key, rates=rates
         )
@@ -769,11 +772,11 @@ class SequenceSpec:
         self,
         params: Any,
         state: tuple[State, ...],
-        x_t: Array,
+        x_t: ArrayLike,
         *,
         initial: tuple[State, ...] | None = None,
-        mask_t: Array | None = None,
-        reset_t: Array | None = None,
+        mask_t: ArrayLike | None = None,
+        reset_t: ArrayLike | None = None,
     ) -> tuple[tuple[State, ...], Array]:
         """Advances a stream by one instant, see `SequenceModel.stream`.
 
@@ -797,7 +800,7 @@ class SequenceSpec:
         )
 
     def _model(self, params: Any) -> SequenceModel:
-        return nnx.merge(_graph(self), params)
+        return nnx.merge(_graph(self), _numbered(params))
 
     def on(self, platform: str) -> "SequenceSpec":
         """Returns the same model with its engine as it resolves on "cpu", "gpu" or "tpu".
@@ -815,7 +818,6 @@ class SequenceSpec:
         layers, width = [], self.front_width or self.input_size
         for _ in range(self.depth):
             layers.append(self._layer(width, rngs, scale, biases))
-            _set_zoneout(layers[-1], {} if trial is None else trial.zoneout)
             width = layers[-1].output_size
         head = self._linear(width, self.output_size, rngs, scale)
         return SequenceModel(front, Stack(layers), head, self.readout)
@@ -877,20 +879,51 @@ def _overridden(b: BiasInit | None, biases: Mapping[str, Array]) -> BiasInit:
     return lambda key, cell, dtype: {**(b(key, cell, dtype) if b else {}), **biases}
 
 
-def _set_zoneout(layer: Recurrent | Bidirectional, rates: Mapping[str, Array]) -> None:
-    for part in (layer.forward, layer.backward) if isinstance(layer, Bidirectional) else (layer,):
-        for state, rate in rates.items():
-            if (name := zoneout_name(state)) not in part.theta:
-                raise ValueError(f"zoneout names state {state!r}, of which {part.cell} has no rate")
-            part.theta[name][...] = jnp.asarray(rate, part.b.dtype)
+def _with_zoneout(cell: Cell, params: CellParams, rates: Mapping[str, Any] | None) -> CellParams:
+    """Returns `params` with rates of zoneout that take the place of the cell's own."""
+    own = dict(cell.rates) if isinstance(cell, Zoneout) else {}
+    for state in rates or {}:
+        if state not in own:
+            raise ValueError(f"zoneout names state {state!r}, of which {cell} has no rate")
+    if not rates:
+        return params
+    named = {zoneout_name(state): rate for state, rate in rates.items()}
+    return params._replace(theta=cell.Theta({**params.theta._asdict(), **named}))
 
 
-def _named(row: Row) -> nnx.Dict:
-    return nnx.Dict({name: nnx.Param(value) for name, value in row._asdict().items()})
+def _sequences(x: Any, mask: Any, reset: Any, suffix: str = "") -> tuple[Array, Any, Any]:
+    """Returns x as an array, and mask and reset as booleans of its leading axes."""
+    x = checks.array(f"x{suffix}", x)
+    shape = x.shape[: 1 if suffix else 2]
+    mask = checks.flags(f"mask{suffix}", mask, shape)
+    return x, mask, checks.flags(f"reset{suffix}", reset, shape)
 
 
-def _values(named: nnx.Dict) -> dict[str, Array]:
-    return {name: param[...] for name, param in named.items()}
+def _lists(params: Any) -> Any:
+    """Returns nested parameters with a list for each dictionary of numbers, as other tools take."""
+    if not isinstance(params, dict):
+        return params
+    inner = {name: _lists(value) for name, value in params.items()}
+    numbered = inner and all(isinstance(name, int) for name in inner)
+    return [inner[n] for n in range(len(inner))] if numbered else inner
+
+
+def _numbered(params: Any) -> Any:
+    """Is the inverse of `_lists`, as NNX takes parameters."""
+    if isinstance(params, list | tuple):
+        params = dict(enumerate(params))
+    if not isinstance(params, Mapping):
+        return params
+    return {name: _numbered(value) for name, value in params.items()}
+
+
+def _named(row: Row) -> Any:
+    return nnx.data({name: nnx.Param(value) for name, value in row._asdict().items()})
+
+
+def _values(params: Any) -> Any:
+    """Returns the arrays of parameters: of one, of a tuple, of a dictionary, of none."""
+    return jax.tree.map(lambda p: p[...], params, is_leaf=lambda p: isinstance(p, nnx.Param))
 
 
 def _flip(sequences: Any) -> Any:

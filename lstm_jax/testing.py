@@ -388,18 +388,14 @@ def _run(cell: Cell, problem: _Problem) -> dict[str, Any]:
 
 
 def _stream(cell: Cell, problem: _Problem) -> dict[str, Any]:
-    """Steps through time with masks and resets by hand."""
+    """Steps through time, one call of `step` each."""
     params, x, state, initial, mask, reset, (keys, _) = problem
-
-    def where(condition, new, old):
-        return jax.tree.map(lambda n, o: jnp.where(condition[:, None], n, o), new, old)
 
     def instant(state, now):
         x_t, mask_t, reset_t, key = now
-        start = where(reset_t, initial, state)
-        new, h = step(cell, params, start, x_t, noise=Noise(key))
-        state = where(mask_t, new, start)
-        return state, (where(mask_t, h, jnp.zeros_like(h)), state)
+        state, h = step(cell, params, state, x_t, initial=initial, mask_t=mask_t, reset_t=reset_t,
+                        noise=Noise(key))  # fmt: skip
+        return state, (h, state)
 
     final, (h, states) = jax.lax.scan(instant, state, (x, mask, reset, keys))
     return dict(final=final, h=h, states=states)

@@ -3,13 +3,24 @@
 import collections
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.export
 import jax.numpy as jnp
+import jax.typing
 
 Array = jax.Array
+ArrayLike = Any  # an array of JAX or NumPy, or nested lists
+_Kind = TypeVar("_Kind", bound=type)
 Row = Any  # a NamedTuple of arrays made by `row_type`
+
+
+def serializable(kind: _Kind) -> _Kind:
+    """Registers a NamedTuple type for `jax.export` under its name and fields; returns it."""
+    name = f"lstm_jax.{kind.__name__}({', '.join(kind._fields)})"  # pyright: ignore
+    jax.export.register_namedtuple_serialization(kind, serialized_name=name)
+    return kind
 
 
 @functools.cache
@@ -21,7 +32,7 @@ def row_type(name: str, fields: tuple[str, ...]) -> type:
     """
     row = collections.namedtuple(name, fields)
     row.__reduce__ = lambda self: (_rebuild_row, (name, fields, tuple(self)))
-    return row
+    return serializable(row)
 
 
 def _rebuild_row(name: str, fields: tuple[str, ...], values: tuple) -> Row:
@@ -36,23 +47,29 @@ def wide(dtype: Any) -> Any:
     return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
 
 
+RecurrentWeights = Any  # a matrix, a pair of them, or None, see `CellParams`
+
+
+@serializable
 class CellParams(NamedTuple):
     """Parameters of one recurrent layer; matrices multiply on the right.
 
     Attributes:
       w_x: [D, X] input weights, one block of columns for each gate that reads the input.
       w_h: [H, Y] recurrent weights, one block of columns for each gate that reads the state; or a
-        pair (P [H, J], U [J, Y]) applied as (h @ P) @ U, a recurrent projection.
+        pair (P [H, J], U [J, Y]) applied as (h @ P) @ U, a recurrent projection; or None where no
+        gate reads the state.
       b: [G] biases, one block for each gate.
       theta: NamedTuple of the cell's small vectors and scalars (peepholes, scales).
     """
 
     w_x: Array
-    w_h: Array | tuple[Array, Array]
+    w_h: RecurrentWeights
     b: Array
     theta: Row
 
 
+@serializable
 class Noise(NamedTuple):
     """What chance does to one call of a loop. It is a constant: no gradient passes through it.
 
@@ -68,6 +85,7 @@ class Noise(NamedTuple):
     keep: Array | None = None
 
 
+@serializable
 class Batch(NamedTuple):
     """Sequences to learn from, time first.
 

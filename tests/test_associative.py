@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import lstm_jax as lj
@@ -72,17 +71,6 @@ def test_the_cell_of_the_page():
     params, x, *_ = problem(cell, dtype=jnp.float32)
     fast, slow = (lj.unroll(cell, params, x, engine=e) for e in ("associative", "scan"))
     assert_close(fast, slow, 1e-6)
-
-
-def test_forward_mode():
-    cell = lj.cells.MinLSTM(5)
-    params, x, *_ = problem(cell, dtype=jnp.float32)
-
-    def push(engine):
-        run = lambda x: jnp.sum(lj.unroll(cell, params, x, engine=engine)[1] ** 2)  # noqa: E731
-        return jax.jvp(run, (x,), (jnp.cos(x),))[1]
-
-    np.testing.assert_allclose(push("associative"), push("reference"), rtol=1e-5)
 
 
 def test_bfloat16():

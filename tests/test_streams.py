@@ -148,7 +148,7 @@ def test_gradients_are_those_of_windows_with_the_state_stopped_at_the_seams() ->
         params = jax.tree.map(lambda p, g: p - 0.5 * g, params, grads)
     for found, expected in zip(*map(jax.tree.leaves, (result.params, params)), strict=True):
         np.testing.assert_allclose(pick(found, 0), expected, rtol=1e-4, atol=1e-6)
-    (initial,) = result.params["stack"]["layers"].values()
+    (initial,) = result.params["stack"]["layers"]
     assert np.abs(initial["initial"]["c"]).min() > 0  # learned where a sequence began
 
 

@@ -158,8 +158,13 @@ def _hashable(cell: Cell, field: str) -> bool:
     return True
 
 
-def initial_state(cell: Cell, batch_shape: tuple[int, ...] = (), dtype=jnp.float32) -> Row:
-    """Returns the zero state, a vector [*batch_shape, width] for each of the cell's states."""
+def initial_state(cell: Cell, batch_shape: int | tuple[int, ...] = (), dtype=jnp.float32) -> Row:
+    """Returns the zero state, a vector [*batch_shape, width] for each of the cell's states.
+
+    A whole number is a batch of so many rows.
+    """
+    if not isinstance(batch_shape, tuple):
+        batch_shape = (batch_shape,)
     return cell.State(*(jnp.zeros((*batch_shape, cell.width(s)), dtype) for s in cell.states))
 
 

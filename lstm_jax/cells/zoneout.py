@@ -11,7 +11,7 @@ from lstm_jax.cells.base import Cell
 
 
 def zoneout_name(state: str) -> str:
-    """Returns what the rate of a state is called in theta."""
+    """Returns the name, in theta, of a rate that takes the place of the cell's own."""
     return f"zoneout_{state}"
 
 
@@ -23,13 +23,14 @@ class Zoneout(Cell):
         s' = rate * s + (1 - rate) * update(s)    without draws: what is expected
 
     Units, states, rows and instants are drawn independently. A state that `rates` does not name
-    always takes its new value; one that it names has its rate among the small parameters, as
-    `theta.zoneout_h`: saved with the others, traced, and without a gradient. For the rest this is
-    the cell within: the state of a zoned-out LSTM is an `LSTMState`.
+    always takes its new value. A rate is a hyperparameter, not a parameter: no optimiser sees it.
+    For a traced rate, as a search over rates needs, `theta.zoneout_h` takes the place of the cell's
+    own; it has no gradient. For the rest this is the cell within: the state of a zoned-out LSTM is
+    an `LSTMState`.
 
     Attributes:
       cell: the cell within.
-      rates: state -> initial rate in [0, 1), such as `{"h": 0.05, "c": 0.5}`; kept as pairs.
+      rates: state -> rate in [0, 1), such as `{"h": 0.05, "c": 0.5}`; kept as pairs.
 
     Raises:
       ValueError: `rates` names a state that the cell does not have, or a rate is out of its range;
@@ -59,8 +60,8 @@ class Zoneout(Cell):
         """Returns the next state and the activated gates of one row."""
         new, activated = self._update(gates, state, theta, draws)
         zoned = {}
-        for name, _ in self.rates:
-            old, rate = getattr(state, name), getattr(theta, zoneout_name(name))
+        for name, own in self.rates:
+            old, rate = getattr(state, name), _rate(theta, name, own)
             drawn = None if draws is None else getattr(draws, zoneout_name(name))
             zoned[name] = _mixed(old, getattr(new, name), rate, drawn)
         return new._replace(**zoned), activated
@@ -80,10 +81,10 @@ class Zoneout(Cell):
         """
         within, *keys = jax.random.split(key, 1 + len(self.rates))
         found = dict(self.cell.draw(self.cell.Theta(self._own(theta)), within))
-        for (state, _), own in zip(self.rates, keys, strict=True):
+        for (state, own), key in zip(self.rates, keys, strict=True):
             name, size = zoneout_name(state), (self.cell.width(state),)
-            rate = jax.lax.stop_gradient(getattr(theta, name)).astype(jnp.float32)
-            found[name] = jax.random.bernoulli(own, rate, size).astype(jnp.float32)
+            rate = jnp.asarray(_rate(theta, state, own), jnp.float32)
+            found[name] = jax.random.bernoulli(key, rate, size).astype(jnp.float32)
         return found
 
     def _own(self, row):
@@ -98,9 +99,8 @@ class Zoneout(Cell):
         return dataclasses.replace(self, cell=self.cell.uniform())
 
     def init_theta(self, key):
-        """Returns the small parameters of the cell within, and the rates."""
-        rates = {zoneout_name(name): rate for name, rate in self.rates}
-        return {**self.cell.init_theta(key), **rates}
+        """Returns the small parameters of the cell within."""
+        return self.cell.init_theta(key)
 
     # The words of the cell within. ----------------------------------------------------------------
 
@@ -161,9 +161,13 @@ class Zoneout(Cell):
         return self.cell.feedback(state)
 
 
+def _rate(theta, state, own):
+    """Returns the rate of a state: of theta where it has one, else the cell's own."""
+    return jax.lax.stop_gradient(getattr(theta, zoneout_name(state), own))
+
+
 def _mixed(old, new, rate, drawn):
     """Returns the old value of each unit that keeps it; without draws, what is expected."""
     if drawn is None:
-        rate = jax.lax.stop_gradient(rate)
         return rate * old + (1 - rate) * new
     return jnp.where(drawn > 0, old, new)

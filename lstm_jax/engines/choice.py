@@ -7,31 +7,20 @@ import jax
 
 from lstm_jax.cells import Cell
 from lstm_jax.engines.associative import Associative
+from lstm_jax.engines.inputs import Inputs
 from lstm_jax.engines.pallas import Pallas
 from lstm_jax.engines.reference import Reference
 from lstm_jax.engines.scan import Scan
-from lstm_jax.types import Array, CellParams, Noise, Row
+from lstm_jax.types import Row
 
 
 class Engine(Protocol):
     """Runs a cell over time. Engines are frozen dataclasses: their fields are their settings."""
 
-    def loop(
-        self,
-        cell: Cell,
-        emit: Callable[[Row], Row],
-        params: CellParams,
-        x: Array,
-        state: Row,
-        initial: Row,
-        mask: Array | None,
-        reset: Array | None,
-        noise: Noise,
-    ) -> tuple[Row, Row]:
+    def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state and what `emit` makes of every state [T, B, ...].
 
-        The dtype of x is that of the products' operands; parameters, states and `noise.keep` come
-        in `wide` of it, float32 at least, which is what everything else is computed in.
+        `emit` maps the states of one time step, each [B, width], and closes over no traced value.
         """
         ...
 

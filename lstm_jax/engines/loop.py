@@ -1,16 +1,19 @@
 """A cell over time: `step` one instant, `unroll` the loop, `trace` the loop with all it did."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell, initial_state, wired
-from lstm_jax.engines import doorway
+from lstm_jax.cells import Cell
+from lstm_jax.engines import checks
 from lstm_jax.engines.choice import Engine, resolve
+from lstm_jax.engines.inputs import Inputs, prepare
+from lstm_jax.engines.masking import emitted, map_rows, restart, zero_unless
 from lstm_jax.engines.products import advance, fed_back, preactivations
-from lstm_jax.engines.select import begin, zero_unless
-from lstm_jax.types import Array, CellParams, Noise, Row, wide
+from lstm_jax.engines.reference import one_step
+from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Row
 
 
 class Trace(NamedTuple):
@@ -30,16 +33,27 @@ class Trace(NamedTuple):
 
 
 def step(
-    cell: Cell, params: CellParams, state: Row, x_t: Array, *, noise: Noise | None = None
+    cell: Cell,
+    params: CellParams,
+    state: Row,
+    x_t: ArrayLike,
+    *,
+    initial: Row | None = None,
+    mask_t: ArrayLike | None = None,
+    reset_t: ArrayLike | None = None,
+    noise: Noise | None = None,
 ) -> tuple[Row, Array]:
-    """Advances a batch of rows by one instant, for streaming.
+    """Advances a batch of rows by one time step: `unroll` of a sequence of one, for streaming.
 
     Args:
       cell: the recurrent cell.
       params: its parameters.
-      state: the state before this instant, each [B, width].
-      x_t: [B, D] the input at this instant.
-      noise: the one key of this instant and what multiplies the feedback; none by default.
+      state: the state before this time step, each [B, width].
+      x_t: [B, D] the input at this time step.
+      initial: where a sequence starts, each [width] or [B, width]; zeros by default.
+      mask_t: [B] bool; where False the state is held and the output is zero.
+      reset_t: [B] bool; where True the state becomes `initial` before the time step.
+      noise: the one key of this time step and what multiplies the feedback; none by default.
 
     Returns:
       The next state and the output [B, H].
@@ -47,25 +61,20 @@ def step(
     Raises:
       ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
     """
-    doorway.check_params(cell, params)
-    doorway.check_input("x_t", x_t, ("B", "D"), params)
-    doorway.check_state("state", cell, state, x_t.shape[0], wide(x_t.dtype))
-    keys, keep = doorway.checked_noise(cell, noise, (), x_t)
-    params = wired(cell, doorway.widened(params, x_t))
-    packed = preactivations(cell, params, x_t, fed_back(cell, state, keep))
-    state, _ = advance(cell, packed, state, params.theta, keys)
-    return state, jax.vmap(cell.output)(state).astype(x_t.dtype)
+    inputs = prepare(cell, params, x_t, state, initial, mask_t, reset_t, noise, axes=("B",))
+    state = one_step(cell, inputs)
+    return state, zero_unless(inputs.mask, _outputs(cell, inputs.x.dtype, state))
 
 
 def unroll(
     cell: Cell,
     params: CellParams,
-    x: Array,
+    x: ArrayLike,
     state: Row | None = None,
     *,
     initial: Row | None = None,
-    mask: Array | None = None,
-    reset: Array | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     noise: Noise | None = None,
     engine: str | Engine = "auto",
     checked: bool = False,
@@ -109,26 +118,22 @@ def unroll(
             engine=engine, checked=True,
         )  # fmt: skip
         return kept.final, kept.h
-    engine, params, state, initial, noise = _enter(
-        cell, params, x, state, initial, mask, reset, noise, engine
-    )
-    final, h = engine.loop(
-        cell,
-        lambda state: jax.vmap(cell.output)(state).astype(x.dtype),
-        params, x, state, initial, mask, reset, noise,
-    )  # fmt: skip
-    return final, zero_unless(mask, h)
+    inputs = prepare(cell, params, x, state, initial, mask, reset, noise)
+    engine = resolve(engine, cell, dtype=inputs.x.dtype)
+    emit = functools.partial(_outputs, cell, inputs.x.dtype)
+    final, h = engine.loop(cell, emit, inputs)
+    return final, zero_unless(inputs.mask, h)
 
 
 def trace(
     cell: Cell,
     params: CellParams,
-    x: Array,
+    x: ArrayLike,
     state: Row | None = None,
     *,
     initial: Row | None = None,
-    mask: Array | None = None,
-    reset: Array | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     noise: Noise | None = None,
     engine: str | Engine = "auto",
     checked: bool = False,
@@ -138,34 +143,39 @@ def trace(
     The gates are made again from the engine's states, all instants at once. Arguments and errors
     are those of `unroll`.
     """
-    engine, params, state, initial, noise = _enter(
-        cell, params, x, state, initial, mask, reset, noise, engine
+    inputs = prepare(cell, params, x, state, initial, mask, reset, noise)
+    engine, dtype = resolve(engine, cell, dtype=inputs.x.dtype), inputs.x.dtype
+    final, states = engine.loop(cell, _identity, inputs)
+    h = emitted(functools.partial(_outputs, cell, dtype), states, inputs.reset)
+    gates = _gates(cell, inputs, states)
+    if checked:
+        checks.check_values(cell, states, gates)
+    return Trace(final, zero_unless(inputs.mask, h), states, gates)
+
+
+def _outputs(cell: Cell, dtype: Any, state: Row) -> Array:
+    return jax.vmap(cell.output)(state).astype(dtype)
+
+
+def _identity(state: Row) -> Row:
+    return state
+
+
+def _gates(cell: Cell, inputs: Inputs, states: Row) -> Row:
+    """Returns the activated gates of every time step, all of them together, from the states."""
+    before = jax.tree.map(
+        lambda s0, s: jnp.concatenate([s0[None], s])[: s.shape[0]], inputs.state, states
     )
-    final, states = engine.loop(cell, lambda s: s, params, x, state, initial, mask, reset, noise)
-    start = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s])[: len(x)], state, states)
-    start = begin(reset, initial, start)
+    rows = inputs.x, restart(inputs.reset, inputs.initial, before)
+    shared = inputs.params, inputs.noise
+    if inputs.reset is None:
+        return _gates_of_rows(cell, rows, shared)
+    return map_rows(functools.partial(_gates_of_rows, cell), rows, shared)
+
+
+def _gates_of_rows(cell: Cell, rows: tuple[Array, Row], shared: tuple[CellParams, Noise]) -> Row:
+    (x, start), (params, noise) = rows, shared
     feedback = jax.vmap(lambda s: fed_back(cell, s, noise.keep))(start)
     packed = preactivations(cell, params, x, feedback)
-    instants = jax.vmap(advance, in_axes=(None, 0, 0, None, 0))
-    _, gates = instants(cell, packed, start, params.theta, noise.keys)
-    h = zero_unless(mask, jax.vmap(jax.vmap(cell.output))(states).astype(x.dtype))
-    if checked:
-        doorway.check_values(cell, states, gates)
-    return Trace(final, h, states, gates)
-
-
-def _enter(cell, params, x, state, initial, mask, reset, noise, engine):
-    doorway.check_params(cell, params)
-    doorway.check_input("x", x, ("T", "B", "D"), params)
-    doorway.check_flags("mask", mask, x.shape[:2])
-    doorway.check_flags("reset", reset, x.shape[:2])
-    B, dtype = x.shape[1], wide(x.dtype)
-    initial = initial_state(cell, (B,), dtype) if initial is None else initial
-    doorway.check_kind("initial", cell, initial)
-    initial = jax.tree.map(lambda s: jnp.tile(s, (B, 1)) if s.ndim == 1 else s, initial)
-    doorway.check_state("initial", cell, initial, B, dtype)
-    state = initial if state is None else state
-    doorway.check_state("state", cell, state, B, dtype)
-    noise = doorway.checked_noise(cell, noise, x.shape[:1], x)
-    params = wired(cell, doorway.widened(params, x))
-    return resolve(engine, cell, dtype=x.dtype), params, state, initial, noise
+    steps = jax.vmap(advance, in_axes=(None, 0, 0, None, 0))
+    return steps(cell, packed, start, params.theta, noise.keys)[1]

@@ -18,6 +18,8 @@ from jax.experimental.pallas import tpu
 
 from lstm_jax.cells import Cell, feedback_width
 from lstm_jax.engines import kernels
+from lstm_jax.engines.inputs import Inputs
+from lstm_jax.engines.masking import emitted, reached, restart, zero_unless
 from lstm_jax.engines.pointwise import strange
 from lstm_jax.engines.products import (
     add_bias,
@@ -28,8 +30,6 @@ from lstm_jax.engines.products import (
     preactivations,
     split,
 )
-from lstm_jax.engines.scan import Inputs
-from lstm_jax.engines.select import begin
 from lstm_jax.engines.uniform import gather_state, spread_noise, spread_params, spread_state
 from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
@@ -63,27 +63,16 @@ class Pallas:
     platform: str
     interpret: bool = False
 
-    def loop(
-        self,
-        cell: Cell,
-        emit: Callable[[Row], Row],
-        params: CellParams,
-        x: Array,
-        state: Row,
-        initial: Row,
-        mask: Array | None,
-        reset: Array | None,
-        noise: Noise,
-    ) -> tuple[Row, Row]:
+    def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
-        T, B, _ = x.shape
+        T, B, _ = inputs.x.shape
         if not T * B:
-            nothing = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), state)
-            return state, jax.vmap(emit)(nothing)
-        inputs, uniform = Inputs(params, x, state, initial, mask, reset, noise), cell.uniform()
+            nothing = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), inputs.state)
+            return inputs.state, jax.vmap(emit)(nothing)
+        uniform = cell.uniform()
         both: Any = _loop(self, uniform, inputs if uniform == cell else _spread(cell, inputs))
         final, states = both if uniform == cell else (gather_state(cell, row) for row in both)
-        return final, jax.vmap(emit)(states)
+        return final, emitted(emit, states, inputs.reset)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> str | None:
         """Returns why it cannot run `cell` on x of `dtype`, bfloat16 by default; None if it can."""
@@ -156,10 +145,13 @@ def _loop_fwd(engine, cell, inputs):
 def _loop_bwd(engine: Pallas, cell: Cell, residuals, cotangents):
     inputs, states = residuals
     d_final, d_states = cotangents
+    if inputs.reset is not None:  # a step that is not read starts afresh, at zero
+        read = reached(inputs.reset, d_final, d_states)
+        inputs = inputs._replace(x=zero_unless(read, inputs.x), reset=inputs.reset | ~read)
     params, x, state, initial, _, reset, noise = inputs
     T, B, D = x.shape
     previous = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s[:-1]]), state, states)
-    start = begin(reset, initial, previous)
+    start = restart(reset, initial, previous)
     feedback = jax.vmap(lambda s: fed_back(cell, s, noise.keep))(start)
     packed, product_back = jax.vjp(
         lambda weights, x: preactivations(
@@ -296,6 +288,8 @@ def _weights(
     Nobody reads a filled unit.
     """
     w_h = params.w_h
+    if w_h is None:
+        return ()
     w_h = (dot(*w_h, dtype) if isinstance(w_h, tuple) else w_h).astype(dtype)
     F, columns = w_h.shape
     vectors = F // cell.hidden

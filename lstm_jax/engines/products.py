@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, feedback_parts
-from lstm_jax.types import Array, CellParams, Row, wide
+from lstm_jax.types import Array, CellParams, RecurrentWeights, Row, wide
 
 
 def split(cell: Cell, blocks: tuple[str, ...], packed: Array) -> dict[str, Array]:
@@ -54,38 +54,57 @@ _narrow_dot = jax.custom_vjp(_product, nondiff_argnums=(2,))
 def _narrow_dot_bwd(dtype, operands, d_sum):
     a, w = operands
     d_a = _product(d_sum, w.T, dtype)
-    d_w = _product(rows(a).T, rows(d_sum), dtype)
+    d_w = _contracted(rows(a), rows(d_sum), w, dtype)
     return d_a.astype(a.dtype), d_w.astype(w.dtype)
 
 
+def _contracted(a: Array, b: Array, w: Array, dtype: Any) -> Array:
+    """Returns the sum over all rows of a [..., J] times b [..., K], sharded as w [J, K] is."""
+    every = tuple(range(a.ndim - 1))
+    return jax.lax.dot_general(
+        a.astype(dtype), b.astype(dtype), ((every, every), ((), ())),
+        preferred_element_type=wide(dtype),
+        out_sharding=jax.typeof(w).sharding if _sharded(a) else None,
+    )  # fmt: skip
+
+
 def rows(a: Array) -> Array:
-    """Returns [..., K] as one matrix."""
+    """Returns [..., K] as one matrix; as it is where an axis before the last is sharded."""
+    if _sharded(a):  # a reshape must not merge such an axis with another
+        return a
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+
+def _sharded(a: Array) -> bool:
+    """Says whether an axis before the last is sharded by the type of `a`, on an explicit mesh."""
+    return any(jax.typeof(a).sharding.spec[:-1])
 
 
 _narrow_dot.defvjp(lambda a, w, dtype: (_product(a, w, dtype), (a, w)), _narrow_dot_bwd)
 
 
-def times_w_h(feedback: Array, w_h: Array | tuple[Array, Array], dtype: Any) -> Array:
+def times_w_h(feedback: Array, w_h: RecurrentWeights, dtype: Any) -> Array:
     """Returns feedback @ w_h, through the projection where `w_h` is a pair (P, U)."""
+    if w_h is None:
+        return feedback[..., :0]
     if isinstance(w_h, tuple):
         return dot(dot(feedback, w_h[0], dtype), w_h[1], dtype)
     return dot(feedback, w_h, dtype)
 
 
-def projected(h: Array, w_h: Array | tuple[Array, Array]) -> Array:
+def projected(h: Array, w_h: RecurrentWeights) -> Array:
     """Returns what a layer puts out: h P in the dtype of h where `w_h` is a pair (P, U), else h."""
     return dot(h, w_h[0], h.dtype).astype(h.dtype) if isinstance(w_h, tuple) else h
 
 
-def rounded(w_h: Array | tuple[Array, Array], dtype: Any) -> Array | tuple[Array, Array]:
+def rounded(w_h: RecurrentWeights, dtype: Any) -> RecurrentWeights:
     """Returns the recurrent weights in `dtype`, once, for a loop of products."""
     return jax.tree.map(lambda w: w.astype(dtype), w_h)
 
 
-def transpose_w_h(w_h: Array | tuple[Array, Array]) -> Array | tuple[Array, Array]:
+def transpose_w_h(w_h: RecurrentWeights) -> RecurrentWeights:
     """Returns the transposed recurrent weights, as `times_w_h` takes them."""
-    return (w_h[1].T, w_h[0].T) if isinstance(w_h, tuple) else w_h.T
+    return (w_h[1].T, w_h[0].T) if isinstance(w_h, tuple) else w_h if w_h is None else w_h.T
 
 
 def assemble(cell: Cell, from_x: Array, from_h: Array) -> Array:
@@ -103,10 +122,11 @@ def assemble(cell: Cell, from_x: Array, from_h: Array) -> Array:
 
 
 def _nothing(width: int, like: Array) -> Array:
-    return jnp.zeros((*like.shape[:-1], width), like.dtype)
+    zero = jnp.sum(like[..., :0], axis=-1, keepdims=True)  # with the sharding of `like`
+    return jnp.broadcast_to(zero, (*like.shape[:-1], width))
 
 
-def pick(cell: Cell, blocks: tuple[str, ...], packed: Array) -> Array:
+def columns(cell: Cell, blocks: tuple[str, ...], packed: Array) -> Array:
     """Returns the columns of `packed` [..., G] that belong to `blocks`."""
     if blocks == tuple(cell.gates):
         return packed
@@ -132,12 +152,12 @@ def joined_preactivations(cell: Cell, params: CellParams, x: Array, feedback: Ar
     rounds to 16 bits, the bias is added to the sum instead.
     """
     del cell
-    assert not isinstance(params.w_h, tuple)
+    assert isinstance(params.w_h, jax.Array)
     if x.dtype != params.b.dtype:
         w = jnp.concatenate([params.w_x, params.w_h])
         joined = jnp.concatenate([x, feedback.astype(x.dtype)], axis=-1)
         return add_bias(dot(joined, w, x.dtype), params.b)
-    ones = jnp.ones((*x.shape[:-1], 1), x.dtype)
+    ones = jnp.ones_like(feedback[..., :1])
     w = jnp.concatenate([params.w_x, params.w_h, params.b[None]])
     return jnp.concatenate([x, feedback, ones], axis=-1) @ w
 

@@ -1,44 +1,83 @@
-"""The plain loop: `lax.scan` over instants, differentiated by JAX. The truth the others equal."""
+"""The plain loop: `lax.scan` over time steps, differentiated by JAX. The truth the others equal."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from lstm_jax.cells import Cell
+from lstm_jax.engines.inputs import Inputs
+from lstm_jax.engines.masking import reached, restart, where_row, zero_unless
 from lstm_jax.engines.products import advance, fed_back, preactivations
-from lstm_jax.engines.select import begin, where_row
-from lstm_jax.types import Array, CellParams, Noise, Row
+from lstm_jax.types import Row
+
+Loop = Callable[[Cell, Callable[[Row], Any], Inputs], tuple[Row, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The plain engine: slow, simple, and the only one with forward-mode derivatives."""
+    """The plain engine: slow, simple, and the only one with forward-mode derivatives.
 
-    def loop(
-        self,
-        cell: Cell,
-        emit: Callable[[Row], Row],
-        params: CellParams,
-        x: Array,
-        state: Row,
-        initial: Row,
-        mask: Array | None,
-        reset: Array | None,
-        noise: Noise,
-    ) -> tuple[Row, Row]:
+    With resets it has a reverse-mode rule: an episode that nothing reads has no gradient, even
+    where it is NaN. Forward mode then needs `Reference(forward=True)`, which has none.
+
+    Attributes:
+      forward: whether a loop with resets is differentiated in forward mode, not in reverse mode.
+    """
+
+    forward: bool = False
+
+    def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
-
-        def instant(state, inputs):
-            x_t, mask_t, reset_t, key = inputs
-            start = begin(reset_t, initial, state)
-            packed = preactivations(cell, params, x_t, fed_back(cell, start, noise.keep))
-            new, _ = advance(cell, packed, start, params.theta, key)
-            state = where_row(mask_t, new, start)
-            return state, emit(state)
-
-        return jax.lax.scan(instant, state, (x, mask, reset, noise.keys))
+        if inputs.reset is None or self.forward:
+            return plain(cell, emit, inputs)
+        return differentiable(plain, cell, emit, inputs)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> None:
         """Returns None: it runs every cell."""
+
+
+def plain(cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
+    """Runs `one_step` over time; returns the final state and what `emit` makes of every state."""
+
+    def body(state, step):
+        x_t, mask_t, reset_t, key = step
+        now = inputs._replace(
+            x=x_t, state=state, mask=mask_t, reset=reset_t, noise=inputs.noise._replace(keys=key)
+        )
+        state = one_step(cell, now)
+        return state, emit(state)
+
+    steps = (inputs.x, inputs.mask, inputs.reset, inputs.noise.keys)
+    return jax.lax.scan(body, inputs.state, steps)
+
+
+def one_step(cell: Cell, inputs: Inputs) -> Row:
+    """Returns the state after one time step: inputs x [B, D], mask and reset [B], one key."""
+    params, x, state, initial, mask, reset, noise = inputs
+    start = restart(reset, initial, state)
+    packed = preactivations(cell, params, x, fed_back(cell, start, noise.keep))
+    new, _ = advance(cell, packed, start, params.theta, noise.keys)
+    return where_row(mask, new, start)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def differentiable(loop: Loop, cell: Cell, emit: Callable, inputs: Any) -> tuple[Row, Any]:
+    """Returns loop(cell, emit, inputs), whose gradient leaves out what no cotangent reaches."""
+    return loop(cell, emit, inputs)
+
+
+def _fwd(loop, cell, emit, inputs):
+    return loop(cell, emit, inputs), inputs
+
+
+def _bwd(loop, cell, emit, inputs, cotangents):
+    read = reached(inputs.reset, *cotangents)
+    # A step that is not read starts afresh from the initial state, at an input of zero.
+    clean = inputs._replace(x=zero_unless(read, inputs.x), reset=inputs.reset | ~read)
+    return jax.vjp(functools.partial(loop, cell, emit), clean)[1](cotangents)
+
+
+differentiable.defvjp(_fwd, _bwd)

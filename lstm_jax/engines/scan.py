@@ -16,14 +16,16 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell
+from lstm_jax.engines.inputs import Inputs
+from lstm_jax.engines.masking import partition, reached, restart, where_row, zero_unless
 from lstm_jax.engines.products import (
     add_bias,
     advance,
     assemble,
+    columns,
     dot,
     fed_back,
     joined_preactivations,
-    pick,
     preactivations,
     reads_both,
     rounded,
@@ -31,7 +33,6 @@ from lstm_jax.engines.products import (
     times_w_h,
     transpose_w_h,
 )
-from lstm_jax.engines.select import begin, parted, where_row
 from lstm_jax.types import Array, CellParams, Noise, Row
 
 PRODUCTS = ("joined", "hoisted")
@@ -67,42 +68,20 @@ class Scan:
                 f"chunk and unroll must be positive, got {self.chunk} and {self.unroll}"
             )
 
-    def loop(
-        self,
-        cell: Cell,
-        emit: Callable[[Row], Row],
-        params: CellParams,
-        x: Array,
-        state: Row,
-        initial: Row,
-        mask: Array | None,
-        reset: Array | None,
-        noise: Noise,
-    ) -> tuple[Row, Row]:
+    def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state and what `emit` makes of every state [T, B, ...]."""
-        return _loop(self, cell, emit, Inputs(params, x, state, initial, mask, reset, noise))
+        return _loop(self, cell, emit, inputs)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> None:
         """Returns None: it runs every cell."""
 
 
-class Inputs(NamedTuple):
-    """What a loop is a function of."""
-
-    params: CellParams
-    x: Array
-    state: Row
-    initial: Row
-    mask: Array | None
-    reset: Array | None
-    noise: Noise
-
-
 class Instants(NamedTuple):
     """What the backward pass knows of a stretch of time: [T, ...], [N, K, ...] or [K, ...].
 
-    `packed` is None where the pre-activations are rebuilt; `before` is the state before the
-    stretch, without its axis of instants.
+    `read` is False where no cotangent reaches, None without resets; `packed` is None where the
+    pre-activations are rebuilt; `before` is the state before the stretch, without its axis of
+    instants.
     """
 
     x: Array
@@ -110,6 +89,7 @@ class Instants(NamedTuple):
     d_emitted: Row
     mask: Array | None
     reset: Array | None
+    read: Array | None
     keys: Array | None
     packed: Array | None
     before: Row
@@ -131,8 +111,12 @@ def _loop_fwd(engine, cell, emit, inputs):
 def _loop_bwd(engine, cell, emit, residuals, cotangents):
     inputs, states, packed = residuals
     d_final, d_emitted = cotangents
+    reset, read = inputs.reset, None
+    if reset is not None:  # a step that is not read starts afresh
+        read = reached(reset, d_final, d_emitted)
+        reset = reset | ~read
     known = Instants(
-        inputs.x, states, d_emitted, inputs.mask, inputs.reset, inputs.noise.keys, packed,
+        inputs.x, states, d_emitted, inputs.mask, reset, read, inputs.noise.keys, packed,
         inputs.state,
     )  # fmt: skip
     zeros = jax.tree.map(jnp.zeros_like, (inputs.params, inputs.initial))
@@ -140,7 +124,8 @@ def _loop_bwd(engine, cell, emit, residuals, cotangents):
     for stretch in reversed(_stretches(_most(engine, inputs.x), known)):
         back = functools.partial(_chunk_back, engine, cell, emit, inputs)
         carry, d_x_n = jax.lax.scan(back, carry, stretch, reverse=True)
-        d_x.insert(0, d_x_n.reshape(-1, *inputs.x.shape[1:]))
+        N, K = stretch.x.shape[:2]
+        d_x.insert(0, d_x_n.reshape(N * K, *inputs.x.shape[1:]))
     d_state, d_params, d_initial = carry
     d_x = jnp.concatenate(d_x) if d_x else jnp.zeros_like(inputs.x)
     return (Inputs(d_params, d_x, d_state, d_initial, None, None, Noise()),)
@@ -155,7 +140,7 @@ def _forward(engine: Scan, cell: Cell, inputs: Inputs, emit: Callable) -> tuple[
 
     def instant(state, step):
         from_x_t, mask_t, reset_t, key = step
-        start = begin(reset_t, initial, state)
+        start = restart(reset_t, initial, state)
         packed = multiply(from_x_t, fed_back(cell, start, noise.keep))
         new, _ = advance(cell, packed, start, params.theta, key)
         state = where_row(mask_t, new, start)
@@ -168,7 +153,7 @@ def _forward(engine: Scan, cell: Cell, inputs: Inputs, emit: Callable) -> tuple[
 def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
     """Returns the product made at every instant, and what it takes from the input."""
     if _joins(engine, cell, params):
-        assert not isinstance(params.w_h, tuple)
+        assert isinstance(params.w_h, jax.Array)
         w = jnp.concatenate([params.w_x, params.w_h]).astype(x.dtype)
 
         def multiply_both(x_t, h):
@@ -186,7 +171,7 @@ def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
 
 
 def _joins(engine: Scan, cell: Cell, params: CellParams) -> bool:
-    return engine.product == "joined" and reads_both(cell) and not isinstance(params.w_h, tuple)
+    return engine.product == "joined" and reads_both(cell) and isinstance(params.w_h, jax.Array)
 
 
 def _add(total: Row, part: Row) -> Row:
@@ -194,13 +179,19 @@ def _add(total: Row, part: Row) -> Row:
 
 
 def _most(engine: Scan, x: Array) -> int:
-    """Returns how many instants a chunk may have."""
-    return engine.chunk or max(16, 256 // max(1, x.shape[1]))
+    """Returns how many instants a chunk may have; 16 for a symbolic batch."""
+    B = x.shape[1]
+    return engine.chunk or (max(16, 256 // max(1, B)) if isinstance(B, int) else 16)
 
 
 def _stretches(chunk: int, known: Instants) -> list[Instants]:
-    """Cuts time into stretches of equal chunks [N, K, ...]; a second one holds a remainder."""
+    """Cuts time into stretches of equal chunks [N, K, ...]; a second one holds a remainder.
+
+    A symbolic T is one chunk.
+    """
     T = known.x.shape[0]
+    if not isinstance(T, int):
+        return [_stretch(known, 0, 1, T)]
     even = max((k for k in range(1, min(chunk, T) + 1) if T % k == 0), default=1)
     K = even if 2 * even > chunk else min(chunk, T)
     cuts = [(0, T // K, K), (T - T % K, 1, T % K)] if T else []
@@ -222,34 +213,35 @@ def _stretch(known: Instants, start: int, N: int, K: int) -> Instants:
 def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry, known: Instants):
     """Goes back through one chunk; returns the carry before it and d_x [K, B, D]."""
     d_state, d_params, d_initial = carry
-    params, K, keep = inputs.params, known.x.shape[0], inputs.noise.keep
+    params, (K, B), keep = inputs.params, known.x.shape[:2], inputs.noise.keep
     previous = jax.tree.map(
         lambda before, states: jnp.concatenate([before[None], states[:-1]]),
         known.before,
         known.states,
     )
-    start = begin(known.reset, inputs.initial, previous)
+    start = restart(known.reset, inputs.initial, previous)
+    x, states, saved = zero_unless(known.read, (known.x, known.states, known.packed))
     feedback = jax.vmap(lambda s: fed_back(cell, s, keep))(start)
     product = joined_preactivations if _joins(engine, cell, params) else preactivations
     rebuilt, product_back = jax.vjp(
-        lambda weights: product(cell, weights, rows(known.x), rows(feedback)),
+        lambda weights: product(cell, weights, rows(x), rows(feedback)),
         params._replace(theta=()),
     )
-    packed = rebuilt.reshape(K, -1, rebuilt.shape[1]) if known.packed is None else known.packed
-    x_dtype = known.x.dtype
-    transposed = rounded(transpose_w_h(params.w_h), x_dtype)
-    back = functools.partial(_instant_back, cell, emit, params.theta, transposed, x_dtype, keep)
+    packed = rebuilt.reshape(K, B, rebuilt.shape[-1]) if saved is None else saved
+    transposed = rounded(transpose_w_h(params.w_h), x.dtype)
+    back = functools.partial(_instant_back, cell, emit, params.theta, transposed, x.dtype, keep)
     (d_state, d_theta, d_initial), d_packed = jax.lax.scan(
         back,
         (d_state, d_params.theta, d_initial),
-        (start, packed, known.states, known.d_emitted, known.mask, known.reset, known.keys),
+        (start, packed, states, known.d_emitted, known.mask, known.reset, known.keys),
         reverse=True,
         unroll=engine.unroll,
     )
-    (d_weights,) = product_back(rows(d_packed))
-    d_x = dot(pick(cell, cell.x_blocks, rows(d_packed)), params.w_x.T, x_dtype).astype(x_dtype)
+    d_packed = rows(d_packed)
+    (d_weights,) = product_back(d_packed)
+    d_x = dot(columns(cell, cell.x_blocks, d_packed), params.w_x.T, x.dtype).astype(x.dtype)
     d_params = _add(d_params._replace(theta=()), d_weights)._replace(theta=d_theta)
-    return (d_state, d_params, d_initial), d_x.reshape(known.x.shape)
+    return (d_state, d_params, d_initial), d_x.reshape(x.shape)
 
 
 def _instant_back(
@@ -262,15 +254,16 @@ def _instant_back(
     d_state, d_theta, d_initial = carry
     start, packed, state, d_emitted, mask, reset, key = known
     d_state = _add(d_state, jax.vjp(emit, state)[1](d_emitted)[0])
-    d_new, d_held = (d_state, None) if mask is None else parted(mask, d_state)
+    d_new, d_held = (d_state, None) if mask is None else partition(mask, d_state)
     _, update_back = jax.vjp(lambda a, s, p: advance(cell, a, s, p, key)[0], packed, start, theta)
     d_packed, d_start, d_theta_t = update_back(d_new)
-    d_feedback = times_w_h(pick(cell, cell.h_blocks, d_packed), w_h_transposed, x_dtype)
-    _, feedback_back = jax.vjp(lambda s: fed_back(cell, s, keep), start)
-    d_start = _add(d_start, feedback_back(d_feedback)[0])
+    if w_h_transposed is not None:
+        d_feedback = times_w_h(columns(cell, cell.h_blocks, d_packed), w_h_transposed, x_dtype)
+        _, feedback_back = jax.vjp(lambda s: fed_back(cell, s, keep), start)
+        d_start = _add(d_start, feedback_back(d_feedback)[0])
     if d_held is not None:
         d_start = _add(d_start, d_held)
     if reset is not None:
-        d_initial_t, d_start = parted(reset, d_start)
+        d_initial_t, d_start = partition(reset, d_start)
         d_initial = _add(d_initial, d_initial_t)
     return (d_start, _add(d_theta, d_theta_t), d_initial), d_packed

@@ -17,7 +17,9 @@ def spread_params(cell: Cell, params: CellParams) -> CellParams:
     first one is read, as the rows of the others are zero.
     """
     w_h = params.w_h
-    if isinstance(w_h, tuple):
+    if w_h is None:
+        pass
+    elif isinstance(w_h, tuple):
         w_h = (_rows(cell, w_h[0]), _columns(cell, cell.h_blocks, w_h[1]))
     else:
         w_h = _columns(cell, cell.h_blocks, _rows(cell, w_h))

@@ -80,9 +80,9 @@ def layers_of(cell: Cell, params: Mapping[str, Any]) -> Layers:
     return tuple(
         tuple(
             CellParams(part["w_x"], _pair(part), part["b"], cell.Theta(part.get("theta", {})))
-            for part in _directions(layers[depth])
+            for part in _directions(layer)
         )
-        for depth in sorted(layers)
+        for layer in layers
     )
 
 
@@ -95,7 +95,8 @@ def with_layers(params: Mapping[str, Any], layers: Layers) -> dict[str, Any]:
       ValueError: a tensor has no place there, or another shape or dtype: the first is named.
     """
     old = params["stack"]["layers"]
-    new = {depth: _replaced(old.get(depth, {}), parts) for depth, parts in enumerate(layers)}
+    beside: list[Mapping[str, Any]] = [*old, *({} for _ in layers)]
+    new = [_replaced(layer, parts) for layer, parts in zip(beside, layers, strict=False)]
     check("layers", named(new), named(old))
     return {**params, "stack": {**params["stack"], "layers": new}}
 
@@ -110,8 +111,8 @@ def _run(cell, params, x, start, mask, engine, reverse):
 
 
 def _pair(part: Mapping[str, Any]) -> Any:
-    w_h = part["w_h"]
-    return (w_h[0], w_h[1]) if isinstance(w_h, Mapping) else w_h
+    w_h = part.get("w_h")
+    return tuple(w_h) if isinstance(w_h, list) else w_h
 
 
 def _directions(layer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -124,7 +125,8 @@ def _replaced(layer: Mapping[str, Any], parts: tuple[CellParams, ...]) -> dict[s
         return {way: _replaced(layer.get(way, {}), (part,)) for way, part in each}
     new = parts[0]._asdict() | {"theta": parts[0].theta._asdict()}
     if isinstance(new["w_h"], tuple):
-        new["w_h"] = dict(enumerate(new["w_h"]))
-    if not new["theta"]:  # as `SequenceSpec.init` leaves it out
-        del new["theta"]
+        new["w_h"] = list(new["w_h"])
+    for name in ("w_h", "theta"):  # as `SequenceSpec.init` leaves them out
+        if not (isinstance(new[name], Array) or new[name]):
+            del new[name]
     return {name: value for name, value in layer.items() if name not in CellParams._fields} | new

@@ -2,11 +2,14 @@
 
 import pickle
 from dataclasses import dataclass
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 
 import lstm_jax as lj
 from lstm_jax.engines import Reference, Scan
@@ -20,11 +23,21 @@ X = jax.random.normal(jax.random.key(1), (T, B, D))
 @pytest.mark.parametrize(
     "given, error, words",
     [
-        (dict(x=X[0]), ValueError, r"x must be \[T, B, D\], time first, got shape \(3, 2\)"),
+        (
+            dict(x=X[0]),
+            ValueError,
+            r"x must be \[T, B, D\], time first, with D = 2, got shape \(3, 2\)",
+        ),
         (dict(x=X[..., :1]), ValueError, r"x must be .* with D = 2, got shape \(5, 3, 1\)"),
         (dict(x=jnp.ones((T, B, D), int)), TypeError, "x must be floats, got int32"),
         (dict(mask=jnp.ones((B, T), bool)), ValueError, r"mask must have shape .* got \(3, 5\)"),
-        (dict(mask=jnp.ones((T, B))), TypeError, "mask must be bool, got float32"),
+        (
+            dict(mask=jnp.full((T, B), 0.5)),
+            ValueError,
+            "mask must hold booleans, or zeros and ones, got .*0.5",
+        ),
+        (dict(x=[[1.0], [1.0, 2.0]]), TypeError, r"x must be an array of numbers, got list"),
+        (dict(x=X.swapaxes(0, 2)), ValueError, r"x must be \[T, B, D\], time first, with D = 2"),
         (dict(reset=jnp.ones((T,), bool)), ValueError, r"reset must have shape .* got \(5,\)"),
         (
             dict(state=lj.initial_state(lj.cells.GRU(H), (B,))),
@@ -33,9 +46,9 @@ X = jax.random.normal(jax.random.key(1), (T, B, D))
         ),
         (dict(state=(X[0], X[0])), TypeError, "state must be LSTMState.* got tuple"),
         (
-            dict(state=lj.initial_state(CELL, (B,), jnp.bfloat16)),
+            dict(state=jax.tree.map(lambda s: s.astype(int), lj.initial_state(CELL, B))),
             TypeError,
-            "state.h must have dtype float32, got bfloat16",
+            "state.h must have dtype float32, got int32",
         ),
         (dict(state=lj.initial_state(CELL, (2,))), ValueError, r"state.h must have .* \(3, 4\)"),
         (dict(initial=lj.initial_state(CELL, (7,))), ValueError, r"initial.h must have shape"),
@@ -49,6 +62,65 @@ def test_bad_input_is_named(given, error, words):
     arguments = dict(cell=CELL, params=PARAMS, x=X) | given
     with pytest.raises(error, match=words):
         lj.unroll(**arguments)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(x=np.asarray(X, np.float64)),
+        dict(x=np.asarray(X).tolist()),
+        dict(x=np.asarray(X, ">f4")),
+        dict(mask=np.ones((T, B), int), reset=np.eye(T, B)),
+        dict(mask=np.ones((T, B)).tolist(), reset=np.eye(T, B, dtype=np.uint8)),
+        dict(mask=jnp.ones((T, B), jnp.bfloat16), reset=np.eye(T, B, dtype=bool).tolist()),
+        dict(params=jax.tree.map(np.asarray, PARAMS)),
+        dict(state=lj.LSTMState(*np.zeros((2, B, H)))),
+        dict(state=lj.initial_state(CELL, B, jnp.bfloat16)),
+        dict(initial=lj.LSTMState(np.zeros(H), np.zeros((B, H)).tolist())),
+    ],
+    ids="-".join,
+)
+def test_inputs_are_taken_as_people_have_them(given):
+    """NumPy's dtypes, lists, zeros and ones; under jit and outside, by the loop and by a step."""
+    known: dict[str, Any] = dict(
+        params=PARAMS, x=X, state=None, initial=None, mask=None, reset=None
+    )
+    if "reset" in given:
+        known |= dict(reset=jnp.eye(T, B, dtype=bool))
+    want = lj.unroll(CELL, **known)
+    known |= given
+    outside = lj.unroll(CELL, **known)
+    inside = jax.jit(lambda arrays: lj.unroll(CELL, **{**known, **arrays}))(
+        {name: value for name, value in given.items() if not isinstance(value, list)}
+    )
+    chex.assert_trees_all_close(outside, want, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(inside, want, rtol=1e-5, atol=1e-6)
+    assert outside[1].dtype == jnp.float32
+    state = lj.initial_state(CELL, B) if known["state"] is None else known["state"]
+    first = jax.tree.map(lambda flags: np.asarray(flags)[0], (known["mask"], known["reset"]))
+    one = lj.step(CELL, known["params"], state, np.asarray(known["x"])[0].tolist(),
+                  initial=known["initial"], mask_t=first[0], reset_t=first[1])  # fmt: skip
+    chex.assert_trees_all_close(one[1], want[1][0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_shape_is_a_number_or_several():
+    shapes: list[Any] = [3, (3,), np.int64(3)]
+    for shape in shapes:
+        assert lj.initial_state(CELL, shape).h.shape == (3, H)
+
+
+def test_raw_keys_are_keys():
+    cell = lj.cells.Zoneout(CELL, {"h": 0.5})
+    raw, typed = jax.random.PRNGKey(0), jax.random.key(0, impl="threefry2x32")
+    raws, typeds = jax.random.split(raw, T), jax.random.split(typed, T)
+    want = lj.unroll(cell, PARAMS, X, noise=lj.Noise(typeds))
+    chex.assert_trees_all_equal(lj.unroll(cell, PARAMS, X, noise=lj.Noise(raws)), want)
+    state = lj.initial_state(cell, B)
+    chex.assert_trees_all_equal(
+        *(lj.step(cell, PARAMS, state, X[0], noise=lj.Noise(key)) for key in (raw, typed))
+    )
+    layer = lj.layers.Recurrent(cell, D, rngs=nnx.Rngs(0))
+    chex.assert_trees_all_equal(*(layer(X, key=key) for key in (raw, typed)))
 
 
 def test_bad_engines_and_cells_are_named():
