@@ -756,7 +756,7 @@ class SequenceSpec:
           The final states of the layers, and the outputs [B, V] or [T, B, V].
         """
         rates = None if trial is None else Rates(*(getattr(trial, n) for n in Rates._fields))
-        return self._model(params).unroll(
+        return self.module(params).unroll(
             self._fitting(x), state, initial=initial, mask=mask, reset=reset, key=key, rates=rates
         )
 
@@ -766,7 +766,7 @@ class SequenceSpec:
         Raises:
           ValueError: the model is bidirectional.
         """
-        return self._model(params).initial_state(batch)
+        return self.module(params).initial_state(batch)
 
     def stream(
         self,
@@ -795,11 +795,12 @@ class SequenceSpec:
           ValueError: the model is bidirectional, or a shape does not fit; TypeError: a dtype does
             not.
         """
-        return self._model(params).stream(
+        return self.module(params).stream(
             state, self._fitting(x_t, "x_t", "B"), initial=initial, mask_t=mask_t, reset_t=reset_t
         )
 
-    def _model(self, params: Any) -> SequenceModel:
+    def module(self, params: Any) -> SequenceModel:
+        """Returns the module with these parameters, those of `init`."""
         return nnx.merge(_graph(self), _numbered(params))
 
     def on(self, platform: str) -> "SequenceSpec":

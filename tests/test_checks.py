@@ -90,14 +90,13 @@ def test_inputs_are_taken_as_people_have_them(given):
     want = lj.unroll(CELL, **known)
     known |= given
     outside = lj.unroll(CELL, **known)
-    inside = jax.jit(lambda arrays: lj.unroll(CELL, **{**known, **arrays}))(
-        {name: value for name, value in given.items() if not isinstance(value, list)}
-    )
+    inside = jax.jit(lambda: lj.unroll(CELL, **known))()
     chex.assert_trees_all_close(outside, want, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(inside, want, rtol=1e-5, atol=1e-6)
     assert outside[1].dtype == jnp.float32
     state = lj.initial_state(CELL, B) if known["state"] is None else known["state"]
-    first = jax.tree.map(lambda flags: np.asarray(flags)[0], (known["mask"], known["reset"]))
+    flags = known["mask"], known["reset"]
+    first = [None if given is None else np.asarray(given)[0] for given in flags]
     one = lj.step(CELL, known["params"], state, np.asarray(known["x"])[0].tolist(),
                   initial=known["initial"], mask_t=first[0], reset_t=first[1])  # fmt: skip
     chex.assert_trees_all_close(one[1], want[1][0], rtol=1e-5, atol=1e-6)

@@ -293,10 +293,8 @@ def test_layers_within_a_model_equal_layers_apart(cell: lj.Cell, projection: int
     def both(params, layers):
         zeros = lj.initial_state(cell, (3,))
         start = ((zeros._replace(h=zeros.h + 1), zeros), (zeros, zeros._replace(h=zeros.h - 1)))
-        stack = spec.build(nnx.Rngs(0)).stack
-        graph = nnx.graphdef(stack)
         return (
-            nnx.merge(graph, params["stack"])(x, start, mask=mask),
+            spec.module(params).stack(x, start, mask=mask),
             interop.unroll_layers(cell, layers, x, start, mask=mask, engine="reference"),
         )
 

@@ -28,6 +28,8 @@ def array(name: str, value: Any) -> Array:
       TypeError: it is no array, nor nested lists of numbers of one length.
     """
     try:
+        if isinstance(value, np.ndarray) and not value.dtype.isnative:
+            value = value.astype(value.dtype.newbyteorder("="))
         return jnp.asarray(value)
     except (TypeError, ValueError):
         kind = type(value).__name__
@@ -122,7 +124,7 @@ def _vector(name: str, value: Any, shape: tuple[int, int], dtype: Any) -> Array:
     message = f"{name} must have shape [B, H] = {shape}, got {value.shape}"
     _require(chex.assert_shape, value, shape[value.ndim == 1 :], message=message)
     floating = jnp.issubdtype(value.dtype, jnp.floating)
-    if not floating or jnp.promote_types(value.dtype, dtype) != dtype:
+    if not floating or jnp.finfo(value.dtype).bits > jnp.finfo(dtype).bits:
         raise TypeError(f"{name} must have dtype {dtype}, got {value.dtype}")
     return value.astype(dtype)
 
