@@ -21,7 +21,7 @@ from lstm_jax.interop.tensors import fill, load_tensors, save_tensors
 from lstm_jax.layers import SequenceSpec
 
 ARCHITECTURE, PARAMETERS = "architecture.json", "parameters.safetensors"
-FORMAT = "lstm_jax model, version 3"
+FORMAT = "lstm_jax model, version 4"
 
 
 def save_model(directory: str | os.PathLike, spec: SequenceSpec, params: Any) -> None:
