@@ -158,8 +158,8 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     words.write_text(text[:-9])
     with pytest.raises(ValueError, match=r"architecture.json is not whole"):
         interop.load_model(tmp_path / "model", classes=[CIFG])
-    words.write_text(text.replace("version 3", "version 2"))
-    with pytest.raises(ValueError, match=r"must have the format 'lstm_jax model, version 3'"):
+    words.write_text(text.replace("version 4", "version 2"))
+    with pytest.raises(ValueError, match=r"must have the format 'lstm_jax model, version 4'"):
         interop.load_model(tmp_path / "model", classes=[CIFG])
 
 
