@@ -146,11 +146,28 @@ def test_a_finite_split_that_changed_is_asked_as_it_is() -> None:
 
 
 def test_fingerprints_know_functions_from_one_another_and_not_their_addresses() -> None:
+    """Jaxprs show no addresses: one of a function made anew would be a new compilation."""
+
     def maker(scale):
-        inner = jax.custom_jvp(lambda x: scale * x)
-        inner.defjvp(lambda primals, tangents: (inner(*primals), scale * tangents[0]))
-        return inner
+        class Host:
+            def __call__(self, x):
+                return x
+
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        squared = jax.custom_vjp(lambda x: scale * x**2)
+        squared.defvjp(lambda x: (squared(x), x), lambda x, dy: (2 * scale * x * dy,))
+        return lambda x: jax.pure_callback(Host(), shape, squared(x))
 
     x = jnp.float32(1)
     one, again, other = (captures.fingerprint(maker(scale), x) for scale in (2.0, 2.0, 3.0))
+    assert one == again != other
+
+
+def test_fingerprints_reach_arrays_within_operations() -> None:
+    def maker(number):
+        array = jnp.full(3, number)
+        return jax.jit(lambda x: x + array)
+
+    x = jnp.zeros(3)
+    one, again, other = (captures.fingerprint(maker(number), x) for number in (2.0, 2.0, 3.0))
     assert one == again != other
