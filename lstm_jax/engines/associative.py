@@ -106,7 +106,7 @@ _loop.defvjp(_loop_fwd, _loop_bwd)
 def _steps(cell: Cell, mask: Array | None, params: CellParams, x: Array) -> tuple[Array, Array]:
     """Returns a and b [T, B, H] of every time step: 1 and 0 where the state is held."""
     assert isinstance(cell, LinearCell)
-    from_x = dot(x, params.w_x, x.dtype)
+    from_x = dot(zero_unless(mask, x), params.w_x, x.dtype)
     packed = add_bias(assemble(cell, from_x, from_x[..., :0]), params.b)
     gates = cell.Gates(**split(cell, tuple(cell.gates), packed))
     linear = jax.vmap(jax.vmap(cell.linear, in_axes=(0, None)), in_axes=(0, None))

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, initial_state, wired
 from lstm_jax.engines import checks
-from lstm_jax.engines.masking import zero_unless
 from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Row, wide
 
 
@@ -19,7 +18,7 @@ class Inputs(NamedTuple):
 
     Attributes:
       params: the parameters of the cell.
-      x: [T, B, D] inputs, zero where masked.
+      x: [T, B, D] inputs; anything where masked, which no engine lets through.
       state: before the first time step, each [B, width].
       initial: where a sequence starts, each [B, width].
       mask: [T, B] bool, False where the state is held; None where it never is.
@@ -65,7 +64,7 @@ def prepare(
     initial, state = (_beside(x, row) for row in (initial, state))
     noise = checks.noise_of(cell, noise, x)
     params = _varying(x, wired(cell, jax.tree.map(lambda p: p.astype(dtype), params)))
-    return Inputs(params, zero_unless(mask, x), state, initial, mask, reset, noise)
+    return Inputs(params, x, state, initial, mask, reset, noise)
 
 
 def _varying(x: Array, params: CellParams) -> CellParams:

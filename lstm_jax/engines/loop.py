@@ -166,7 +166,7 @@ def _gates(cell: Cell, inputs: Inputs, states: Row) -> Row:
     before = jax.tree.map(
         lambda s0, s: jnp.concatenate([s0[None], s])[: s.shape[0]], inputs.state, states
     )
-    rows = inputs.x, restart(inputs.reset, inputs.initial, before)
+    rows = zero_unless(inputs.mask, inputs.x), restart(inputs.reset, inputs.initial, before)
     shared = inputs.params, inputs.noise
     if inputs.reset is None:
         return _gates_of_rows(cell, rows, shared)

@@ -145,6 +145,7 @@ def _loop_fwd(engine, cell, inputs):
 def _loop_bwd(engine: Pallas, cell: Cell, residuals, cotangents):
     inputs, states = residuals
     d_final, d_states = cotangents
+    inputs = inputs._replace(x=zero_unless(inputs.mask, inputs.x))
     if inputs.reset is not None:  # a step that is not read starts afresh, at zero
         read = reached(inputs.reset, d_final, d_states)
         inputs = inputs._replace(x=zero_unless(read, inputs.x), reset=inputs.reset | ~read)

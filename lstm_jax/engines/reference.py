@@ -58,6 +58,7 @@ def one_step(cell: Cell, inputs: Inputs) -> Row:
     """Returns the state after one time step: inputs x [B, D], mask and reset [B], one key."""
     params, x, state, initial, mask, reset, noise = inputs
     start = restart(reset, initial, state)
+    x = zero_unless(mask, x)
     packed = preactivations(cell, params, x, fed_back(cell, start, noise.keep))
     new, _ = advance(cell, packed, start, params.theta, noise.keys)
     return where_row(mask, new, start)

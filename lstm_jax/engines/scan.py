@@ -174,6 +174,12 @@ def _joins(engine: Scan, cell: Cell, params: CellParams) -> bool:
     return engine.product == "joined" and reads_both(cell) and isinstance(params.w_h, jax.Array)
 
 
+def _both(mask: Array | None, read: Array | None) -> Array | None:
+    if mask is None or read is None:
+        return read if mask is None else mask
+    return mask & read
+
+
 def _add(total: Row, part: Row) -> Row:
     return jax.tree.map(jnp.add, total, part)
 
@@ -220,7 +226,8 @@ def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry,
         known.states,
     )
     start = restart(known.reset, inputs.initial, previous)
-    x, states, saved = zero_unless(known.read, (known.x, known.states, known.packed))
+    states = zero_unless(known.read, known.states)
+    x, saved = zero_unless(_both(known.mask, known.read), (known.x, known.packed))
     feedback = jax.vmap(lambda s: fed_back(cell, s, keep))(start)
     product = joined_preactivations if _joins(engine, cell, params) else preactivations
     rebuilt, product_back = jax.vjp(
