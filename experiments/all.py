@@ -24,14 +24,14 @@ from typing import Any, NamedTuple
 from experiments import flags, runner, terminal
 from experiments.flags import PLATFORMS, need, need_each, setting
 from experiments.runner import Experiment
-from lstm_jax.ledger import Ledger
-from lstm_jax.records import Damaged, Record, RecordLog, replace_file
 from lstm_jax.report import figures, html
 from lstm_jax.report.claims import Claim, at_scale, markdown
 from lstm_jax.report.tables import Row
-from lstm_jax.run_config import CONFIG, read_config
-from lstm_jax.run_config import begin as begin_run
-from lstm_jax.run_lock import Lock, lock
+from lstm_jax.runs.config import CONFIG, read_config
+from lstm_jax.runs.config import begin as begin_run
+from lstm_jax.runs.ledger import Ledger
+from lstm_jax.runs.lock import Lock, lock
+from lstm_jax.runs.records import Damaged, Record, RecordLog, replace_file
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from experiments.network_1997 import Network1997
-from lstm_jax.layers import SequenceSpec
+from lstm_jax.nn import SequenceSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scikit-learn")

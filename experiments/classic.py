@@ -123,7 +123,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Judged
-from lstm_jax.trials import MAX_SEED, make_trials
+from lstm_jax.training.trials import MAX_SEED, make_trials
 
 SOURCE = "Hochreiter & Schmidhuber 1997"
 TESTED = 2560  # sequences

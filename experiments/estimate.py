@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from experiments.flags import Config, Request, shown
-from lstm_jax import evaluation, parallel
-from lstm_jax.layers import SequenceSpec
+from lstm_jax.nn import SequenceSpec
 from lstm_jax.tasks import Task
-from lstm_jax.train import State, state_shapes
+from lstm_jax.training import evaluation, parallel
+from lstm_jax.training.fit import State, state_shapes
 
 if TYPE_CHECKING:
     from experiments.runner import Computed, Group

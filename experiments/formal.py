@@ -42,8 +42,8 @@ from matplotlib.axes import Axes
 from experiments import networks, runner, tuning
 from experiments.flags import LENGTH, Config, need, need_each, setting
 from experiments.runner import Experiment, Group
-from lstm_jax import parallel, tasks, trials
-from lstm_jax.layers import SequenceSpec
+from lstm_jax import tasks
+from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, Claim
 from lstm_jax.report.figures import Picture, Style
@@ -51,7 +51,8 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import LANGUAGES, Language
 from lstm_jax.tasks.base import split_key
-from lstm_jax.trials import MAX_SEED, Trials
+from lstm_jax.training import parallel, trials
+from lstm_jax.training.trials import MAX_SEED, Trials
 
 CLIP = 1.0
 GENERALISES = 0.9  # the score from which the paper calls a task solved

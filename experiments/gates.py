@@ -45,7 +45,7 @@ from experiments.flags import LENGTH, Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import diagnostics, tasks
 from lstm_jax.cells import LSTM
-from lstm_jax.layers import SequenceSpec
+from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, interactive, ledger, statistics
 from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, Claim
 from lstm_jax.report.figures import Picture
@@ -54,8 +54,8 @@ from lstm_jax.report.statistics import SOLVED, Estimate, is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.report.traces import Panel, heat_maps
 from lstm_jax.tasks import Task
-from lstm_jax.train import evaluate
-from lstm_jax.trials import MAX_SEED, Trials, make_trials
+from lstm_jax.training.fit import evaluate
+from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
 
 CLIP = 1.0
 NEAR = 0.1

@@ -44,9 +44,9 @@ from matplotlib.axes import Axes
 from experiments import runner
 from experiments.flags import LENGTH, Config, need, need_each, setting
 from experiments.runner import Experiment, Group
-from lstm_jax import cells, parallel
+from lstm_jax import cells
 from lstm_jax.cells import Cell, MemoryBlocks
-from lstm_jax.layers import SequenceSpec
+from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, Claim, above
 from lstm_jax.report.figures import Picture
@@ -54,7 +54,8 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import ContinualReber, Counting
-from lstm_jax.trials import MAX_SEED, Trials, make_trials
+from lstm_jax.training import parallel
+from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
 
 CLIP = 1.0
 DECAY = 0.1  # of the learning rate, in the second half

@@ -45,8 +45,8 @@ from experiments.flags import LENGTH, Config, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, diagnostics, tasks
 from lstm_jax.cells import Cell
-from lstm_jax.initializers import chrono, gate_bias, orthogonal
-from lstm_jax.layers import SequenceSpec
+from lstm_jax.nn import SequenceSpec
+from lstm_jax.nn.initializers import chrono, gate_bias, orthogonal
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import Claim, of_parts
 from lstm_jax.report.figures import Picture
@@ -55,7 +55,7 @@ from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Task
 from lstm_jax.tasks.base import endless
-from lstm_jax.trials import MAX_SEED, Trials, keys, make_trials
+from lstm_jax.training.trials import MAX_SEED, Trials, keys, make_trials
 from lstm_jax.types import Array, Batch
 
 CLIP = 1.0

@@ -38,15 +38,16 @@ from experiments import runner, searching
 from experiments.flags import LENGTH, TRIALS, Config, naming, need, need_few, setting
 from experiments.runner import Experiment, Group
 from experiments.searching import Candidate, Search
-from lstm_jax import search, tasks
+from lstm_jax import tasks
 from lstm_jax.report import figures
 from lstm_jax.report.claims import Claim, of_parts
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
+from lstm_jax.search import space as search
 from lstm_jax.tasks.base import endless
-from lstm_jax.trials import MAX_SEED
+from lstm_jax.training.trials import MAX_SEED
 
 SPACE = "learning_rate=log:1e-4:1 forget_bias=uniform:-2:6 clip=log:0.1:10"
 HALVING, RANDOM = "successive halving", "random"

@@ -40,7 +40,7 @@ from lstm_jax.report.claims import NOT_REACHED, Claim, of_parts
 from lstm_jax.report.figures import Picture, Style
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
-from lstm_jax.trials import MAX_SEED
+from lstm_jax.training.trials import MAX_SEED
 
 CLIP = 1.0
 GAP = 8

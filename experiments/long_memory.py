@@ -35,7 +35,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, is_chance, is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Task
-from lstm_jax.trials import MAX_SEED
+from lstm_jax.training.trials import MAX_SEED
 
 CLIP = 1.0
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lstm_jax import cells, initializers
-from lstm_jax.layers import SequenceSpec
+from lstm_jax import cells
+from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.tasks import Task
 from lstm_jax.types import CellParams
 

@@ -45,8 +45,8 @@ from experiments import findings, runner
 from experiments.findings import Seen
 from experiments.flags import Config, naming, need, need_each, setting
 from experiments.runner import Experiment, Group
-from lstm_jax import cells, initializers, tasks, widths
-from lstm_jax.layers import SequenceSpec
+from lstm_jax import cells, tasks
+from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.report import charts, figures, importance, ledger, statistics
 from lstm_jax.report.claims import Claim
 from lstm_jax.report.figures import Picture
@@ -54,10 +54,11 @@ from lstm_jax.report.importance import Forest
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.tables import Row
-from lstm_jax.run_directory import RunDirectory
+from lstm_jax.runs.directory import RunDirectory
+from lstm_jax.search import widths
 from lstm_jax.tasks import Task
-from lstm_jax.train import State
-from lstm_jax.trials import MAX_SEED, Trials, make_trials
+from lstm_jax.training.fit import State
+from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
 
 VARIANTS = tuple(cells.ODYSSEY)
 PLAIN = VARIANTS[0]

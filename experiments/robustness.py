@@ -44,7 +44,7 @@ from experiments.flags import Config, naming, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, tasks
 from lstm_jax.cells import Cell
-from lstm_jax.layers import SequenceSpec
+from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import NOT_REACHED, Claim, of_parts
 from lstm_jax.report.figures import Picture
@@ -52,7 +52,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Task
-from lstm_jax.trials import MAX_SEED, Trials, make_trials
+from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
 
 CLIP = 1.0
 BROAD = 1.0  # decades of learning rate

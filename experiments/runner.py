@@ -25,22 +25,22 @@ from experiments import estimate, flags, terminal
 from experiments.circumstances import changes, circumstances
 from experiments.flags import Config, Hosts, Request
 from experiments.network_1997 import Network1997
-from lstm_jax import hosts
-from lstm_jax.checkpoints import load
-from lstm_jax.layers import SequenceSpec
-from lstm_jax.ledger import sha256_of
-from lstm_jax.records import TEMPORARY, Damaged, replace_file
+from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, hparams, html, tables
 from lstm_jax.report.claims import Claim, at_scale
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
-from lstm_jax.run_config import CONFIG, read_config
-from lstm_jax.run_directory import Preempted, RunDirectory
-from lstm_jax.run_lock import LOCK
+from lstm_jax.runs import hosts
+from lstm_jax.runs.checkpoints import load
+from lstm_jax.runs.config import CONFIG, read_config
+from lstm_jax.runs.directory import Preempted, RunDirectory
+from lstm_jax.runs.ledger import sha256_of
+from lstm_jax.runs.lock import LOCK
+from lstm_jax.runs.records import TEMPORARY, Damaged, replace_file
 from lstm_jax.tasks import Task
-from lstm_jax.train import State, evaluate, fit, result_records
-from lstm_jax.trials import Trials
+from lstm_jax.training.fit import State, evaluate, fit, result_records
+from lstm_jax.training.trials import Trials
 
 POINTS = 40  # of a learning curve
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on

@@ -17,15 +17,16 @@ import numpy as np
 from experiments import networks
 from experiments.flags import TRIALS, need
 from experiments.runner import Group, gone_on
-from lstm_jax import search, studies, widths
 from lstm_jax.cells import Zoneout
-from lstm_jax.layers import SequenceSpec
+from lstm_jax.nn import SequenceSpec
 from lstm_jax.report.ledger import Record
-from lstm_jax.run_directory import RunDirectory
-from lstm_jax.search import Space
+from lstm_jax.runs.directory import RunDirectory
+from lstm_jax.search import space as search
+from lstm_jax.search import studies, widths
+from lstm_jax.search.space import Space
 from lstm_jax.tasks import Task
-from lstm_jax.train import State
-from lstm_jax.trials import Trials
+from lstm_jax.training.fit import State
+from lstm_jax.training.trials import Trials
 
 METRICS = ("loss", "accuracy")
 STRUCTURE = ("cell", "hidden", "depth", "optimizer", "batch_size", "lag")

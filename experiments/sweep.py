@@ -44,7 +44,7 @@ from experiments.flags import (
 )
 from experiments.runner import Experiment, Group
 from experiments.searching import Candidate, Found, Search
-from lstm_jax import cells, optimizers, search, studies, tasks, widths
+from lstm_jax import cells, tasks
 from lstm_jax.report import charts, figures, importance, interactive, statistics
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.importance import Effect, Forest
@@ -52,11 +52,14 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter, column, points
 from lstm_jax.report.statistics import is_solved
 from lstm_jax.report.tables import Row
-from lstm_jax.search import Space
+from lstm_jax.search import space as search
+from lstm_jax.search import studies, widths
+from lstm_jax.search.space import Space
 from lstm_jax.tasks import Task
 from lstm_jax.tasks.base import endless
-from lstm_jax.train import footprint
-from lstm_jax.trials import MAX_SEED
+from lstm_jax.training import optimizers
+from lstm_jax.training.fit import footprint
+from lstm_jax.training.trials import MAX_SEED
 
 STRATEGIES = ("grid", "random", "halving", "optuna")
 NETWORKS = (*networks.LABELS, *networks.CATALOGUE)

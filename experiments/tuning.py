@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import is_solved
-from lstm_jax.trials import Trials, make_trials
+from lstm_jax.training.trials import Trials, make_trials
 
 
 def trials(seeds: Sequence[int], rates: Sequence[float], clip: float) -> Trials:

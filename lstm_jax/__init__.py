@@ -1,20 +1,12 @@
 """lstm_jax: the LSTM for JAX. A cell is its equations at one instant; time is the library's."""
 
-from lstm_jax import (
-    cells,
-    diagnostics,
-    engines,
-    initializers,
-    interop,
-    layers,
-    packing,
-    tasks,
-    testing,
-)
+from lstm_jax import cells, diagnostics, engines, interop, nn, tasks, testing
 from lstm_jax.cells import Cell, LinearCell, initial_state
+from lstm_jax.data import packing
 from lstm_jax.engines import step, trace, unroll
-from lstm_jax.initializers import init
-from lstm_jax.train import Trials, evaluate, fit, make_trials
+from lstm_jax.nn import initializers
+from lstm_jax.nn.initializers import init
+from lstm_jax.training.fit import Trials, evaluate, fit, make_trials
 from lstm_jax.types import Batch, CellParams, LSTMState, Model, Noise
 
 __version__ = "0.1.0"
@@ -37,8 +29,8 @@ __all__ = [
     "initial_state",
     "initializers",
     "interop",
-    "layers",
     "make_trials",
+    "nn",
     "packing",
     "step",
     "tasks",

@@ -14,7 +14,7 @@ import numpy as np
 from lstm_jax.cells import Cell, LinearCell, feedback_parts, initial_state
 from lstm_jax.engines import Associative, Reference, Scan, step, trace, unroll
 from lstm_jax.engines.choice import Engine
-from lstm_jax.initializers import init
+from lstm_jax.nn.initializers import init
 from lstm_jax.types import Array, CellParams, Noise, Row
 
 T, B, CUT = 8, 3, 4

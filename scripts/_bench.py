@@ -33,7 +33,8 @@ import numpy as np
 from absl import app, flags, logging
 
 import lstm_jax as lj
-from lstm_jax import layers, tasks, train
+from lstm_jax import nn, tasks
+from lstm_jax.training import fit as train
 from scripts import _bench_gpu, _bench_training
 from scripts._rivals import (
     Rival,
@@ -194,7 +195,7 @@ def linear() -> list[dict[str, Any]]:
 def trials() -> list[dict[str, Any]]:
     """Milliseconds for each trial-step of R trials in one program, sampling and AdamW included."""
     task = tasks.make("recall", lag=99)
-    model = layers.SequenceSpec(lj.cells.LSTM(32), task.input_size, task.output_size)
+    model = nn.SequenceSpec(lj.cells.LSTM(32), task.input_size, task.output_size)
     counts, steps = numbers_of_trials((1, 8, 32)), 100
 
     def call(R, n):

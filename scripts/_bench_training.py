@@ -7,8 +7,10 @@ import jax
 import numpy as np
 
 import lstm_jax as lj
-from lstm_jax import layers, parallel, tasks, train
+from lstm_jax import nn, tasks
 from lstm_jax.tasks.base import endless
+from lstm_jax.training import fit as train
+from lstm_jax.training import parallel
 
 LENGTH, BATCH, HIDDEN = 100, 16, 32  # the experiments' size
 TRIAL_STEPS, LEAST_STEPS = 1000, 10  # of one timed call: all trials together, and each of them
@@ -23,7 +25,7 @@ def throughput(counts: list[int], repeats: int) -> list[dict[str, Any]]:
     parameters is timed.
     """
     task = tasks.make("adding", length=LENGTH)
-    model = layers.SequenceSpec(lj.cells.LSTM(HIDDEN), task.input_size, task.output_size)
+    model = nn.SequenceSpec(lj.cells.LSTM(HIDDEN), task.input_size, task.output_size)
     cpu = jax.default_backend() == "cpu"
     asked = [(R, b) for R in counts for b in ("map", "vmap") if b == "vmap" or cpu or R <= 64]
     calls = {f"{R} by {b}": Together(task, model, R, b) for R, b in asked}
@@ -121,7 +123,7 @@ def curve(task: Any, trials: Any, marks: list[int], dtype: str) -> list[np.ndarr
     """The running training losses [R] at each of the steps `marks`."""
     start = lj.initializers.chrono(1.5 * task.length)
     sizes = task.input_size, task.output_size
-    model = layers.SequenceSpec(lj.cells.LSTM(HIDDEN), *sizes, b=start, dtype=dtype)
+    model = nn.SequenceSpec(lj.cells.LSTM(HIDDEN), *sizes, b=start, dtype=dtype)
     found, state = [], None
     for step in marks:
         result = train.fit(task, model, trials, step, begin_from=state, progress=False)

@@ -32,12 +32,12 @@ from jax.experimental import topologies
 from experiments import runner
 from experiments.flags import need, need_each, parse
 from experiments.runner import Group
-from lstm_jax import hlo
 from lstm_jax.engines import Pallas
-from lstm_jax.parallel import Devices
 from lstm_jax.report import tables
-from lstm_jax.train import lower, make_trials
+from lstm_jax.training.fit import lower, make_trials
+from lstm_jax.training.parallel import Devices
 from scripts import _experiments
+from scripts import _hlo as hlo
 
 # For libtpu, which otherwise asks the machine which TPU it is and complains that it is none.
 ENVIRONMENT = {

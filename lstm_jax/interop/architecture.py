@@ -14,12 +14,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax import cells, engines, initializers, layers
+from lstm_jax import cells, engines, nn
+from lstm_jax.nn import initializers
 
 # Every public dataclass of the rooms that a model is described with.
 REGISTRY: dict[str, type] = {
     name: value
-    for room in (cells, engines, initializers, layers)
+    for room in (cells, engines, initializers, nn)
     for name, value in vars(room).items()
     if isinstance(value, type) and dataclasses.is_dataclass(value)
 }

@@ -18,7 +18,7 @@ import jax
 from lstm_jax.interop.architecture import decode, encode, registry
 from lstm_jax.interop.checking import check, named
 from lstm_jax.interop.tensors import fill, load_tensors, save_tensors
-from lstm_jax.layers import SequenceSpec
+from lstm_jax.nn import SequenceSpec
 
 ARCHITECTURE, PARAMETERS = "architecture.json", "parameters.safetensors"
 FORMAT = "lstm_jax model, version 4"

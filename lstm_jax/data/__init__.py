@@ -1,0 +1,1 @@
+"""Sequences as arrays: packed rows."""

@@ -1,0 +1,312 @@
+"""A model in words: hashable sizes and choices, and pure functions of parameters."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lstm_jax.cells import Cell
+from lstm_jax.engines import Engine, resolve
+from lstm_jax.engines.choice import check_engine
+from lstm_jax.nn.dropout import Rates
+from lstm_jax.nn.initializers import BiasInit, WeightInit, glorot, orthogonal
+from lstm_jax.nn.model import SequenceModel
+from lstm_jax.nn.recurrent import Recurrent, stored
+from lstm_jax.nn.stack import Bidirectional, Stack, State
+from lstm_jax.types import Array, ArrayLike
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceSpec:
+    """A `SequenceModel` in words, and the two pure functions that learning sees: `init`, `apply`.
+
+    Equal by value and hashable, so that compiled functions can be kept by it. A dense front and the
+    head start with LeCun-normal weights and no bias, an embedding with rows of norm one or so.
+
+    Attributes:
+      cell: the recurrent cell of every layer.
+      input_size: D, the width of the input, or the number of symbols for front="embed".
+      output_size: V, the width of the output.
+      readout: "last" for outputs [B, V], "every" for [T, B, V].
+      depth: how many layers.
+      bidirectional: every layer reads in both directions.
+      front: what stands before the layers: None, "dense" (a linear map) or "embed" (a table, for
+        integer symbols).
+      front_width: the width of what the front puts out; None without a front.
+      w_x: initialiser of the input weights, block by block.
+      w_h: initialiser of the recurrent weights, block by block.
+      b: initialiser of the biases; None for those of the cell.
+      learn_initial: makes the initial states parameters.
+      engine: what runs the loops, by name or an instance.
+      dtype: of computation and outputs, as in `Recurrent`; any spelling, kept as `jnp.dtype`.
+      projection: p, the width that every layer's outputs are projected to; None for h itself.
+      checked: asserts that values are finite and in the cell's `ranges`; inside `jit` wrap the
+        whole function in `chex.chexify(..., async_check=False)`, which `fit` does not.
+      param_dtype: of the parameters, and so of their gradients; None for float32, or `dtype` where
+        that is wider.
+
+    Raises:
+      ValueError: a size is not positive, a choice is unknown, or `front_width` does not go with
+        `front`; TypeError: a dtype is not a floating one.
+    """
+
+    cell: Cell
+    input_size: int
+    output_size: int
+    readout: Literal["last", "every"] = "last"
+    depth: int = 1
+    bidirectional: bool = False
+    front: Literal["dense", "embed"] | None = None
+    front_width: int | None = None
+    w_x: WeightInit = dataclasses.field(default=glorot())
+    w_h: WeightInit = dataclasses.field(default=orthogonal())
+    b: BiasInit | None = None
+    learn_initial: bool = False
+    engine: str | Engine = "auto"
+    dtype: Any = "float32"
+    projection: int | None = None
+    checked: bool = False
+    param_dtype: Any = None
+
+    def __post_init__(self):
+        if not isinstance(self.cell, Cell):
+            raise TypeError(f"cell must be a cell, such as LSTM(64), got {self.cell!r}")
+        check_engine(self.engine)
+        for name in ("input_size", "output_size", "depth"):
+            _check_size(name, getattr(self, name))
+        if self.projection is not None:
+            _check_size("projection", self.projection)
+        _check_choice("readout", self.readout, ("last", "every"))
+        _check_choice("front", self.front, (None, "dense", "embed"))
+        if self.front is not None:
+            _check_size("front_width", self.front_width)
+        elif self.front_width is not None:
+            raise ValueError(f"front_width must be None without a front, got {self.front_width!r}")
+        object.__setattr__(self, "dtype", _floating("dtype", self.dtype))
+        if self.param_dtype is not None:
+            stored = _floating("param_dtype", self.param_dtype)
+            object.__setattr__(self, "param_dtype", stored)
+
+    @property
+    def stored_dtype(self) -> Any:
+        """The dtype of the parameters."""
+        return stored(self.dtype, self.param_dtype)
+
+    def init(self, key: Array, trial: Any = None) -> Any:
+        """Returns the initial parameters as nested dictionaries of arrays.
+
+        Args:
+          key: a PRNG key.
+          trial: None, or what has `init_scale`, a scalar that multiplies every initial weight
+            (front, layers and head; no bias), and `gate_bias`, a mapping of block to scalar that
+            sets the initial bias of this block in every layer, whatever `b` says.
+
+        Raises:
+          ValueError: `gate_bias` or `b` names a block that the cell does not have.
+        """
+        model = self.build(nnx.Rngs(params=key), trial)
+        return _lists(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+
+    def apply(
+        self,
+        params: Any,
+        x: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> Array:
+        """Returns the outputs, [B, V] or [T, B, V].
+
+        Args:
+          params: what `init` returns.
+          x: [T, B, D] floats, cast to `dtype`; [T, B] integers below D for front="embed".
+          mask: [T, B] bool; where False the states are held.
+          reset: [T, B] bool; True where a new sequence begins.
+          trial: None, or what has the fields of `Rates`.
+          key: of all noise; without it there is none.
+
+        Raises:
+          ValueError: a shape does not fit; TypeError: a dtype does not.
+        """
+        return self.unroll(params, x, mask=mask, reset=reset, trial=trial, key=key)[1]
+
+    def unroll(
+        self,
+        params: Any,
+        x: ArrayLike,
+        state: tuple[State, ...] | None = None,
+        *,
+        initial: tuple[State, ...] | None = None,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        trial: Any = None,
+        key: Array | None = None,
+    ) -> tuple[tuple[State, ...], Array]:
+        """Is `apply` with states in and out, see `SequenceModel.unroll`.
+
+        Returns:
+          The final states of the layers, and the outputs [B, V] or [T, B, V].
+        """
+        rates = None if trial is None else Rates(*(getattr(trial, n) for n in Rates._fields))
+        return self.module(params).unroll(
+            self._fitting(x), state, initial=initial, mask=mask, reset=reset, key=key, rates=rates
+        )
+
+    def initial_state(self, params: Any, batch: int) -> tuple[State, ...]:
+        """Returns where a stream of `batch` rows starts.
+
+        Raises:
+          ValueError: the model is bidirectional.
+        """
+        return self.module(params).initial_state(batch)
+
+    def stream(
+        self,
+        params: Any,
+        state: tuple[State, ...],
+        x_t: ArrayLike,
+        *,
+        initial: tuple[State, ...] | None = None,
+        mask_t: ArrayLike | None = None,
+        reset_t: ArrayLike | None = None,
+    ) -> tuple[tuple[State, ...], Array]:
+        """Advances a stream by one instant, see `SequenceModel.stream`.
+
+        Args:
+          params: what `init` returns.
+          state: the state before the instant; of the first, `initial_state(params, batch)`.
+          x_t: [B, D] floats; [B] integers below D for front="embed".
+          initial: where a sequence starts, one state for each layer.
+          mask_t: [B] bool; where False the states are held.
+          reset_t: [B] bool; True where a new sequence begins.
+
+        Returns:
+          The next state and the outputs [B, V].
+
+        Raises:
+          ValueError: the model is bidirectional, or a shape does not fit; TypeError: a dtype does
+            not.
+        """
+        return self.module(params).stream(
+            state, self._fitting(x_t, "x_t", "B"), initial=initial, mask_t=mask_t, reset_t=reset_t
+        )
+
+    def module(self, params: Any) -> SequenceModel:
+        """Returns the module with these parameters, those of `init`."""
+        return nnx.merge(_graph(self), _numbered(params))
+
+    def on(self, platform: str) -> "SequenceSpec":
+        """Returns the same model with its engine as it resolves on "cpu", "gpu" or "tpu".
+
+        By itself "auto" asks where jax runs: for a program that is compiled here and runs elsewhere
+        the engine has to be named.
+        """
+        engine = resolve(self.engine, self.cell, platform, self.dtype)
+        return dataclasses.replace(self, engine=engine)
+
+    def build(self, rngs: nnx.Rngs, trial: Any = None) -> SequenceModel:
+        """Returns the module itself, its parameters drawn as by `init`."""
+        scale, biases = (1.0, {}) if trial is None else (trial.init_scale, trial.gate_bias)
+        front = self._front(rngs, scale)
+        layers, width = [], self.front_width or self.input_size
+        for _ in range(self.depth):
+            layers.append(self._layer(width, rngs, scale, biases))
+            width = layers[-1].output_size
+        head = self._linear(width, self.output_size, rngs, scale)
+        return SequenceModel(front, Stack(layers), head, self.readout)
+
+    def _front(self, rngs, scale):
+        if self.front_width is None:
+            return None
+        if self.front == "dense":
+            return self._linear(self.input_size, self.front_width, rngs, scale)
+        rows_of_norm_one = jax.nn.initializers.normal(self.front_width**-0.5)
+        return nnx.Embed(  # in the parameters' dtype, so that its gradients add up in it
+            self.input_size, self.front_width, rngs=rngs, dtype=self.stored_dtype,
+            param_dtype=self.stored_dtype, embedding_init=_scaled(rows_of_norm_one, scale),
+        )  # fmt: skip
+
+    def _layer(self, width, rngs, scale, biases):
+        return (Bidirectional if self.bidirectional else Recurrent)(
+            self.cell, width, rngs=rngs, w_x=_scaled(self.w_x, scale),
+            w_h=_scaled(self.w_h, scale), b=_overridden(self.b, biases),
+            projection=self.projection, learn_initial=self.learn_initial, engine=self.engine,
+            checked=self.checked, dtype=self.dtype, param_dtype=self.param_dtype,
+        )  # fmt: skip
+
+    def _linear(self, rows, columns, rngs, scale):
+        kernel_init = _scaled(jax.nn.initializers.lecun_normal(), scale)
+        return nnx.Linear(
+            rows, columns, rngs=rngs, dtype=self.dtype, param_dtype=self.stored_dtype,
+            kernel_init=kernel_init,
+        )  # fmt: skip
+
+    def _fitting(self, x, name="x", axes="T, B"):
+        """Returns x as the front takes it; `axes` are those before the last of floats."""
+        rank = 1 + axes.count(",")
+        first = ", time first" if rank > 1 else ""
+        if self.front == "embed":
+            if x.ndim != rank:
+                raise ValueError(f"{name} must be symbols [{axes}]{first}, got shape {x.shape}")
+            if not jnp.issubdtype(x.dtype, jnp.integer):
+                raise TypeError(f"{name} must be integers for front='embed', got {x.dtype}")
+            return x
+        if x.ndim != rank + 1 or x.shape[-1] != self.input_size:
+            want = f"[{axes}, D]{first}, with D = {self.input_size}"
+            raise ValueError(f"{name} must be {want}, got shape {x.shape}")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"{name} must be floats (front='embed' takes integers), got {x.dtype}")
+        return x.astype(self.dtype)
+
+
+@functools.cache
+def _graph(spec: SequenceSpec) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: spec.build(nnx.Rngs(0))))
+
+
+def _scaled(initializer: WeightInit, scale: float | Array) -> WeightInit:
+    return lambda key, shape, dtype: initializer(key, shape, dtype) * jnp.asarray(scale, dtype)
+
+
+def _overridden(b: BiasInit | None, biases: Mapping[str, Array]) -> BiasInit:
+    return lambda key, cell, dtype: {**(b(key, cell, dtype) if b else {}), **biases}
+
+
+def _lists(params: Any) -> Any:
+    """Returns nested parameters with a list for each dictionary of numbers, as other tools take."""
+    if not isinstance(params, dict):
+        return params
+    inner = {name: _lists(value) for name, value in params.items()}
+    numbered = inner and all(isinstance(name, int) for name in inner)
+    return [inner[n] for n in range(len(inner))] if numbered else inner
+
+
+def _numbered(params: Any) -> Any:
+    """Is the inverse of `_lists`, as NNX takes parameters."""
+    if isinstance(params, list | tuple):
+        params = dict(enumerate(params))
+    if not isinstance(params, Mapping):
+        return params
+    return {name: _numbered(value) for name, value in params.items()}
+
+
+def _floating(name: str, dtype: Any) -> Any:
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise TypeError(f"{name} must be a floating one, got {jnp.dtype(dtype)}")
+    return jnp.dtype(dtype)
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")

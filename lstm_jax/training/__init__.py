@@ -1,0 +1,1 @@
+"""Learning: a batch of training runs as one compiled program."""

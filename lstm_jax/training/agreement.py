@@ -1,0 +1,80 @@
+"""Whether a task, a model and trials fit together, checked by name before anything is compiled."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.tasks.base import Stream, Task
+from lstm_jax.training.trials import Trials
+from lstm_jax.types import Array, Batch, Model, StreamModel
+
+
+def check_kinds(task: Task, model: Model, trials: Trials) -> None:
+    """Raises TypeError unless each is of its kind, and task and model are hashable."""
+    if not isinstance(task, Task):
+        raise TypeError(f"task must be a Task, such as tasks.make makes, got {task!r}")
+    if isinstance(model, type) or not (hasattr(model, "init") and hasattr(model, "apply")):
+        raise TypeError(f"model must have init and apply, as SequenceSpec does, got {model!r}")
+    if not isinstance(trials, Trials):
+        raise TypeError(f"trials must be Trials, as make_trials makes them, got {trials!r}")
+    for name, value in (("task", task), ("model", model)):
+        try:
+            hash(value)
+        except TypeError as error:
+            right = "hashable, such as a frozen dataclass without arrays in its fields"
+            raise TypeError(
+                f"{name} must be {right}, got {type(value).__name__}: {error}"
+            ) from None
+
+
+def check_windows(task: Task, model: Model, window: int | None) -> None:
+    """Raises unless sequences can be cut into windows, and the model takes and returns states."""
+    uncut = isinstance(task, Stream) or task.readout != "every"
+    if window is not None and (uncut or task.length % window):
+        raise ValueError(
+            "window must divide the length of a task that is no stream and has a target at "
+            f"every instant, got {window} for {task.name} of length {task.length}"
+        )
+    cut = isinstance(task, Stream) or window is not None
+    if cut and not isinstance(model, StreamModel):
+        kind = "comes in windows" if window is not None else "is a stream"
+        raise TypeError(
+            "model must have initial_state and unroll, as SequenceSpec does, since "
+            f"{task.name} {kind}; got {model!r}"
+        )
+
+
+def check_outputs(task: Task, outputs: Array, batch: Batch) -> None:
+    """Raises ValueError unless outputs have the shape that the task reads."""
+    wanted = output_shape(task, batch)
+    if outputs.shape != wanted:
+        axes = "[T, B, V]" if task.readout == "every" else "[B, V]"
+        raise ValueError(
+            f"model must put out {axes} = {list(wanted)} for {task.name}, got "
+            f"{list(outputs.shape)}: the task has output_size={task.output_size} and "
+            f"readout={task.readout!r}"
+        )
+
+
+def check_params(params: Any, trials: Trials) -> None:
+    """Raises ValueError unless every leaf of `params` has one row for each trial."""
+    count = len(trials.seed)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if np.shape(leaf)[:1] != (count,):
+            raise ValueError(
+                f"params must have leaves [R, ...] with one row for each of R = {count} trials, "
+                f"got shape {np.shape(leaf)} for params{jax.tree_util.keystr(path)}"
+            )
+
+
+def output_shape(task: Task, batch: Batch) -> tuple[int, ...]:
+    """Returns [B, V] or [T, B, V]: the shape of a model's outputs for a batch."""
+    leading = jax.tree.leaves(batch.x)[0].shape[:2]
+    return (*(leading if task.readout == "every" else leading[1:]), task.output_size)
+
+
+def zero_outputs(task: Task, batch: Batch) -> Array:
+    """Returns zeros in the place of a model's outputs for a batch."""
+    return jnp.zeros(output_shape(task, batch), jnp.float32)

@@ -1,0 +1,78 @@
+"""Why a trial diverged: codes that the compiled loop keeps, and a sentence for each."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.tasks.base import Task
+from lstm_jax.training.agreement import zero_outputs
+from lstm_jax.types import Array, Batch
+
+RUNNING, SOLVED, LOSS, GRADIENT, UPDATE, INPUTS, SYMBOLS, TARGETS, LABELS = range(9)
+
+STATUS = np.array(["finished", "solved"] + ["diverged"] * 7)
+REASONS = {
+    LOSS: "the loss is not finite at step {step}",
+    GRADIENT: "the gradient is not finite at step {step}",
+    UPDATE: "the update of step {step} is not finite",
+    INPUTS: "non-finite inputs in the batch of step {step}",
+    SYMBOLS: "symbols outside 0..{symbols} in the batch of step {step}",
+    TARGETS: "non-finite targets in the batch of step {step}",
+    LABELS: "labels outside 0..{labels} in the batch of step {step}",
+}
+
+
+def cause(loss: Array, gradients: Any) -> Array:
+    """Returns the code of a step that failed: of the first that is not finite."""
+    updated = jnp.where(all_finite(gradients), jnp.int32(UPDATE), jnp.int32(GRADIENT))
+    return jnp.where(jnp.isfinite(loss), updated, jnp.int32(LOSS))
+
+
+def all_finite(tree: Any) -> Array:
+    """Returns whether every float of a tree is finite, a bool scalar."""
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if _is_float(leaf)]
+    return functools.reduce(jnp.logical_and, finite, jnp.bool_(True))
+
+
+def batch_fault(task: Task, batch: Batch) -> Array:
+    """Returns the code of a batch that no model can learn from, `RUNNING` for a sound one.
+
+    What the mask hides does not count. Targets are at fault where outputs of zero, too, have a loss
+    that is not finite.
+    """
+    code = jnp.where(_unanswerable(task, batch), _target_fault(batch.y), jnp.int32(RUNNING))
+    for x in jax.tree.leaves(batch.x):
+        fault = INPUTS if _is_float(x) else SYMBOLS
+        wrong = ~jnp.isfinite(x) if _is_float(x) else (x < 0) | (x >= task.input_size)
+        code = jnp.where(_shown(wrong, batch.mask).any(), jnp.int32(fault), code)
+    return code
+
+
+def reason(task: Task, code: int, step: int) -> str:
+    """Returns why a trial diverged in a sentence, "" if it did not."""
+    sizes = {"symbols": task.input_size - 1, "labels": task.output_size - 1}
+    return REASONS.get(code, "").format(step=step, **sizes)
+
+
+def _unanswerable(task: Task, batch: Batch) -> Array:
+    return ~jnp.isfinite(task.loss(zero_outputs(task, batch), batch))
+
+
+def _target_fault(y: Any) -> Array:
+    """Returns the code of targets that have no finite loss."""
+    has_labels = not all(map(_is_float, jax.tree.leaves(y)))
+    otherwise = jnp.int32(LABELS if has_labels else LOSS)
+    return jnp.where(all_finite(y), otherwise, jnp.int32(TARGETS))
+
+
+def _shown(wrong: Array, mask: Any) -> Array:
+    if mask is None:
+        return wrong
+    return wrong & jnp.expand_dims(jnp.asarray(mask, bool), range(2, wrong.ndim))
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)

@@ -1,0 +1,112 @@
+"""Optimisers of one trial, built by optax from that trial's own, traced numbers."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_jax.training.trials import Trials
+from lstm_jax.types import Array
+
+LARGEST = 1e18  # a number whose square is finite in float32
+
+
+def _squaring(direction: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns a direction with finite gradients cut at `LARGEST`, so that squares are finite."""
+
+    def cut(g):
+        return jnp.where(jnp.isfinite(g), jnp.clip(g, -LARGEST, LARGEST), g)
+
+    def update(gradients, state, params=None):
+        return direction.update(jax.tree.map(cut, gradients), state, params)
+
+    return optax.GradientTransformation(direction.init, update)  # pyright: ignore[reportArgumentType]
+
+
+DIRECTIONS: dict[str, Callable[[Trials], optax.GradientTransformation]] = {
+    "sgd": lambda trial: optax.identity(),
+    "momentum": lambda trial: optax.trace(decay=trial.b1),
+    "nesterov": lambda trial: optax.chain(
+        optax.trace(decay=trial.b1, nesterov=True), optax.scale(1 - trial.b1)
+    ),
+    "rmsprop": lambda trial: _squaring(optax.scale_by_rms(decay=trial.b2)),
+    "adam": lambda trial: _squaring(optax.scale_by_adam(b1=trial.b1, b2=trial.b2)),
+    "adamw": lambda trial: _squaring(optax.scale_by_adam(b1=trial.b1, b2=trial.b2)),
+}
+
+
+def make(name: str, trial: Trials) -> optax.GradientTransformation:
+    """Returns p <- p - learning_rate (direction(clipped gradient) + weight_decay p).
+
+    With a `decay` the learning rate of the update after t others is that of half a cosine,
+    learning_rate (1 + cos(pi min(t / decay, 1))) / 2 (Loshchilov & Hutter 2017, without restarts).
+    The gradient g is clipped by its global norm, g min(1, clip / |g|). The direction is
+      sgd: g;
+      momentum: m, with m <- b1 m + g (Polyak 1964);
+      nesterov: (1 - b1) (b1 m + g), m as above: momentum that looks ahead (Sutskever et al. 2013),
+        rescaled so that b1 changes how long steps remember, not their size (Greff et al. 2017);
+      rmsprop: g / sqrt(v + 1e-8), with v <- b2 v + (1 - b2) g^2 from v = 0 (Tieleman & Hinton
+        2012, who take b2 = 0.9);
+      adam, adamw: m / (sqrt(v) + 1e-8), bias-corrected (Kingma & Ba 2015). The two are one here,
+        since every optimiser decouples its weight decay (Loshchilov & Hutter 2019).
+    Only arrays of two axes or more decay: matrices and tables, not biases, scales, peepholes,
+    learned initial states or rates of zoneout. Built inside the traced trial, so that one
+    compilation serves every value.
+
+    Raises:
+      ValueError: no optimiser is called `name`.
+    """
+    return optax.chain(
+        clip_by_global_norm(trial.clip),
+        check_name(name)(trial),
+        optax.add_decayed_weights(trial.weight_decay, mask=_matrices),
+        optax.scale_by_learning_rate(_rate(trial)),
+    )
+
+
+def clip_by_global_norm(limit: float | Array) -> optax.GradientTransformation:
+    """Returns g <- g min(1, limit / |g|), as optax's, for every finite g: no square overflows."""
+
+    def clip(gradients, params):
+        scaled, scale = _scaled(gradients)
+        norm = optax.tree.norm(scaled)
+
+        def clipped(s, g):
+            return jnp.where(scale * norm > limit, s / norm * limit, g).astype(g.dtype)
+
+        return jax.tree.map(clipped, scaled, gradients)
+
+    return optax.stateless(clip)
+
+
+def _scaled(tree: Any) -> tuple[Any, Array]:
+    """Returns a tree divided by a power of two near its largest number, and that power.
+
+    Nothing is rounded. The power stays where it and its inverse are normal numbers.
+    """
+    sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
+    largest = functools.reduce(jnp.maximum, [size.astype(jnp.float32) for size in sizes])
+    exponent = jnp.clip(jnp.frexp(largest)[1], -100, 100)
+    scale = jnp.ldexp(jnp.float32(1), exponent)
+    return jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), tree), scale
+
+
+def _rate(trial: Trials) -> optax.ScalarOrSchedule:
+    if trial.decay is None:
+        return trial.learning_rate
+    falls = optax.cosine_decay_schedule(trial.learning_rate, 1)  # optax takes no traced length
+    return lambda t: falls(t / trial.decay)
+
+
+def _matrices(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+
+def check_name(name: str) -> Callable[[Trials], optax.GradientTransformation]:
+    """Returns the direction called `name`, or raises a ValueError that lists those there are."""
+    if name not in DIRECTIONS:
+        raise ValueError(f"optimizer must be one of {', '.join(DIRECTIONS)}, got {name!r}")
+    return DIRECTIONS[name]

@@ -1,0 +1,496 @@
+"""sweep: strategies as plans of config and records, and what a run leaves behind when killed."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import runner, searching, sweep
+from experiments.runner import Group
+from experiments.sweep import EXPERIMENT, Sweep
+from lstm_jax.nn import SequenceSpec
+from lstm_jax.report import figures
+from lstm_jax.report.space import points
+from lstm_jax.runs.directory import GroupLog, RunDirectory
+from lstm_jax.tasks import make
+from lstm_jax.tasks.base import endless
+from lstm_jax.training.fit import fit
+from lstm_jax.training.trials import Trials
+from tests.compiling import CHEAP
+
+ROOT = Path(__file__).parents[2]
+SPACE = "learning_rate=log:1e-4:1e-1 cell=lstm,gru hidden=int:3:8 forget_bias=uniform:-1:3"
+CONFIG = Sweep(space=SPACE, trials=20, batch="6", steps=90, lag=5, tuning_seeds=2, seeds=3, best=2)
+
+
+def trials(group: Group) -> Trials:
+    assert group.trials is not None
+    return group.trials
+
+
+def trained(config: Sweep, diverging=lambda values: False) -> tuple[list[dict], list[Group]]:
+    """The records of a whole run whose loss is the distance of the rate from 1e-2; its groups."""
+    records: list[dict] = []
+    while True:
+        done = {r["group"] for r in records}
+        groups = sweep.plan(config, records)
+        left = [group for group in groups if group.name not in done]
+        if not left:
+            return records, groups
+        records += told(left[0], diverging)
+
+
+def told(group: Group, diverging=lambda values: False) -> list[dict]:
+    return [
+        {
+            "kind": "result", "group": group.name, "trial": i, "seed": int(seed), **label,
+            "status": "diverged" if diverging(label["values"]) else "finished",
+            "step": group.steps, "solved_at": -1, "loss": 0.1, "metric": 0.5,
+            f"{group.split}_loss": abs(math.log10(label["values"]["learning_rate"]) + 2),
+            f"{group.split}_correct": 7, f"{group.split}_n": 10, f"{group.split}_metric": 0.7,
+        }
+        for i, (seed, label) in enumerate(zip(trials(group).seed, group.labels, strict=True))
+    ]  # fmt: skip
+
+
+def pairs(groups: list[Group]) -> list[tuple[int, int]]:
+    return [
+        (label["configuration"], int(seed))
+        for group in groups
+        for label, seed in zip(group.labels, trials(group).seed, strict=True)
+    ]
+
+
+def distance(values) -> float:
+    return abs(math.log10(values["learning_rate"]) + 2)
+
+
+def test_random_search_trains_every_configuration_once_with_each_seed_in_waves_of_r():
+    groups = sweep.plan(CONFIG, [])
+    assert sorted(pairs(groups)) == [(c, s) for c in range(20) for s in (0, 1)]
+    assert max(len(trials(group).seed) for group in groups) <= 6
+    assert len({group.name for group in groups}) == len(groups)
+    space = sweep.space_of(CONFIG)
+    for group in groups:
+        for label, rate in zip(group.labels, trials(group).learning_rate, strict=True):
+            assert label["values"] == space.draw(0, label["configuration"])
+            assert rate == np.float32(label["values"]["learning_rate"])
+
+
+def test_structure_makes_groups_and_widths_only_buckets():
+    for group in sweep.plan(CONFIG, []):
+        kinds = {label["values"]["cell"] for label in group.labels}
+        hidden = [label["values"]["hidden"] for label in group.labels]
+        assert [kinds] == [{type(group.model.cell).__name__.lower()}]
+        assert all(group.model.cell.hidden / 2 < h <= group.model.cell.hidden for h in hidden)
+        assert (group.begin is None) == all(h == group.model.cell.hidden for h in hidden)
+        assert set(trials(group).gate_bias) == ({"f"} if kinds == {"lstm"} else {"z"})
+
+
+def test_a_grid_is_every_combination():
+    config = dataclasses.replace(CONFIG, strategy="grid", points=3, space="b1=0,0.5 clip=log:1:4")
+    points = [label["values"] for g in sweep.plan(config, []) for label in g.labels][::2]
+    expected = [(b, pytest.approx(c)) for b in (0, 0.5) for c in (1, 2, 4)]
+    assert [(p["b1"], p["clip"]) for p in points] == expected
+
+
+def test_the_best_are_trained_anew_on_fresh_seeds_and_tested():
+    records, groups = trained(CONFIG)
+    fresh = [group for group in groups if group.split == "test"]
+    space = sweep.space_of(CONFIG)
+    best = sorted(range(20), key=lambda i: distance(space.draw(0, i)))[:2]
+    assert sorted(pairs(fresh)) == sorted((c, s) for c in best for s in (2, 3, 4))
+    rows = sweep.summarise(CONFIG, records)
+    assert [row["configuration"] for row in rows] == best
+    assert [row["validation"] for row in rows] == [distance(space.draw(0, i)) for i in best]
+    assert rows[0]["accuracy"].value == pytest.approx(0.7) and rows[0]["solved"].total == 3
+    lines = sweep.every(CONFIG, records)
+    assert len(lines) == 20 * 2 + 2 * 3 and list(lines[0])[:3] == [
+        "configuration", "seed", "learning_rate"
+    ]  # fmt: skip
+
+
+def halving(**settings) -> Sweep:
+    settings = {"trials": 18, "rungs": 3, "tuning_seeds": 1} | settings
+    return dataclasses.replace(CONFIG, strategy="halving", **settings)
+
+
+def rungs(groups: list[Group]) -> dict[str, list[Group]]:
+    named: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.split == "validation":
+            named.setdefault(group.name[: len("rung 0")], []).append(group)
+    return named
+
+
+def test_of_every_rung_the_best_third_goes_on_in_smaller_batches():
+    config = halving()
+    _, groups = trained(config)
+    by_rung, space = rungs(groups), sweep.space_of(config)
+    order = sorted(range(18), key=lambda i: distance(space.draw(0, i)))
+    for name, count, steps in (("rung 0", 18, 10), ("rung 1", 6, 30), ("rung 2", 2, 90)):
+        mine = by_rung[name]
+        assert sorted(c for c, _ in pairs(mine)) == sorted(order[:count])
+        assert {group.steps for group in mine} == {steps}
+        assert {group.keep for group in mine} == {name != "rung 2"}
+    assert len(by_rung["rung 2"]) < len(by_rung["rung 0"])
+
+
+def test_all_seeds_of_a_survivor_go_on():
+    _, groups = trained(halving(tuning_seeds=2))
+    assert {name: len(pairs(some)) for name, some in rungs(groups).items()} == {
+        "rung 0": 36, "rung 1": 12, "rung 2": 4,
+    }  # fmt: skip
+
+
+def test_what_diverged_goes_no_further_and_is_last():
+    config = halving()
+    _, groups = trained(config, diverging=lambda v: distance(v) < 0.5)
+    space = sweep.space_of(config)
+    order = sorted(range(18), key=lambda i: distance(space.draw(0, i)))
+    calm = [i for i in order if distance(space.draw(0, i)) >= 0.5]
+    assert sorted(c for c, _ in pairs(rungs(groups)["rung 1"])) == sorted(calm[:6])
+    records, groups = trained(CONFIG, diverging=lambda v: True)
+    assert all(group.split == "validation" for group in groups)
+    assert sweep.summarise(CONFIG, records) == [] and len(sweep.draw(CONFIG, [], records)) == 2
+
+
+def test_a_plan_is_the_same_however_often_it_is_asked():
+    for config in (CONFIG, halving(), dataclasses.replace(CONFIG, strategy="optuna", trials=5)):
+        records, groups = trained(config)
+        again = sweep.plan(config, json.loads(json.dumps(records)))
+        assert [g.name for g in again] == [g.name for g in groups]
+        for one, other in zip(again, groups, strict=True):
+            assert list(one.labels) == list(other.labels)
+            jax.tree.map(np.testing.assert_array_equal, one.trials, other.trials)
+
+
+def test_optuna_is_asked_in_batches_that_follow_from_those_before():
+    pytest.importorskip("optuna")
+    config = dataclasses.replace(CONFIG, strategy="optuna", trials=7)
+    first = sweep.plan(config, [])
+    assert sorted(pairs(first)) == [(c, s) for c in range(3) for s in (0, 1)]  # R = 6, two seeds
+    begun = sweep.plan(config, told(first[0]))
+    assert [list(g.labels) for g in begun] == [list(g.labels) for g in first]
+    _, groups = trained(config)
+    searched = [group for group in groups if group.split == "validation"]
+    assert sorted(pairs(searched)) == [(c, s) for c in range(7) for s in (0, 1)]
+
+
+def test_ranked_by_loss_nothing_stops_early():
+    assert sweep.plan(CONFIG, [])[0].task == endless(make("adding", length=5))
+    by_accuracy = dataclasses.replace(CONFIG, metric="accuracy")
+    assert sweep.plan(by_accuracy, [])[0].task == make("adding", length=5)
+    assert endless(make("adding", length=5)) == endless(make("adding", length=5))
+    assert endless(make("adding", length=5)) != make("adding", length=5)
+
+
+def test_r_is_settled_from_the_machine_and_what_is_asked():
+    automatic = dataclasses.replace(CONFIG, batch="auto")
+    devices = jax.device_count()
+    assert sweep.settle(automatic).batch == "40"  # 20 configurations, two seeds
+    many = dataclasses.replace(automatic, trials=10_000)
+    assert sweep.settle(many).batch == str(sweep.ON_A_CPU * devices)
+    asked = dataclasses.replace(many, strategy="optuna", trials=100)
+    assert sweep.settle(asked).batch == "20" and sweep.settle(CONFIG) == CONFIG
+
+
+def test_elsewhere_than_on_a_cpu_memory_decides(monkeypatch):
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 1000, "bytes_in_use": 200}
+
+    monkeypatch.setattr(sweep.jax, "local_devices", lambda: [Device()])
+    monkeypatch.setattr(sweep.jax, "device_count", lambda: 2)
+    monkeypatch.setattr(sweep, "footprint", lambda *args, places, **kw: places * 64.0)
+    config = dataclasses.replace(CONFIG, batch="auto", trials=1000)
+    assert sweep.settle(config).batch == "20"  # 0.8 of 800 bytes, 64 each, two devices
+    monkeypatch.setattr(sweep, "footprint", lambda *args, places, **kw: places * 1e6)
+    with pytest.raises(ValueError, match="--batch=auto: not even one trial fits"):
+        sweep.settle(config)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--batch=0", "--batch=0: need 1 to 20000, or auto"),
+        ("--trials=0", "--trials=0: need 1 to 20000"),
+        ("--space=clip=uniform:2:1", "--space: clip=uniform:2:1: low must be below high"),
+        ("--space=learning_rate=log:0:1", "--space: learning_rate=log:0:1: a logarithm needs"),
+        ("--space=cell=", "--space: cell=: the choice is empty"),
+        ("--space=size=3", "--space: size is unknown: need cell, hidden, depth, optimizer"),
+        ("--space=cell=gru input_bias=1", "--space: input_bias: GRU has no such bias"),
+        ("--space=lag=1,5", "--space: length must be an integer of at least 2, got 1"),
+        (
+            "--space=cell=layer_norm hidden=int:4:8",
+            "--space: hidden=5: the units of LayerNormLSTM depend",
+        ),
+        ("--space=zoneout_x=0.1", "--space: zoneout_x: LSTM has no such state; it has zoneout_h"),
+        ("--strategy=sweep", "--strategy=sweep: need one of grid, random, halving, optuna"),
+        ("--strategy=halving --trials=5", "--trials=5: --rungs=4 by --eta=3 need 27 or more"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(flag, words, tmp_path, capsys):
+    space = [] if "space" in flag else ["--space=clip=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "start", lambda platform: None)
+        patch.setattr(runner, "fit", None)
+        arguments = [f"--{part}" for part in flag.removeprefix("--").split(" --")] + space
+        code = runner.main(EXPERIMENT, ["sweep", f"--workdir={tmp_path / 'run'}", *arguments])
+    said = capsys.readouterr()
+    assert code == 2 and words in said.err and said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_best_so_far_is_against_all_updates_a_survivor_s_counted_once():
+    def result(configuration, step, loss):
+        kinds = {"configuration": configuration, "seed": 0, "step": step, "status": "finished"}
+        return {**kinds, "validation_loss": loss}
+
+    results = [result(0, 10, 3.0), result(1, 10, 2.0), result(1, 30, 2.5), result(2, 5, 1.0)]
+    assert searching.best_so_far(results, "loss") == ([10, 20, 40, 45], [3.0, 2.0, 2.0, 1.0])
+
+
+def test_the_figures_are_drawn_of_ranges_choices_and_diverged_trials():
+    records, _ = trained(CONFIG, diverging=lambda v: v["learning_rate"] > 5e-2)
+    with figures.look():
+        pictures = sweep.draw(CONFIG, sweep.summarise(CONFIG, records), records)
+        assert all(figures.png(p.figure).startswith(b"\x89PNG") for p in pictures)
+    axes = pictures[0].figure.axes
+    assert [a.get_xlabel() for a in axes] == ["learning_rate", "cell", "hidden", "forget_bias"]
+    assert axes[0].get_xscale() == "log"
+    assert [t.get_text() for t in axes[1].get_xticklabels()] == ["lstm", "gru"]
+    assert (
+        sum(np.shape(c.get_offsets())[0] for c in axes[0].collections) == 40
+    )  # every trial is there
+
+
+def test_what_matters_is_told_by_a_forest_and_drawn_for_hands():
+    records, _ = trained(CONFIG, diverging=lambda v: v["learning_rate"] > 5e-2)
+    searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
+    weighed, trials, name = sweep.scored(CONFIG, searched)
+    assert [p.name for p in weighed] == ["learning_rate", "cell", "hidden", "forget_bias"]
+    assert len(trials) == 20 * CONFIG.tuning_seeds
+    assert any(trial[name] is None for trial in trials)  # diverged
+    assert all(t["learning_rate"] > 5e-2 for t in trials if t[name] is None)
+    with figures.look():
+        pictures = sweep.draw(CONFIG, sweep.summarise(CONFIG, records), records)
+    *_, bars, surface = pictures
+    assert [bars.name, surface.name] == ["importance", "two_that_matter"]
+    first, second = surface.figure.axes[0].get_xlabel(), surface.figure.axes[0].get_ylabel()
+    tops = [t.get_text() for t in bars.figure.axes[0].get_yticklabels()]
+    assert [t for t in tops if "×" not in t][:2] == [first, second]
+    page = "".join(part for picture in pictures for part in picture.touch)
+    assert page.count("Plotly.newPlot") >= 3 and "forget bias" in page
+
+
+def test_a_search_too_small_for_a_forest_has_none():
+    few = dataclasses.replace(CONFIG, trials=4, tuning_seeds=1, best=1)
+    records, _ = trained(few)
+    tried, progress = sweep.draw(few, sweep.summarise(few, records), records)
+    assert [tried.name, progress.name] == ["responses", "search"]
+    assert len(tried.touch) == 3 and not progress.touch  # script, scatter, parallel
+
+
+# Runs. --------------------------------------------------------------------------------------------
+
+TINY = [
+    "--space=learning_rate=0.01,0.03,1e30 hidden=3,4 clip=1", "--cell=rnn", "--strategy=halving",
+    "--trials=6", "--eta=2", "--rungs=2", "--steps=6", "--lag=3", "--engine=reference",
+    "--batch=3", "--best=1", "--seeds=2", "--batch_size=4",
+]  # fmt: skip
+KEPT = ("records.jsonl", "summary.csv")
+
+
+def run(*arguments: object) -> int:
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(runner, "start", lambda platform: None)
+        return runner.main(EXPERIMENT, ["sweep", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a small sweep that nothing disturbed."""
+    path = tmp_path_factory.mktemp("sweep") / "run"
+    assert run(*TINY, f"--workdir={path}") == 0
+    return path
+
+
+def outcome(path: Path) -> dict[str, bytes]:
+    return {name: (path / name).read_bytes() for name in KEPT} | {
+        file.name: file.read_bytes() for file in (path / "params").iterdir()
+    }
+
+
+def results(path: Path) -> list[dict]:
+    lines = map(json.loads, (path / "records.jsonl").read_text().splitlines())
+    return [record for record in lines if record["kind"] == "result"]
+
+
+def test_tensorboard_has_a_session_for_every_line_of_the_summary(whole):
+    with (whole / "summary.csv").open() as lines:
+        count = len(list(csv.DictReader(lines)))
+    sessions = {path.name for path in (whole / "tensorboard" / "hparams").iterdir()}
+    assert sessions == set(map(str, range(count)))
+    assert "Interactive" in (whole / "report.html").read_text(encoding="utf-8")
+
+
+def test_survivors_of_a_run_are_the_trials_trained_straight_through(whole, standard_promotion):
+    """Bit for bit, from their own width's draw, through the disk and a smaller batch."""
+    last = [r for r in results(whole) if r["group"].startswith("rung 1")]
+    assert {r["values"]["learning_rate"] for r in last} <= {0.01, 0.03} and len(last) == 3
+    run_directory = RunDirectory(whole)
+    config = Sweep(**{k: v for k, v in run_directory.settings.items() if hasattr(Sweep, k)})
+    groups = {g.name: g for g in sweep.plan(config, run_directory.records.read())}
+    for record in last:
+        name = next(
+            r["group"] for r in results(whole)
+            if r["group"].startswith("rung 0") and r["configuration"] == record["configuration"]
+        )  # fmt: skip
+        group = groups[name]
+        rows = [label["configuration"] for label in group.labels]
+        begin = group.begin(run_directory) if group.begin else None
+        straight = fit(
+            group.task, group.model, trials(group), 6, batch_size=4, begin_from=begin,
+            progress=False,
+        )  # fmt: skip
+        row = rows.index(record["configuration"])
+        with np.load(run_directory.params_path(record["group"])) as params:
+            for at, leaf in jax.tree_util.tree_leaves_with_path(straight.params):
+                key = jax.tree_util.keystr(at, simple=True, separator="/")
+                np.testing.assert_array_equal(params[key][record["trial"]], leaf[row])
+
+
+def test_a_diverging_trial_is_isolated_and_last(whole):
+    first = [r for r in results(whole) if r["group"].startswith("rung 0")]
+    gone = [r for r in first if r["status"] == "diverged"]
+    assert gone and all(r["values"]["learning_rate"] == 1e30 for r in gone)
+    assert all(np.isfinite(r["validation_loss"]) for r in first if r not in gone)
+    lines = list(csv.DictReader((whole / "summary.csv").read_text().splitlines()))
+    searched = [(line["configuration"], line["seed"]) for line in lines if line["split"] != "test"]
+    assert sorted(searched) == sorted((str(i), "0") for i in range(6))
+    assert {line["status"] for line in lines} == {"finished", "diverged"}
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+@pytest.mark.parametrize("moment", [1, 4, 5, 8])
+def test_a_sweep_killed_between_or_within_rungs_ends_as_if_it_was_not(moment, whole, tmp_path):
+    """Dies before or after one of the things that are written, then resumes."""
+    calls = 0
+
+    def mortal(method):
+        def call(*arguments, **keywords):
+            nonlocal calls
+            calls += 1
+            if calls == moment // 2 + 1 and moment % 2 == 0:
+                raise Killed
+            result = method(*arguments, **keywords)
+            if calls == moment // 2 + 1:
+                raise Killed
+            return result
+
+        return call
+
+    path = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((GroupLog, "progress"), (RunDirectory, "finish")):
+            patch.setattr(owner, name, mortal(getattr(owner, name)))
+        with pytest.raises(Killed):
+            run(*TINY, f"--workdir={path}")
+    assert run(f"--resume={path}") == 0
+    assert outcome(path) == outcome(whole)
+
+
+@pytest.mark.parametrize("moment", [1, 3])
+def test_a_sweep_that_is_told_to_stop_saves_and_goes_on(moment, whole, tmp_path, capsys):
+    """SIGTERM in the first rung, and in the second."""
+    progress, count = GroupLog.progress, 0
+
+    def told(self, records):
+        nonlocal count
+        progress(self, records)
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    path = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GroupLog, "progress", told)
+        assert run(*TINY, f"--workdir={path}") == 143
+    assert count == moment and f"to go on: --resume={path}" in capsys.readouterr().err
+    assert list((path / "checkpoints").glob("*/*"))
+    assert run(f"--resume={path}") == 0
+    assert outcome(path) == outcome(whole)
+
+
+def program(*arguments: object) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": CHEAP}
+    command = [sys.executable, "-m", "experiments.sweep", *map(str, arguments)]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "kills"), [("random", 5), ("halving", 2), ("optuna", 1)])
+def test_a_sweep_killed_again_and_again_equals_one_that_was_not(strategy, kills, tmp_path):
+    """kill -9 of the program at random moments, resumed each time."""
+    asked = [
+        "--space=learning_rate=log:1e-3:1e-1 hidden=int:5:8 clip=1", "--cell=rnn",
+        f"--strategy={strategy}", "--trials=200", "--steps=60", "--lag=6", "--rungs=3",
+        "--batch=32", "--best=2", "--seeds=2",
+    ]  # fmt: skip
+    began = time.monotonic()
+    assert program(*asked, f"--workdir={tmp_path / 'whole'}").wait() == 0
+    took, moments = time.monotonic() - began, random.Random(strategy)
+    arguments = [*asked, f"--workdir={tmp_path / 'killed'}"]
+    for _ in range(kills):
+        process = program(*arguments)
+        time.sleep(moments.uniform(0.15, 0.6) * took)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "killed" / "config.json").exists():
+            arguments = [f"--resume={tmp_path / 'killed'}"]
+    assert program(*arguments).wait() == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    searched = [r for r in results(tmp_path / "killed") if "validation_n" in r]
+    assert len(searched) == len({(r["group"], r["trial"]) for r in searched})
+    assert {r["configuration"] for r in searched} == set(range(200))
+
+
+def test_the_lines_of_the_summary_are_points_of_the_reports_space():
+    records, _ = trained(CONFIG)
+    parameters = sweep.parameters(sweep.space_of(CONFIG))
+    assert [(p.name, p.kind) for p in parameters] == [
+        ("learning_rate", "log"), ("cell", "choice"), ("hidden", "int"), ("forget_bias", "uniform"),
+    ]  # fmt: skip
+    where = points(parameters, sweep.every(CONFIG, records))
+    assert where.shape == (46, 4) and np.all((where >= 0) & (where <= 1))
+
+
+def test_zoneout_wraps_the_cell_in_every_width():
+    config = dataclasses.replace(CONFIG, space="zoneout_c=uniform:0:0.5 hidden=int:3:8")
+    group = sweep.plan(config, [])[0]
+    assert str(group.model.cell).startswith("Zoneout(") and list(trials(group).zoneout) == ["c"]
+
+
+def test_a_network_of_a_point_is_in_its_own_width_or_its_bucket():
+    shared = sweep.search_of(CONFIG)
+    point = {"cell": "lstm", "hidden": 5}
+    own, wide = shared.network(point), shared.network(point, wide=True)
+    assert isinstance(own, SequenceSpec) and (own.cell.hidden, wide.cell.hidden) == (5, 8)

@@ -1,0 +1,283 @@
+"""Charts show the numbers they are given where they are; so do interactive ones, and the tab."""
+
+import json
+import re
+import struct
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2, plugin_hparams_pb2
+
+from lstm_jax.report import (
+    charts,
+    figures,
+    hparams,
+    html,
+    importance,
+    interactive,
+    ledger,
+    statistics,
+)
+from lstm_jax.report import space as spaces
+from lstm_jax.report.importance import Curve, Effect
+from lstm_jax.report.ledger import Quantiles
+from lstm_jax.report.space import Parameter
+from lstm_jax.report.statistics import Estimate
+from tests.report.test_report import Outside
+
+messages: Any = event_pb2, plugin_hparams_pb2
+Event, HParamsPluginData = messages[0].Event, messages[1].HParamsPluginData
+
+RATE = Parameter("learning_rate", "log", 1e-4, 1e-1)
+WIDTH = Parameter("width", "int", 1, 3)
+CELL = Parameter("cell", "choice", choices=("lstm", "<gru>"))
+SPACE = (RATE, WIDTH, CELL)
+
+
+def trials(n=24):
+    rng = np.random.default_rng(0)
+    at = [p.values(rng.random(n)) for p in SPACE]
+    rows = zip(*at, range(n), strict=True)
+    return [
+        {"kind": "result", "group": "g", "trial": i, "learning_rate": r, "width": w, "cell": c}
+        | {"step": 10, "loss": None if i == 3 else w + 0.01 * i}
+        for r, w, c, i in rows
+    ]
+
+
+@pytest.fixture
+def axes():
+    figure, panels = figures.canvas(1, 1)
+    return figure, panels[0, 0]
+
+
+def drawn(figure):
+    return figures.png(figure).startswith(b"\x89PNG")
+
+
+def test_a_heat_map_is_the_mean_of_each_cell_and_counts_its_trials(axes):
+    # two cells along a decade and a half each; one of the four has no trial
+    points = spaces.points((RATE, CELL), [
+        {"learning_rate": rate, "cell": cell}
+        for rate, cell in [(1e-4, "lstm"), (2e-4, "lstm"), (1e-1, "lstm"), (1e-2, "<gru>")]
+    ])  # fmt: skip
+    figure, panel = axes
+    response = [0.0, 1.0, 0.7, 0.2]
+    charts.heat_map(figure, panel, (RATE, CELL), points, response, "loss, nats", bins=2)
+    (mesh,) = panel.collections
+    values = np.ma.filled(mesh.get_array(), np.nan)
+    np.testing.assert_allclose(values, [[0.5, 0.7], [np.nan, 0.2]])
+    counts = {text.get_position(): text.get_text() for text in panel.texts}
+    assert sorted(counts.values()) == ["0", "1", "1", "2"]
+    (where,) = [place for place, count in counts.items() if count == "2"]
+    np.testing.assert_allclose(where, (10**-3.25, 0))
+    assert panel.get_xscale() == "log" and panel.get_xlabel() == "learning rate"
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["lstm", "<gru>"]
+    assert drawn(figure)
+
+
+def test_whole_numbers_have_a_cell_each_or_some_together():
+    few, many = WIDTH, Parameter("width", "log_int", 8, 64)
+    np.testing.assert_allclose(charts._edges(few, 6), [0, 1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(charts._edges(many, 4), [0, 0.25, 0.5, 0.75, 1])
+
+
+def test_a_surface_and_its_trials_share_their_colours(axes):
+    records = trials()
+    forest = importance.fit(
+        SPACE, records, "loss", goal="min", divergent="drop", trees=4, resamples=2
+    )
+    loss, kept = statistics.settled([r["loss"] for r in records], goal="min", divergent="drop")
+    points = spaces.points((WIDTH, CELL), [records[i] for i in kept])
+    marginal = importance.surface(forest, "width", "cell")
+    charts.surface(axes[0], axes[1], marginal, points, loss, "loss, nats")
+    mesh, dots = axes[1].collections
+    np.testing.assert_array_equal(mesh.get_array(), marginal.response.T)
+    np.testing.assert_array_equal(dots.get_array(), loss)
+    assert mesh.get_clim() == dots.get_clim() == tuple(np.quantile(loss, (0.05, 0.95)))
+    x, y = np.asarray(dots.get_offsets()).T
+    np.testing.assert_allclose(x, [records[i]["width"] for i in kept])
+    np.testing.assert_array_equal(
+        np.round(y), [CELL.choices.index(records[i]["cell"]) for i in kept]
+    )
+    assert drawn(axes[0])
+
+
+def test_importance_bars_stand_in_order_with_their_intervals(axes):
+    effects = [
+        Effect(("width",), Estimate(0.1, 0.05, 0.2)),
+        Effect(("learning_rate",), Estimate(0.6, 0.5, 0.7)),
+        Effect(("learning_rate", "width"), Estimate(0.2, 0.1, 0.3)),
+    ]
+    charts.importance_bars(axes[1], effects, most=2)
+    names = [label.get_text() for label in axes[1].get_yticklabels()]
+    assert names == ["learning rate", "learning rate × width"]
+    assert [round(bar.get_width()) for bar in axes[1].patches] == [60, 20]
+    segments = [c.get_segments()[0][:, 0] for c in axes[1].collections]
+    np.testing.assert_allclose(segments, [[50, 70], [10, 30]])
+    assert axes[1].yaxis_inverted() and drawn(axes[0])
+
+
+def test_a_marginal_is_a_band_or_points(axes):
+    style = figures.styles(["a"])["a"]
+    estimates = [Estimate(0.5, 0.4, 0.6), Estimate(0.7, 0.6, 0.9)]
+    charts.marginal_curve(axes[1], Curve(RATE, [1e-3, 1e-2], estimates), "loss, nats", style)
+    band = {tuple(v) for v in axes[1].collections[0].get_paths()[0].vertices.round(6).tolist()}
+    assert band >= {(1e-3, 0.4), (1e-3, 0.6), (1e-2, 0.6), (1e-2, 0.9)}
+    figure, panels = figures.canvas(1, 1)
+    charts.marginal_curve(panels[0, 0], Curve(CELL, list(CELL.choices), estimates), "loss", style)
+    (line, *_), *_ = [c.lines for c in panels[0, 0].containers]
+    np.testing.assert_array_equal(line.get_xydata(), [[0, 0.5], [1, 0.7]])
+    assert drawn(axes[0]) and drawn(figure)
+
+
+def test_learning_curves_are_quantiles_and_end_where_trials_diverged(axes):
+    values = np.array([[0.1, 0.1], [0.5, 0.2], [0.9, np.inf]])
+    quantiles = Quantiles([10, 20], (0.1, 0.5, 0.9), values)
+    charts.learning_curves(axes[1], quantiles, figures.styles(["a"])["a"], "LSTM")
+    np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), [0.5, 0.2])
+    band = axes[1].collections[0].get_paths()[0].vertices
+    assert set(band[:, 0]) == {10} and {0.1, 0.9} <= set(band[:, 1])
+    assert drawn(axes[0])
+
+
+def test_quantiles_of_a_ledger_keep_what_ended_and_count_what_diverged():
+    def line(kind, trial, step, loss):
+        return {"kind": kind, "group": "g", "trial": trial, "step": step, "loss": loss}
+
+    records = [
+        *(line("progress", trial, 10, 1.0 + trial) for trial in range(3)),
+        line("progress", 0, 20, 0.5),
+        line("result", 0, 30, 0.25),
+        line("result", 1, 15, 0.125),  # solved between two progress records
+        line("result", 2, 20, None),  # diverged
+    ]
+    got = ledger.quantiles(records, "loss", "min", levels=(0.01, 0.5, 1.0))
+    assert got.steps == [10, 20, 30]
+    expected = [[1, 0.125, 0.125], [2, 0.5, 0.25], [3, np.inf, np.inf]]
+    np.testing.assert_array_equal(got.values, expected)
+    best = ledger.quantiles(records, "loss", "max", levels=(0.01,))
+    np.testing.assert_array_equal(best.values, [[1, -np.inf, -np.inf]])
+    with pytest.raises(ValueError, match="goal='least'"):
+        ledger.quantiles(records, "loss", "least")
+
+
+def test_boxes_are_marked_by_their_tests(axes):
+    samples = {"vanilla": [1.0, 2, 3, 4, 5], "np": [1.5, 2, 3, 4, 5], "nfg": [91.0, 92, 93, 94, 95]}
+    charts.boxes(axes[1], samples, statistics.against(samples, "vanilla"), "error, %")
+    assert [text.get_text() for text in axes[1].texts] == ["", "n.s.", "***"]
+    hatches = [patch.get_hatch() for patch in axes[1].patches]
+    assert [bool(hatch) for hatch in hatches] == [False, False, True]
+    baseline = [line for line in axes[1].lines if line.get_linestyle() == "--"]
+    assert {tuple(line.get_ydata()) for line in baseline} == {(3.0, 3.0)}
+    assert drawn(axes[0])
+
+
+# The page. ----------------------------------------------------------------------------------------
+
+
+def test_the_page_holds_its_script_and_fetches_nothing():
+    page = html.page("Sweep", interactive.script(), touchable())
+    reader = Outside()
+    reader.void = {*reader.void, "path"}
+    reader.feed(page)
+    assert reader.fetched == [] and reader.open == []
+    assert page.count("window.PlotlyConfig") <= 1 and len(page) < 6e6
+    assert "<gru>" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def touchable():
+    rest = {"goal": "min", "caption": "losses < 1"}
+    marginal = importance.surface(
+        importance.fit(
+            SPACE, trials(), "loss", goal="min", divergent="worst", trees=2, resamples=2
+        ),
+        "learning_rate",
+        "cell",
+    )
+    return "\n".join([
+        interactive.parallel("all", SPACE, trials(), "loss", divergent="worst", **rest),
+        interactive.scatter("each", SPACE, trials(), "loss", **rest),
+        interactive.heat_map("map", marginal, "loss", "a map"),
+    ])  # fmt: skip
+
+
+def charts_of(page):
+    """What each chart was given: its name and its traces."""
+    decoder, found = json.JSONDecoder(), {}
+    for match in re.finditer(r'Plotly\.newPlot\(\s*"(\w+)",\s*', page):
+        found[match[1]], _ = decoder.raw_decode(page, match.end())
+    return found
+
+
+def test_charts_to_touch_hold_every_trial():
+    found = charts_of(touchable())
+    (lines,), (fine, diverged), (tiles,) = found["all"], found["each"], found["map"]
+    names = [axis["label"] for axis in lines["dimensions"]]
+    assert names == ["learning rate", "width", "cell", "loss"]
+    rates = [trial["learning_rate"] for trial in trials()]
+    np.testing.assert_allclose(lines["dimensions"][0]["values"], RATE.positions(rates))
+    assert lines["dimensions"][2]["ticktext"] == list(CELL.choices)
+    known = [trial["loss"] for trial in trials() if trial["loss"] is not None]
+    assert fine["y"] == known and len(diverged["y"]) == 1
+    assert diverged["y"][0] > max(known)
+    assert "loss: -" in diverged["text"][0] and "cell: " in diverged["text"][0]
+    assert not any("<gru>" in text for text in fine["text"])  # plotly would read it as a tag
+    assert np.shape(tiles["z"]) == (2, 40)
+
+
+def test_no_chart_offers_to_send_its_data_away():
+    page = touchable()
+    assert page.count('"showSendToCloud": false') == page.count("Plotly.newPlot") == 3
+
+
+# TensorBoard. -------------------------------------------------------------------------------------
+
+
+def events(directory):
+    """The events of one session; TFRecord: length, its checksum, content, its checksum."""
+    (path,) = directory.glob("events*")
+    content, found = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        found.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return found
+
+
+def session(directory):
+    """Settings and metrics of one trial, as the tab puts them together."""
+    settings, metrics, announced = {}, {}, set()
+    for value in (value for event in events(directory) for value in event.summary.value):
+        data = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        for name, setting in data.session_start_info.hparams.items():
+            settings[name] = getattr(setting, setting.WhichOneof("kind"))
+        announced |= {metric.name.tag for metric in data.experiment.metric_infos}
+        if not value.tag.startswith("_hparams_/"):
+            metrics[value.tag] = value.simple_value
+    return settings, metrics, announced
+
+
+def test_the_tab_is_told_every_trial(tmp_path):
+    records = trials(5)
+    for _ in range(2):  # what was there is replaced
+        hparams.write(tmp_path / "hparams", records, ["learning_rate", "width", "cell"], ["loss"])
+    assert len(list((tmp_path / "hparams").iterdir())) == 5
+    for record in records:
+        settings, metrics, announced = session(tmp_path / "hparams" / str(record["trial"]))
+        assert settings == {name: record[name] for name in ("learning_rate", "width", "cell")}
+        assert announced == {"loss"}
+        told = {} if record["loss"] is None else {"loss": pytest.approx(record["loss"])}
+        assert metrics == told
+
+
+def test_the_tab_refuses_what_it_could_not_show(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="record 0 has no 'rate'"):
+        hparams.write(tmp_path, trials(2), ["rate"], ["loss"])
+    with pytest.raises(ValueError, match=r"settings \[\], metrics \['loss'\]"):
+        hparams.write(tmp_path, trials(2), [], ["loss"])
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match=r"tensorboardX: pip install 'lstm_jax\[experiments\]'"):
+        hparams.write(tmp_path, trials(2), ["width"], ["loss"])
