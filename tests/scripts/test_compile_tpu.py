@@ -133,7 +133,7 @@ def test_an_unknown_topology_is_refused_in_one_line(python, topology):
         (["--trials=some"], "--trials=some: need a whole number, 1 or more"),
         (["--json=/nowhere/x.json"], "--json=/nowhere/x.json: there is no folder /nowhere"),
         (["--topology="], "--topology=: need one or more, such as v5e:2x2"),
-        (["--hidden=0"], "--hidden=0: need 1 or more"),
+        (["--hidden=0"], "--hidden=0: need 1 to 1000000"),
         (["--hiden=3"], "Unknown command line flag 'hiden'"),
         (["--platform=gpu"], "--platform=gpu: need tpu, or none"),
         (
