@@ -1,4 +1,4 @@
-"""The few types every room shares: rows of named vectors, parameters, batches, models."""
+"""The types that all packages share: named vectors, parameters, batches and models."""
 
 import collections
 import functools
@@ -17,7 +17,7 @@ Row = Any  # a NamedTuple of arrays made by `row_type`
 
 
 def serializable(kind: _Kind) -> _Kind:
-    """Registers a NamedTuple type for `jax.export` under its name and fields; returns it."""
+    """Registers a NamedTuple type for `jax.export` by its name and fields; returns it."""
     name = f"lstm_jax.{kind.__name__}({', '.join(kind._fields)})"  # pyright: ignore
     jax.export.register_namedtuple_serialization(kind, serialized_name=name)
     return kind
@@ -25,10 +25,10 @@ def serializable(kind: _Kind) -> _Kind:
 
 @functools.cache
 def row_type(name: str, fields: tuple[str, ...]) -> type:
-    """Returns the NamedTuple type called `name` with `fields`, the same object for the same words.
+    """Returns the NamedTuple type `name` with `fields`: equal arguments give one type.
 
-    Type identity is what pytrees compare, and pickling goes through this function, so that rows of
-    a cell defined anywhere, a notebook included, survive both.
+    Pytrees compare types by identity, and pickling calls this function. Both therefore work for the
+    rows of any cell, also of one defined in a notebook.
     """
     row = collections.namedtuple(name, fields)
     row.__reduce__ = lambda self: (_rebuild_row, (name, fields, tuple(self)))
@@ -43,7 +43,7 @@ LSTMState = row_type("LSTMState", ("h", "c"))
 
 
 def wide(dtype: Any) -> Any:
-    """Returns float32, or `dtype` where that is wider: what sums and states are kept in."""
+    """Returns the dtype of sums and states: float32, or `dtype` where that is wider."""
     return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
 
 
@@ -71,14 +71,14 @@ class CellParams(NamedTuple):
 
 @serializable
 class Noise(NamedTuple):
-    """What chance does to one call of a loop. It is a constant: no gradient passes through it.
+    """Random inputs of one unroll; no gradient flows through them.
 
     Attributes:
-      keys: [T] PRNG keys, one an instant, for a cell that is `noisy`; row b draws from
-        fold_in(keys[t], b), so that a sequence and its keys may be split anywhere. `step` takes one
-        key, of shape []. None is evaluation: the cell takes expectations.
-      keep: [B, F] multiplies what is fed back, at every instant alike, in the dtype of states; None
-        for nothing.
+      keys: [T] PRNG keys, one per time step, for a cell that is `noisy`. Row b draws from
+        fold_in(keys[t], b), so a sequence and its keys may be split anywhere. `step` takes one key,
+        of shape []. None is evaluation: the cell takes expectations.
+      keep: [B, F] factor of the feedback, the same at all time steps, in the dtype of the states;
+        None for no factor.
     """
 
     keys: Array | None = None
@@ -87,13 +87,13 @@ class Noise(NamedTuple):
 
 @serializable
 class Batch(NamedTuple):
-    """Sequences to learn from, time first.
+    """A batch of training sequences, time first.
 
     Attributes:
       x: [T, B, D] inputs.
       y: targets, in the task's own form.
-      mask: [T, B] bool, True where a step counts; None when every step does.
-      reset: [T, B] bool, True where a new sequence begins in the row; None when none does.
+      mask: [T, B] bool, True at valid time steps; None if all are valid.
+      reset: [T, B] bool, True where a sequence starts; None for no resets.
     """
 
     x: Array
@@ -103,7 +103,7 @@ class Batch(NamedTuple):
 
 
 class Model(Protocol):
-    """What learning sees of a network: two pure functions, hashable and equal by value."""
+    """The interface that training needs: two pure functions, hashable and equal by value."""
 
     def init(self, key: Array, trial: Any) -> Any:
         """Returns the parameters of one trial."""
@@ -119,16 +119,16 @@ class Model(Protocol):
         trial: Any = None,
         key: Array | None = None,
     ) -> Array:
-        """Returns outputs [B, V] or [T, B, V]; without a key there is no noise (evaluation)."""
+        """Returns outputs [B, V] or [T, B, V]; without a key, without noise (evaluation)."""
         ...
 
 
 @runtime_checkable
 class StreamModel(Model, Protocol):
-    """What learning on a stream sees besides: where it starts, and states in and out."""
+    """A model that also trains on streams: it takes and returns states."""
 
     def initial_state(self, params: Any, batch: int) -> Any:
-        """Returns the state, any tree of arrays, that a stream of `batch` rows starts from."""
+        """Returns the initial state of a stream of `batch` rows, any pytree of arrays."""
         ...
 
     def unroll(
@@ -142,7 +142,7 @@ class StreamModel(Model, Protocol):
         trial: Any = None,
         key: Array | None = None,
     ) -> tuple[Any, Array]:
-        """Is `apply` from a state: returns the state after x, and the outputs."""
+        """Runs `apply` from a state; returns the state after x, and the outputs."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""An instant: the equations of recurrent cells, row by row."""
+"""Recurrent cells: their equations at one time step, for one row."""
 
 from lstm_jax.cells.activations import sigmoid
 from lstm_jax.cells.base import (

@@ -1,4 +1,4 @@
-"""The contract of a recurrent cell: its equations at one instant, and nothing about time."""
+"""The interface of a recurrent cell: its equations at one time step."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ Range = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A recurrent cell: a static, hashable description and `update`, one row of one instant.
+    """A recurrent cell: a static, hashable description, and `update` for one row.
 
-    A subclass is a frozen dataclass that names its `gates` and `states` and writes `update`; what
-    else it may say has a default here.
+    A subclass is a frozen dataclass that names its `gates` and `states` and defines `update`. All
+    other members have defaults.
 
     Attributes:
       hidden: H, the width of every gate and state that `widths` does not name.
       gates: names of the blocks of pre-activations, packed in this order.
-      states: names of the vectors carried from one instant to the next.
-      reads: what a block's pre-activation is made of, for blocks that do not take both: "x" for
-        the input only, "h" for the recurrent product only, "b" for the bias alone.
+      states: names of the vectors carried from one time step to the next.
+      reads: terms of a block's pre-activation, for blocks that do not take all: "x" for the input
+        product only, "h" for the recurrent product only, "b" for the bias alone.
       bias: initial bias of the blocks that do not start at zero: a number, or one for each unit.
-      unbiased: names of the blocks that have no bias: it is zero and stays so.
-      ranges: closed intervals that activated gates and states must stay in, by name.
+      unbiased: names of the blocks without a bias: it stays zero.
+      ranges: closed intervals of activated gates and states, by name.
     """
 
     hidden: int
@@ -57,37 +57,37 @@ class Cell:
                 )
 
     def update(self, gates: Row, state: Row, theta: Row) -> tuple[Row, Row]:
-        """Returns the next state and the activated gates of one row at one instant.
+        """Returns the next state and the activated gates of one row at one time step.
 
         Args:
           gates: pre-activations, a vector [width] for each name in `gates`.
-          state: the state before this instant, a vector [width] for each name in `states`.
+          state: the state before this time step, a vector [width] for each name in `states`.
           theta: the cell's small parameters, shared by all rows.
 
-        That of a cell which draws is `update(gates, state, theta, draws=None)`: what `draw` gave,
-        by field, or None, which asks for what is expected.
+        A cell with a `draw` defines `update(gates, state, theta, draws=None)`: `draws` has the
+        results of `draw` by field; with None, `update` computes expectations.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update")
 
     def output(self, state: Row) -> Array:
-        """Returns what the layer emits at an instant: `h`."""
+        """Returns the output of the layer at one time step: `h`."""
         return state.h
 
     def feedback(self, state: Row) -> Array | tuple[Array, ...]:
-        """Returns what multiplies `w_h` at the next instant: `h`; or vectors, side by side."""
+        """Returns the vector, or tuple of vectors, that multiplies `w_h` next: `h`."""
         return state.h
 
     def init_theta(self, key: Array) -> Mapping[str, Array]:
-        """Returns the initial small parameters by name: none."""
+        """Returns the initial small parameters by name; none by default."""
         del key
         return {}
 
     def draw(self, theta: Row, key: Array) -> Mapping[str, Array]:
-        """Returns what chance gives one row at one instant, by name: vectors of floats; nothing.
+        """Returns random vectors of floats for one row at one time step, by name.
 
-        The key is for this row and instant alone. `update` gets what is drawn in the dtype of the
-        states and as a constant, without a gradient. It is drawn again in the backward pass: the
-        same key must give the same.
+        The default is an empty dictionary. The key is for this row and time step alone. `update`
+        receives the vectors as constants, in the dtype of the states. The backward pass draws them
+        again, so one key must always give the same vectors.
         """
         del theta, key
         return {}
@@ -98,17 +98,17 @@ class Cell:
         return type(self).draw is not Cell.draw
 
     def uniform(self) -> "Cell":
-        """Returns the cell with all its vectors `hidden` wide, for kernels: itself if it is that.
+        """Returns an equivalent cell with all vectors `hidden` wide, for kernels.
 
-        A cell with narrower gates or states may say here which cell has the same equations where
-        every entry of them is repeated, to be as wide as the others.
+        By default this is the cell itself. A cell with narrower gates or states may return the cell
+        with the same equations in which every entry of them is repeated.
         """
         return self
 
     def wiring(self, name: str) -> np.ndarray | None:
-        """Returns which recurrent weights [F, width] of the block called `name` exist: None, all.
+        """Returns a mask [F, width] of the recurrent weights of block `name`; None for all.
 
-        F is the width of what is fed back. The others are zero and stay so.
+        F is the width of the feedback. Weights where the mask is False stay zero.
         """
         del name
         return None
@@ -146,7 +146,7 @@ class Cell:
         return row_type(f"{type(self).__name__}Theta", tuple(values))(**values)
 
     def Draws(self, values: Mapping[str, Array]) -> Row:
-        """Returns what was drawn as a NamedTuple, by name."""
+        """Returns random vectors as a NamedTuple, by name."""
         return row_type(f"{type(self).__name__}Draws", tuple(values))(**values)
 
 
@@ -161,7 +161,7 @@ def _hashable(cell: Cell, field: str) -> bool:
 def initial_state(cell: Cell, batch_shape: int | tuple[int, ...] = (), dtype=jnp.float32) -> Row:
     """Returns the zero state, a vector [*batch_shape, width] for each of the cell's states.
 
-    A whole number is a batch of so many rows.
+    An integer `batch_shape` is a batch of that many rows.
     """
     if not isinstance(batch_shape, tuple):
         batch_shape = (batch_shape,)
@@ -169,22 +169,22 @@ def initial_state(cell: Cell, batch_shape: int | tuple[int, ...] = (), dtype=jnp
 
 
 def feedback_parts(cell: Cell, state: Row) -> tuple[Array, ...]:
-    """Returns the vectors that, side by side, multiply `w_h` at the next instant."""
-    given = cell.feedback(state)
-    return given if isinstance(given, tuple) else (given,)
+    """Returns the vectors that, concatenated, multiply `w_h` at the next time step."""
+    parts = cell.feedback(state)
+    return parts if isinstance(parts, tuple) else (parts,)
 
 
 def feedback_width(cell: Cell) -> int:
-    """Returns the width of what multiplies `w_h`."""
+    """Returns F, the width of the feedback: the number of rows of `w_h`."""
     parts = jax.eval_shape(lambda: feedback_parts(cell, initial_state(cell)))
     return sum(part.shape[-1] for part in parts)
 
 
 def wired(cell: Cell, params: CellParams) -> CellParams:
-    """Returns `params` with zeros for the biases and recurrent weights that `cell` does not have.
+    """Returns `params` with zeros for biases and recurrent weights that `cell` lacks.
 
     Raises:
-      ValueError: `w_h` is a pair and the cell has a wiring, which a projection would undo.
+      ValueError: `w_h` is a pair and the cell has a wiring, which a projection cannot respect.
     """
     if cell.unbiased:
         biased = [np.full(cell.width(g), g not in cell.unbiased) for g in cell.gates]
@@ -207,10 +207,10 @@ def _recurrent(cell: Cell) -> np.ndarray | None:
 
 
 def parameter_count(cell: Cell, input_size: int) -> int:
-    """Returns how many parameters one layer of `cell` has on inputs of width `input_size`."""
+    """Returns the number of parameters of one layer of `cell` on inputs [input_size]."""
     widths = {name: cell.width(name) for name in cell.gates}
-    exist, rows = _recurrent(cell), feedback_width(cell)
-    recurrent = rows * sum(widths[g] for g in cell.h_blocks) if exist is None else int(exist.sum())
+    exist, F = _recurrent(cell), feedback_width(cell)
+    recurrent = F * sum(widths[g] for g in cell.h_blocks) if exist is None else int(exist.sum())
     theta = jax.eval_shape(lambda: dict(cell.init_theta(jax.random.key(0))))
     return (
         input_size * sum(widths[g] for g in cell.x_blocks)

@@ -25,7 +25,7 @@ class GRU(Cell):
     ranges: ClassVar = {"r": (0, 1), "z": (0, 1), "nx": (-1, 1), "h": (-1, 1)}
 
     def update(self, gates, state, theta):
-        """Returns the next state and the activated gates; the candidate stands in `nx`."""
+        """Returns the next state and the activated gates; `nx` holds the candidate."""
         r, z = sigmoid(gates.r), sigmoid(gates.z)
         n = tanh(gates.nx + r * gates.nh)
         h = (1 - z) * n + z * state.h

@@ -1,4 +1,4 @@
-"""JANET: the forget gate alone."""
+"""JANET: an LSTM with a forget gate only."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from lstm_jax.cells.base import Cell
 
 @dataclasses.dataclass(frozen=True)
 class JANET(Cell):
-    """The LSTM with its forget gate only; what it forgets a little less, it lets in.
+    """The LSTM with a forget gate only.
 
         s = x w_x + h w_h + b                     of block f
         f = sigmoid(s)                            forget gate, in [0, 1]
@@ -20,7 +20,7 @@ class JANET(Cell):
         h' = f * h + (1 - sigmoid(s - beta)) * g  hidden state
 
     Attributes:
-      beta: how much more is let in than is forgotten.
+      beta: offset of the input pre-activation: larger values admit more of the candidate.
 
     Source: van der Westhuizen & Lasenby 2018; its chrono biases are `initializers.chrono` with
     `input=None`.
@@ -33,7 +33,7 @@ class JANET(Cell):
 
     @property
     def ranges(self):
-        """The hidden state stays within exp(beta), or 1 where beta is negative."""
+        """The ranges; h stays within exp(beta), or 1 where beta is negative."""
         bound = math.exp(max(self.beta, 0.0))
         return {"f": (0, 1), "g": (-1, 1), "h": (-bound, bound)}
 

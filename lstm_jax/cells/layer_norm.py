@@ -13,7 +13,7 @@ from lstm_jax.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class LayerNormLSTM(Cell):
-    """The LSTM whose two products and whose cell state are normalised over the units.
+    """The LSTM with layer normalisation of its two products and its cell state.
 
         LN(v) = (v - mean(v)) / sqrt(variance(v) + epsilon)
         a = gain_x * LN(x w_x) + gain_h * LN(h w_h) + b       [4H], normalised over all four blocks
@@ -23,8 +23,8 @@ class LayerNormLSTM(Cell):
         h' = o * tanh(gain_c * LN(c') + bias_c)               hidden state
 
     The products of block i are the blocks xi and hi; i itself holds the bias and, activated, the
-    gate. A gain is kept block by block: `gain_xi` is that of x w_x in block i. The paper adds two
-    more biases to a, which come to the one here.
+    gate. Each block has its own gain: `gain_xi` is that of x w_x in block i. The paper has two more
+    biases in a; their sum with b is the one bias here.
 
     Attributes:
       epsilon: added to the variance.
@@ -61,7 +61,10 @@ class LayerNormLSTM(Cell):
         return state._replace(h=h, c=c), gates._replace(i=i, f=f, g=g, o=o)
 
     def _norm(self, *blocks: Array) -> list[Array]:
-        """Normalises blocks over all their units: no vector is longer than H, as in a kernel."""
+        """Returns blocks normalised over all their units.
+
+        No vector is longer than H, as a kernel requires.
+        """
         count = sum(v.size for v in blocks)
         mean = jnp.sum(sum(blocks)) / count
         centred = [v - mean for v in blocks]

@@ -1,4 +1,4 @@
-"""Cells that are linear in their state, and so need no loop over time."""
+"""Cells that are linear in their state and can run as an associative scan."""
 
 import dataclasses
 
@@ -8,16 +8,16 @@ from lstm_jax.types import Array, Row
 
 @dataclasses.dataclass(frozen=True)
 class LinearCell(Cell):
-    """A cell whose gates read the input only and whose one state is linear in the old one.
+    """A cell with input-only gates and one state, linear in the previous state.
 
-        a, b = linear(gates)                      of the input at this instant alone
+        a, b = linear(gates)                      from the input at this time step only
         h' = a * h + b                            unit by unit
 
-    A subclass names its `gates`, all of which read "x" if it does not say otherwise, and writes
-    `linear`; `update` follows from it. Such a cell also runs as an associative scan.
+    A subclass names its `gates`, which read "x" by default, and defines `linear`; `update` follows
+    from it. Such a cell also runs as an associative scan.
 
     Raises:
-      ValueError: a gate reads the state, or there is not one state.
+      ValueError: a gate reads the state, or the number of states is not one.
     """
 
     def __post_init__(self):
@@ -29,11 +29,11 @@ class LinearCell(Cell):
 
     @property
     def reads(self):
-        """The input only."""
+        """Each gate reads the input only."""
         return dict.fromkeys(self.gates, "x")
 
     def linear(self, gates: Row, theta: Row) -> tuple[Array, Array, Row]:
-        """Returns a and b, vectors as wide as the state, and the activated gates of one row.
+        """Returns a and b, both as wide as the state, and the activated gates.
 
         Args:
           gates: pre-activations, a vector [width] for each name in `gates`.
@@ -42,6 +42,6 @@ class LinearCell(Cell):
         raise NotImplementedError(f"{type(self).__name__} must define linear")
 
     def update(self, gates, state, theta):
-        """Returns the next state, a * h + b, and the activated gates of one row."""
+        """Returns the next state and the activated gates of one row."""
         a, b, activated = self.linear(gates, theta)
         return state._make([a * state[0] + b]), activated

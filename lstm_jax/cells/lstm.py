@@ -11,7 +11,7 @@ from lstm_jax.cells.base import Cell
 
 @dataclasses.dataclass(frozen=True)
 class LSTM(Cell):
-    """The LSTM: three selector vectors guard one memory.
+    """The LSTM: three gates control what a cell state forgets, stores and outputs.
 
         i, f, o = sigmoid(x w_x + h w_h + b)      gates, in [0, 1]
         g = tanh(x w_x + h w_h + b)               candidate memory, in [-1, 1]

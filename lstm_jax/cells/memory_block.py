@@ -1,4 +1,4 @@
-"""The memory blocks of 1997, and those of 2000 that forget."""
+"""The memory blocks of 1997, and those of 2000 with a forget gate."""
 
 import dataclasses
 
@@ -16,33 +16,33 @@ OUTPUTS = {"2s-1": lambda c: tanh(c / 2), "identity": lambda c: c}
 
 @dataclasses.dataclass(frozen=True)
 class MemoryBlocks(Cell):
-    """The LSTM as it was first written, gates shared by the cells of a block; and that of 2000.
+    """The LSTM of 1997, in which the cells of a block share gates.
 
         a = x w_x + [h, i, o] w_h + b             every gate and cell reads all outputs and gates
         i, o = sigmoid(a)                         gates, one each for a block of `size` cells
         g = 4 s - 2, s = sigmoid(a)               squashed cell input, in [-2, 2]
-        c' = c + i * g                            the carousel
+        c' = c + i * g                            cell state (constant error carousel)
         h' = o * (2 s - 1), s = sigmoid(c')       cell output, in [-1, 1]
 
-    With `forget_gate`, the extended LSTM of 2000, c' = f * c + i * g, f = sigmoid(a) as i and o.
+    With `forget_gate` it is the extended LSTM of 2000: c' = f * c + i * g, f = sigmoid(a).
 
     Attributes:
       hidden: H, the number of cells in all blocks together.
       size: cells of one block.
       output_gate: False: o = 1.
       forget_gate: False: f = 1.
-      recurrent: whether gates and cells read outputs and gates; False: only the carousel recurs.
-      gate_recurrence: whether they read the gates; False: of what recurs, the outputs only.
-      biases: what has one: "all" gates and cells, the "gates" only, or "none".
-      truncated: whether the gradient flows back through the carousel only, as in the paper: errors
-        that leave a gate or a cell input change its weights but go no further back.
-      input_activation: of g, "4s-2" or "s", s being the logistic function.
+      recurrent: whether gates and cells read outputs and gates; False: only c is recurrent.
+      gate_recurrence: whether they read the gates; False: they read the outputs only.
+      biases: blocks with a bias: "all" gates and cells, the "gates" only, or "none".
+      truncated: whether the gradient flows back through c only, as in the paper. Errors that leave
+        a gate or a cell input change its weights but flow no further back.
+      input_activation: of g, "4s-2" or "s", where s is the logistic function.
       output_activation: of c', "2s-1" or "identity".
 
     Raises:
-      ValueError: blocks of this size do not come to H cells, or a choice is unknown.
+      ValueError: `size` does not divide H, or a choice is unknown.
 
-    Source: Hochreiter & Schmidhuber 1997, section 4 and appendix A.1; the other squashings, its
+    Source: Hochreiter & Schmidhuber 1997, section 4 and appendix A.1; the other activations, its
     experiment 2a; Gers, Schmidhuber & Cummins 2000, the forget gate, without gate recurrence.
     """
 
@@ -70,9 +70,9 @@ class MemoryBlocks(Cell):
 
     @property
     def gates(self):
-        """The blocks i, f, g, o that there are."""
-        there = {"f": self.forget_gate, "o": self.output_gate}
-        return tuple(name for name in ("i", "f", "g", "o") if there.get(name, True))
+        """The blocks among i, f, g, o that this variant has."""
+        present = {"f": self.forget_gate, "o": self.output_gate}
+        return tuple(name for name in ("i", "f", "g", "o") if present.get(name, True))
 
     @property
     def states(self):
@@ -86,7 +86,7 @@ class MemoryBlocks(Cell):
 
     @property
     def reads(self):
-        """Everything, or the input only."""
+        """The terms each gate reads: all, or the input only."""
         return {} if self.recurrent else dict.fromkeys(self.gates, "x")
 
     @property
@@ -96,7 +96,7 @@ class MemoryBlocks(Cell):
 
     @property
     def ranges(self):
-        """The intervals of the gates, and of what is squashed."""
+        """The intervals of the gates, and of bounded activations."""
         g = (-2, 2) if self.input_activation == "4s-2" else (0, 1)
         opened = {name: (0, 1) for name in self.gates if name != "g"}
         squashed = {"h": (-1, 1)} if self.output_activation == "2s-1" else {}
@@ -107,7 +107,7 @@ class MemoryBlocks(Cell):
         return {name: self.hidden // self.size for name in self.gates if name != "g"}
 
     def uniform(self):
-        """Returns blocks of one cell each: a gate of its own for each cell of a block."""
+        """Returns blocks of one cell each, so that every cell has its own gates."""
         return dataclasses.replace(self, size=1)
 
     def feedback(self, state):
@@ -122,8 +122,8 @@ class MemoryBlocks(Cell):
         g = INPUTS[self.input_activation](gates.g)
         c = f * state.c + i * g
         h = o * OUTPUTS[self.output_activation](c)
-        kept = {name: opened[name] for name in self._fed_back}
-        return state._replace(h=h, c=c, **kept), gates._replace(g=g, **opened)
+        recurrent = {name: opened[name] for name in self._fed_back}
+        return state._replace(h=h, c=c, **recurrent), gates._replace(g=g, **opened)
 
     def _shared(self, gate):
         if self.size == 1:

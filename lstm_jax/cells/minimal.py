@@ -1,4 +1,4 @@
-"""Recurrent cells whose gates read the input only."""
+"""Recurrent cells with gates that read the input only."""
 
 import dataclasses
 from typing import ClassVar
@@ -47,8 +47,8 @@ class MinLSTM(LinearCell):
     ranges: ClassVar = {"i": (0, 1), "f": (0, 1)}
 
     def linear(self, gates, theta):
-        """Returns f / (f + i), i / (f + i) * n and the activated gates of one row."""
-        # The quotient from logarithms: both gates may round to zero.
+        """Returns the two factors of h' and the activated gates of one row."""
+        # f / (f + i), computed from logarithms: both gates may round to zero.
         f = sigmoid(log_sigmoid(gates.f) - log_sigmoid(gates.i))
         i = 1 - f
         return f, i * gates.n, gates._replace(i=i, f=f)

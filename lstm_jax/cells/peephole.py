@@ -1,4 +1,4 @@
-"""The LSTM with peepholes, and the variants of it that the search space odyssey compares."""
+"""The LSTM with peepholes, and the variants of Greff et al. (2017)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,28 +30,28 @@ ODYSSEY: Mapping[str, Mapping[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class PeepholeLSTM(Cell):
-    """The LSTM whose gates see the cell state through vectors p; its fields take parts away.
+    """The LSTM with peepholes, vectors p from c to the gates; fields remove parts.
 
         a = x w_x + h w_h + b                     for each of i, f, g, o
         i = sigmoid(a_i + p_i * c)                gates, in [0, 1]
         f = sigmoid(a_f + p_f * c)
         g = tanh(a_g)                             block input, in [-1, 1]
-        c' = f * c + i * g                        cell state, in [-clip, clip] if so asked
+        c' = f * c + i * g                        cell state, in [-clip, clip] with `clip`
         o = sigmoid(a_o + p_o * c')
         h' = o * tanh(c')                         hidden state
 
-    With `gate_recurrence` the gates i, f, o are states as well, and a_i, a_f, a_o read them through
-    weights of their own: nine matrices more.
+    With `gate_recurrence` the gates i, f, o are also states, and a_i, a_f, a_o read them: nine more
+    weight matrices.
 
     Attributes:
-      peepholes: whether the gates see the cell state; False: p = 0.
+      peepholes: whether the gates read the cell state; False: p = 0.
       input_gate: False: i = 1.
       forget_gate: "learned"; "one": f = 1; "coupled": f = 1 - i.
       output_gate: False: o = 1.
       input_activation: of g, "tanh" or "identity".
       output_activation: of c', "tanh" or "identity".
-      gate_recurrence: whether the gates read the gates of the instant before.
-      clip: the largest |c'|: what lies beyond is cut off before it is used and kept; None: none.
+      gate_recurrence: whether the gates read the gates of the previous time step.
+      clip: bound of |c'|; c' is clipped before its use; None: no bound.
 
     Raises:
       ValueError: a choice is unknown, the forget gate is coupled to an input gate of 1, or the clip
@@ -102,21 +102,21 @@ class PeepholeLSTM(Cell):
 
     @property
     def bias(self):
-        """A cell remembers at first: the forget gate starts open, a coupled input gate closed."""
+        """The initial biases: the forget gate starts open, a coupled input gate closed."""
         if self.forget_gate == "coupled":
             return {"i": -1.0}
         return {"f": 1.0} if self.forget_gate == "learned" else {}
 
     @property
     def ranges(self):
-        """The intervals of the gates, and of what a tanh or the clip bounds."""
+        """The intervals of the gates, and of values that a tanh or the clip bounds."""
         bounded = {"g": self.input_activation, "h": self.output_activation}
         tanhs = {name: (-1, 1) for name, activation in bounded.items() if activation == "tanh"}
         clipped = {} if self.clip is None else {"c": (-self.clip, self.clip)}
         return dict.fromkeys(self.selectors, (0, 1)) | tanhs | clipped
 
     def init_theta(self, key):
-        """Returns the peepholes, normal with a deviation of 0.1."""
+        """Returns the peepholes, normal with standard deviation 0.1."""
         if not self.peepholes:
             return {}
         names = [f"p_{name}" for name in self.selectors]
@@ -124,17 +124,17 @@ class PeepholeLSTM(Cell):
         return dict(zip(names, vectors, strict=True))
 
     def feedback(self, state):
-        """Returns h, and behind it the gates where they are fed back."""
+        """Returns h, followed by the gates where they are fed back."""
         if not self.gate_recurrence:
             return state.h
         return (state.h, *(getattr(state, name) for name in self.selectors))
 
     def wiring(self, name):
-        """Returns that g reads h alone where the gates are fed back."""
+        """Returns a mask for g, which reads h only; None without gate recurrence."""
         if not self.gate_recurrence or name != "g":
             return None
-        rows = self.hidden * (1 + len(self.selectors))
-        return np.repeat(np.arange(rows)[:, None] < self.hidden, self.hidden, axis=1)
+        F = self.hidden * (1 + len(self.selectors))
+        return np.repeat(np.arange(F)[:, None] < self.hidden, self.hidden, axis=1)
 
     def update(self, gates, state, theta):
         """Returns the next state and the activated gates of one row."""
@@ -152,12 +152,12 @@ class PeepholeLSTM(Cell):
         o = gate("o", c) if self.output_gate else 1.0
         h = o * ACTIVATIONS[self.output_activation](c)
         opened = {name: dict(i=i, f=f, o=o)[name] for name in self.selectors}
-        kept = opened if self.gate_recurrence else {}
-        return state._replace(h=h, c=c, **kept), gates._replace(g=g, **opened)
+        recurrent = opened if self.gate_recurrence else {}
+        return state._replace(h=h, c=c, **recurrent), gates._replace(g=g, **opened)
 
 
 def odyssey(variant: str, hidden: int) -> PeepholeLSTM:
-    """Returns one of the nine LSTMs of the search space odyssey, by its name in the paper.
+    """Returns one of the nine LSTM variants of Greff et al. by name.
 
     Args:
       variant: "vanilla"; without input, forget or output gate "NIG", "NFG", "NOG"; without input or

@@ -11,16 +11,16 @@ from lstm_jax.cells.base import Cell
 
 @dataclasses.dataclass(frozen=True)
 class URLSTM(Cell):
-    """The LSTM whose forget gate is moved up or down by a refine gate, input gate coupled to it.
+    """The LSTM with a refine gate and coupled input and forget gates.
 
         f, r, o = sigmoid(x w_x + h w_h + b)      forget, refine and output gate, in [0, 1]
-        k = (1 - 2 r) * f^2 + 2 r * f             what is kept: between f^2 and 1 - (1 - f)^2
+        k = (1 - 2 r) * f^2 + 2 r * f             refined gate, in [f^2, 1 - (1 - f)^2]
         g = tanh(x w_x + h w_h + b)               candidate memory, in [-1, 1]
         c' = k * c + (1 - k) * g                  cell state
         h' = o * tanh(c')                         hidden state
 
-    The U of its name are the biases of `initializers.uniform_gate`: b_f is the logit of a uniform
-    number and b_r = -b_f. (The paper ties the two while learning; here they start tied.)
+    The U in its name refers to the biases of `initializers.uniform_gate`: b_f is the logit of a
+    uniform number and b_r = -b_f. The paper ties the two in training; here they only start tied.
 
     Source: Gu et al. 2020.
     """
@@ -33,7 +33,7 @@ class URLSTM(Cell):
     def update(self, gates, state, theta):
         """Returns the next state and the activated gates of one row."""
         f, r, g, o = sigmoid(gates.f), sigmoid(gates.r), tanh(gates.g), sigmoid(gates.o)
-        keep = (1 - 2 * r) * f**2 + 2 * r * f
-        c = keep * state.c + (1 - keep) * g
+        k = (1 - 2 * r) * f**2 + 2 * r * f
+        c = k * state.c + (1 - k) * g
         h = o * tanh(c)
         return state._replace(h=h, c=c), gates._replace(f=f, r=r, g=g, o=o)

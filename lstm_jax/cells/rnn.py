@@ -1,4 +1,4 @@
-"""The plain recurrent network."""
+"""The Elman network."""
 
 import dataclasses
 from typing import ClassVar
@@ -12,9 +12,11 @@ ACTIVATIONS = {"tanh": tanh, "relu": relu}
 
 @dataclasses.dataclass(frozen=True)
 class RNN(Cell):
-    """The Elman network: h' = tanh(x w_x + h w_h + b), or relu in place of tanh.
+    """The Elman network.
 
-    With relu and the identity as the initial `w_h` it is the IRNN.
+        h' = tanh(x w_x + h w_h + b)              hidden state; relu in place of tanh by choice
+
+    With relu and the identity as the initial `w_h`, it is the IRNN.
 
     Source: Elman 1990; the IRNN, Le, Jaitly & Hinton 2015.
     """
@@ -33,7 +35,7 @@ class RNN(Cell):
 
     @property
     def ranges(self):
-        """The hidden state stays in [-1, 1] under tanh; under relu it is only non-negative."""
+        """The range of h: [-1, 1] with tanh, non-negative with relu."""
         return {"h": (-1, 1)} if self.activation == "tanh" else {"h": (0, float("inf"))}
 
     def update(self, gates, state, theta):

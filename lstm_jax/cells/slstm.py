@@ -17,34 +17,34 @@ FORGET_GATES = ("sigmoid", "exponential")
 
 @dataclasses.dataclass(frozen=True)
 class SLSTM(Cell):
-    """The LSTM whose input gate is an exponential, so that it can outweigh all that went before.
+    """The LSTM with an exponential input gate, which can outweigh all earlier input.
 
         i = exp(a_i)                              input gate, positive; a = x w_x + h w_h + b
         f = sigmoid(a_f), or exp(a_f)             forget gate
         z, o = tanh(a_z), sigmoid(a_o)            cell input, in [-1, 1]; output gate, in [0, 1]
         C' = f * C + i * z                        cell state
         N' = f * N + i                            normaliser: the sum of all weights so far
-        h' = o * C' / N'                          hidden state, within [-1, 1] from a zero start
+        h' = o * C' / N'                          hidden state, in [-1, 1] from a zero state
 
-    C and N may be too large or too small for a float. The states are c = C exp(-m) and
-    n = N exp(-m), where the stabiliser m takes the larger of the two exponents out:
+    C and N may overflow or underflow. The states are therefore c = C exp(-m) and n = N exp(-m),
+    where the stabiliser m removes the larger of the two exponents:
 
         m' = max(log f + m, log i);  c' = exp(log f + m - m') * c + exp(log i - m') * z;  n' alike
 
-    Where n = 0 nothing is stored and m' = log i. The activated gates i and f are what each adds
-    to n', as shares of it: they sum to one.
+    Where n = 0 nothing is stored and m' = log i. The activated gates i and f are the shares of the
+    two terms of n': they sum to one.
 
     Attributes:
-      hidden: H, the units of all heads together; the units of a head lie side by side.
-      heads: a unit's gates read the h of its own head only: `w_h` is block-diagonal in each of its
-        four blocks, the rest of it zeros.
+      hidden: H, the number of units in all heads; the units of a head are adjacent.
+      heads: number of heads. A unit's gates read the h of its own head only: each of the four
+        blocks of `w_h` is block-diagonal.
       forget_gate: "sigmoid" or "exponential".
 
     Raises:
       ValueError: heads do not divide H, or `forget_gate` is unknown.
 
-    Source: Beck et al. 2024 (xLSTM), section 2.2 and appendix A.2; sigmoid, the rule for n = 0 and
-    the initial biases are those of the authors' code.
+    Source: Beck et al. 2024 (xLSTM), section 2.2 and appendix A.2; the sigmoid, the rule for n = 0
+    and the initial biases follow the authors' code.
     """
 
     heads: int = 1
@@ -63,16 +63,16 @@ class SLSTM(Cell):
 
     @property
     def bias(self):
-        """The units of a head spread from keeping all to keeping nothing, by a power law.
+        """The initial forget biases, spread over the units of a head by a power law.
 
-        sigmoid(5 - 12 (k / (K - 1))^0.3) of unit k of K; the exponential gate starts at the same f.
+        Unit k of K starts with f = sigmoid(5 - 12 (k / (K - 1))^0.3), for both kinds of gate.
         """
         K = self.hidden // self.heads
         b = np.tile(5 - 12 * (np.arange(K) / max(K - 1, 1)) ** 0.3, self.heads)
         return {"f": b if self.forget_gate == "sigmoid" else -np.log1p(np.exp(-b))}
 
     def wiring(self, name):
-        """Returns that units read their own head, where there are several."""
+        """Returns a mask in which units read their own head; None for one head."""
         if self.heads == 1:
             return None
         head = np.arange(self.hidden) // (self.hidden // self.heads)
@@ -82,9 +82,9 @@ class SLSTM(Cell):
         """Returns the next state and the activated gates of one row."""
         log_i = gates.i
         log_f = log_sigmoid(gates.f) if self.forget_gate == "sigmoid" else gates.f
-        kept = log_f + state.m
-        m = jnp.where(state.n > 0, jnp.maximum(kept, log_i), log_i)
-        i, f = jnp.exp(log_i - m), _finite_exp(kept - m)
+        forgotten = log_f + state.m
+        m = jnp.where(state.n > 0, jnp.maximum(forgotten, log_i), log_i)
+        i, f = jnp.exp(log_i - m), _finite_exp(forgotten - m)
         z, o = tanh(gates.z), sigmoid(gates.o)
         c = f * state.c + i * z
         n = f * state.n + i
@@ -94,5 +94,5 @@ class SLSTM(Cell):
 
 
 def _finite_exp(x: Array) -> Array:
-    # Above 0 where nothing is stored: it multiplies zeros then, and an infinity would make a NaN.
+    # x > 0 only where n = 0: the result multiplies zeros there, and infinity would give NaN.
     return jnp.exp(jnp.minimum(x, math.log(float(jnp.finfo(x.dtype).max)) / 2))

@@ -1,4 +1,4 @@
-"""Zoneout: a cell whose units keep, now and then, the value they had."""
+"""Zoneout: units hold their previous value at random."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,30 +11,29 @@ from lstm_jax.cells.base import Cell
 
 
 def zoneout_name(state: str) -> str:
-    """Returns the name, in theta, of a rate that takes the place of the cell's own."""
+    """Returns the name in theta of the rate that overrides the cell's own."""
     return f"zoneout_{state}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Zoneout(Cell):
-    """Any cell, of which each unit of a state may keep its old value for an instant.
+    """A wrapped cell in which units hold their previous value at random.
 
-        s' = d * s + (1 - d) * update(s)          drawn: d = 1 with probability `rate`, else 0
-        s' = rate * s + (1 - rate) * update(s)    without draws: what is expected
+        s' = d * s + (1 - d) * update(s)          with draws: d = 1 with probability `rate`, else 0
+        s' = rate * s + (1 - rate) * update(s)    without draws: the expectation
 
-    Units, states, rows and instants are drawn independently. A state that `rates` does not name
-    always takes its new value. A rate is a hyperparameter, not a parameter: no optimiser sees it.
-    For a traced rate, as a search over rates needs, `theta.zoneout_h` takes the place of the cell's
-    own; it has no gradient. For the rest this is the cell within: the state of a zoned-out LSTM is
-    an `LSTMState`.
+    Draws are independent across units, states, rows and time steps. States without a rate always
+    take the new value. A rate is a hyperparameter, not a parameter: it has no gradient. For a
+    traced rate, as in a search over rates, `theta.zoneout_h` overrides the cell's own. All other
+    properties are those of the wrapped cell: the state of an LSTM with zoneout is an `LSTMState`.
 
     Attributes:
-      cell: the cell within.
-      rates: state -> rate in [0, 1), such as `{"h": 0.05, "c": 0.5}`; kept as pairs.
+      cell: the wrapped cell.
+      rates: state -> rate in [0, 1), such as `{"h": 0.05, "c": 0.5}`; stored as pairs.
 
     Raises:
       ValueError: `rates` names a state that the cell does not have, or a rate is out of its range;
-        TypeError: the cell within is a Zoneout itself.
+        TypeError: the wrapped cell is itself a Zoneout.
 
     Source: Krueger et al. 2017, section 3.
     """
@@ -67,107 +66,107 @@ class Zoneout(Cell):
         return new._replace(**zoned), activated
 
     def _update(self, gates, state, theta, draws):
-        """Updates the cell within, given what is its own."""
+        """Updates the wrapped cell with its own theta and draws."""
         update: Any = self.cell.update
-        given = (gates, state, self.cell.Theta(self._own(theta)))
+        arguments = (gates, state, self.cell.Theta(self._own(theta)))
         if draws is None or not self.cell.noisy:
-            return update(*given)
-        return update(*given, self.cell.Draws(self._own(draws)))
+            return update(*arguments)
+        return update(*arguments, self.cell.Draws(self._own(draws)))
 
     def draw(self, theta, key):
-        """Returns 1 for each unit that keeps its value, else 0; and the draws of the cell within.
+        """Returns 1 for units that hold their value, else 0; and the wrapped cell's draws.
 
-        Drawn in float32, whose grid is fine enough for any rate; that of bfloat16 is not.
+        They are drawn in float32: bfloat16 is too coarse for small rates.
         """
-        within, *keys = jax.random.split(key, 1 + len(self.rates))
-        found = dict(self.cell.draw(self.cell.Theta(self._own(theta)), within))
+        cell_key, *keys = jax.random.split(key, 1 + len(self.rates))
+        draws = dict(self.cell.draw(self.cell.Theta(self._own(theta)), cell_key))
         for (state, own), key in zip(self.rates, keys, strict=True):
             name, size = zoneout_name(state), (self.cell.width(state),)
             rate = jnp.asarray(_rate(theta, state, own), jnp.float32)
-            found[name] = jax.random.bernoulli(key, rate, size).astype(jnp.float32)
-        return found
+            draws[name] = jax.random.bernoulli(key, rate, size).astype(jnp.float32)
+        return draws
 
     def _own(self, row):
-        """Returns what of theta, or of what was drawn, belongs to the cell within."""
-        mine = {zoneout_name(name) for name, _ in self.rates}
-        return {name: value for name, value in row._asdict().items() if name not in mine}
+        """Returns the fields of theta or of draws that belong to the wrapped cell."""
+        zoneout = {zoneout_name(name) for name, _ in self.rates}
+        return {name: value for name, value in row._asdict().items() if name not in zoneout}
 
     def uniform(self):
-        """Returns the uniform cell within, zoned out, unless a narrow state is: that is drawn."""
+        """Returns zoneout of the uniform wrapped cell; itself if a narrow state has a rate."""
         if any(self.cell.width(name) != self.hidden for name, _ in self.rates):
             return self
         return dataclasses.replace(self, cell=self.cell.uniform())
 
     def init_theta(self, key):
-        """Returns the small parameters of the cell within."""
+        """Returns the small parameters of the wrapped cell."""
         return self.cell.init_theta(key)
 
-    # The words of the cell within. ----------------------------------------------------------------
+    # Members of the wrapped cell. -----------------------------------------------------------------
 
     @property
     def gates(self):
-        """The gates of the cell within."""
+        """The gates of the wrapped cell."""
         return self.cell.gates
 
     @property
     def states(self):
-        """The states of the cell within."""
+        """The states of the wrapped cell."""
         return self.cell.states
 
     @property
     def reads(self):
-        """What the blocks of the cell within read."""
+        """The terms that the blocks of the wrapped cell read."""
         return self.cell.reads
 
     @property
     def bias(self):
-        """The initial biases of the cell within."""
+        """The initial biases of the wrapped cell."""
         return self.cell.bias
 
     @property
     def unbiased(self):
-        """The blocks without a bias of the cell within."""
+        """The blocks of the wrapped cell without a bias."""
         return self.cell.unbiased
 
     @property
     def ranges(self):
-        """The intervals of the cell within: a mean of two values stays where they are."""
+        """The intervals of the wrapped cell: a mean of two values stays between them."""
         return self.cell.ranges
 
     @property
     def Gates(self):
-        """The type of the gates of the cell within."""
+        """The type of the gates of the wrapped cell."""
         return self.cell.Gates
 
     @property
     def State(self):
-        """The type of the state of the cell within."""
+        """The type of the state of the wrapped cell."""
         return self.cell.State
 
     def widths(self):
-        """Returns the widths of the cell within."""
+        """Returns the widths of the wrapped cell."""
         return self.cell.widths()
 
     def wiring(self, name):
-        """Returns the wiring of the cell within."""
+        """Returns the wiring of the wrapped cell."""
         return self.cell.wiring(name)
 
     def output(self, state):
-        """Returns the output of the cell within."""
+        """Returns the output of the wrapped cell."""
         return self.cell.output(state)
 
     def feedback(self, state):
-        """Returns the feedback of the cell within."""
+        """Returns the feedback of the wrapped cell."""
         return self.cell.feedback(state)
 
 
 def _rate(theta, state, own):
-    """Returns the rate of a state: of theta where it has one, else the cell's own."""
+    """Returns the rate of a state: from theta, else the cell's own."""
     return jax.lax.stop_gradient(getattr(theta, zoneout_name(state), own))
 
 
 def _mixed(old, new, rate, drawn):
-    """Returns the old value of each unit that keeps it; without draws, what is expected."""
+    """Returns old values where drawn, else new ones; without draws, the expectation."""
     if drawn is None:
         return rate * old + (1 - rate) * new
     return jnp.where(drawn > 0, old, new)
