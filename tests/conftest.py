@@ -36,6 +36,7 @@ def x64() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked slow, too")
+    parser.addoption("--stress", action="store_true", help="run the tests marked stress, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,8 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("slow") and not item.config.getoption("--all"):
-        pytest.skip("slow: runs with --all")
+    for marker, option in (("slow", "--all"), ("stress", "--stress")):
+        if item.get_closest_marker(marker) and not item.config.getoption(option):
+            pytest.skip(f"{marker}: runs with {option}")
     for platform in ("gpu", "tpu"):
         if item.get_closest_marker(platform) and jax.default_backend() != platform:
             pytest.skip(f"needs a {platform.upper()}: jax runs on {jax.default_backend()}")

@@ -17,7 +17,7 @@ from lstm_jax.runs.directory import RunDirectory
 from tests.experiments.test_runner import TOY, outcome
 from tests.runs.test_damage import everything, flipped, halved, zeroed
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.stress
 
 ROOT = Path(__file__).parents[2]
 HANG = 180  # seconds that no run takes
