@@ -14,7 +14,7 @@ def test_versions_devices_and_engines_are_told():
     assert now["command"] == "toy --quick"
     assert now["versions"]["jax"] == jax.__version__
     assert (now["platform"], now["devices"]) == ("cpu", ["cpu"] * jax.device_count())
-    assert now["engines"] == {"group": "Reference()"}
+    assert now["engines"] == {"group": "Reference(forward=False)"}
 
 
 def test_only_what_changed_is_named():

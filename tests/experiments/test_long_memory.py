@@ -203,7 +203,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
     [
         ("--tasks=recal", "need one of recall, copy_memory, adding, digits"),
         ("--learning_rates=0", "need 1e-30 to 1e+30"),
-        ("--resume=nowhere", "need the directory of a run of long_memory"),
+        ("--resume=nowhere", "nowhere: holds no run to resume, it has no config.json; need"),
         ("--workdir=/dev/null/run", "/dev/null/run cannot be written: Not a directory"),
         ("--platform=tpu", "jax finds none here"),
     ],

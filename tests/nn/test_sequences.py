@@ -85,7 +85,7 @@ def test_streaming_is_the_unrolled_model_at_every_instant(front: str) -> None:
 
 def test_modules_stream_as_the_functions_do() -> None:
     spec, params, x = model_of("dense")
-    model = nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: spec.build(nnx.Rngs(0)))), params)
+    model = spec.module(params)
     state, y = model.stream(model.initial_state(B), x[0])
     assert_equal((state, y), spec.stream(params, spec.initial_state(params, B), x[0]))
     assert_equal(model(x[:1])[0], y)
