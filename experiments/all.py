@@ -1,10 +1,9 @@
-"""Every claim of this repository, put to the test in one go and told on one page.
+"""All experiments run one after another and report claims, verdicts and costs on one page.
 
-Runs the experiments one after another, the cheap ones first, each in a directory of its own, and
-writes `report.html` with their tables and figures and `results.md` with every claim, what came out
-here, what was published, the verdict, and what it cost. Both are made from records alone. What was
-stopped goes on where it stood, with --resume; an experiment that fails is named, and the others
-run.
+Cheap experiments run first, each in a directory of its own. `report.html` has their tables and
+figures; `results.md` has each claim with the result here, the published result, the verdict and the
+cost. Both are made from records alone. `--resume` continues a stopped run. An experiment that fails
+is named; the other experiments still run.
 
 Command: scripts/run all --scale=small --results=docs/results.md
 Cost: --quick a quarter of an hour; 3.5 hours by default, two cores; --scale=paper is for a GPU

@@ -1,31 +1,30 @@
-"""What the search space odyssey found, as rules that the results of other trials are held to.
+"""Verdicts on the findings of the search space odyssey, from results of trials.
 
-The rules were fixed before the run that is reported, after small trial runs. A task counts as
-reached where vanilla has learnt it: the median loss of its best tenth is `LEARNT` of the constant
-answer's, or less. On every task that is reached each finding has parts that are true or not; it
-holds if all of them are, holds partly if some are, and does not if none is. It is not reached if it
-has no part.
+The rules were fixed before the reported run, after small trial runs. A task counts if vanilla
+learns it: the median loss of its best tenth is at most `LEARNT` of the constant answer's. Each
+finding has parts on every task that counts. A finding reproduces if all its parts hold, partly if
+some hold. A finding without parts is undecided.
 
-  1  no variant is significantly better than vanilla: a part a task
-  2  the forget gate and the output activation are critical: NFG and NOAF are significantly worse, a
-     part each and task; no part where the difference is not significant and its 95 % interval still
-     has more than a tenth (`LARGE`) of what vanilla gains on the constant answer: too few trials
-  3  coupled gates and no peepholes do no harm: CIFG and NP are not significantly worse, a part each
-     and task
-  4  the learning rate explains more than 2/3 of the variance, the width comes second, the momentum
-     explains less than 1 %: three parts a task
-  5  the hyperparameters are nearly independent: all pairs together explain less than `PAIRS` of the
-     variance, a part a task
+  1  No variant is significantly better than vanilla: one part a task.
+  2  Forget gate and output activation are critical: NFG and NOAF are significantly worse, one part
+     each and task. A difference gives no part if it is not significant and its 95 % interval still
+     includes a harm above a share `LARGE` of vanilla's gain on the constant answer.
+  3  Coupled gates and no peepholes do no harm: CIFG and NP are not significantly worse, one part
+     each and task.
+  4  The learning rate explains more than 2/3 of the variance, the width is second, the momentum
+     explains less than 1 %: three parts a task.
+  5  The hyperparameters are nearly independent: all pairs explain less than `PAIRS` of the
+     variance, one part a task.
 
-Significant is p < 0.05 in Welch's test of the best tenths, corrected after Holm for the eight tests
-of a task. 4 and 5 have no parts on a task where the forest explains less than `KNOWN` of the
-variance of trials that it has not seen.
+Significant means p < 0.05 in Welch's test of the best tenths, with Holm's correction for the eight
+tests of a task. Findings 4 and 5 have no parts on a task where the forest explains less than
+`KNOWN` of the variance of new trials.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lstm_jax.report.claims import NOT_REACHED, of_parts
+from lstm_jax.report.claims import UNDECIDED, of_parts
 from lstm_jax.report.importance import Effect
 from lstm_jax.report.statistics import Comparison
 
@@ -75,12 +74,12 @@ class Seen(NamedTuple):
 
 
 def verdicts(seen: Mapping[str, Seen]) -> dict[int, str]:
-    """Whether each of the five findings holds, from what was found on every task."""
+    """Returns the verdict on each of the five findings, from the results of all tasks."""
     found: dict[int, list[bool]] = {number: [] for number in CLAIMS}
     for task in seen.values():
         for number, parts in of_task(task).items():
             found[number] += parts
-    return {n: of_parts(parts) if parts else NOT_REACHED for n, parts in found.items()}
+    return {n: of_parts(parts) if parts else UNDECIDED for n, parts in found.items()}
 
 
 def of_task(seen: Seen) -> dict[int, list[bool]]:

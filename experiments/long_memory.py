@@ -1,20 +1,19 @@
-"""An LSTM learns to name a symbol after 300 steps if its biases start spread over time scales.
+"""An LSTM recalls a symbol after 300 steps if its biases start spread over time scales.
 
-A tanh RNN (orthogonal start), an IRNN (relu, identity start), a GRU, an LSTM with forget bias 1 and
-one with chrono biases learn to recall a marked symbol after a lag full of other symbols, and to
-name real handwritten digits read pixel by pixel. Optimiser (Adam), clipping (norm 1) and budget are
-the same for all. Each network's learning rate on each task is chosen on tuning seeds by validation;
-reported are other seeds, on 2,000 test sequences each (the digits: all test images).
-
-A seed has solved its task when 95 % are right, and is at chance within three binomial standard
-errors of guessing. Its steps to success are the updates until its running training accuracy was
-95 %; seeds that did not solve the task are censored.
+A tanh RNN, an IRNN, a GRU, an LSTM with a forget bias of 1 and an LSTM with chrono biases learn to
+recall a marked symbol, and to classify digits read pixel by pixel. Learning rates are chosen on
+tuning seeds; other seeds are reported. A seed solves its task if 95 % of the test sequences are
+right. A claim on seeds reproduces if Wilson's 95 % interval lies on the claimed side of one half.
 
 Command: scripts/run long_memory
 Cost: --quick a minute, by default 13 minutes, both on two cores; --scale=paper is for a GPU
-Expect: at lag 300 the chrono LSTM solves recall (95 % right or more) on 9 of 10 seeds, and with
---seed=100 and 200 on 8 and 10, the tanh RNN on none; the LSTMs name over 90 % of the digits' test
-images.
+Expect: seeds of ten that solve recall at lag 300, and accuracy on the digits
+  LSTM with chrono biases  9   92.9 %
+  GRU                      3   92.0 %
+  LSTM, forget bias of 1   0   92.8 %
+  tanh RNN                 0   88.3 %
+  IRNN                     0   58.9 %
+Method: docs/experiments.md#long_memory
 """
 
 import dataclasses

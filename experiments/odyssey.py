@@ -1,34 +1,19 @@
-"""No variant of the LSTM is much better than the plain one: the search space odyssey, in small.
+"""No LSTM variant is much better than the vanilla LSTM: the search space odyssey at a small scale.
 
-Greff et al. (2017) trained nine LSTMs on three tasks from 200 random settings each. Here are the
-same nine on real data: vanilla, with peepholes; without input, forget or output gate (NIG, NFG,
-NOG), without input or output activation (NIAF, NOAF), with coupled gates (CIFG), without peepholes
-(NP), with full gate recurrence (FGR). The tasks: name the keys that sound next in a chorale by
-Bach; name a handwritten digit read a few pixels a step; the same in another order of the pixels
-(--scale=paper only). All are judged by their loss on the whole test split, as in the paper.
-
-Settings are random: learning rate, log-uniform over four decades; width, log-uniform; momentum,
-1 - log-uniform from 0.01 to 1; deviation of normal noise on the input, uniform from 0 to 1. Every
-variant has its own on every task, from a Latin hypercube: at random, but as many in every part of a
-range. The optimiser is the paper's, stochastic gradients with Nesterov's momentum, rescaled by
-(1 - momentum), without clipping; weights start normal with deviation 0.1.
-
-What is not the paper's: one direction; the learning rates, from 1e-3 to 10, a thousand times
-theirs, for updates fewer and of the mean over a batch; a fixed number of updates in place of early
-stopping. A trial that diverged, or ended worse than the best constant answer, counts as that.
-
-Welch's tests hold the best tenth of a variant against vanilla's, with Holm's correction; of three
-trials each they see only large differences, and the table says how large theirs are, with the
-interval. Functional ANOVA, over the trials of all variants with the mean of each taken off, shares
-the variance out. The rules by which the paper's findings hold here are in experiments/findings.py,
-fixed before the run that is reported, after small trial runs.
+Nine LSTMs of Greff et al. (2017) train from random settings on chorales by Bach and on digits read
+a few pixels at a time. Welch's tests compare the best tenth of each variant with vanilla's.
+Functional ANOVA shares the variance among the hyperparameters. The rules for the verdicts are in
+experiments/findings.py.
 
 Command: scripts/run odyssey
 Cost: --quick a minute, by default 13 minutes, both on two cores; --scale=paper is for a GPU
-(5,400 runs, 270 million updates, about 40 PFLOP: hours to a day on one, an estimate)
-Expect: of the paper's findings, that no variant beats vanilla and that CIFG and NP do no harm hold;
-that NFG and NOAF are worse does not; the learning rate explains 73 and 53 % of the variance, which
-holds partly, and all pairs of settings 10 and 15 %, so that settings are nearly independent
+Expect: the five findings of the paper
+  1  no variant is better than vanilla           reproduces
+  2  forget gate, output activation critical     does not reproduce
+  3  CIFG and NP do no harm                      reproduces
+  4  learning rate matters most, width second    reproduces partly: 73 and 53 % of the variance
+  5  hyperparameters are nearly independent      reproduces: all pairs 10 and 15 %
+Method: docs/experiments.md#odyssey
 """
 
 import dataclasses
@@ -415,8 +400,8 @@ def importances(
 
 
 def findings_told(told: Mapping[int, str], numbers: Sequence[int]) -> str:
-    """The paper's findings and whether they hold here, in a sentence each."""
-    parts = [f"({n}) {findings.CLAIMS[n]}: {told[n]} here" for n in numbers]
+    """Returns the paper's findings with their verdicts as one sentence."""
+    parts = [f"({n}) {findings.CLAIMS[n]}: {told[n]}" for n in numbers]
     return f"Greff et al. found: {'; '.join(parts)}."
 
 

@@ -115,7 +115,7 @@ class Experiment(NamedTuple):
       every: (config, records) -> the lines of summary.csv; None for those of the table.
       columns: config -> of the lines of `every`, the settings and the metrics that TensorBoard's
         HParams tab shows; none by default.
-      claims: (config, table) -> what is claimed, and whether it holds; none by default.
+      claims: (config, table) -> the claims with their verdicts; none by default.
     """
 
     name: str

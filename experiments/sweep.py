@@ -1,23 +1,14 @@
-"""Sweep: thousands of training runs of one recurrent network, in a space of settings of your own.
+"""A sweep trains thousands of settings of one recurrent network, in a space given on one line.
 
-A space is one line: `learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 cell=lstm,gru
-hidden=int:8:64 clip=1`, with log, uniform, int and logint between two numbers, a choice of several
-values, or one fixed value. Any field of a trial, any gate's initial bias (forget_bias, input_bias,
-output_bias, bias_<block>) and structure (cell, hidden, depth, optimizer, batch_size, lag) may be in
-it; structure that is not is what the flag of its name says. What differs in numbers alone trains as
-one compiled program, widths in buckets of powers of two; each other structure is compiled once.
-
-Strategies: `grid` (--points values of each range), `random` (--trials configurations, number i
-depending on the seed and i alone), `halving` (successive halving: of --trials configurations the
-best 1/--eta go on at each of --rungs rungs, gathered into smaller batches) and `optuna` (a
---sampler chooses each batch from the results of those before). All are judged on validation, a
-configuration by the mean over its seeds; the --best are trained anew from fresh seeds and reported
-on test sequences. Ranked by loss, every trial is trained to its last step; by accuracy, a trial
-that has solved its task stops. A trial that diverged is last.
+Settings that differ in numbers alone share one compiled program. Widths share programs in buckets
+of powers of two; every other structure has its own. Strategies are `grid`, `random`, `halving` and
+`optuna`. Validation ranks the configurations; the best train again from fresh seeds and are
+reported on test sequences.
 
 Command: scripts/run sweep --space="learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1"
 Cost: --quick a minute, by default a minute, both on two cores; --scale=paper is for a GPU
 Expect: on adding at T = 50, learning rates of the three best configurations between 1e-2 and 1e-1
+Method and the language of spaces: docs/experiments.md#sweep
 """
 
 import dataclasses

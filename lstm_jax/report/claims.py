@@ -1,21 +1,22 @@
-"""Claims: what is said of a network, what came out here, what was published, and a verdict."""
+"""Claims: a sentence, the result here, the published result, and a verdict."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-HOLDS, PARTLY, FAILS = "holds", "holds partly", "does not hold"
-NOT_REACHED = "not reached"  # an open question: the run was too small to tell
-TOO_SMALL = "too small to judge"  # whatever came out
-VERDICTS = (HOLDS, PARTLY, FAILS, NOT_REACHED, TOO_SMALL)
+REPRODUCES, PARTLY, FAILS = "reproduces", "reproduces partly", "does not reproduce"
+UNDECIDED = "undecided"  # the run cannot tell: too few trials, or nothing learned in the budget
+NOT_RUN = "not run"
+TOO_SMALL = "too small to judge"  # every verdict at the quick scale
+VERDICTS = (REPRODUCES, PARTLY, FAILS, UNDECIDED, NOT_RUN, TOO_SMALL)
 
 
 class Claim(NamedTuple):
     """One line of the results.
 
     Attributes:
-      claim: a sentence that can be wrong.
-      ours: what the records say, with its interval.
-      published: the published figure with its source; a dash where there is none.
+      claim: a falsifiable sentence.
+      ours: the result of the records, with its interval.
+      published: the published result with its source, or a dash.
       verdict: one of `VERDICTS`.
     """
 
@@ -26,31 +27,32 @@ class Claim(NamedTuple):
 
 
 def at_scale(lines: Sequence[Mapping[str, Any]], scale: str) -> list[Mapping[str, Any]]:
-    """Returns lines of a table as they are shown: at the quick scale no verdict stands."""
+    """Returns table lines for display; the quick scale replaces every verdict by `TOO_SMALL`."""
     judged = scale != "quick"
     return [line if judged or not line.get("verdict") else {**line, "verdict": TOO_SMALL}
             for line in lines]  # fmt: skip
 
 
 def of_parts(held: Sequence[bool]) -> str:
-    """The verdict on a claim of several parts: all of them held, some, or none.
+    """Returns the verdict on a claim of several parts: all, some or none of them hold.
 
-    Raises ValueError where there are no parts.
+    Raises:
+      ValueError: if `held` is empty.
     """
     if not held:
-        raise ValueError("held=[]: a verdict needs a part or more")
-    return HOLDS if all(held) else PARTLY if any(held) else FAILS
+        raise ValueError("held=[] has no parts; a verdict needs at least one")
+    return REPRODUCES if all(held) else PARTLY if any(held) else FAILS
 
 
 def above(low: float, high: float, bar: float) -> str:
-    """The verdict on a claim that something is `bar` or more, from the interval of what it is."""
+    """Returns the verdict on a value being at least `bar`, from its interval [low, high]."""
     if low >= bar:
-        return HOLDS
-    return FAILS if high < bar else NOT_REACHED
+        return REPRODUCES
+    return FAILS if high < bar else UNDECIDED
 
 
 def markdown(claims: Sequence[Claim]) -> str:
-    """Claims as a table in Markdown."""
+    """Returns claims as a Markdown table."""
     lines = [Claim._fields, ["---"] * len(Claim._fields), *claims]
     return "\n".join(f"| {' | '.join(_cell(words) for words in line)} |" for line in lines)
 

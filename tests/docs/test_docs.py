@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import lstm_jax as lj
+from lstm_jax.report.claims import VERDICTS
 from scripts import _figures as figures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,16 @@ def test_the_python_of_the_cells_page_runs():
     for block in python(page):
         exec(compile(block, "docs/cells.md", "exec"), names)
     assert names["h"].shape == (20, 4, 8)
+
+
+@pytest.mark.parametrize("page", ["results.md", "results_paper.md"])
+def test_every_verdict_is_one_of_the_few(page):
+    text, inside, found = (ROOT / "docs" / page).read_text(encoding="utf-8"), False, set()
+    for line in text.splitlines():
+        if inside and line.startswith("|"):
+            found.add(line.split(" | ")[-1].removesuffix(" |"))
+        inside = line.endswith("| verdict |") or (inside and line.startswith("|"))
+    assert found - {"---", "--- |"} <= set(VERDICTS) and len(found) > 2
 
 
 # The numbers. -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """all: experiments one after another, told together; stopped and gone on with; refused by name."""
 
+import importlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from experiments import all as everything
 from experiments import runner
 from experiments.all import ORDER, All
-from lstm_jax.report.claims import FAILS, HOLDS, TOO_SMALL, Claim
+from lstm_jax.report.claims import FAILS, REPRODUCES, TOO_SMALL, Claim
 from lstm_jax.runs.directory import RunDirectory
 from scripts._experiments import FOLDER, experiments
 from tests.experiments.test_runner import TOY
@@ -22,7 +23,7 @@ from tests.experiments.test_runner import TOY
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 NAMES = ORDER[:2]
-VERDICTS: dict[str, str] = dict(zip(NAMES, (HOLDS, FAILS), strict=True))
+VERDICTS: dict[str, str] = dict(zip(NAMES, (REPRODUCES, FAILS), strict=True))
 
 
 def toy(name: str) -> runner.Experiment:
@@ -54,11 +55,22 @@ def test_every_experiment_is_in_the_order_of_cost():
     assert sorted([*ORDER, "all"]) == sorted(experiments(FOLDER))
 
 
+@pytest.mark.parametrize("name", sorted(experiments(FOLDER)))
+def test_a_docstring_is_short_and_the_method_has_a_section(name):
+    told = importlib.import_module(f"experiments.{name}").__doc__ or ""
+    heads = [line.split(":")[0] for line in told.splitlines()]
+    assert len(heads) <= 25 and {"Command", "Cost"} <= set(heads), name
+    if name != "all":
+        page = (FOLDER.parent / "docs/experiments.md").read_text(encoding="utf-8")
+        assert "Expect" in heads and told.rstrip().endswith(f"docs/experiments.md#{name}"), name
+        assert f"\n## {name}\n" in page, name
+
+
 def test_at_the_quick_scale_nothing_is_judged(tmp_path, toys, capsys):
     assert run(f"--workdir={tmp_path / 'run'}", "--quick") == 0
     pages = [(tmp_path / "run" / place / "report.html").read_text() for place in (".", NAMES[0])]
     for told in (capsys.readouterr().out, *pages):
-        assert TOO_SMALL in told and not any(verdict in told for verdict in (HOLDS, FAILS))
+        assert TOO_SMALL in told and not any(verdict in told for verdict in (REPRODUCES, FAILS))
 
 
 def test_all_are_run_in_order_and_told_from_their_records(tmp_path, toys):

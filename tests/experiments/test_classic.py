@@ -15,7 +15,7 @@ from experiments.network_1997 import OnlineNetwork1997
 from lstm_jax import tasks
 from lstm_jax.cells import RNN, MemoryBlocks
 from lstm_jax.report import figures, ledger
-from lstm_jax.report.claims import FAILS, HOLDS, NOT_REACHED, PARTLY
+from lstm_jax.report.claims import FAILS, PARTLY, REPRODUCES, UNDECIDED
 from lstm_jax.report.statistics import wilson
 from lstm_jax.training.trials import Trials
 
@@ -257,7 +257,7 @@ def test_the_table_counts_successes_and_means_beside_the_paper():
     assert row["sequences"].value == pytest.approx(1.8 * 30_000)
     assert row["ratio"] == pytest.approx(1.8)
     assert row["wrong"] == 1.5  # of the four that solve it
-    assert (row["paper"], row["paper_wrong"], row["verdict"]) == (30_000, None, HOLDS)
+    assert (row["paper"], row["paper_wrong"], row["verdict"]) == (30_000, None, REPRODUCES)
     row = TABLE["3a", "LSTM of 1997"]
     assert row["paper_wrong"] == pytest.approx(0.5, abs=0.01)
     assert row["verdict"] == PARTLY  # all solve it, in 2.4 times the paper's sequences
@@ -267,12 +267,12 @@ def test_the_table_counts_successes_and_means_beside_the_paper():
 
 
 def test_verdicts_need_most_trials_and_the_papers_number_within_a_factor_of_two():
-    assert classic.verdict(0.8, 2.0, 4) == HOLDS
+    assert classic.verdict(0.8, 2.0, 4) == REPRODUCES
     assert classic.verdict(0.7, 2.0, 4) == classic.verdict(1.0, 2.1, 4) == PARTLY
     assert classic.verdict(0.7, 2.1, 4) == classic.verdict(0.4, 1.0, 4) == FAILS
     assert classic.verdict(0.5, 1.0, 4) == PARTLY
     assert classic.verdict(0.0, None, 2) == FAILS
-    assert classic.verdict(0.0, None, 1.9) == NOT_REACHED
+    assert classic.verdict(0.0, None, 1.9) == UNDECIDED
 
 
 def test_guessing_costs_what_wrong_guesses_cost_and_one_whole_test():
@@ -298,8 +298,8 @@ def test_claims_are_the_papers_numbers_guessing_and_the_rnn():
     found = {claim.claim: claim for claim in classic.claims(CONFIG, ROWS)}
     verdicts = {n.split()[1].rstrip(":") + n[-10:]: c.verdict for n, c in found.items()}
     assert verdicts == {
-        "2c sequences": HOLDS, "3a sequences": PARTLY, "6a sequences": FAILS,
-        "3aTM of 1997": HOLDS, "2cless often": NOT_REACHED, "3aless often": HOLDS,
+        "2c sequences": REPRODUCES, "3a sequences": PARTLY, "6a sequences": FAILS,
+        "3aTM of 1997": REPRODUCES, "2cless often": UNDECIDED, "3aless often": REPRODUCES,
         "6aless often": FAILS,
     }  # fmt: skip
     (one,) = (c for name, c in found.items() if "3a" in name and "as many" in name)
@@ -319,16 +319,16 @@ def test_what_is_told_of_sequences_is_a_mean_an_interval_or_nothing():
 
 def test_guessing_and_learning_are_compared_where_both_succeed():
     few, many = (classic.estimate([n, n + 1]) for n in (10, 1000))
-    assert classic.fewer(few, many) == HOLDS
+    assert classic.fewer(few, many) == REPRODUCES
     assert classic.fewer(many, few) == classic.fewer(few, few) == FAILS
     low, broad = classic.Estimate(10, 5, 15), classic.Estimate(20, 15, 25)
-    assert classic.fewer(low, broad) == NOT_REACHED  # they touch
+    assert classic.fewer(low, broad) == UNDECIDED  # they touch
     for one, other in ((None, few), (few, None), (None, None)):
         rows = [
             {**TABLE["3a", "LSTM of 1997"], "sequences": other},
             {**TABLE["3a", "guessing"], "sequences": one},
         ]
-        assert [c.verdict for c in classic.claims(CONFIG, rows)] == [PARTLY, NOT_REACHED]
+        assert [c.verdict for c in classic.claims(CONFIG, rows)] == [PARTLY, UNDECIDED]
 
 
 def test_the_figure_has_a_dot_a_trial_and_a_bar_for_every_mean_of_the_paper():

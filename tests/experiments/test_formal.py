@@ -83,16 +83,19 @@ def test_the_score_is_the_mean_beyond_the_training_lengths():
 def test_verdicts_say_what_was_claimed_and_nothing_of_what_was_not_learnt():
     good, poor = [0.5, 0.97, 0.6], [0.5, 0.6, 0.55]
     parity, reverse = ("parity", "lstm"), ("reverse_string", "rnn")
-    assert rows(scores={parity: good})["parity", "LSTM"]["verdict"] == "holds"
-    assert rows(scores={parity: poor})["parity", "LSTM"]["verdict"] == "does not hold"
-    assert rows({parity: 0.7}, {parity: poor})["parity", "LSTM"]["verdict"] == "not reached"
-    assert rows(scores={reverse: poor})["reverse_string", "tanh RNN"]["verdict"] == "holds"
-    assert rows(scores={reverse: good})["reverse_string", "tanh RNN"]["verdict"] == "does not hold"
-    assert rows({reverse: 0.7})["reverse_string", "tanh RNN"]["verdict"] == "not reached"
+    assert rows(scores={parity: good})["parity", "LSTM"]["verdict"] == "reproduces"
+    assert rows(scores={parity: poor})["parity", "LSTM"]["verdict"] == "does not reproduce"
+    assert rows({parity: 0.7}, {parity: poor})["parity", "LSTM"]["verdict"] == "undecided"
+    assert rows(scores={reverse: poor})["reverse_string", "tanh RNN"]["verdict"] == "reproduces"
+    assert (
+        rows(scores={reverse: good})["reverse_string", "tanh RNN"]["verdict"]
+        == "does not reproduce"
+    )
+    assert rows({reverse: 0.7})["reverse_string", "tanh RNN"]["verdict"] == "undecided"
     assert rows()["parity", "GRU"]["verdict"] is None
     one = formal.Outcome(1e-2, [0.7, 0.95], [], [0.5, 0.6], solved=2, diverged=1)
-    assert formal.verdict("parity", "lstm", one) == "does not hold", "one seed has learnt it"
-    assert formal.verdict("parity", "lstm", one._replace(score=[0.5, 0.9])) == "holds"
+    assert formal.verdict("parity", "lstm", one) == "does not reproduce", "one seed has learnt it"
+    assert formal.verdict("parity", "lstm", one._replace(score=[0.5, 0.9])) == "reproduces"
     row = formal.row("parity", "lstm", one)
     assert (row["stopped_early"].count, row["diverged"]) == (2, 1)
 
@@ -100,12 +103,12 @@ def test_verdicts_say_what_was_claimed_and_nothing_of_what_was_not_learnt():
 def test_claims_are_of_the_networks_the_paper_speaks_of():
     found = formal.claims(CONFIG, list(rows(scores={("parity", "rnn"): [1.0] * 3}).values()))
     assert [(c.claim, c.verdict) for c in found] == [
-        ("An LSTM trained to length 40 generalises on parity (regular)", "does not hold"),
-        ("A tanh RNN trained to length 40 generalises on parity (regular)", "holds"),
+        ("An LSTM trained to length 40 generalises on parity (regular)", "does not reproduce"),
+        ("A tanh RNN trained to length 40 generalises on parity (regular)", "reproduces"),
         ("An LSTM trained to length 40 does not generalise on reverse_string (context-free)",
-         "holds"),
+         "reproduces"),
         ("A tanh RNN trained to length 40 does not generalise on reverse_string (context-free)",
-         "holds"),
+         "reproduces"),
     ]  # fmt: skip
     assert "60.9%" in found[2].published
 

@@ -169,18 +169,23 @@ def test_numbers_are_of_those_that_solve_the_task():
 
 def test_claims_take_the_interval_at_its_word():
     found = gates.claims(CONFIG, ROWS)
-    assert [claim.verdict for claim in found] == ["holds"] * 8
+    assert [claim.verdict for claim in found] == ["reproduces"] * 8
     records = told(lambda gate: 0.99 if gate == "f" else 0.2, (0.9, 0, 0, 0, 0.1))
     found = gates.claims(CONFIG, gates.summarise(CONFIG, records))
-    once = ["does not hold", "holds", "does not hold", "holds"]  # marks, i, f, o
+    once = [
+        "does not reproduce",
+        "reproduces",
+        "does not reproduce",
+        "reproduces",
+    ]  # marks, i, f, o
     assert [claim.verdict for claim in found] == once * 2
     records = told(lambda gate: 0.94)  # 0.94, 0.95 and 0.96
     found = gates.claims(CONFIG, gates.summarise(CONFIG, records))
-    assert [claim.verdict for claim in found[1:4]] == ["not reached"] * 3
+    assert [claim.verdict for claim in found[1:4]] == ["undecided"] * 3
     for record in records:
         record["test_correct"] = 0
     rows = gates.summarise(CONFIG, records)
-    assert {claim.verdict for claim in gates.claims(CONFIG, rows)} == {"not reached"}
+    assert {claim.verdict for claim in gates.claims(CONFIG, rows)} == {"undecided"}
     with figures.look():
         assert len(gates.draw(CONFIG, rows, records)) == 4
 

@@ -196,16 +196,16 @@ def test_one_error_makes_a_seed_good_at_most_and_a_diverged_one_is_nothing():
 
 def test_claims_are_held_to_whole_intervals():
     streams, *counts = gers.claims(CONFIG, list(ROWS.values()))
-    assert streams.verdict == "holds"
+    assert streams.verdict == "reproduces"
     assert (
         streams.ours == f"perfect to 10000 symbols: {wilson(10, 10)} seeds against {wilson(0, 10)}"
     )
-    assert [c.verdict for c in counts] == ["holds", "holds"]
+    assert [c.verdict for c in counts] == ["reproduces", "reproduces"]
     assert "a^n b^n c^n to 10" in counts[1].claim
     verdicts = [gers.more(wilson(a, 10), wilson(b, 10)) for a, b in ((6, 0), (3, 0), (0, 6))]
-    assert verdicts == ["holds", "not reached", "does not hold"]
+    assert verdicts == ["reproduces", "undecided", "does not reproduce"]
     rows = [dict(row, passed=wilson(8, 10)) for row in ROWS.values()]
-    assert [c.verdict for c in gers.claims(CONFIG, rows)] == ["not reached"] * 3
+    assert [c.verdict for c in gers.claims(CONFIG, rows)] == ["undecided"] * 3
 
 
 def test_figures_show_what_was_measured():

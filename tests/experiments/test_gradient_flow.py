@@ -195,13 +195,13 @@ def test_verdicts_take_intervals_at_their_word():
 
 def test_claims_hold_in_this_world_and_not_in_another():
     found = gradient_flow.claims(CONFIG, ROWS)
-    assert [claim.verdict for claim in found] == ["holds"] * 4
+    assert [claim.verdict for claim in found] == ["reproduces"] * 4
     assert "10^-6.6 left at lag 50, of the bias alone 10^-6.8" in found[-1].ours
     other = {"rnn": 0.1, "rnn_large": -0.1, "carousel": 1e-6, "lstm_1": 0.0}
     found = gradient_flow.claims(CONFIG, gradient_flow.summarise(CONFIG, told(other)))
-    assert [claim.verdict for claim in found] == ["does not hold"] * 4
+    assert [claim.verdict for claim in found] == ["does not reproduce"] * 4
     bent = gradient_flow.claims(CONFIG, gradient_flow.summarise(CONFIG, told(explained=0.5)))
-    assert [claim.verdict for claim in bent][:2] == ["does not hold"] * 2
+    assert [claim.verdict for claim in bent][:2] == ["does not reproduce"] * 2
 
 
 def test_a_trial_that_diverged_has_no_say():

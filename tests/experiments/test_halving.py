@@ -72,7 +72,7 @@ def test_the_number_and_the_curves_are_those_of_the_records():
     assert at_random["within"] == 2
 
 
-@pytest.mark.parametrize(("ratio", "verdict"), [(1.1, "holds"), (1.11, "does not hold")])
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.1, "reproduces"), (1.11, "does not reproduce")])
 def test_the_claim_is_a_tenth(ratio, verdict):
     row = {"strategy": halving.HALVING, "of_random": ratio, "within": 7}
     (claim,) = halving.claims(CONFIG, [row])

@@ -102,16 +102,16 @@ def test_claims_take_the_records_at_their_word():
         return [claim.verdict for claim in hmm.claims(CONFIG, rows)]
 
     good = world(lambda point, seed: point.size >= point.bits)
-    assert verdicts(good) == ["holds", "holds", "holds"]
-    assert verdicts(world()) == ["holds", "not reached", "holds"]
+    assert verdicts(good) == ["reproduces", "reproduces", "reproduces"]
+    assert verdicts(world()) == ["reproduces", "undecided", "reproduces"]
     some = world(lambda point, seed: point.size >= (1 if point.bits == 1 else 4))
-    assert verdicts(some) == ["holds", "holds partly", "holds"]
+    assert verdicts(some) == ["reproduces", "reproduces partly", "reproduces"]
     none = world(lambda point, seed: point.model != EM and point.size >= point.bits)
-    assert verdicts(none) == ["holds", "holds", "does not hold"]
+    assert verdicts(none) == ["reproduces", "reproduces", "does not reproduce"]
     impossible = [
         r | {"bits": 1.5} if EM in r["group"] and r["group"].endswith(" 2") else r for r in good
     ]
-    assert verdicts(impossible)[0] == "holds partly"
+    assert verdicts(impossible)[0] == "reproduces partly"
     assert hmm.summarise(CONFIG, impossible)[1]["beyond_log_K"] == 3
 
 

@@ -131,9 +131,9 @@ def test_claims_are_about_the_longest_lag_and_take_the_interval_at_its_word():
         ]
         return {c.claim[:7]: c.verdict for c in long_memory.claims(CONFIG, rows)}
 
-    assert verdicts(9, 0) == {"An LSTM": "holds", "A tanh ": "holds"}
-    assert verdicts(1, 9) == {"An LSTM": "does not hold", "A tanh ": "does not hold"}
-    assert verdicts(6, 4) == {"An LSTM": "not reached", "A tanh ": "not reached"}
+    assert verdicts(9, 0) == {"An LSTM": "reproduces", "A tanh ": "reproduces"}
+    assert verdicts(1, 9) == {"An LSTM": "does not reproduce", "A tanh ": "does not reproduce"}
+    assert verdicts(6, 4) == {"An LSTM": "undecided", "A tanh ": "undecided"}
 
 
 def test_steps_to_success_are_those_of_the_solved_and_the_rest_is_censored():

@@ -109,7 +109,7 @@ def test_a_trial_counts_as_the_constant_answer_where_it_is_worse():
 
 
 def test_a_world_as_published_gets_every_finding():
-    assert verdict(ROWS) == dict.fromkeys(findings.CLAIMS, "holds")
+    assert verdict(ROWS) == dict.fromkeys(findings.CLAIMS, "reproduces")
     by = {row["what"]: row for row in ROWS}
     tenth = statistics.best_share(
         [r["test_loss"] for r in RECORDS if r["variant"] == "NFG"], goal="min"
@@ -130,7 +130,7 @@ def test_a_world_as_published_gets_every_finding():
 
 def test_claims_are_the_findings_with_what_came_out_here():
     claims = odyssey.claims(CONFIG, ROWS)
-    assert [c.verdict for c in claims] == ["holds"] * 5
+    assert [c.verdict for c in claims] == ["reproduces"] * 5
     ours = [c.ours for c in claims]
     assert ours[0] == "none"
     assert re.match(r"digits: NFG 0\.\d+ \[.*\] nats \(p .*\); digits: NOAF 0", ours[1])
@@ -148,17 +148,17 @@ def test_another_world_gets_none():
         return 0.5 + handicap + 0.2 * point["input_noise"] + 0.3 * apart
 
     said = verdict(odyssey.summarise(CONFIG, told(CONFIG, loss)))
-    assert said[1] == said[2] == said[5] == "does not hold"
-    assert said[3] == "holds partly"
-    assert said[4] == "holds partly"  # the momentum does nothing here
+    assert said[1] == said[2] == said[5] == "does not reproduce"
+    assert said[3] == "reproduces partly"
+    assert said[4] == "reproduces partly"  # the momentum does nothing here
 
 
 def test_nothing_is_said_where_vanilla_has_not_learnt():
     said = verdict(odyssey.summarise(CONFIG, told(CONFIG, lambda v, p: 2.2 - 0.1 * (v == "NP"))))
-    assert said == dict.fromkeys(findings.CLAIMS, "not reached")
+    assert said == dict.fromkeys(findings.CLAIMS, "undecided")
     flat = told(CONFIG, lambda v, p: 99.0)
     rows = odyssey.summarise(CONFIG, flat)
-    assert verdict(rows) == dict.fromkeys(findings.CLAIMS, "not reached")
+    assert verdict(rows) == dict.fromkeys(findings.CLAIMS, "undecided")
     with figures.look():
         assert [p.name for p in odyssey.draw(CONFIG, rows, flat)] == ["variants"]
 
@@ -168,7 +168,7 @@ def test_nothing_is_said_of_shares_that_a_forest_cannot_know():
     rows = odyssey.summarise(CONFIG, told(CONFIG, lambda v, p: rng.uniform(0.5, 1.0)))
     assert not any(row["share"] for row in rows)
     said = verdict(rows)
-    assert said[4] == said[5] == "not reached" != said[1]
+    assert said[4] == said[5] == "undecided" != said[1]
 
 
 def effects(**shares: float) -> list[Effect]:
@@ -211,13 +211,13 @@ def test_only_tasks_that_were_learnt_have_a_say():
     shares = effects(learning_rate=0.7, hidden=0.1, one_minus_momentum=0.0, input_noise=0.0)
     tests = against(CIFG=0.5, NP=0.5, NFG=0.01, NOAF=0.01)
     good, poor = Seen(0.5, 1.0, tests, shares, 0.8), Seen(0.9, 0.1, tests[:1], [], 0.0)
-    every = dict.fromkeys(findings.CLAIMS, "holds")
+    every = dict.fromkeys(findings.CLAIMS, "reproduces")
     assert findings.verdicts({"a": good, "b": poor}) == every
     unknown = findings.verdicts({"a": good._replace(explained=0.4)})
-    assert unknown == every | {4: "not reached", 5: "not reached"}
+    assert unknown == every | {4: "undecided", 5: "undecided"}
     harmed = good._replace(tests=against(CIFG=0.01, NP=0.5, NFG=0.01, NOAF=0.5))
     both = findings.verdicts({"a": good, "b": harmed})
-    assert (both[2], both[3]) == ("holds partly", "holds partly")
+    assert (both[2], both[3]) == ("reproduces partly", "reproduces partly")
 
 
 def test_figures_show_the_tests_and_tell_the_verdicts():
@@ -228,8 +228,8 @@ def test_figures_show_the_tests_and_tell_the_verdicts():
     assert marks.pop(PLAIN) == ""
     assert {name for name, mark in marks.items() if "*" in mark} == {"NFG", "NOAF"}
     assert [label.get_text() for label in axes.get_xticklabels()] == ["V", *VARIANTS[1:]]
-    assert "(1) no variant significantly better than vanilla: holds here" in boxes.caption
-    assert "(5) hyperparameters nearly independent: holds here." in shares.caption
+    assert "(1) no variant significantly better than vanilla: reproduces" in boxes.caption
+    assert "(5) hyperparameters nearly independent: reproduces." in shares.caption
     assert shares.figure.axes[0].get_yticklabels()[0].get_text() == "learning rate"
 
 

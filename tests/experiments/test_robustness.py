@@ -137,14 +137,14 @@ def test_the_table_counts_by_the_rule_and_gives_decades_of_learning_rate():
 
 
 def test_the_claim_needs_a_decade_in_every_quarter():
-    assert ROWS["LSTM"]["claim"] == "holds"
-    assert ROWS["LSTM of 1997"]["claim"] == "fails: input-gate bias 0 to 2"
+    assert ROWS["LSTM"]["claim"] == "reproduces"
+    assert ROWS["LSTM of 1997"]["claim"] == "does not reproduce: input-gate bias 0 to 2"
     assert ROWS["LSTM of 1997"]["worst_quarter"].value == 0
     assert ROWS["tanh RNN"]["claim"] is None
     parts = {"a": Estimate(1.4, 1.0, 1.8), "b": Estimate(1.2, 0.9, 1.6)}
-    assert robustness.verdict(parts) == "open in 1 of 2 quarters"
-    assert robustness.verdict(parts | {"c": Estimate(0.5, 0.2, 0.9)}) == "fails: c"
-    assert robustness.verdict({"a": parts["a"]}) == "holds"
+    assert robustness.verdict(parts) == "undecided in 1 of 2 quarters"
+    assert robustness.verdict(parts | {"c": Estimate(0.5, 0.2, 0.9)}) == "does not reproduce: c"
+    assert robustness.verdict({"a": parts["a"]}) == "reproduces"
 
 
 def test_an_lstm_is_held_against_the_rnn_at_its_best():
@@ -157,18 +157,18 @@ def test_an_lstm_is_held_against_the_rnn_at_its_best():
     assert ROWS["tanh RNN"]["broader_than_rnn"] is None
     one, two = Estimate(1.0, 0.8, 1.2), Estimate(2.0, 1.3, 2.4)
     assert [robustness.broader(a, b) for a, b in ((two, one), (one, two), (one, one))] == [
-        "yes", "no", "open",
+        "yes", "no", "undecided",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("told", "verdict"),
     [
-        (("holds", "holds"), "holds"),
-        (("holds", "fails: here"), "holds partly"),
-        (("holds", "open in 1 of 8 quarters"), "holds partly"),
-        (("open in 1 of 8 quarters", "fails: here"), "does not hold"),
-        (("open in 1 of 8 quarters", "open in 2 of 8 quarters"), "not reached"),
+        (("reproduces", "reproduces"), "reproduces"),
+        (("reproduces", "does not reproduce: here"), "reproduces partly"),
+        (("reproduces", "undecided in 1 of 8 quarters"), "reproduces partly"),
+        (("undecided in 1 of 8 quarters", "does not reproduce: here"), "does not reproduce"),
+        (("undecided in 1 of 8 quarters", "undecided in 2 of 8 quarters"), "undecided"),
     ],
 )
 def test_the_verdict_is_over_all_tasks(told, verdict):
@@ -185,7 +185,7 @@ def test_the_forget_bias_has_no_say_in_the_claim_and_the_rnn_is_judged_where_it_
         return trial["gate_bias_f"] > 1.5 if name == "lstm" else trial.get("init_scale", 0) > 1.42
 
     rows = robustness.summarise(CONFIG, told(CONFIG, elsewhere))
-    assert [row["claim"] for row in rows[1:]] == ["holds", None]
+    assert [row["claim"] for row in rows[1:]] == ["reproduces", None]
     assert rows[1]["decades"].value > 2 > rows[2]["decades"].high
     assert rows[2]["best_quarter"].value > 3
     assert rows[1]["broader_than_rnn"] == "no"
@@ -201,7 +201,10 @@ def test_maps_show_the_share_solved_in_each_bin():
     with figures.look():
         (picture,) = robustness.draw(CONFIG, list(ROWS.values()), RECORDS)
     assert picture.name == "adding"
-    assert "LSTM of 1997: fails: input-gate bias 0 to 2; LSTM: holds" in picture.caption
+    assert (
+        "LSTM of 1997: does not reproduce: input-gate bias 0 to 2; LSTM: reproduces"
+        in picture.caption
+    )
     axes = picture.figure.axes
     (mesh,) = (c for c in axes[0].collections if isinstance(c, QuadMesh))
     shown = np.ma.asarray(mesh.get_array()).reshape(4, 7)

@@ -162,11 +162,11 @@ def test_a_verdict_is_in_sight_on_a_screen_of_1280_pixels(browser, tmp_path):
     """Long claims go on in new lines, so that no bar is there to scroll."""
     claim = dict.fromkeys(Claim._fields, "A claim of several words and a number. " * 4)
     path = tmp_path / "report.html"
-    table = html.table([claim | {"verdict": "does not hold"}])
+    table = html.table([claim | {"verdict": "does not reproduce"}])
     path.write_text(html.page("claims", table), encoding="utf-8")
     opened = browser.new_page(viewport={"width": 1280, "height": 800})
     opened.goto(path.as_uri())
-    box = opened.locator("td", has_text="does not hold").last.bounding_box()
+    box = opened.locator("td", has_text="does not reproduce").last.bounding_box()
     assert box["x"] + box["width"] <= 1280
     assert opened.eval_on_selector(".wide", "d => d.scrollWidth <= d.clientWidth")
     opened.close()

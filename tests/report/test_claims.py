@@ -4,9 +4,9 @@ import pytest
 
 from lstm_jax.report.claims import (
     FAILS,
-    HOLDS,
-    NOT_REACHED,
     PARTLY,
+    REPRODUCES,
+    UNDECIDED,
     VERDICTS,
     Claim,
     above,
@@ -18,34 +18,39 @@ from lstm_jax.report.claims import (
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.5, 0.9, HOLDS),
-        (0.51, 1.0, HOLDS),
+        (0.5, 0.9, REPRODUCES),
+        (0.51, 1.0, REPRODUCES),
         (0.1, 0.49, FAILS),
-        (0.4, 0.5, NOT_REACHED),
-        (0.4, 0.6, NOT_REACHED),
+        (0.4, 0.5, UNDECIDED),
+        (0.4, 0.6, UNDECIDED),
     ],
 )
-def test_an_interval_is_above_a_bar_below_it_or_tells_nothing(low, high, verdict):
+def test_an_interval_is_above_a_bar_below_it_or_undecided(low, high, verdict):
     assert above(low, high, 0.5) == verdict
 
 
 @pytest.mark.parametrize(
     ("held", "verdict"),
-    [([True], HOLDS), ([True, True], HOLDS), ([True, False], PARTLY), ([False, False], FAILS)],
+    [
+        ([True], REPRODUCES),
+        ([True, True], REPRODUCES),
+        ([True, False], PARTLY),
+        ([False, False], FAILS),
+    ],
 )
-def test_a_claim_of_parts_holds_in_all_some_or_none(held, verdict):
+def test_a_claim_of_parts_reproduces_in_all_some_or_none(held, verdict):
     assert of_parts(held) == verdict
 
 
 def test_no_parts_are_no_verdict():
-    with pytest.raises(ValueError, match="a part or more"):
+    with pytest.raises(ValueError, match="at least one"):
         of_parts([])
 
 
 def test_markdown_is_one_line_a_claim_whatever_it_says():
-    claim = Claim("a | b\nc", "1/2", "-", HOLDS)
+    claim = Claim("a | b\nc", "1/2", "-", REPRODUCES)
     head, rule, line = markdown([claim]).splitlines()
     assert head == "| claim | ours | published | verdict |"
     assert rule.count("---") == 4
-    assert line == "| a \\| b c | 1/2 | - | holds |"
-    assert len(set(VERDICTS)) == 5
+    assert line == "| a \\| b c | 1/2 | - | reproduces |"
+    assert len(set(VERDICTS)) == 6

@@ -126,7 +126,7 @@ CLAIM = {
     "ours": "1.00 times, medians of 10 repeats (at most 1.1 times in 9 of them), 0.0000074",
     "published": "- (Li et al. 2018, figure 3, for other tasks and networks than ours)",
     "steps_to_success": 120,
-    "verdict": "does not hold",
+    "verdict": "does not reproduce",
 }
 
 
