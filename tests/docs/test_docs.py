@@ -93,12 +93,17 @@ def test_the_python_of_the_lstm_page_runs(capsys):
     assert capsys.readouterr().out
 
 
-def test_the_python_of_the_cells_page_runs():
+def test_the_python_of_the_cells_page_runs(standard_promotion):
     page = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {"__name__": "cells"}
-    for block in python(page):
-        exec(compile(block, "docs/cells.md", "exec"), names)
+    with jax.numpy_rank_promotion("allow"):  # as readers have it
+        for block in python(page):
+            exec(compile(block, "docs/cells.md", "exec"), names)
     assert names["h"].shape == (20, 4, 8)
+    assert names["test"].n.tolist() == [500] * 8
+    np.testing.assert_allclose(names["y_t"], names["y"][-1], atol=1e-5)
+    losses = np.asarray(names["losses"])
+    assert losses.shape == (8, 50) and losses[4, -1] < losses[4, 0]
 
 
 @pytest.mark.parametrize("page", ["results.md", "results_paper.md"])
