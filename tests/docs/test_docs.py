@@ -17,7 +17,7 @@ from lstm_jax.report.claims import VERDICTS
 from scripts import _figures as figures
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 LSTM = (ROOT / "docs" / "lstm.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 QUOTE = re.compile(r"# ([\w/]+\.py)\n(.*)", re.DOTALL)
@@ -41,7 +41,7 @@ def stands_in(lines: str, source: str) -> bool:
     return any(textwrap.dedent("\n".join(w)).splitlines() == wanted for w in windows)
 
 
-@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_quoted_lines_are_in_the_file_they_are_said_to_be_in(document):
     for file, lines in quotes(document.read_text(encoding="utf-8")):
         assert stands_in(lines, (ROOT / file).read_text(encoding="utf-8")), (file, lines)
@@ -69,7 +69,7 @@ def test_a_line_that_is_not_in_the_file_is_seen(lines):
     assert not stands_in(lines, (ROOT / "lstm_jax/cells/lstm.py").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
     text = FENCE.sub("", document.read_text(encoding="utf-8"))
     headings = {
