@@ -37,12 +37,12 @@ ORDER = (
     "gates", "gradient_flow", "hmm", "long_memory", "gers", "formal", "halving", "robustness",
     "sweep", "odyssey", "classic",
 )  # fmt: skip
-STOPPED = (130, 143, terminal.CLOSED)  # exit codes of an experiment that was told to stop
+STOPPED = (130, 143, terminal.CLOSED)  # exit codes of a stopped experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class All:
-    """Which experiments run, and where."""
+    """Selects the experiments to run and the file for their results."""
 
     only: tuple[str, ...] = setting(ORDER, f"of {', '.join(ORDER)}")
     platform: str = setting("auto", f"where they run: {', '.join(PLATFORMS)}")
@@ -56,14 +56,14 @@ class All:
 
 
 def need_writable(path: Path) -> None:
-    """Raises ValueError unless the file that --results names can be written."""
+    """Raises ValueError unless the file of `--results` can be written."""
     need(not path.is_dir(), "results", path, "need a file, not a directory")
     need(path.parent.is_dir(), "results", path, f"{path.parent} is no directory")
     need(os.access(path.parent, os.W_OK), "results", path, f"{path.parent} cannot be written")
 
 
 class Begun(NamedTuple):
-    """A run of all: its directory, this process's while `lock` lives, and what was asked."""
+    """A run of all experiments: its directory, locked while `lock` lives, and its settings."""
 
     folder: Path
     scale: str
@@ -72,7 +72,7 @@ class Begun(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a run of an experiment says, from its records."""
+    """The results of one experiment's run, from its records."""
 
     experiment: Experiment
     settings: dict[str, Any]
@@ -83,12 +83,12 @@ class Told(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs them all; the exit code is 0, 2 for bad input, or that of what failed or was stopped."""
+    """Runs the experiments; returns 0, 2 for bad input, or the code of a failure."""
     return terminal.command("all", lambda: run(argv))
 
 
 def run(argv: Sequence[str]) -> int:
-    """Does what `main` says, on a terminal that is there."""
+    """Runs `main` on an open terminal."""
     try:
         request = flags.parse(argv, All)
         if request.help:
@@ -98,14 +98,14 @@ def run(argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"all: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # of a run to resume: a new one is refused
+    except OSError as error:  # refuses to make a new run in place of a resume
         print(runner.stopped(error, Path(str(request.resume))), file=sys.stderr)
         return 1
     return carry_out(begun)
 
 
 def carry_out(begun: Begun) -> int:
-    """Runs what is not done and tells of all that is; returns the exit code."""
+    """Runs the unfinished experiments and reports all finished ones; returns the exit code."""
     folder, scale, config, _ = begun
     try:
         terminal.tell(f"run directory: {folder}")
@@ -128,7 +128,7 @@ def begin(request: flags.Request) -> Begun:
     """Makes the directory of a new run, or opens an old one.
 
     Raises:
-      ValueError: a value that cannot be right, or a directory that is not as it must be.
+      ValueError: for a bad value or an unfit directory.
     """
     if request.hosts is not None:
         raise ValueError("--distributed, --coordinator: need one experiment, such as sweep")
@@ -142,7 +142,11 @@ def begin(request: flags.Request) -> Begun:
 
 
 def resumed(request: flags.Request, folder: Path) -> Begun:
-    """Opens an old run; ValueError if it is none, is in use, or was asked something else."""
+    """Opens an old run.
+
+    Raises:
+      ValueError: for a directory without a run, in use, or with other settings.
+    """
     right = "need the directory of a run of all"
     asked = read_config(folder)["settings"]
     try:
@@ -158,7 +162,7 @@ def resumed(request: flags.Request, folder: Path) -> Begun:
 
 
 def run_all(folder: Path, scale: str, config: All) -> list[int]:
-    """Runs what is not done, until something is stopped; returns the exit codes."""
+    """Runs the unfinished experiments until one is stopped; returns the exit codes."""
     codes = []
     for name in ordered(config):
         if name not in done(folder):
@@ -172,7 +176,7 @@ def run_all(folder: Path, scale: str, config: All) -> list[int]:
 
 
 def run_one(name: str, folder: Path, scale: str, config: All) -> int:
-    """Runs or resumes one experiment, and notes what it took."""
+    """Runs or resumes one experiment and records its cost."""
     path, began = folder / name, time.monotonic()
     new = [f"--workdir={path}", f"--scale={scale}", f"--platform={config.platform}"]
     terminal.tell(f"\n== {name}")
@@ -183,23 +187,23 @@ def run_one(name: str, folder: Path, scale: str, config: All) -> int:
 
 
 def call(name: str, arguments: Sequence[str]) -> int:
-    """Runs an experiment as a process of its own, so that it begins with an empty memory."""
+    """Runs an experiment in its own process, with empty memory."""
     command = [sys.executable, "-P", "-m", f"experiments.{name}", *arguments]
     return run_process(command, {**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def run_process(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs a process to its end, and ends it when this one is to stop.
+    """Runs a process to its end, and stops it when this process is stopped.
 
     Returns:
-      The exit code, as a shell gives it; 143 or 130 where SIGTERM or Ctrl-C came.
+      The exit code, as a shell gives it; 143 after SIGTERM, 130 after Ctrl-C.
     """
     came: list[int] = []
     child: subprocess.Popen | None = None
 
     def stop(number: int, _: Any) -> None:
         came.append(number)
-        if child and (number == signal.SIGTERM or len(came) > 1):  # Ctrl-C reaches it by itself
+        if child and (number == signal.SIGTERM or len(came) > 1):  # the child gets Ctrl-C itself
             child.terminate()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -217,19 +221,19 @@ def run_process(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def ordered(config: All) -> list[str]:
-    """The experiments asked for, the cheap ones first."""
+    """Returns the selected experiments, cheap ones first."""
     return [name for name in ORDER if name in config.only]
 
 
 def done(folder: Path) -> dict[str, float]:
-    """The seconds that each finished experiment took, over all its parts."""
+    """Returns the seconds of each finished experiment, over all its parts."""
     spent = costs(folder)
     finished = [record["experiment"] for record in spent if record["code"] == 0]
     return {n: sum(r["seconds"] for r in spent if r["experiment"] == n) for n in finished}
 
 
 def costs(folder: Path) -> list[Record]:
-    """The seconds and exit code of every part of an experiment that was run."""
+    """Returns the seconds and the exit code of every part of an experiment."""
     log = RecordLog(folder / "costs.jsonl")
     kinds = {"experiment": str, "seconds": int | float, "code": int}
     records = log.read()
@@ -241,12 +245,12 @@ def costs(folder: Path) -> list[Record]:
 
 
 def load(name: str) -> Experiment:
-    """The experiment of that name."""
+    """Returns the experiment of that name."""
     return importlib.import_module(f"experiments.{name}").EXPERIMENT
 
 
 def tell(folder: Path, scale: str, config: All) -> None:
-    """Writes the page and the list of claims about all that is done."""
+    """Writes the page and the list of claims of all finished experiments."""
     seconds = done(folder)
     runs = [told(load(n), folder / n, seconds[n]) for n in ordered(config) if n in seconds]
     text = results(scale, runs, [n for n in ordered(config) if n not in seconds])
@@ -258,7 +262,7 @@ def tell(folder: Path, scale: str, config: All) -> None:
 
 
 def told(experiment: Experiment, path: Path, seconds: float) -> Told:
-    """What the records of one run say."""
+    """Returns the results that one run has on record."""
     settings, ledger = read_config(path), Ledger(path / "records.jsonl")
     ledger.check(path)
     config, read = runner.stored(experiment, str(path))[1], ledger.read()
@@ -273,7 +277,7 @@ def told(experiment: Experiment, path: Path, seconds: float) -> Told:
 
 
 def results(scale: str, runs: Sequence[Told], missing: Sequence[str] = ()) -> str:
-    """Every claim with its figures and verdict, and the table of costs, as Markdown."""
+    """Returns claims, results, verdicts and the table of costs as Markdown."""
     parts = [f"# Results at --scale={scale}", where(runs)]
     parts += [f"Not finished, and not told here: {', '.join(missing)}."] if missing else []
     for run in runs:
@@ -287,7 +291,7 @@ def results(scale: str, runs: Sequence[Told], missing: Sequence[str] = ()) -> st
 
 
 def source(run: Told) -> str:
-    """The revision that a run was begun with, which is not the same for all if some are resumed."""
+    """Returns the revision that started a run; resumed runs may differ in it."""
     about = run.settings["about"]
     changed = ", with changes" if about["uncommitted changes"] else ""
     revision = about["revision"]
@@ -295,7 +299,7 @@ def source(run: Told) -> str:
 
 
 def where(runs: Sequence[Told]) -> str:
-    """What the numbers were made with, a line for each set of circumstances."""
+    """Returns a line for each set of devices and versions."""
     lines = {}
     for run in runs:
         about = run.settings["about"]
@@ -308,7 +312,7 @@ def where(runs: Sequence[Told]) -> str:
 
 
 def page(scale: str, runs: Sequence[Told]) -> str:
-    """Claims, tables and figures of all experiments as one page."""
+    """Returns claims, tables and figures of all experiments as one page."""
     parts = [html.prose(f"At --scale={scale}. {where(runs)}")]
     for run in runs:
         name, claims = run.experiment.name, [claim._asdict() for claim in run.claims]

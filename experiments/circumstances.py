@@ -19,10 +19,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scikit-learn")
 def circumstances(
     command: Sequence[str], models: Mapping[str, SequenceSpec | Network1997]
 ) -> dict[str, Any]:
-    """Returns the command, machine, versions, devices and revision, and each model's engine.
+    """Returns the command, machine, versions, devices, revision and each model's engine.
 
     Raises:
-      ValueError: an engine cannot run a model's cell here, or not in its dtype.
+      ValueError: if an engine cannot run a model's cell here, or not in its dtype.
     """
     devices, here = jax.devices(), jax.default_backend()
     return {
@@ -40,7 +40,7 @@ def circumstances(
 
 
 def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a line for whatever changed that may change numbers."""
+    """Yields a line for each change that may change numbers."""
     for name in ("python", "versions", "platform", "devices", "revision", "engines"):
         if was.get(name) != now[name]:
             yield f"{name} was {was.get(name)}, is {now[name]}"
@@ -54,7 +54,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Returns what git says of our source, None where it is no checkout."""
+    """Returns git's output on this source; None outside a checkout."""
     try:
         told = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
     except OSError:

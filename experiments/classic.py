@@ -42,13 +42,13 @@ from lstm_jax.training.trials import MAX_SEED, make_trials
 
 SOURCE = "Hochreiter & Schmidhuber 1997"
 TESTED = 2560  # sequences
-SOLVED, FACTOR = 0.8, 2.0  # what the claim asks for
+SOLVED, FACTOR = 0.8, 2.0  # the least share for "reproduces"
 HALF = 0.5  # the least share for "reproduces partly"
-CLIP = 1.0  # of networks of today
+CLIP = 1.0  # of today's networks
 BUDGET = (0.001, 1_000_000.0)
 GUESSED_FROM = 100.0  # guessed weights are uniform in plus and minus this
 GUESSABLE = ("3a", "3b")
-ALONE = 300  # strings that 2a and 2b learn before the cell is added
+ALONE = 300  # training strings of 2a and 2b before the cell is added
 LABELS = {"1997": "LSTM of 1997", "guess": "guessing", **networks.LABELS}
 LEVELS = ("tiny", "shortest", "all")
 
@@ -59,17 +59,17 @@ class Setting(NamedTuple):
     Attributes:
       experiment: its number.
       words: its size.
-      task: what is to be learnt.
-      network: with its start, except for its cell's `truncated`.
-      rate: of learning.
-      sequences: the paper's mean to success; of "tiny" ones, a guess that a budget is made of.
-      wrong: the paper's, of the sequences of the test; None where it gives none.
+      task: the problem.
+      network: with its initialisation, except for its cell's `truncated`.
+      rate: the learning rate.
+      sequences: the paper's mean to success; for "tiny" ones a guess for the budget.
+      wrong: the paper's share of wrong test sequences; None where it gives none.
       published: whether the paper has it.
-      reading: whether it is another reading of one that the paper has: nothing is judged of it, and
-        no other network tries it.
-      after: sequences of the criterion that are not counted.
-      alone: sequences that the network learns before its cells are added.
-      others: what the paper's other networks did.
+      reading: whether it is another reading of the paper: it gets no verdict, and only the network
+        of 1997 tries it.
+      after: sequences of the criterion that do not count.
+      alone: training sequences before the cells are added.
+      others: the results of the paper's other networks.
     """
 
     experiment: str
@@ -86,7 +86,7 @@ class Setting(NamedTuple):
     others: str = ""
 
     def group(self, network: str) -> str:
-        """The name of the trials of one network."""
+        """Returns the name of the trials of one network."""
         size = "".join(c if c.isalnum() or c == "." else "_" for c in self.words)
         return f"{self.experiment}-{size}-{network}"
 
@@ -94,9 +94,9 @@ class Setting(NamedTuple):
 def blocks(
     task: Judged, hidden: int, size: int, start: float, *, whole: bool = False, **told
 ) -> Network1997:
-    """Returns a network for a task, `told` of the fields of its cell and its own.
+    """Returns a network of memory blocks; `told` sets fields of its cell and its own.
 
-    With the `whole` gradient it learns from a sequence at its end only.
+    With the `whole` gradient it learns only at the end of a sequence.
     """
     mine = {field.name for field in dataclasses.fields(cells.MemoryBlocks)}
     cell = {name: told.pop(name) for name in tuple(told) if name in mine}
@@ -109,7 +109,7 @@ def blocks(
 def reber(
     data_set: int, hidden: int, size: int, rate: float, sequences: int, *, whole: bool = False
 ) -> Setting:
-    """Experiment 1 with one pair of data sets, network and learning rate, or another reading."""
+    """Returns experiment 1 with one data set, network and learning rate, or another reading."""
     task, number = tasks.ReberOnline(data_set), hidden // size
     biases = tuple(-1.0 - n % 4 for n in range(number))
     network = blocks(task, hidden, size, 0.2, whole=whole, biases="gates", output_biases=biases)
@@ -122,7 +122,7 @@ def two_strings(
     experiment: str, p: int, sequences: int, others: str = "", *, published: bool = True,
     reading: bool = False,
 ) -> Setting:  # fmt: skip
-    """Experiments 2a and 2b, or another `reading`: the last symbol alone, by cross entropy."""
+    """Returns experiment 2a or 2b, or the `reading` with the last symbol alone."""
     task = tasks.TwoStrings(p, experiment == "2b", last_only=reading, cross_entropy=reading)
     network = blocks(
         task, 1, 1, 0.2, biases="none", output_gate=False, recurrent=False, shortcut=True,
@@ -136,7 +136,7 @@ def two_strings(
 
 
 def random_lag(q: int, p: int, sequences: int, *, input_alone: bool = False) -> Setting:
-    """Experiment 2c, or another reading: blocks that read the `input_alone`."""
+    """Returns experiment 2c, or the reading with blocks of `input_alone`."""
     task = tasks.RandomLag(q, p)
     network = blocks(task, 2, 1, 0.2, biases="none", recurrent=not input_alone)
     words, after = f"q = {q}, p = {p}{input_alone * ', input alone'}", task.criterion.window
@@ -147,7 +147,7 @@ def two_sequences(
     form: str, T: int, N: int, sequences: int, wrong: float | None, *, unbiased: bool = False,
     **more,
 ) -> Setting:  # fmt: skip
-    """Experiments 3a to 3c, or another reading, of `unbiased` cells; `wrong` as a fraction."""
+    """Returns experiment 3a, 3b or 3c, or a reading with `unbiased` cells."""
     task, rate = tasks.TwoSequences(T, N, form), 0.1 if form == "3c" else 1.0
     network = blocks(
         task, 3, 1, 0.1, input_biases=(-1.0, -3.0, -5.0), output_biases=(-2.0, -4.0, -6.0),
@@ -161,7 +161,7 @@ def two_sequences(
 def adding(
     T: int, sequences: int, wrong: int, *, logistic: bool = False, input_alone: bool = False
 ) -> Setting:
-    """Experiment 4, or another reading: a `logistic` output, or blocks that read `input_alone`."""
+    """Returns experiment 4, or a reading: a `logistic` output or `input_alone`."""
     task, reading = tasks.AddingOnline(T, logistic), logistic or input_alone
     words = f"T = {T}{logistic * ', logistic output'}{input_alone * ', input alone'}"
     network = blocks(
@@ -172,7 +172,7 @@ def adding(
 
 
 def multiplying(n_seq: int, sequences: int, wrong: int, *, cross_entropy: bool = False) -> Setting:
-    """Experiment 5, or another reading of it: by `cross_entropy` of a logistic output."""
+    """Returns experiment 5, or the reading by `cross_entropy` of a logistic output."""
     task = tasks.MultiplyingOnline(
         100, logistic=cross_entropy, cross_entropy=cross_entropy, wrong=n_seq
     )
@@ -182,7 +182,7 @@ def multiplying(n_seq: int, sequences: int, wrong: int, *, cross_entropy: bool =
 
 
 def temporal_order(marks: int, sequences: int, wrong: int, cross_entropy: bool = False) -> Setting:
-    """Experiments 6a and 6b, or another reading of them: learnt by `cross_entropy`."""
+    """Returns experiment 6a or 6b, or the reading by `cross_entropy`."""
     task = tasks.TemporalOrder(marks, cross_entropy)
     biases = tuple(-2.0 * (n + 1) for n in range(marks))
     network = blocks(task, 2 * marks, 2, 0.1, input_biases=biases, output_units_biased=True)
@@ -253,19 +253,19 @@ EXPERIMENTS = tuple(dict.fromkeys(s.experiment for s in SETTINGS["shortest"]))
 
 
 def cases(config: "Classic") -> list[tuple[Setting, str]]:
-    """The settings and networks that are tried."""
+    """Returns the settings and networks to try."""
     named = [s for s in SETTINGS[config.settings] if s.experiment in config.experiments]
     chosen = [s for s in named if parts(config.size) <= parts(s.words)]
     return [(s, n) for s, n in product(chosen, config.networks) if tries(s, n)]
 
 
 def parts(words: str) -> set[str]:
-    """What a size says: "T = 1000, N = 3" says two things."""
+    """Returns the parts of a size; "T = 1000, N = 3" has two."""
     return {part.strip() for part in words.split(",")} - {""}
 
 
 def tries(at: Setting, network: str) -> bool:
-    """Whether a network tries a setting."""
+    """Returns whether a network tries a setting."""
     if network == "guess":
         return at.experiment in GUESSABLE
     return network == "1997" or not at.reading
@@ -308,7 +308,7 @@ SCALES = {
 
 
 def plan(config: Classic, records: Sequence[Record]) -> list[Group]:
-    """A group for each setting and network, two where cells are added; none waits for results."""
+    """Returns a group for each setting and network, two where cells are added."""
     del records
     makers = {"1997": online, "guess": guessing}
     return [
@@ -317,7 +317,7 @@ def plan(config: Classic, records: Sequence[Record]) -> list[Group]:
 
 
 def online(config: Classic, at: Setting, name: str) -> list[Group]:
-    """The network of 1997, learning as it did: whole at once, or without its cells at first."""
+    """Returns the groups of the network of 1997, first without its cells if they wait."""
     model = dataclasses.replace(at.network, engine=config.engine)
     trials = make_trials(seed=seeds(config), learning_rate=config.rate * at.rate)
     window = 1 if isinstance(model, OnlineNetwork1997) else None
@@ -332,14 +332,14 @@ def online(config: Classic, at: Setting, name: str) -> list[Group]:
 
 
 def today(config: Classic, at: Setting, name: str) -> list[Group]:
-    """A network of today with Adam on the same sequences."""
+    """Returns the group of today's network with Adam on the same sequences."""
     model = networks.network(name, at.task, config.hidden, config.engine)
     trials = make_trials(seed=seeds(config), learning_rate=config.learning_rate, clip=CLIP)
     return [group(config, at, name, model, trials, config.other_budget)]
 
 
 def guessing(config: Classic, at: Setting, name: str) -> list[Group]:
-    """Tanh networks of one unit, each a trial, that learn next to nothing from one sequence."""
+    """Returns a group of one-unit tanh networks, each a guess that hardly learns."""
     model = dataclasses.replace(
         at.network, cell=cells.RNN(1), start=GUESSED_FROM, input_biases=(), output_biases=(),
         output_units_biased=True, engine=config.engine,
@@ -350,18 +350,18 @@ def guessing(config: Classic, at: Setting, name: str) -> list[Group]:
 
 
 def group(config: Classic, at: Setting, name: str, model, trials, budget: float) -> Group:
-    """Trials that see one sequence an update."""
+    """Returns trials with an update at every sequence."""
     steps = min(config.steps, round(budget * at.sequences) + at.after)
     return Group(at.group(name), at.task, model, steps, 1, trials, "test", TESTED)
 
 
 def seeds(config: Classic) -> range:
-    """Those that are reported."""
+    """Returns the reported seeds."""
     return range(config.seed, config.seed + config.seeds)
 
 
 def summarise(config: Classic, records: Sequence[Record]) -> list[Row]:
-    """What each network made of each setting, beside what the paper says."""
+    """Returns a row for each setting and network, with the paper's result."""
     return [
         row(config, at, name, ledger.results(ledger.group(records, at.group(name))))
         for at, name in cases(config)
@@ -369,7 +369,7 @@ def summarise(config: Classic, records: Sequence[Record]) -> list[Row]:
 
 
 def row(config: Classic, at: Setting, name: str, results: Sequence[Record]) -> Row:
-    """One line of the table, from the results of one group."""
+    """Returns one line of the table, from the results of one group."""
     if name == "guess":
         solved, mean, wrong = guesses(at.task.criterion.allowed, results)
         needed = []
@@ -400,18 +400,18 @@ def row(config: Classic, at: Setting, name: str, results: Sequence[Record]) -> R
 
 
 def sequences(at: Setting, results: Sequence[Record]) -> list[int | None]:
-    """The sequences of each trial to its success, as the paper counts them; None without one."""
+    """Returns the sequences of each trial to success; None without success."""
     return [r["step"] - at.after if r["status"] == "solved" else None for r in results]
 
 
 def guesses(
     allowed: int, results: Sequence[Record]
 ) -> tuple[list[bool], Estimate | None, list[int]]:
-    """Which guesses are right, the sequences until the first of them is found, and their errors.
+    """Returns the right guesses, the sequences until the first, and their errors.
 
     A guess that answers a share c of its n sequences right is dropped at the first wrong answer
-    that is not `allowed`, after (allowed + 1) / (1 - c) sequences on average, n at most; there are
-    1 / p - 1 of those before one that is right. The interval is that of p.
+    beyond `allowed`, after (allowed + 1) / (1 - c) sequences on average, n at most. 1 / p - 1
+    guesses come before a right one. The interval is that of p.
     """
     n, wrong = results[0]["test_n"], [r["test_n"] - r["test_correct"] for r in results]
     right, errors = [w <= allowed for w in wrong], [w for w in wrong if w <= allowed]
@@ -424,7 +424,7 @@ def guesses(
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean with its interval; of one value, that value without one."""
+    """Returns the mean with its interval; a single value has no interval."""
     if len(values) < 2:
         return Estimate(values[0], np.nan, np.nan) if values else None
     return statistics.t_interval(values, within=(0, np.inf))
@@ -438,7 +438,7 @@ def verdict(share: float, ratio: float | None, budget: float) -> str:
 
 
 def claims(config: Classic, rows: Sequence[Row]) -> list[Claim]:
-    """The paper's numbers, one by one; who needs fewer sequences; and that guessing wins."""
+    """Returns the claims on the paper's numbers, on the tanh RNN and on guessing."""
     found = []
     for mine in rows:
         at = f"{mine['experiment']} ({mine['setting']})"
@@ -473,7 +473,7 @@ def below(one: Share | Estimate, other: Share | Estimate) -> str:
 
 
 def told_needed(mean: Estimate | None) -> str:
-    """The sequences to success, with the interval if there is one; nothing without success."""
+    """Returns the sequences to success as text, with an interval if possible."""
     if mean is None:
         return ""
     interval = f" [{mean.low:,.0f}, {mean.high:,.0f}]" if np.isfinite(mean.low) else ""
@@ -481,18 +481,18 @@ def told_needed(mean: Estimate | None) -> str:
 
 
 def told_wrong(row: Row) -> str:
-    """Wrong answers of how many; nothing without success."""
+    """Returns wrong answers of how many as text; empty without success."""
     return "" if row["wrong"] is None else f", wrong {row['wrong']:.3g} of {row['of']}"
 
 
 def published(row: Row) -> str:
-    """The paper's numbers."""
+    """Returns the paper's numbers as text."""
     wrong = "" if row["paper_wrong"] is None else f", wrong {row['paper_wrong']:.3g} of {TESTED}"
     return f"{row['paper']:,} sequences{wrong} ({SOURCE})"
 
 
 def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """Sequences to success of every trial, beside the paper's means."""
+    """Draws the sequences to success of every trial, with the paper's means."""
     del rows
     chosen = list(dict.fromkeys(at for at, _ in cases(config)))
     names = [name for name in config.networks if name != "guess"]
@@ -528,14 +528,14 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
 
 
 def short(at: Setting) -> str:
-    """The size of a setting on two lines or so."""
+    """Returns the size of a setting on about two lines."""
     return at.words.removesuffix(" output").replace(", ", "\n")
 
 
 def dots(
     axes: Axes, x: float, at: Setting, results: Sequence[Record], look: Style, spread: float
 ) -> None:
-    """Every trial of one group about x, and above them how many solved it."""
+    """Draws every trial of a group around x, with the solved share above."""
     needed = sequences(at, results)
     places = x + spread * (np.linspace(0, 1, len(needed)) - 0.5)
     for place, result, n in zip(places, results, needed, strict=True):

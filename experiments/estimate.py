@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from experiments.runner import Computed, Group
 
 FLOAT = 4  # bytes
-OTHER_FILES = 20_000_000  # bytes for the ledger, the curves and the report
+OTHER_FILES = 20_000_000  # bytes of the ledger, the curves and the report
 
 
 # Memory. ------------------------------------------------------------------------------------------
 
 
 def need_memory(groups: "Sequence[Group | Computed]", config: Config, request: Request) -> None:
-    """Raises ValueError, naming the flags given, for a group that no training here has room for.
+    """Raises ValueError, with the given flags, for a group larger than the memory.
 
-    The estimate is from below: parameters and optimiser states of all trials, twice on a CPU (the
-    copy that a checkpoint is made of is in the same memory), and one batch of each trial that is
-    trained at once, with the hidden states of its layers.
+    The estimate is a lower bound: parameters and optimiser states of all trials, twice on a CPU
+    (the copy for a checkpoint is in the same memory), and one batch of each concurrent trial, with
+    the hidden states of its layers.
     """
     here, copies = memory(), 2 if jax.default_backend() == "cpu" else 1
     for group in trained(groups):
@@ -47,7 +47,7 @@ def need_memory(groups: "Sequence[Group | Computed]", config: Config, request: R
 
 
 def memory() -> int:
-    """Returns the bytes of all devices, or of this machine's memory if they do not say."""
+    """Returns the bytes of all devices, or of this machine if they do not report them."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("bytes_limit" in known for known in stats):
         return jax.process_count() * sum(known["bytes_limit"] for known in stats)
@@ -55,12 +55,12 @@ def memory() -> int:
 
 
 def gigabytes(count: int) -> str:
-    """Returns bytes in words."""
+    """Returns bytes as text."""
     return f"{count / 1e9:,.1f} GB"
 
 
 def _batches(group: "Group", batching: str) -> int:
-    """Returns the bytes of the batches of the trials that are trained, or asked, at once."""
+    """Returns the bytes of the batches of all concurrent trials."""
     evaluated = min(group.sequences, evaluation.BATCH)
     asked = [(group.task, max(group.batch_size, evaluated)), *group.asks]
     together = parallel.resolve(batching, parallel.everywhere()) == "vmap"
@@ -70,14 +70,14 @@ def _batches(group: "Group", batching: str) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _batch(task: Task, size: int, model: Any) -> int:
-    """Returns the bytes of a batch, and of what the layers of a network put out for it."""
+    """Returns the bytes of a batch and of the outputs of a network's layers."""
     drawn = jax.eval_shape(lambda: task.sample(jax.random.key(0), size))
     units = model.depth * model.cell.hidden if isinstance(model, SequenceSpec) else 0
     return _bytes(drawn) + FLOAT * task.length * size * units
 
 
 def _asked(request: Request) -> str:
-    """Returns the flags of a request that a plan's size depends on."""
+    """Returns the given flags that determine the size of a plan."""
     sizes = {name: value for name, value in request.given.items() if not isinstance(value, str)}
     given = {name: request.given[name] for name in ("space", "batch") if name in request.given}
     scale = {"resume": request.resume} if request.resume else {"scale": request.scale or "small"}
@@ -89,7 +89,7 @@ def _asked(request: Request) -> str:
 
 
 def need_disk_for(groups: "Sequence[Group | Computed]", request: Request) -> None:
-    """Raises ValueError if the disk of a new run lacks what can be known of its needs."""
+    """Raises ValueError if the disk of a new run is too small for the plan so far."""
     if request.resume is None:
         path = Path(request.workdir or "runs")
         try:
@@ -99,10 +99,10 @@ def need_disk_for(groups: "Sequence[Group | Computed]", request: Request) -> Non
 
 
 def need_disk(path: Path, groups: "Sequence[Group | Computed]") -> None:
-    """Raises OSError unless the disk has room for what groups that are ready will write.
+    """Raises OSError unless the disk has space for the files of the ready groups.
 
-    That is the checkpoints of the largest of them, two and one that is being written, the
-    parameters that each leaves and the states that some keep, and a little for the rest.
+    These are three checkpoints of the largest group (two, and one being written), the parameters of
+    each group, kept states, and a constant for the rest.
     """
     sizes = [(states_of(group), group.keep) for group in trained(groups)]
     left = sum(size.params + (size.all if keep else 0) for size, keep in sizes)
@@ -122,19 +122,19 @@ def trained(groups: "Sequence[Group | Computed]") -> "list[Group]":
 
 
 def _count(group: "Group") -> int:
-    """Returns the number of trials, 1 while they are not known."""
+    """Returns the number of trials, 1 while it is unknown."""
     return 1 if group.trials is None else len(group.trials.seed)
 
 
 class Size(NamedTuple):
-    """Bytes of what trials have in hand: all of it, and the parameters in it."""
+    """Bytes of the training state of trials: all of it, and its parameters."""
 
     all: int
     params: int
 
 
 def states_of(group: "Group") -> Size:
-    """Returns the bytes of the states of all trials, 0 while these are not known."""
+    """Returns the bytes of the states of all trials, 0 while unknown."""
     if group.trials is None:
         return Size(0, 0)
     leaves, structure = jax.tree.flatten(group.trials)
@@ -149,14 +149,14 @@ def states_of(group: "Group") -> Size:
 def _state_of_one(
     task: Task, model: Any, batch_size: int, optimizer: str, structure: Any, kinds: tuple[Any, ...]
 ) -> Size:
-    """Returns the bytes of one trial's state; groups that differ in numbers alone share a trace."""
+    """Returns the bytes of one trial's state; groups that differ in numbers share a trace."""
     trial = jax.tree.unflatten(structure, [np.zeros(1, kind) for kind in kinds])
     state = state_shapes(task, model, trial, batch_size=batch_size, optimizer=optimizer)
     return Size(_bytes(state), _bytes(state.params))
 
 
 def state_of(group: "Group") -> State:
-    """Returns the shapes of all that the trials of a group that is ready have in hand."""
+    """Returns the shapes of the training state of a ready group."""
     assert group.trials is not None
     settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
     return state_shapes(group.task, group.model, group.trials, **settings)

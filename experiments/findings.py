@@ -46,14 +46,14 @@ RATE, WIDTH, MOMENTUM = "learning_rate", "hidden", "one_minus_momentum"
 
 
 class Seen(NamedTuple):
-    """What was found on one task.
+    """The results of one task.
 
     Attributes:
       learnt: the median of vanilla's best tenth as a share of the loss of the constant answer.
-      gain: by how much the mean of vanilla's best tenth is below the constant answer's loss.
+      gain: the constant answer's loss minus the mean of vanilla's best tenth.
       tests: of every other variant against vanilla.
-      effects: main effects and pairs, as shares of the variance; none where nothing can be told.
-      explained: how much the forest explains of trials that it has not seen.
+      effects: main effects and pairs, as shares of the variance; empty if there are too few trials.
+      explained: the share of the variance of new trials that the forest explains.
     """
 
     learnt: float
@@ -64,12 +64,12 @@ class Seen(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether vanilla has learnt the task."""
+        """Whether vanilla learned the task."""
         return self.learnt <= LEARNT
 
     @property
     def told(self) -> bool:
-        """Whether the shares of the variance mean anything."""
+        """Whether the shares of the variance are meaningful."""
         return self.reached and bool(self.effects) and self.explained >= KNOWN
 
 
@@ -83,7 +83,7 @@ def verdicts(seen: Mapping[str, Seen]) -> dict[int, str]:
 
 
 def of_task(seen: Seen) -> dict[int, list[bool]]:
-    """The parts of each finding on one task."""
+    """Returns the parts of each finding on one task."""
     if not seen.reached:
         return {}
     parts = of_variants(seen.tests, seen.gain)
@@ -91,7 +91,7 @@ def of_task(seen: Seen) -> dict[int, list[bool]]:
 
 
 def of_variants(tests: Sequence[Comparison], gain: float) -> dict[int, list[bool]]:
-    """The parts of findings 1 to 3, from the tests of those that were tried; less is better."""
+    """Returns the parts of findings 1 to 3, from the tests; less is better."""
     worse = {test.name: significant(test) and test.difference.value > 0 for test in tests}
     clear = {t.name for t in tests if significant(t) or t.difference.high <= LARGE * gain}
     better = [significant(test) and test.difference.value < 0 for test in tests]
@@ -103,7 +103,7 @@ def of_variants(tests: Sequence[Comparison], gain: float) -> dict[int, list[bool
 
 
 def of_shares(effects: Sequence[Effect]) -> dict[int, list[bool]]:
-    """The parts of findings 4 and 5, from the shares of the variance on a task."""
+    """Returns the parts of findings 4 and 5, from shares of the variance."""
     main = {e.parameters[0]: e.share.value for e in effects if len(e.parameters) == 1}
     pairs = sum(e.share.value for e in effects if len(e.parameters) == 2)
     second = sorted(main, key=main.__getitem__, reverse=True)[1]
@@ -114,5 +114,5 @@ def of_shares(effects: Sequence[Effect]) -> dict[int, list[bool]]:
 
 
 def significant(test: Comparison) -> bool:
-    """Whether a difference is more than chance, all tests of the task considered."""
+    """Returns whether a difference is significant after Holm's correction."""
     return test.corrected < SIGNIFICANT

@@ -46,27 +46,27 @@ def setting(default: Any, help_line: str, bounds: Bounds | None = None) -> Any:
 
     Args:
       default: its value at the default scale.
-      help_line: what its flag says of it.
-      bounds: the least and the largest value, of each where they are several; by default those of
-        its name or type, see `BOUNDS`.
+      help_line: the help text of its flag.
+      bounds: the least and the largest value, elementwise; None takes those of the name or type in
+        `BOUNDS`.
     """
     return dataclasses.field(default=default, metadata={"help": help_line, "bounds": bounds})
 
 
 def bounds_of(config_type: Any, name: str) -> Bounds | None:
-    """Returns the least and the largest value of a field; None for words."""
+    """Returns the least and the largest value of a field; None for strings."""
     stated = config_type.__dataclass_fields__[name].metadata["bounds"]
     return stated or BOUNDS.get(name) or BOUNDS.get(_kind(get_type_hints(config_type)[name]))
 
 
 def whole(config_type: Any, name: str) -> range:
-    """Returns the values that a field of whole numbers may have."""
+    """Returns the range of an integer field."""
     low, high = bounds_of(config_type, name) or (0, -1)
     return range(int(low), int(high) + 1)
 
 
 def need_bounds(config: Any) -> None:
-    """Raises ValueError unless every number of a config is within the bounds of its field."""
+    """Raises ValueError unless all numbers of a config are within bounds."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if (bounds := bounds_of(type(config), field.name)) is not None:
@@ -75,13 +75,13 @@ def need_bounds(config: Any) -> None:
 
 
 def need(holds: bool, flag: str, value: Any, right: str) -> None:
-    """Raises ValueError naming the flag, its value and what is right, unless `holds`."""
+    """Raises ValueError with the flag, its value and `right`, unless `holds`."""
     if not holds:
         raise ValueError(f"--{flag}={shown(value)}: {right}")
 
 
 def need_each(flag: str, values: Sequence[Any], choices: Sequence[Any] = ()) -> None:
-    """Raises ValueError unless values are distinct, at least one, and among `choices` if given."""
+    """Raises ValueError unless values are distinct, nonempty and, if given, among `choices`."""
     need(len(values) > 0, flag, values, "need at least one")
     need(len(set(values)) == len(values), flag, values, "need each of them once")
     for value in values if choices else ():
@@ -89,7 +89,7 @@ def need_each(flag: str, values: Sequence[Any], choices: Sequence[Any] = ()) -> 
 
 
 def need_few(**counts: int) -> None:
-    """Raises ValueError, naming the flags, where their product is too many trials to list."""
+    """Raises ValueError if the flags' product is too many trials to list."""
     total, given = math.prod(counts.values()), (f"--{n}={c}" for n, c in counts.items())
     if total > TRIALS[1]:
         raise ValueError(f"{' '.join(given)}: are {total} trials, need at most {TRIALS[1]}")
@@ -97,7 +97,7 @@ def need_few(**counts: int) -> None:
 
 @contextlib.contextmanager
 def naming(flag: str, value: Any = None) -> Iterator[None]:
-    """Puts the flag, and its value if given, before what a ValueError says."""
+    """Prefixes a ValueError with the flag, and its value if given."""
     try:
         yield
     except ValueError as error:
@@ -106,12 +106,12 @@ def naming(flag: str, value: Any = None) -> Iterator[None]:
 
 
 def spread(bounds: Bounds) -> str:
-    """Bounds in words."""
+    """Returns bounds as text."""
     return " to ".join(map(shown, bounds))
 
 
 def shown(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """Returns a value as the command line writes it."""
     if isinstance(value, tuple):
         return ",".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -119,10 +119,10 @@ def shown(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What every experiment can be asked; on one machine equal configs give equal records.
+    """The settings of an experiment; on one machine equal configs give equal records.
 
     Raises:
-      ValueError: a value that cannot be right, in one line with its flag.
+      ValueError: for a bad value, in one line with its flag.
     """
 
     seeds: int = setting(10, "trials reported for each setting, each from its own seed")
@@ -141,12 +141,12 @@ class Config:
 
 
 class Hosts(NamedTuple):
-    """Which of several processes this one is; nothing but None where the cluster tells.
+    """The place of this process among several; all None if the cluster provides it.
 
     Attributes:
       coordinator: host:port of process 0.
-      processes: how many there are.
-      process: this one, from 0.
+      processes: their number.
+      process: the index of this one, from 0.
     """
 
     coordinator: str | None = None
@@ -158,12 +158,12 @@ class Request(NamedTuple):
     """A parsed command line.
 
     Attributes:
-      given: the fields of the config that it names.
-      scale: the scale they are laid over; None when it names none.
+      given: the fields of the config that it sets.
+      scale: the scale below them; None for the default.
       workdir: the directory for a new run; None for the default.
-      resume: the directory of the run to go on with; None for a new run.
-      help: whether it only asks for help.
-      hosts: which of several processes this one is; None for one that is alone.
+      resume: the directory of the run to continue; None for a new run.
+      help: whether it requests help.
+      hosts: the place among several processes; None for a single process.
     """
 
     given: Mapping[str, Any]
@@ -175,10 +175,10 @@ class Request(NamedTuple):
 
 
 def parse(argv: Sequence[str], config_type: type) -> Request:
-    """Reads a command line with one flag for each field of `config_type` and the run's own flags.
+    """Parses a command line of the config's flags and the run's own flags.
 
     Raises:
-      ValueError: an unknown flag, a value of the wrong kind, flags that exclude each other.
+      ValueError: for an unknown flag, a value of the wrong type, or flags that exclude each other.
     """
     values = _flags(config_type)
     try:
@@ -218,7 +218,7 @@ def _hosts(values: flags.FlagValues) -> Hosts | None:
 
 
 def usage(scales: Mapping[str, Any]) -> str:
-    """What each flag means and what it is at each scale, a line each."""
+    """Returns a line of help for each flag, with its value at each scale."""
     lines = [
         f"  --scale={'|'.join(SCALES)}: how much to compute (small)",
         "  --quick: the same as --scale=quick",
@@ -238,7 +238,7 @@ def usage(scales: Mapping[str, Any]) -> str:
 
 
 class _Parser(flags.ArgumentParser):
-    """One value of a kind, or several of them separated by commas."""
+    """Parses one value of a type, or several separated by commas."""
 
     def __init__(self, hint: Any):
         self.several = bool(get_args(hint))
@@ -259,7 +259,7 @@ class _Parser(flags.ArgumentParser):
 
 
 def _kind(hint: Any) -> Any:
-    """The type of a field, or of each of its values."""
+    """Returns the type of a field, or of its elements."""
     return get_args(hint)[0] if get_args(hint) else hint
 
 

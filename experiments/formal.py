@@ -45,8 +45,8 @@ from lstm_jax.training import parallel, trials
 from lstm_jax.training.trials import MAX_SEED, Trials
 
 CLIP = 1.0
-GENERALISES = 0.9  # the score from which the paper calls a task solved
-QUESTIONS = 10  # strings of each length that are asked at a time
+GENERALISES = 0.9  # the least score of a solved task in the paper
+QUESTIONS = 10  # test strings of each length in a batch
 CLASSES = {
     "regular": ("even_pairs", "parity", "cycle_navigation", "modular_arithmetic"),
     "counting": ("bucket_sort",),
@@ -80,7 +80,7 @@ PUBLISHED = {  # scores in percent, the best of 10 seeds
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Formal(Config):
-    """Which networks learn which languages, and at which lengths they are asked."""
+    """Which networks learn which languages, and the tested lengths."""
 
     seeds: int = setting(5, "trials reported for each network and task, each from its own seed")
     steps: int = setting(5000, "updates of a trial where the answer is one symbol")
@@ -132,23 +132,23 @@ SCALES = {
 
 
 def known(config: Formal) -> list[int]:
-    """Lengths seen in training at which networks are asked, too: quarters of the longest."""
+    """Tested lengths within training: quarters of the longest."""
     return sorted({max(1, round(config.longest * part / 4)) for part in (1, 2, 3, 4)})
 
 
 def beyond(config: Formal) -> list[int]:
-    """Lengths of the test."""
+    """Tested lengths beyond training."""
     step = config.test_longest / config.test_lengths
     return [round(step * n) for n in range(1, config.test_lengths + 1)]
 
 
 def group(task: str, cell: str, phase: str) -> str:
-    """The name of the trials of one network on one task in one phase."""
+    """Returns the name of the trials of one network, task and phase."""
     return f"{task}-{cell}-{phase}"
 
 
 def plan(config: Formal, records: Sequence[Record]) -> list[Group]:
-    """For each task and network: every rate on the tuning seeds, then the best on the others."""
+    """Returns for each task and network the tuning group, then the reported group."""
     first = config.seed + config.tuning_seeds
     tuned, reported = range(config.seed, first), range(first, first + config.seeds)
     groups, rates = [], config.learning_rates
@@ -181,7 +181,7 @@ def by_length(
     params: Any,
     these: Trials,
 ) -> list[Record]:
-    """The share of symbols right at each length, for each trial: {"by_length": [...]}.
+    """Returns the accuracy at each length, for each trial: {"by_length": [...]}.
 
     Strings of all lengths, `QUESTIONS` of each, lie side by side in a batch.
     """
@@ -207,14 +207,14 @@ def by_length(
 
 
 class Outcome(NamedTuple):
-    """What the seeds of one network made of one task.
+    """The results of the seeds of one network on one task.
 
     Attributes:
-      rate: the learning rate that was chosen.
-      learnt: accuracy on the lengths of training, for each seed.
+      rate: the chosen learning rate.
+      learnt: accuracy on the training lengths, for each seed.
       by_length: accuracy at each length of `known` and `beyond`, for each seed.
       score: mean of those of `beyond`, for each seed.
-      solved: seeds that stopped before the end because their training loss was that low.
+      solved: seeds that stopped early at a low training loss.
       diverged: seeds that diverged.
     """
 
@@ -227,7 +227,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(config: Formal, records: Sequence[Record], task: str, cell: str) -> Outcome:
-    """Reads the results of one network on one task."""
+    """Returns the results of one network on one task."""
     results = ledger.results(ledger.group(records, group(task, cell, "reported")))
     by_length = [r["by_length"] for r in results]
     return Outcome(
@@ -241,7 +241,7 @@ def outcome(config: Formal, records: Sequence[Record], task: str, cell: str) -> 
 
 
 def summarise(config: Formal, records: Sequence[Record]) -> list[Row]:
-    """What each network made of each task, beside what was published."""
+    """Returns a row for each network and task, with the published score."""
     return [
         row(task, cell, outcome(config, records, task, cell))
         for task, cell in product(config.tasks, config.cells)
@@ -249,7 +249,7 @@ def summarise(config: Formal, records: Sequence[Record]) -> list[Row]:
 
 
 def row(task: str, cell: str, seen: Outcome) -> Row:
-    """One line of the table."""
+    """Returns one line of the table."""
     published = PUBLISHED.get((task, cell))
     return {
         "class": class_of(task),
@@ -268,7 +268,7 @@ def row(task: str, cell: str, seen: Outcome) -> Row:
 
 
 def class_of(task: str) -> str:
-    """The class that a task stands for."""
+    """Returns the class of a task."""
     return next(name for name, members in CLASSES.items() if task in members)
 
 
@@ -283,7 +283,7 @@ def verdict(task: str, cell: str, seen: Outcome) -> str | None:
 
 
 def claims(config: Formal, rows: Sequence[Row]) -> list[Claim]:
-    """Which networks generalise on which languages, of those that the paper speaks of."""
+    """Returns the paper's claims on which networks generalise on which languages."""
     found = []
     for row in rows:
         if row["verdict"] is None:
@@ -306,12 +306,12 @@ def claims(config: Formal, rows: Sequence[Row]) -> list[Claim]:
 
 
 def article(network: str) -> str:
-    """The name of a network with its article, at the beginning of a sentence."""
+    """Returns the name of a network with its article, at the start of a sentence."""
     return f"A{'n' * (network == 'LSTM')} {network}"
 
 
 def draw(config: Formal, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """Accuracy against length, a panel for each task."""
+    """Draws accuracy against length, a panel for each task."""
     del rows
     looks = figures.styles(list(CELLS.values()))  # the same in every run
     columns = min(3, len(config.tasks))

@@ -51,8 +51,8 @@ from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
 
 CLIP = 1.0
 NEAR = 0.1
-SEQUENCES = 200  # looked at
-ASKED = 2000  # asked of a network with a gate out of order
+SEQUENCES = 200  # of `trace`
+ASKED = 2000  # of the accuracy with a gate held
 NETWORKS, SHOWN = 2, 4  # that heat maps show, and sequences of each
 SELECTORS = ("i", "f", "o")
 HELD = ("1", "its mean")
@@ -77,7 +77,7 @@ ROWS = {"recall": ("0", "1", "2", "3", "mark"), "adding": ("value", "mark")}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gates(Config):
-    """Which tasks are learnt, over which lag, and for how long at most."""
+    """Which tasks are learned, over which lag, and for how long at most."""
 
     seeds: int = setting(10, "networks for each task, each from its own seed")
     steps: int = setting(6000, "updates of a network that does not learn its task before")
@@ -105,7 +105,7 @@ SCALES = {
 
 
 def plan(config: Gates, records: Sequence[Record]) -> list[Group]:
-    """One group for each task."""
+    """Returns one group for each task."""
     del records
     seeds = range(config.seed, config.seed + config.seeds)
     trials = make_trials(seed=seeds, learning_rate=config.learning_rate, clip=CLIP)
@@ -127,7 +127,7 @@ def plan(config: Gates, records: Sequence[Record]) -> list[Group]:
 def look(
     task: Task, model: SequenceSpec, batching: str, params: Any, trials: Trials
 ) -> list[Record]:
-    """What gates do in each network, a mapping for each trial.
+    """Returns the measurements of each network's gates, a mapping for each trial.
 
     {"near_0" and "near_1": {gate: share}, "decay": of each unit, "fates": {place: shares}, "when":
     shares at each step, "left": {gate: {held at: accuracy}}}, and of the first networks "shown".
@@ -163,21 +163,21 @@ def look(
 
 
 def _traced(run: Callable, x: Any, params: Any) -> Any:
-    """Returns gates and states [T, B, H], shares near 0 and 1 and decay times [H] of a network."""
+    """Returns gates and states [T, B, H], shares near 0 and 1, and decay times [H]."""
     trace = run(params, x)
     shares = diagnostics.saturation(trace.gates, low=NEAR, high=1 - NEAR)
     return trace.gates, trace.states, shares, diagnostics.decay_time(trace.gates.f)
 
 
 def fates(gates: Any) -> np.ndarray:
-    """What becomes of each position at each step, as places in `FATES`, for i, f, g [...]."""
+    """Returns the kind of each cell position at each step, as indices into `FATES`."""
     added = np.abs(gates.i * gates.g) >= NEAR
     kept, gone = gates.f > 1 - NEAR, gates.f < NEAR
     return np.select([kept & ~added, kept, gone & ~added, gone], [0, 1, 2, 3], 4)
 
 
 def counts(fate: np.ndarray) -> np.ndarray:
-    """The share of each of `FATES`."""
+    """Returns the share of each of `FATES`."""
     return np.bincount(fate.ravel(), minlength=len(FATES)) / fate.size
 
 
@@ -185,7 +185,7 @@ def ablated(
     task: Task, model: SequenceSpec, batching: str, params: Any, trials: Trials,
     means: Mapping[str, np.ndarray],
 ) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
-    """The accuracy [R] with one gate held at 1, or at each unit's mean [R, H]."""
+    """Returns the accuracy [R] with one gate held at 1 or at unit means [R, H]."""
     left = {}
     for gate, how in product(SELECTORS, HELD):
         value = np.ones_like(means[gate]) if how == "1" else means[gate]
@@ -198,7 +198,7 @@ def ablated(
 
 
 def held(params: Any, block: int, value: np.ndarray) -> Any:
-    """Parameters [R, ...] of an LSTM one of whose gates is `value` [R, H], whatever it reads.
+    """Returns parameters [R, ...] of an LSTM with one gate held at `value` [R, H].
 
     Its weights are zero and its bias logit(value), at most 40: to float32's precision 1.
     """
@@ -217,7 +217,7 @@ def held(params: Any, block: int, value: np.ndarray) -> Any:
 
 
 def shown(batch: Any, gates: Any, states: Any, decay: np.ndarray) -> list[Record]:
-    """The first sequences, the unit of the longest memory first, values to three digits."""
+    """Returns the first sequences, units sorted by memory, to three digits."""
     by_memory = np.argsort(-decay)
 
     def of_units(values, sequence):
@@ -238,19 +238,19 @@ def shown(batch: Any, gates: Any, states: Any, decay: np.ndarray) -> list[Record
 
 
 def learnt(records: Sequence[Record], task: str) -> list[Record]:
-    """The results of the networks that solved a task."""
+    """Returns the results of the networks that solve a task."""
     results = ledger.results(ledger.group(records, task))
     return [r for r in results if is_solved(r["test_correct"], r["test_n"])]
 
 
 def mean(values: Sequence[float], within: tuple[float, float] = (0, 1)) -> Estimate:
-    """Mean and t-interval of the finite values; nan where there are fewer than two."""
+    """Returns mean and t-interval of the finite values; nan for fewer than two."""
     numbers = [value for value in values if np.isfinite(value)]
     return statistics.t_interval(numbers, within) if len(numbers) >= 2 else UNKNOWN
 
 
 def summarise(config: Gates, records: Sequence[Record]) -> list[Row]:
-    """Every number, a line each: its mean over the seeds that solve the task."""
+    """Returns a line for each number: its mean over the seeds that solve the task."""
     rows = []
     for task in config.tasks:
         good = learnt(records, task)
@@ -262,7 +262,7 @@ def summarise(config: Gates, records: Sequence[Record]) -> list[Row]:
 
 
 def numbers(good: Sequence[Record]) -> dict[tuple[str, str], list[float]]:
-    """(what, of which) -> one number for each network that solves its task."""
+    """Returns (quantity, place) -> one number for each network that solves its task."""
     told = {("accuracy", "intact"): [r["test_correct"] / r["test_n"] for r in good]}
     for gate, how in product(SELECTORS, HELD):
         told["accuracy", f"{gate} held at {how}"] = [r["left"][gate][how] for r in good]
@@ -278,12 +278,12 @@ def numbers(good: Sequence[Record]) -> dict[tuple[str, str], list[float]]:
 
 
 def written(result: Record, place: str) -> float:
-    """The share of positions that are added to or overwritten."""
+    """Returns the share of positions that are added to or overwritten."""
     return sum(result["fates"][place][FATES.index(fate)] for fate in WRITTEN)
 
 
 def claims(config: Gates, rows: Sequence[Row]) -> list[Claim]:
-    """Whether marks are written, and whether each gate is needed."""
+    """Returns the claims on writing at marks and on the need for each gate."""
     found = []
     for task in config.tasks:
         at = {(r["what"], r["of"]): r["mean"] for r in rows if r["task"] == task}
@@ -300,7 +300,7 @@ def claims(config: Gates, rows: Sequence[Row]) -> list[Claim]:
 
 
 def beyond(estimate: Estimate, bar: float) -> str:
-    """The verdict on a claim that something is above `bar`, from its interval."""
+    """Returns the verdict on a value being above `bar`, from its interval."""
     if estimate.low > bar:
         return REPRODUCES
     return FAILS if estimate.high <= bar else UNDECIDED
@@ -310,7 +310,7 @@ def beyond(estimate: Estimate, bar: float) -> str:
 
 
 def draw(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """Numbers over all seeds; one network on one sequence; all that is shown, to touch."""
+    """Draws numbers over all seeds, one network on one sequence, and interactive maps."""
     one = {task: ledger.results(ledger.group(records, task))[0] for task in config.tasks}
     maps = [one_sequence(task, one[task]["shown"][0]) for task in config.tasks]
     touch = (interactive.script(), interactive.traces("traces", views(config, records), TOUCH))
@@ -323,7 +323,7 @@ def draw(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> list[
 
 
 def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> Picture:
-    """Saturation, time scales, accuracy without a gate, and what becomes of the cell when."""
+    """Draws saturation, time scales, accuracy without a gate, and the cell over time."""
     figure, panels = figures.canvas(len(config.tasks), 4, panel=(5.4, 4.4))
     for task, (near, decay, left, when) in zip(config.tasks, panels, strict=True):
         at = {(r["what"], r["of"]): r["mean"] for r in rows if r["task"] == task}
@@ -349,7 +349,7 @@ def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) ->
 
 
 def saturation(axes: Axes, at: Mapping[tuple[str, str], Estimate]) -> None:
-    """Shares of gate values near 0 and near 1."""
+    """Draws the shares of gate values near 0 and near 1."""
     looks = figures.styles(["near 0", "near 1"])
     for offset, (name, look) in zip((-0.1, 0.1), looks.items(), strict=True):
         y = [at["share of gate values", f"{gate} {name}"] for gate in SELECTORS]
@@ -360,7 +360,7 @@ def saturation(axes: Axes, at: Mapping[tuple[str, str], Estimate]) -> None:
 
 
 def time_scales(axes: Axes, good: Sequence[Record], lag: int) -> None:
-    """Decay times of units, the longest first, geometric mean over networks."""
+    """Draws decay times of units, sorted, geometric mean over networks."""
     logs = np.log10([[d or np.nan for d in r["decay"]] for r in good])
     means = [mean(column, (-np.inf, np.inf)) for column in logs.T]
     y = [Estimate(*(10.0**part for part in m)) for m in means]
@@ -371,7 +371,7 @@ def time_scales(axes: Axes, good: Sequence[Record], lag: int) -> None:
 
 
 def accuracies(axes: Axes, at: Mapping[tuple[str, str], Estimate], chance: float) -> None:
-    """Accuracy with one gate held."""
+    """Draws the accuracy with one gate held."""
     looks = figures.styles([f"held at {how}" for how in HELD])
     for offset, (name, look) in zip((-0.1, 0.1), looks.items(), strict=True):
         y = [at["accuracy", f"{gate} {name}"] for gate in SELECTORS]
@@ -384,7 +384,7 @@ def accuracies(axes: Axes, at: Mapping[tuple[str, str], Estimate], chance: float
 
 
 def over_time(axes: Axes, good: Sequence[Record]) -> None:
-    """Shares of positions that are kept, added to and so on, against the step."""
+    """Draws the shares of the kinds of cell positions against the step."""
     shares = np.array([r["when"] for r in good])  # [networks, T, fates]
     for n, (fate, look) in enumerate(figures.styles(FATES).items()):
         y = [mean(column) for column in shares[:, :, n].T]
@@ -393,7 +393,7 @@ def over_time(axes: Axes, good: Sequence[Record]) -> None:
 
 
 def what_becomes(config: Gates, sequences: Mapping[str, Record]) -> Picture:
-    """What becomes of every position of one network's cell on one sequence."""
+    """Draws the kind of every cell position of one network on one sequence."""
     figure, panels = figures.canvas(len(sequences), 1, panel=(9.5, 3.8))
     colours = ListedColormap(["#f2f2f2", *figures.COLOURS[:3], "#b0b0b0"])
     for (task, sequence), axes in zip(sequences.items(), panels[:, 0], strict=True):
@@ -415,7 +415,7 @@ def what_becomes(config: Gates, sequences: Mapping[str, Record]) -> Picture:
 
 
 def one_sequence(task: str, sequence: Record) -> Picture:
-    """Heat maps of one network on one sequence."""
+    """Draws heat maps of one network on one sequence."""
     caption = (
         f"{task}: one network on one test sequence, one row a unit, the longest memory on top; "
         "cell values beyond 1 saturate. What holds of all networks is in the first figure."
@@ -424,7 +424,7 @@ def one_sequence(task: str, sequence: Record) -> Picture:
 
 
 def panels_of(task: str, sequence: Record) -> list[Panel]:
-    """The input, the three selectors, and what they select from."""
+    """Returns the input, the three gates, and the values they scale."""
     return [
         Panel("input", sequence["input"], 0, ROWS[task]),
         *(Panel(f"gate {name}", sequence[name]) for name in SELECTORS),
@@ -435,7 +435,7 @@ def panels_of(task: str, sequence: Record) -> list[Panel]:
 
 
 def views(config: Gates, records: Sequence[Record]) -> dict[str, dict[str, list[Panel]]]:
-    """Network -> sequence -> panels, of everything that is shown."""
+    """Returns network -> sequence -> panels, of all shown networks."""
     told = {}
     for task in config.tasks:
         for result in ledger.results(ledger.group(records, task))[:NETWORKS]:

@@ -57,7 +57,7 @@ TASKS = ("reber", *LANGUAGES)
 
 
 class Counter(NamedTuple):
-    """A network that counts: its name, its cell for H, and its forget bias if it has one."""
+    """A network that counts: its name, its cell for H, and its forget bias."""
 
     label: str
     cell: Callable[[int], Cell]
@@ -78,8 +78,8 @@ class Reader(NamedTuple):
     Attributes:
       label: its name.
       forgets: whether it has forget gates.
-      told: whether it is told where a string begins.
-      decays: whether its learning rate is less in the second half.
+      told: whether a reset marks the start of each string.
+      decays: whether its learning rate decays in the second half.
       perfect: the published share of perfect networks, to 10^6 symbols.
     """
 
@@ -100,7 +100,7 @@ READERS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gers(Config):
-    """What is learnt, for how long, and how far it is tested."""
+    """Which tasks are learned, for how long, and to which test sizes."""
 
     steps: int = setting(4000, "updates of a trial that counts")
     reber_steps: int = setting(10_000, "updates of a trial that reads streams, an even number")
@@ -129,7 +129,7 @@ class Gers(Config):
 
     @property
     def reported(self) -> range:
-        """The seeds that are reported."""
+        """The reported seeds."""
         first = self.seed + self.tuning_seeds
         return range(first, first + self.seeds)
 
@@ -151,7 +151,7 @@ SCALES = {
 
 
 def plan(config: Gers, records: Sequence[Record]) -> list[Group]:
-    """For each task and network: every rate on the tuning seeds, then the best on the others."""
+    """Returns for each task and network the tuning group, then the reported group."""
     groups = []
     for task in config.tasks:
         if task == "reber":
@@ -162,7 +162,7 @@ def plan(config: Gers, records: Sequence[Record]) -> list[Group]:
 
 
 def counting(config: Gers, records: Sequence[Record], language: str) -> list[Group]:
-    """The groups of one language."""
+    """Returns the groups of one language."""
     task, groups = Counting(LANGUAGES[language], config.longest), []
     longer = Counting(task.letters, config.tested)
     measure = functools.partial(ranges, longer)
@@ -174,9 +174,10 @@ def counting(config: Gers, records: Sequence[Record], language: str) -> list[Gro
 
 
 def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
-    """The groups of the streams; the rate that decays is that of the forget gates, to begin with.
+    """Returns the groups of the streams.
 
-    The decaying one goes on where the other was after half of its updates, which are trained apart.
+    The decaying learning rate starts at that of the forget gates. Its second half continues from
+    the states after half of the updates, which train in a group of their own.
     """
     groups = []
     for name in ("reset", "plain", "forget"):
@@ -206,7 +207,7 @@ def tuned(
     measure: Callable[[SequenceSpec, Any, Trials], list[Record]],
     gate_bias: Mapping[str, float],
 ) -> list[Group]:
-    """Two groups: every rate on the tuning seeds, unless there is but one; then the best."""
+    """Returns the tuning group, if several rates are given, and the reported group."""
     rates, asked = config.learning_rates, functools.partial(measure, shared[1])
     seeds = range(config.seed, config.seed + config.tuning_seeds)
     every = given(seeds, rates, gate_bias)
@@ -219,13 +220,13 @@ def tuned(
 
 
 def given(seeds: Sequence[int], rates: Sequence[float], gate_bias: Mapping[str, float]) -> Trials:
-    """Every rate with every seed: all seeds of the first rate, then all of the second."""
+    """Returns every rate with every seed, all seeds of the first rate first."""
     rate, seed = zip(*product(rates, seeds), strict=True)
     return make_trials(seed=seed, learning_rate=rate, clip=CLIP, gate_bias=gate_bias)
 
 
 def best_rate(rates: Sequence[float], results: Sequence[Record]) -> float | None:
-    """The rate with the best mean of log(1 + score), None without results; the first of equals."""
+    """Returns the rate with the best mean of log(1 + score); None without results."""
     if not results:
         return None
     scores = np.log1p([score(r) for r in results]).reshape(len(rates), -1).mean(1)
@@ -233,14 +234,14 @@ def best_rate(rates: Sequence[float], results: Sequence[Record]) -> float | None
 
 
 def score(result: Record) -> float:
-    """What a trial was tested for: its range, or the mean length of its streams."""
+    """Returns a trial's tested quantity: its range, or its streams' mean length."""
     if result["status"] == "diverged":
         return 0.0
     return float(result["range"] if "range" in result else np.mean(result["lasted"]))
 
 
 def spec(cell: Cell, task: Counting | ContinualReber, config: Gers) -> SequenceSpec:
-    """Returns the network of a cell; that of blocks starts with biases spread over them."""
+    """Returns the network of a cell; biases of blocks are spread."""
     b = spread if isinstance(cell, MemoryBlocks) else None
     sizes = task.input_size, task.output_size, task.readout
     return SequenceSpec(cell, *sizes, engine=config.engine, b=b)
@@ -254,7 +255,7 @@ def blocks(forgets: bool) -> MemoryBlocks:
 
 
 def spread(key: jax.Array, cell: MemoryBlocks, dtype: Any) -> dict[str, jax.Array]:
-    """Returns the biases of 2000: -0.5, -1, ... of input and output gates, 0.5, 1, ... to keep."""
+    """Returns the biases of 2000: -0.5, -1, ... (input, output), 0.5, 1, ... (forget)."""
     del key
     steps = 0.5 * jnp.arange(1, cell.width("i") + 1, dtype=dtype)
     biases = {"i": -steps, "o": -steps, "f": steps}
@@ -265,7 +266,7 @@ def spread(key: jax.Array, cell: MemoryBlocks, dtype: Any) -> dict[str, jax.Arra
 
 
 def ranges(task: Counting, model: SequenceSpec, params: Any, trials: Trials) -> list[Record]:
-    """{"range"} of each trial: the largest N such that all n to N are accepted."""
+    """Returns {"range"} of each trial: the largest N with all n to N accepted."""
     del trials
 
     def one(params):
@@ -283,7 +284,7 @@ def lasting(
     params: Any,
     trials: Trials,
 ) -> list[Record]:
-    """{"lasted", "cells"} of each trial, on streams and for symbols as `asked`.
+    """Returns {"lasted", "cells"} of each trial, on `asked` streams and symbols.
 
     "lasted" are the symbols of each stream before its first error, the horizon at most; "cells" the
     mean |c| of all cells and streams after every window of the first `TRACED` symbols.
@@ -297,7 +298,7 @@ def lasting(
 def read(
     task: ContinualReber, model: SequenceSpec, params: Any, streams: int, horizon: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns [streams] the symbols before an error, and the mean |c| after each window.
+    """Returns the symbols before an error [streams], and the mean |c| after each window.
 
     Reads until every stream has had its first error, or to the horizon.
     """
@@ -322,12 +323,12 @@ def read(
 
 
 def key() -> jax.Array:
-    """Returns the key of the streams that all trials are tested on."""
+    """Returns the key of the common test streams."""
     return jax.random.key(0, impl="threefry2x32")
 
 
 def of_each(one: Callable[[Any], Any], params: Any) -> Any:
-    """Returns `one`(params) of every trial, leaves [R, ...], shared out over the devices."""
+    """Returns `one`(params) of every trial, leaves [R, ...], over all devices."""
     mesh = parallel.everywhere()
     batching = parallel.resolve("auto", mesh)
     layout = parallel.Layout(len(jax.tree.leaves(params)[0]), batching, mesh)
@@ -338,7 +339,7 @@ def of_each(one: Callable[[Any], Any], params: Any) -> Any:
 
 
 def summarise(config: Gers, records: Sequence[Record]) -> list[Row]:
-    """How far each network came on each task, on the reported seeds alone."""
+    """Returns a row for each network and task, over the reported seeds."""
     rows = []
     for task in config.tasks:
         found = {name: reported(records, task, name) for name in networks(task)}
@@ -348,17 +349,17 @@ def summarise(config: Gers, records: Sequence[Record]) -> list[Row]:
 
 
 def networks(task: str) -> dict[str, str]:
-    """The networks of a task: name -> label."""
+    """Returns the networks of a task: name -> label."""
     return {name: n.label for name, n in (READERS if task == "reber" else COUNTERS).items()}
 
 
 def reported(records: Sequence[Record], task: str, name: str) -> list[Record]:
-    """The results of a network on the seeds that are reported."""
+    """Returns the results of a network on the reported seeds."""
     return ledger.results(ledger.group(records, f"{task}-{name}-reported"))
 
 
 def passed(config: Gers, results: Sequence[Record]) -> tuple[int, int]:
-    """How many seeds are perfect, or have twice the range taught; of how many."""
+    """Returns the share of seeds that are perfect, or reach twice the training range."""
     least = config.horizon if "lasted" in results[0] else 2 * config.longest
     return sum(score(r) >= least for r in results), len(results)
 
@@ -370,7 +371,7 @@ def row(
     results: Sequence[Record],
     whole: Mapping[str, Share],
 ) -> Row:
-    """One line of the table; `whole` are the shares of all networks on the task."""
+    """Returns one line of the table; `whole` has the shares of all networks."""
     scores, reads = [score(r) for r in results], task == "reber"
     good = sum(GOOD < s < config.horizon for s in scores) if reads else None
     return {
@@ -392,7 +393,7 @@ def row(
 
 
 def claims(config: Gers, rows: Sequence[Row]) -> list[Claim]:
-    """Whether forget gates take the place of resets, and whether counting goes on beyond."""
+    """Returns the claims on forget gates without resets and on counting."""
     whole = {(row["task"], row["network"]): row["passed"] for row in rows}
     found = []
     if "reber" in config.tasks:
@@ -415,19 +416,19 @@ def claims(config: Gers, rows: Sequence[Row]) -> list[Claim]:
 
 
 def more(one: Share, other: Share) -> str:
-    """The verdict on a claim that one share is greater than another: disjoint intervals."""
+    """Returns the verdict on one share being greater: disjoint intervals."""
     if one.low > other.high:
         return REPRODUCES
     return FAILS if one.high < other.low else UNDECIDED
 
 
 def named(task: str) -> str:
-    """The strings of a language in words."""
+    """Returns the strings of a language in words."""
     return Counting(LANGUAGES[task]).language
 
 
 def draw(config: Gers, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """One figure for the streams, one for both languages."""
+    """Draws one figure for the streams and one for both languages."""
     del rows
     languages = [task for task in config.tasks if task in LANGUAGES]
     pictures = [of_reber(config, records)] if "reber" in config.tasks else []
@@ -435,7 +436,7 @@ def draw(config: Gers, rows: Sequence[Row], records: Sequence[Record]) -> list[P
 
 
 def of_reber(config: Gers, records: Sequence[Record]) -> Picture:
-    """The cells' state over time, and how long streams last."""
+    """Draws the cells' state over time, and the length of streams."""
     figure, ((state, length),) = figures.canvas(1, 2)
     looks = figures.styles([reader.label for reader in READERS.values()])
     at = np.unique(np.geomspace(1, config.horizon, 60).astype(int))
@@ -461,17 +462,17 @@ def of_reber(config: Gers, records: Sequence[Record]) -> Picture:
 
 
 def streams(result: Record) -> list[int]:
-    """The symbols before the first error of each stream; none of a trial that diverged."""
+    """Returns the symbols before each stream's first error; none for diverged trials."""
     return [0] * len(result["lasted"]) if result["status"] == "diverged" else result["lasted"]
 
 
 def cell_states(results: Sequence[Record]) -> list[list[float]]:
-    """The cells' states over time of the trials that did not diverge."""
+    """Returns the cells' states over time of the finite trials."""
     return [r["cells"] for r in results if r["status"] != "diverged"]
 
 
 def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record]) -> Picture:
-    """The share of seeds that accept all strings up to n, over n."""
+    """Draws the share of seeds that accept all strings up to n, over n."""
     figure, (panels,) = figures.canvas(1, len(languages))
     looks = figures.styles([network.label for network in COUNTERS.values()])
     at = np.unique(np.geomspace(1, config.tested, 80).astype(int))
@@ -496,12 +497,12 @@ def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record
 
 
 def estimate(share: Share) -> Estimate:
-    """A share as the number it is."""
+    """Returns a share as an estimate."""
     return Estimate(share.value, share.low, share.high)
 
 
 def taught(axes: Axes, longest: int) -> None:
-    """A line where what was learnt from ends."""
+    """Draws a line at the end of the training range."""
     axes.axvline(longest, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
 
 

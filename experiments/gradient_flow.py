@@ -53,7 +53,7 @@ FLAT = 1e-6  # relative change over all lags: float32's precision
 SEQUENCES = 16  # that norms are averaged over
 MATRICES = 2  # of these, those whose Jacobians are decomposed
 POINTS = 25  # lags on record
-PLAIN = {"rnn_small": "vanishes", "rnn": "vanishes", "rnn_large": "explodes"}  # what is claimed
+PLAIN = {"rnn_small": "vanishes", "rnn": "vanishes", "rnn_large": "explodes"}  # of the claims
 HOCHREITER = "exponentially in the lag (Hochreiter 1991; Bengio, Simard & Frasconi 1994)"
 CAROUSEL = "a factor of exactly 1 (Hochreiter & Schmidhuber 1997)"
 CLOSED = "along the cell, of the biases alone"
@@ -62,7 +62,7 @@ WHOLE, ALONE = "every path", "along the cell"
 
 @dataclasses.dataclass(frozen=True)
 class CutLSTM(cells.LSTM):
-    """The LSTM whose gradient flows along the cell alone: h' = LSTM(x, constant h, c)."""
+    """The LSTM with a gradient along the cell alone: h' = LSTM(x, constant h, c)."""
 
     def feedback(self, state):
         """Returns h as a constant."""
@@ -71,7 +71,7 @@ class CutLSTM(cells.LSTM):
 
 @dataclasses.dataclass(frozen=True)
 class CutGRU(cells.GRU):
-    """The GRU whose gradient flows through z * h alone."""
+    """The GRU with a gradient through z * h alone."""
 
     def feedback(self, state):
         """Returns h as a constant."""
@@ -79,16 +79,16 @@ class CutGRU(cells.GRU):
 
 
 class Network(NamedTuple):
-    """A network, and what of it is looked at.
+    """A network and its measured paths.
 
     Attributes:
-      label: its name for people.
-      cell: what is trained, of H.
+      label: its name in figures.
+      cell: the trained cell, of H.
       whole: the same with its whole gradient.
-      alone: the same with the gradient along the cell alone; None where there is no such path.
+      alone: the same with the gradient along the cell alone; None where it has no such path.
       start: (task) -> initialisers.
-      keep: what a constant memory is multiplied by at a step: (lags [K], length) -> after so many
-        steps, from the initial biases alone; None where biases do not tell.
+      keep: (lags [K], length) -> the factor of a constant memory after so many steps, from the
+        initial biases alone; None where biases do not determine it.
     """
 
     label: str
@@ -100,13 +100,13 @@ class Network(NamedTuple):
 
 
 def rnn(name: str, scale: float) -> Network:
-    """A tanh RNN whose recurrent weights start orthogonal, times `scale`."""
+    """Returns a tanh RNN with orthogonal recurrent weights times `scale`."""
     start = {"w_h": orthogonal(scale)}
     return Network(f"RNN, {name} weights", cells.RNN, cells.RNN, None, lambda task: start)
 
 
 def lstm(bias: float) -> Network:
-    """An LSTM with one forget bias: along the cell sigmoid(bias)^lag is left."""
+    """Returns an LSTM with one forget bias: sigmoid(bias)^lag remains along the cell."""
     start = {"b": gate_bias(f=bias)}
     return Network(
         f"LSTM, bias {bias:g}", cells.LSTM, cells.LSTM, CutLSTM, lambda task: start,
@@ -115,7 +115,10 @@ def lstm(bias: float) -> Network:
 
 
 def kept_by_chrono(lags: np.ndarray, length: int) -> np.ndarray:
-    """The root mean square of f^lag over units with f = u / (1 + u), u uniform on [1, T - 1]."""
+    """Returns the root mean square of f^lag over units of chrono biases.
+
+    f = u / (1 + u), with u uniform on [1, T - 1].
+    """
     u = 1 + (length - 2) * (np.arange(1000) + 0.5) / 1000
     return np.sqrt(np.mean((u / (1 + u)) ** (2 * lags[:, None]), axis=1))
 
@@ -151,7 +154,7 @@ LOOKS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientFlow(Config):
-    """Which networks are looked at, how far back, and after how many updates."""
+    """Which networks are measured, at which lags, and after how many updates."""
 
     seeds: int = setting(10, "trials for each network, each from its own seed")
     steps: int = setting(1000, "updates before the last look")
@@ -172,17 +175,17 @@ class GradientFlow(Config):
 
     @property
     def task(self) -> Task:
-        """Recall: from the step after the mark to the last but one it is `lag` steps."""
+        """Returns recall, with `lag` steps from the mark's successor to the last but one."""
         return endless(tasks.make("recall", lag=self.lag + 1))
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The updates before each look."""
+        """The updates before each measurement."""
         return (0, self.first, self.steps)
 
     @property
     def lags(self) -> list[int]:
-        """The steps back that are on record."""
+        """Returns the lags on record."""
         return sorted({round(lag) for lag in np.linspace(0, self.lag, POINTS)})
 
 
@@ -200,7 +203,7 @@ SCALES = {
 
 
 def plan(config: GradientFlow, records: Sequence[Record]) -> list[Group]:
-    """For each network a group up to the look in between, and one that goes on from there."""
+    """Returns for each network a group to the middle stage, and its continuation."""
     del records
     groups, seeds = [], range(config.seed, config.seed + config.seeds)
     trials = make_trials(seed=seeds, learning_rate=config.learning_rate, clip=CLIP)
@@ -226,7 +229,7 @@ def before_and_after(
     model: SequenceSpec, looks: Callable[..., list[Record]], config: GradientFlow,
     params: Any, trials: Trials,
 ) -> list[Record]:  # fmt: skip
-    """What is seen before the first update and at the look in between."""
+    """Returns the measurements before the first update and at the middle stage."""
     begin = jax.jit(lambda trials: jax.lax.map(lambda t: model.init(keys(t).init, t), trials))
     start, now = looks(begin(trials), trials), looks(params, trials)
     return [{"flow": {"0": a, str(config.first): b}} for a, b in zip(start, now, strict=True)]
@@ -235,7 +238,7 @@ def before_and_after(
 def after(
     looks: Callable[..., list[Record]], config: GradientFlow, params: Any, trials: Trials
 ) -> list[Record]:
-    """What is seen at the last look."""
+    """Returns the measurements at the last stage."""
     return [{"flow": {str(config.steps): seen}} for seen in looks(params, trials)]
 
 
@@ -245,7 +248,7 @@ def after(
 def look(
     network: Network, model: SequenceSpec, config: GradientFlow, params: Any, trials: Trials
 ) -> list[Record]:
-    """What becomes of gradients on their way back, a mapping for each trial.
+    """Returns the measured gradients of each trial, as a mapping.
 
     For each path and state {"log10": of the norms at the lags on record, "slope": nats a step,
     "explained": share of the variance that the line explains, "ripple": largest relative change at
@@ -267,7 +270,7 @@ def look(
 def _measured(
     whole: Cell, alone: Cell | None, task: Task, lags: tuple[int, ...], exact: Any, y: Array
 ) -> dict[str, dict[str, Array]]:
-    """Is `look`, with leaves [R, ...]."""
+    """Returns `look`, with leaves [R, ...]."""
 
     def of_one(args):
         (params, head, x), y = args
@@ -291,11 +294,11 @@ def _measured(
 
 
 def _line(norms: Array, lags: tuple[int, ...]) -> dict[str, Array]:
-    """Tells norms [lag + 1, B], relative to those at lag 0."""
+    """Returns the fit of norms [lag + 1, B], relative to those at lag 0."""
     left = norms / norms[:1]
     logs = jnp.mean(jnp.log(left), axis=1)
     slope, deviation = diagnostics.log_slope(jnp.exp(logs))
-    spread = jnp.var(logs, where=jnp.isfinite(logs))  # what has vanished has no logarithm
+    spread = jnp.var(logs, where=jnp.isfinite(logs))  # zero has no logarithm
     return {
         "log10": logs[np.array(lags)] / math.log(10),
         "slope": slope,
@@ -305,20 +308,20 @@ def _line(norms: Array, lags: tuple[int, ...]) -> dict[str, Array]:
 
 
 def memory(cell: Cell) -> str:
-    """The state that remembers."""
+    """Returns the name of the memory state."""
     return "c" if "c" in cell.states else "h"
 
 
 def seen(
     config: GradientFlow, records: Sequence[Record], name: str, stage: int
 ) -> list[Mapping[str, Any]]:
-    """What was seen of each trial of a network at a stage."""
+    """Returns the measurements of each trial of a network at a stage."""
     group = f"{name}-{max(stage, config.first)}"
     return [r["flow"][str(stage)] for r in ledger.results(ledger.group(records, group))]
 
 
 def paths(name: str, hidden: int = 2) -> dict[str, str]:
-    """The paths to a network's memory, by name, as the records call them."""
+    """Returns the paths to a network's memory by their name in records."""
     network = NETWORKS[name]
     every = {WHOLE: f"{WHOLE}, {memory(network.whole(hidden))}"}
     return every | ({ALONE: ALONE} if network.alone else {})
@@ -328,7 +331,7 @@ def paths(name: str, hidden: int = 2) -> dict[str, str]:
 
 
 def summarise(config: GradientFlow, records: Sequence[Record]) -> list[Row]:
-    """For each network, stage and path: what is left at the last lag, the slope, and a verdict."""
+    """Returns for each network, stage and path the last norm, slope and verdict."""
     return [
         row(config, records, name, stage, path)
         for name in config.networks
@@ -338,7 +341,7 @@ def summarise(config: GradientFlow, records: Sequence[Record]) -> list[Row]:
 
 
 def row(config: GradientFlow, records: Sequence[Record], name: str, stage: int, path: str) -> Row:
-    """One line of the table."""
+    """Returns one line of the table."""
     network, results = NETWORKS[name], seen(config, records, name, stage)
     told = [one[paths(name)[path]] for one in results]
     asked = ledger.results(ledger.group(records, f"{name}-{stage}"))
@@ -362,7 +365,7 @@ def row(config: GradientFlow, records: Sequence[Record], name: str, stage: int, 
 
 
 def verdict(slope: Estimate, explained: float | None, ripple: float | None) -> str | None:
-    """Flat to float32's precision, vanishing, exploding or neither; and whether by a line."""
+    """Returns "flat", "vanishes", "explodes" or "neither", and whether log-linearly."""
     if math.isnan(slope.value) or ripple is None:
         return None
     if ripple <= FLAT:
@@ -374,18 +377,18 @@ def verdict(slope: Estimate, explained: float | None, ripple: float | None) -> s
 
 
 def finite(values: Sequence[float | None]) -> list[float]:
-    """The values that are numbers: those of a trial that diverged are null on record."""
+    """Returns the finite values; diverged trials have null on record."""
     return [value for value in values if value is not None]
 
 
 def interval(values: Sequence[float | None]) -> Estimate:
-    """Mean and t-interval of the numbers among values; nan where there are fewer than two."""
+    """Returns mean and t-interval of the numbers; nan for fewer than two."""
     numbers = finite(values)
     return statistics.t_interval(numbers) if len(numbers) >= 2 else UNKNOWN
 
 
 def claims(config: GradientFlow, rows: Sequence[Row]) -> list[Claim]:
-    """What was said of the plain RNN and of the carousel, and of the bias-1 LSTM."""
+    """Returns the claims on the tanh RNN, the carousel and the bias-1 LSTM."""
     at = {(r["network"], r["updates"], r["path"]): r for r in rows}
     left = f"log10_left_at_{config.lag}"
     found = []
@@ -415,7 +418,7 @@ def claims(config: GradientFlow, rows: Sequence[Row]) -> list[Claim]:
 
 
 def draw(config: GradientFlow, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """Norms at the start, through training, and the Jacobians."""
+    """Draws norms at the start, through training, and the Jacobians."""
     del rows
     pictures = [start(config, records), training(config, records), matrices(config, records)]
     if having := [name for name in config.networks if ALONE in paths(name)]:
@@ -424,7 +427,7 @@ def draw(config: GradientFlow, rows: Sequence[Row], records: Sequence[Record]) -
 
 
 def start(config: GradientFlow, records: Sequence[Record]) -> Picture:
-    """Norms against lag before training, along the cell beside the closed forms."""
+    """Draws norms against lag before training, with the closed forms."""
     figure, ((plain, alone, every),) = figures.canvas(1, 3, panel=(5.6, 5))
     for name in config.networks:
         gated = "lstm" in name or name == "carousel"
@@ -449,7 +452,7 @@ def start(config: GradientFlow, records: Sequence[Record]) -> Picture:
 
 
 def training(config: GradientFlow, records: Sequence[Record]) -> Picture:
-    """Norms along every path at each stage, a panel for each network, and the closed forms."""
+    """Draws norms along every path, stage by stage, a panel for each network."""
     figure, panels = by_network(config, config.networks, "norm, relative to lag 0")
     for name, axes in panels.items():
         stages(axes, config, records, name, paths(name)[WHOLE])
@@ -466,7 +469,7 @@ def training(config: GradientFlow, records: Sequence[Record]) -> Picture:
 def along_the_cell(
     config: GradientFlow, records: Sequence[Record], names: Sequence[str]
 ) -> Picture:
-    """The same along the cell, for networks that have one."""
+    """Draws norms along the cell, for networks that have one."""
     figure, panels = by_network(config, names, "norm, relative to lag 0")
     for name, axes in panels.items():
         stages(axes, config, records, name, ALONE)
@@ -481,7 +484,7 @@ def along_the_cell(
 
 
 def matrices(config: GradientFlow, records: Sequence[Record]) -> Picture:
-    """The largest singular value of the Jacobian of all states at each stage."""
+    """Draws the Jacobian's largest singular value at each stage."""
     figure, panels = by_network(config, config.networks, "largest singular value")
     for name, axes in panels.items():
         stages(axes, config, records, name, "largest")
@@ -496,7 +499,7 @@ def matrices(config: GradientFlow, records: Sequence[Record]) -> Picture:
 def by_network(
     config: GradientFlow, names: Sequence[str], what: str
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel for each network."""
+    """Returns a figure with a panel for each network."""
     columns = min(4, len(names))
     figure, panels = figures.canvas(math.ceil(len(names) / columns), columns, panel=(4.6, 4))
     for axes in panels.flat[len(names) :]:
@@ -511,12 +514,12 @@ def by_network(
 
 
 def limits(config: GradientFlow) -> tuple[float, float]:
-    """From somewhat below sigmoid(1)^lag to as far above 1 as the large RNN comes."""
+    """Returns axis limits between sigmoid(1)^lag and the large RNN's growth."""
     return 10 ** (-0.15 * config.lag - 1), 10 ** (0.08 * config.lag + 1)
 
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One legend of whatever stands in any panel, the closed form last."""
+    """Draws one legend for all panels, the closed form last."""
     told = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
@@ -529,7 +532,7 @@ def legend(figure: Figure, panels: Iterable[Axes]) -> None:
 def stages(
     axes: Axes, config: GradientFlow, records: Sequence[Record], name: str, path: str
 ) -> None:
-    """One curve for each stage."""
+    """Draws one curve for each stage."""
     looks = figures.styles([f"{stage} updates" for stage in config.stages])
     for stage, (label, look) in zip(config.stages, looks.items(), strict=True):
         line(axes, config, records, name, stage, path, look, label)
@@ -539,7 +542,7 @@ def line(
     axes: Axes, config: GradientFlow, records: Sequence[Record], name: str, stage: int, path: str,
     look: Mapping[str, Any], label: str | None = None,
 ) -> None:  # fmt: skip
-    """What is left against lag, mean of logarithms over seeds with its interval."""
+    """Draws the norm against lag, mean of logarithms over seeds with interval."""
     curves = [one[path]["log10"] for one in seen(config, records, name, stage)]
     means = [interval(values) for values in zip(*curves, strict=True)]
     powers = [Estimate(*(10.0**part for part in mean)) for mean in means]
@@ -547,7 +550,7 @@ def line(
 
 
 def closed_form(axes: Axes, config: GradientFlow, name: str) -> None:
-    """What initial biases alone say that is left along the cell."""
+    """Draws the norm along the cell from initial biases alone."""
     keep = NETWORKS[name].keep
     if keep is not None:
         lags = np.arange(config.lag + 1)

@@ -41,14 +41,14 @@ WITHIN = 1.1
 
 
 def updates(config: "Halving") -> int:
-    """The updates of one repeat of successive halving, when none diverges."""
+    """Returns the updates of one repeat of successive halving without divergence."""
     plan = search.rungs(config.trials, config.steps, config.eta, config.rungs)
     before = [0, *(steps for _, steps in plan)]
     return sum(count * (steps - before[k]) for k, (count, steps) in enumerate(plan))
 
 
 def random_trials(config: "Halving") -> int:
-    """The trials of one repeat of random search."""
+    """Returns the trials of one repeat of random search."""
     return config.budget * updates(config) // config.steps
 
 
@@ -88,10 +88,10 @@ SCALES = {
 
 
 def contenders(config: Halving) -> dict[str, list[Candidate]]:
-    """The configurations of both strategies in all repeats, with numbers of their own.
+    """Returns the numbered configurations of both strategies in all repeats.
 
-    In a repeat both begin with the same ones, so that they differ in nothing but who goes on. The
-    learning rate falls until the end: with one that stays, the last digits of the loss are noise.
+    In a repeat both start with the same ones and differ only in which continue. The learning rate
+    falls until the end: with a constant one, the last digits of the loss are noise.
     """
     space = search.parse(config.space, {})
     each = {HALVING: config.trials, RANDOM: random_trials(config)}
@@ -111,7 +111,7 @@ def contenders(config: Halving) -> dict[str, list[Candidate]]:
 
 
 def plan(config: Halving, records: Sequence[Record]) -> list[Group]:
-    """Random search and the rungs of halving; the trials of all repeats share groups."""
+    """Returns random search and the rungs of halving; repeats share groups."""
     given: dict[str, Any] = {"cell": "lstm", "depth": 1, "optimizer": "adam"}
     given |= {name: getattr(config, name) for name in ("hidden", "batch_size", "lag")}
     task = endless(tasks.make("adding", length=config.lag))
@@ -128,7 +128,7 @@ def plan(config: Halving, records: Sequence[Record]) -> list[Group]:
 def curves(
     config: Halving, records: Sequence[Record]
 ) -> dict[str, list[tuple[list[int], list[float]]]]:
-    """Of each strategy and repeat: updates done, and the best validation loss by then."""
+    """Returns updates and the best validation loss so far, by strategy and repeat."""
     results = [r for r in records if r["kind"] == "result"]
     numbers = {s: {c.configuration for c in some} for s, some in contenders(config).items()}
     return {
@@ -143,7 +143,7 @@ def curves(
 
 
 def summarise(config: Halving, records: Sequence[Record]) -> list[Row]:
-    """What each strategy found, and how it compares with random search.
+    """Returns the results of each strategy, and their ratio to random search.
 
     `of_random` compares the medians; `within` counts the repeats in which a strategy's best is at
     most `WITHIN` times that of random search in the same repeat.
@@ -169,7 +169,7 @@ def summarise(config: Halving, records: Sequence[Record]) -> list[Row]:
 
 
 def claims(config: Halving, rows: Sequence[Row]) -> list[Claim]:
-    """Whether halving comes within `WITHIN` of random search with --budget times its updates."""
+    """Returns the claim that halving's loss is within `WITHIN` of random search's."""
     halved = next(row for row in rows if row["strategy"] == HALVING)
     said = (
         f"Successive halving finds a loss at most {WITHIN:g} times that of random search with "
@@ -183,7 +183,7 @@ def claims(config: Halving, rows: Sequence[Row]) -> list[Claim]:
 
 
 def draw(config: Halving, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """The best loss so far against the updates done, of both strategies."""
+    """Draws the best loss so far against the updates of both strategies."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 5))
     looks = figures.styles([HALVING, RANDOM])
     for strategy, repeats in curves(config, records).items():

@@ -50,7 +50,7 @@ NO_CHOICE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hmm(Config):
-    """How many bits are to be recalled, by models of which sizes, and how they are trained."""
+    """How many bits, the sizes of models, and their training."""
 
     seeds: int = setting(5, "repetitions of everything, each with its own tries")
     steps: int = setting(3000, "updates of an LSTM")
@@ -85,13 +85,13 @@ SCALES = {
 
 
 class Point(NamedTuple):
-    """What one kind of model with so many states or units makes of so many bits.
+    """The results of one kind of model at one size and number of bits.
 
     Attributes:
       bits: k.
       model: of `MODELS`.
       size: K states or H units.
-      accuracy: share of bits right, of the try that counts, for each seed.
+      accuracy: share of bits right, of the selected start, for each seed.
       recalled: bits recalled, the same.
     """
 
@@ -103,17 +103,17 @@ class Point(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The name of the group that it is made by."""
+        """Returns the name of its group."""
         return f"{self.bits} bits, {self.model}, {self.size}"
 
 
 class Needed(NamedTuple):
-    """The least size that is enough: median over seeds, least and most; None beyond what was tried.
+    """The least sufficient size: median, least and most over seeds.
 
     Attributes:
-      value: None where less than half of the seeds came to have enough.
-      low: None where no seed did.
-      high: None where some seed did not.
+      value: None where less than half of the seeds have a sufficient size.
+      low: None where no seed has one.
+      high: None where some seed has none.
       tried: the greatest size.
     """
 
@@ -128,7 +128,7 @@ class Needed(NamedTuple):
 
 
 def sizes(config: Hmm) -> Iterator[Point]:
-    """Everything that is tried, without what came of it, in the order to try it."""
+    """Returns all points to try, without results, in order."""
     for bits in sorted(config.bits):
         yield Point(bits, HAND, markov.states_needed(bits), (), ())
         for size in _doubling(2, config.states) if bits <= config.learnt_bits else ():
@@ -138,19 +138,19 @@ def sizes(config: Hmm) -> Iterator[Point]:
 
 
 def plan(config: Hmm, records: Sequence[Record]) -> list[Group | Computed]:
-    """For each number of bits the model by hand, EM from few states up, LSTMs from one unit up."""
+    """Returns for each number of bits the model by hand, EM, and LSTMs by size."""
     del records
     return [_group(config, point) for point in sizes(config)]
 
 
 def by_hand(bits: int) -> tuple[list[Record], Any]:
-    """The results of the model made by hand, which has no chance in it."""
+    """Returns the results of the model made by hand, which is deterministic."""
     model = markov.exact(bits)
     return [{"trial": 0, **markov.recall(model, bits, GAP)._asdict()}], model
 
 
 def by_em(config: Hmm, bits: int, states: int) -> tuple[list[Record], Any]:
-    """The results of EM from every start of every seed."""
+    """Returns the results of EM from every start of every seed."""
     results, models = [], []
     for seed in range(config.seed, config.seed + config.seeds):
         for restart in range(config.restarts):
@@ -166,7 +166,7 @@ def by_em(config: Hmm, bits: int, states: int) -> tuple[list[Record], Any]:
 
 
 def points(config: Hmm, records: Sequence[Record]) -> list[Point]:
-    """What came of everything that was tried."""
+    """Returns the results of all tried points."""
     found = []
     for point in sizes(config):
         picked = _picked(point, ledger.results(ledger.group(records, point.group)))
@@ -176,7 +176,7 @@ def points(config: Hmm, records: Sequence[Record]) -> list[Point]:
 
 
 def summarise(config: Hmm, records: Sequence[Record]) -> list[Row]:
-    """For each number of bits and kind of model the size it needs, and the best it came to."""
+    """Returns for each number of bits and model the needed size and best result."""
     rows, found = [], points(config, records)
     for bits, model in dict.fromkeys((p.bits, p.model) for p in found):
         mine = [p for p in found if (p.bits, p.model) == (bits, model)]
@@ -196,7 +196,7 @@ def summarise(config: Hmm, records: Sequence[Record]) -> list[Row]:
 
 
 def every(config: Hmm, records: Sequence[Record]) -> list[Row]:
-    """A line for each size that was tried."""
+    """Returns a line for each tried size."""
     return [
         {
             "bits": point.bits,
@@ -210,7 +210,7 @@ def every(config: Hmm, records: Sequence[Record]) -> list[Row]:
 
 
 def needed(tried: Sequence[Point]) -> Needed:
-    """The least size that is enough, over the seeds, of points with sizes that go up."""
+    """Returns the least sufficient size over the seeds, from points by size."""
     last = tried[-1].size
     least = sorted(
         min((p.size for p in tried if p.accuracy[n] >= ENOUGH), default=math.inf)
@@ -222,13 +222,13 @@ def needed(tried: Sequence[Point]) -> Needed:
 
 
 def beyond(point: Point) -> int:
-    """How many seeds of a Markov model seem to recall more than log2 K bits; 0 of an LSTM."""
+    """Returns the seeds of a Markov model that exceed log2 K bits; 0 for LSTMs."""
     most = math.inf if point.model == LSTM else markov.most_bits(point.size)
     return sum(bits > most + ROUNDING for bits in point.recalled)
 
 
 def claims(config: Hmm, rows: Sequence[Row]) -> list[Claim]:
-    """Whether states grow as 2^k, units no faster than k, and whether EM finds what exists."""
+    """Returns the claims on states, on units, and on EM."""
     by_model = {model: [row for row in rows if row["model"] == model] for model in MODELS}
     markovs = [*by_model[HAND], *by_model[EM]]
     states = ", ".join(f"{r['needed'].value} ({r['bits']})" for r in by_model[HAND])
@@ -259,7 +259,7 @@ def claims(config: Hmm, rows: Sequence[Row]) -> list[Claim]:
 
 
 def draw(config: Hmm, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """Sizes against bits, and what each size recalls."""
+    """Draws sizes against bits, and the recall of each size."""
     looks, found = figures.styles(MODELS), points(config, records)
     return [
         sizes_needed(rows, looks),
@@ -269,7 +269,7 @@ def draw(config: Hmm, rows: Sequence[Row], records: Sequence[Record]) -> list[Pi
 
 
 def sizes_needed(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
-    """The states and units that are enough against the bits; arrows where none was."""
+    """Draws sufficient sizes against the bits; arrows where none suffices."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(9, 6.4))
     bits = sorted({row["bits"] for row in rows})
     k = np.linspace(bits[0], bits[-1], 50)
@@ -292,7 +292,7 @@ def sizes_needed(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
 
 
 def _enough(axes: Axes, rows: Sequence[Row], style: Style, aside: float) -> None:
-    """One series of `sizes_needed`: what was reached as points with bars, the rest as arrows."""
+    """Draws one series of `sizes_needed`: points with bars, and arrows."""
     reached = [row for row in rows if row["needed"].value is not None]
     label = rows[0]["model"] if rows else ""
     x = [row["bits"] + aside for row in reached]
@@ -311,7 +311,7 @@ def _enough(axes: Axes, rows: Sequence[Row], style: Style, aside: float) -> None
 def over_sizes(
     name: str, label: str, found: Sequence[Point], looks: Mapping[str, Style]
 ) -> Picture:
-    """What is recalled against the size, a panel for each number of bits."""
+    """Draws recall against size, a panel for each number of bits."""
     shown = sorted({point.bits for point in found})
     columns = min(3, len(shown))
     figure, panels = figures.canvas(math.ceil(len(shown) / columns), columns, panel=(5, 4.2))
@@ -364,7 +364,7 @@ def _group(config: Hmm, point: Point) -> Group | Computed:
 
 
 def _picked(point: Point, results: Sequence[Record]) -> list[tuple[float, float]]:
-    """Accuracy and bits recalled of the try that was best in training, for each seed."""
+    """Returns accuracy and recalled bits of the best start in training, for each seed."""
     if point.model == HAND:
         return [(r["accuracy"], r["bits"]) for r in results]
     by_seed = [[r for r in results if r["seed"] == seed] for seed in _seeds(results)]
@@ -384,7 +384,7 @@ def _training_loss(result: Record) -> float:
 
 
 def _interval(values: Sequence[float], most: float) -> statistics.Estimate:
-    """Mean and Student's interval from 0 to `most`; the value, where there is no chance in it."""
+    """Returns mean and Student's interval from 0 to `most`; the value if deterministic."""
     if len(values) == 1:
         return statistics.Estimate(values[0], values[0], values[0])
     return statistics.t_interval(values, within=(min(0.0, *values), max(most, *values)))

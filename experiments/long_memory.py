@@ -51,7 +51,7 @@ PIXELS = "28 x 28 digits: LSTM 98.9 %, tanh RNN 35.0 % (Cooijmans et al. 2017)"
 
 
 class Problem(NamedTuple):
-    """A task at one lag (the digits have none) and how many updates it is given."""
+    """A task at one lag (the digits have none) and its number of updates."""
 
     name: str
     lag: int | None
@@ -59,12 +59,16 @@ class Problem(NamedTuple):
     steps: int
 
     def group(self, cell: str, phase: str) -> str:
-        """The name of the trials of one network in one phase."""
+        """Returns the name of the trials of one network in one phase."""
         return f"{self.name if self.lag is None else f'{self.name}_{self.lag}'}-{cell}-{phase}"
 
 
 def problems(config: "LongMemory") -> list[Problem]:
-    """All tasks at all their lags; raises ValueError for a lag that a task does not allow."""
+    """Returns all tasks at all their lags.
+
+    Raises:
+      ValueError: for a lag that a task does not allow.
+    """
     found = []
     for name, lag in product([name for name in config.tasks if name in OVER_LAGS], config.lags):
         with naming("lags", lag):
@@ -75,7 +79,7 @@ def problems(config: "LongMemory") -> list[Problem]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LongMemory(Config):
-    """Which networks learn which tasks over which lags, and how long they may try."""
+    """Which networks learn which tasks over which lags, and for how long."""
 
     steps: int = setting(1600, "updates of a trial")
     digits_steps: int = setting(2500, "the same on the digits, few images seen again and again")
@@ -111,7 +115,7 @@ SCALES = {
 
 
 def plan(config: LongMemory, records: Sequence[Record]) -> list[Group]:
-    """For each problem and network: every rate on the tuning seeds, then the best on the others."""
+    """Returns for each problem and network the tuning group, then the reported group."""
     first = config.seed + config.tuning_seeds
     tuned, reported = range(config.seed, first), range(first, first + config.seeds)
     groups, rates = [], config.learning_rates
@@ -128,7 +132,7 @@ def plan(config: LongMemory, records: Sequence[Record]) -> list[Group]:
 
 
 def summarise(config: LongMemory, records: Sequence[Record]) -> list[Row]:
-    """What each network made of each problem, on the reported seeds alone."""
+    """Returns a row for each problem and network, over the reported seeds."""
     return [
         row(problem, cell, ledger.group(records, problem.group(cell, "reported")))
         for problem, cell in product(problems(config), config.cells)
@@ -136,7 +140,7 @@ def summarise(config: LongMemory, records: Sequence[Record]) -> list[Row]:
 
 
 def row(problem: Problem, cell: str, records: Sequence[Record]) -> Row:
-    """One line of the table, from the records of one group."""
+    """Returns one line of the table, from the records of one group."""
     results = ledger.results(records)
     asked = [(r["test_correct"], r["test_n"]) for r in results]
     solved = [is_solved(*answers) for answers in asked]
@@ -155,7 +159,7 @@ def row(problem: Problem, cell: str, records: Sequence[Record]) -> Row:
 
 
 def claims(config: LongMemory, rows: Sequence[Row]) -> list[Claim]:
-    """What bridges the longest lag of recall and what does not, and who reads the digits better.
+    """Returns the claims on the longest lag of recall and on the digits.
 
     A network bridges a lag if half of all seeds or more solve it, by Wilson's interval.
     """
@@ -179,7 +183,7 @@ def claims(config: LongMemory, rows: Sequence[Row]) -> list[Claim]:
 
 
 def draw(config: LongMemory, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """Success and accuracy against lag, accuracy on the digits, learning curves."""
+    """Draws success and accuracy against lag, digits, and learning curves."""
     looks = figures.styles(list(networks.LABELS.values()))  # the same in every run
     pictures = [
         against_lag(task, [row for row in rows if row["task"] == task], looks)
@@ -192,7 +196,7 @@ def draw(config: LongMemory, rows: Sequence[Row], records: Sequence[Record]) -> 
 
 
 def against_lag(task: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
-    """Success and accuracy of every network over the lags of one task."""
+    """Draws success and accuracy of every network over the lags of one task."""
     figure, ((success, accuracy),) = figures.canvas(1, 2)
     lags = sorted({row["lag"] for row in rows})
     labels = list(dict.fromkeys(row["network"] for row in rows))
@@ -216,7 +220,7 @@ def against_lag(task: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> P
 
 
 def on_digits(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
-    """Test accuracy of every network on the digits."""
+    """Draws the test accuracy of every network on the digits."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 4))
     for place, row in enumerate(rows):
         figures.points(axes, [place], [row["accuracy"]], looks[row["network"]], row["network"])
@@ -230,7 +234,7 @@ def on_digits(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
 
 
 def learning(config: LongMemory, records: Sequence[Record], looks: Mapping[str, Style]) -> Picture:
-    """Running training accuracy against updates, a panel for each problem."""
+    """Draws running training accuracy against updates, a panel for each problem."""
     shown = problems(config)
     columns = min(3, len(shown))
     figure, panels = figures.canvas(math.ceil(len(shown) / columns), columns, panel=(5, 3.8))

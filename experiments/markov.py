@@ -13,8 +13,8 @@ import numpy as np
 from lstm_jax.tasks.bits import BLANK, CUE
 
 SYMBOLS = 4
-PSEUDO = 1e-6  # transitions that EM counts besides: a state that is never left has a row, too
-LEAST = 1e-300  # of a probability of which the logarithm is taken
+PSEUDO = 1e-6  # added to EM's transition counts, for a state that is never left
+LEAST = 1e-300  # the least probability within a logarithm
 TIE = 1e-3  # two answers whose probabilities are nearer than this to 1/2 are a guess
 
 
@@ -33,7 +33,7 @@ class Model(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """What EM came to: the model, the log likelihood of its sequences, and iterations done."""
+    """The result of EM: the model, its log likelihood, and the iterations."""
 
     model: Model
     log_likelihood: float
@@ -41,10 +41,10 @@ class Learnt(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """How well bits are recalled, on average over all sequences.
+    """The quality of recall, averaged over all sequences.
 
     Attributes:
-      accuracy: share of bits whose right value is the likelier one; a tie is half right.
+      accuracy: share of bits with a likelier right value; a tie is half right.
       probability: of the right string.
       bits: count + log2 of that probability: information about the string, in bits.
     """
@@ -55,12 +55,12 @@ class Recall(NamedTuple):
 
 
 def strings(count: int) -> Iterator[tuple[int, ...]]:
-    """All strings of `count` bits."""
+    """Returns all strings of `count` bits."""
     return itertools.product((0, 1), repeat=count)
 
 
 def sequences(count: int, gap: int) -> list[np.ndarray]:
-    """Every sequence of the task once, the last bit included: they are equally likely."""
+    """Returns every sequence of the task once, with its last bit; all equally likely."""
     return [
         np.array([*bits, *[BLANK] * blanks, CUE, *bits])
         for blanks in range(1, gap + 1)
@@ -69,16 +69,15 @@ def sequences(count: int, gap: int) -> list[np.ndarray]:
 
 
 def states_needed(count: int) -> int:
-    """The states of `exact`: 2^count that wait, and two trees of 2 + 4 + ... + 2^count."""
+    """Returns the states of `exact`: 2^count that wait, and two trees of 2 + ... + 2^count."""
     return 5 * 2**count - 4
 
 
 def exact(count: int) -> Model:
-    """A model that predicts every bit to be recalled with certainty.
+    """Returns a model that predicts every recalled bit with certainty.
 
-    A state ("read", w) is the prefix w of the bits, ("wait", w) the whole of them, ("tell", w) the
-    rest w of what is to be told; their symbols are the last of w, a blank or the cue, and the first
-    of w.
+    A state ("read", w) is the prefix w of the bits, ("wait", w) all of them, ("tell", w) the rest w
+    of the answer. Their symbols are the last of w, a blank or the cue, and the first of w.
     """
     lengths = range(1, count + 1)
     names = [("read", w) for n in lengths for w in strings(n)]
@@ -101,10 +100,10 @@ def exact(count: int) -> Model:
 
 
 def learn(states: int, count: int, gap: int, iterations: int, seed: int) -> Learnt:
-    """Expectation maximisation (Baum-Welch) on every sequence once, from a random model.
+    """Fits a random model by Baum-Welch on every sequence once.
 
-    That is the distribution itself, so nothing is left to chance but the start. It ends when the
-    log likelihood gains less than 1e-4 nats.
+    The sequences are the whole distribution, so only the start is random. It ends when the log
+    likelihood gains less than 1e-4 nats.
     """
     hmm = _hmmlearn().CategoricalHMM(
         states, n_features=SYMBOLS, n_iter=iterations, tol=1e-4, random_state=seed,
@@ -120,10 +119,9 @@ def learn(states: int, count: int, gap: int, iterations: int, seed: int) -> Lear
 
 
 def recall(model: Model, count: int, gap: int) -> Recall:
-    """What a model recalls: each bit by its filtered prediction, given all true symbols before it.
+    """Returns the recall of a model: filtered predictions given all earlier true symbols.
 
-    b_t ~ (b_(t-1) A) * B[:, s_t], and the prediction (b_(t-1) A) B, of which 0 and 1 are what may
-    be answered.
+    b_t ~ (b_(t-1) A) * B[:, s_t]; the prediction is (b_(t-1) A) B, for the symbols 0 and 1 alone.
     """
     batches = [np.array(list(group)) for _, group in itertools.groupby(sequences(count, gap), len)]
     told = np.concatenate([_probabilities(model, batch, count) for batch in batches])
@@ -133,17 +131,17 @@ def recall(model: Model, count: int, gap: int) -> Recall:
 
 
 def most_bits(states: int) -> float:
-    """log2 K, the most that `Recall.bits` can be with K states.
+    """Returns log2 K, the upper bound of `Recall.bits` with K states.
 
-    Of w, one of 2^k strings, a model in state s tells q(w|s), so that its answer is at most
-    max_s q(w|s); these sum over w to K at most, so the right string has a probability of at most
-    K / 2^k on average, and the mean of its logarithm is at most log2(K) - k (Jensen).
+    A model in state s gives the string w, one of 2^k, the probability q(w|s), so its answer has at
+    most max_s q(w|s). The sum of these over w is at most K, so the right string has a probability
+    of at most K / 2^k on average, and the mean of its logarithm is at most log2(K) - k (Jensen).
     """
     return log2(states)
 
 
 def _probabilities(model: Model, batch: np.ndarray, count: int) -> np.ndarray:
-    """Of each bit that is told, [N, count], from sequences of one length [N, T]."""
+    """Returns the probability of each answered bit [N, count], from sequences [N, T]."""
     ahead, told = np.tile(model.start, (len(batch), 1)), []
     for t, symbols in enumerate(batch.T):
         if t >= batch.shape[1] - count:
@@ -172,5 +170,5 @@ def _hmmlearn() -> Any:
             "hidden Markov models need hmmlearn: pip install hmmlearn, a compiler where there is "
             "no wheel of it for this Python"
         ) from None
-    logging.getLogger("hmmlearn").setLevel(logging.ERROR)  # it tells of every rounding
+    logging.getLogger("hmmlearn").setLevel(logging.ERROR)  # it warns at every rounding
     return hmm

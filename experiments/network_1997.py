@@ -16,16 +16,16 @@ from lstm_jax.engines.products import advance, fed_back, preactivations, split
 from lstm_jax.types import Array, CellParams
 
 WIDE = 32  # inputs
-LONG = 4096  # instants of which one product makes the gradients
+LONG = 4096  # time steps of one product for the gradients
 
 
 @dataclasses.dataclass(frozen=True)
 class Network1997:
-    """A layer of cells, and output units y = [x, h] w + b, of which x and b may be missing.
+    """A layer of cells and output units y = [x, h] w + b; x and b are optional.
 
-    All weights and the biases there are start uniform in [-start, start], but for those biases of
-    gates that are named, one a block of cells. Gates and cells read all outputs and gates where the
-    cell says so; the input reaches the outputs only by a `shortcut`.
+    All weights and biases start uniform in [-start, start], except for given gate biases, one for
+    each block. Gates and cells read all outputs and gates where the cell says so; the input reaches
+    the outputs only by a `shortcut`.
 
     Attributes:
       cell: the recurrent layer, memory blocks in the paper.
@@ -33,7 +33,7 @@ class Network1997:
       output_size: V.
       readout: "last" for outputs [B, V], "every" for [T, B, V].
       start: the greatest initial weight.
-      input_biases: initial biases of the input gates; drawn where there are none.
+      input_biases: initial biases of the input gates; random if empty.
       output_biases: the same of the output gates.
       output_units_biased: whether the output units have biases.
       shortcut: whether they read the input as well.
@@ -57,15 +57,15 @@ class Network1997:
 
     @property
     def weights(self) -> int:
-        """How many there are, biases among them."""
+        """Returns the number of weights and biases."""
         rows = self.cell.hidden + self.shortcut * self.input_size + self.output_units_biased
         return parameter_count(self.cell, self.input_size) + rows * self.output_size
 
     def on(self, platform: str) -> Self:
-        """Returns the same network with the engine named that "auto" is on a platform.
+        """Returns the same network with the engine that "auto" selects on a platform.
 
-        On a CPU, where a sequence is learnt at a time, one product of all its inputs takes a half
-        to a fifth of the time of a product at every instant if the inputs are wide.
+        On a CPU with one sequence an update, one product of all inputs takes a half to a fifth of
+        the time of a product at every time step if the inputs are wide.
         """
         engine = resolve(self.engine, self.cell, platform, jnp.float32)
         if (self.engine, platform) == ("auto", "cpu") and self.input_size > WIDE:
@@ -73,7 +73,7 @@ class Network1997:
         return dataclasses.replace(self, engine=engine)
 
     def init(self, key: Array, trial: Any = None) -> dict[str, Any]:
-        """Returns the initial weights; of the trial only `init_scale` matters, times `start`."""
+        """Returns the initial weights; the trial gives only `init_scale`, times `start`."""
         start = self.start * (1.0 if trial is None else trial.init_scale)
 
         def uniform(key, shape, dtype=jnp.float32):
@@ -104,8 +104,8 @@ class Network1997:
         trial: Any = None,
         key: Array | None = None,
     ) -> Array:
-        """Returns the outputs before they are squashed, [B, V] or [T, B, V]."""
-        del trial, key  # nothing here is left to chance
+        """Returns the outputs before the squashing, [B, V] or [T, B, V]."""
+        del trial, key  # the network is deterministic
         blocks = CellParams(**params["blocks"])
         final, h = lj.unroll(self.cell, blocks, x, mask=mask, reset=reset, engine=self.engine)
         if self.readout == "every":
@@ -113,14 +113,14 @@ class Network1997:
         return self._outputs(params, x[-1], final.h)  # held from each row's last step on
 
     def _outputs(self, params: Any, x: Array, h: Array) -> Array:
-        """Returns what the output units make of the cells' outputs [..., B, H]."""
+        """Returns the net inputs of the output units, from the cells' outputs [..., B, H]."""
         h = jnp.zeros_like(h) if self.cells_wait else h
         y = (jnp.concatenate([x, h], axis=-1) if self.shortcut else h) @ params["w"]
         return y + jnp.broadcast_to(params["b"], y.shape) if "b" in params else y
 
 
 class Instant(NamedTuple):
-    """Where an `OnlineNetwork1997` is between two instants.
+    """The state of an `OnlineNetwork1997` between two time steps.
 
     Attributes:
       cell: the state of its blocks.
@@ -135,20 +135,20 @@ class Instant(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OnlineNetwork1997(Network1997):
-    """`Network1997` that can learn at every instant, by the truncated gradient of the whole past.
+    """`Network1997` with the truncated gradient of the whole past at every time step.
 
-        d c'_v / d w_i = d c_v / d w_i + i' g_v u          u = [x, h, i, o, 1] of this instant
+        d c'_v / d w_i = d c_v / d w_i + i' g_v u          u = [x, h, i, o, 1] of this time step
         d c'_v / d w_g = d c_v / d w_g + i g'_v u
 
-    As in 1997, these derivatives go forwards in time with the state. `unroll` takes one instant and
-    adds to c what is zero but has them for its gradient, so that an update at each instant (`fit`
-    with window=1) is that of the paper, although the past is a number by then.
+    As in 1997, these derivatives go forwards in time with the state. `unroll` takes one time step.
+    It adds a zero with these derivatives as its gradient to c. An update at each time step (`fit`
+    with window=1) is then that of the paper.
 
     Source: Hochreiter & Schmidhuber 1997, appendix A.1, equations 21 to 24.
     """
 
     def initial_state(self, params: Any, batch: int) -> Instant:
-        """Returns where a sequence starts."""
+        """Returns the state at the start of a sequence."""
         blocks, cell = CellParams(**params["blocks"]), self._blocks
         zeros = jnp.zeros((batch, len(self._weights(blocks)), cell.hidden))
         return Instant(initial_state(cell, (batch,)), zeros, zeros)
@@ -164,7 +164,7 @@ class OnlineNetwork1997(Network1997):
         trial: Any = None,
         key: Array | None = None,
     ) -> tuple[Instant, Array]:
-        """Returns the state after one instant, x [1, B, D], and the outputs [1, B, V]."""
+        """Returns the state after one time step, x [1, B, D], and the outputs [1, B, V]."""
         assert len(x) == 1 and reset is None, "one instant within a sequence"
         del trial, key
         cell, blocks = self._blocks, wired(self._blocks, CellParams(**params["blocks"]))
@@ -179,7 +179,7 @@ class OnlineNetwork1997(Network1997):
         return new, self._outputs(params, x[0], after.h)[None]
 
     def _derivatives(self, blocks: CellParams, x: Array, state: Instant) -> tuple[Array, Array]:
-        """Returns what an instant adds to `d_i` and `d_g`."""
+        """Returns the additions of a time step to `d_i` and `d_g`."""
         cell, feedback = self._blocks, fed_back(self._blocks, state.cell, None)
         gates = split(cell, tuple(cell.gates), preactivations(cell, blocks, x, feedback))
         i = self._shared(sigmoid(gates["i"]))

@@ -16,7 +16,7 @@ LABELS = {
     "lstm": "LSTM (bias 1)",
     "lstm_chrono": "LSTM (chrono)",
 }
-# The other cells of the catalogue, with the biases they have by themselves.
+# The other cells of the catalogue, with their default biases.
 CATALOGUE: Mapping[str, Callable[[int], cells.Cell]] = {
     "janet": cells.JANET,
     "layer_norm": cells.LayerNormLSTM,
@@ -32,14 +32,13 @@ CATALOGUE: Mapping[str, Callable[[int], cells.Cell]] = {
 def network(name: str, task: Task, hidden: int, engine: str, depth: int = 1) -> SequenceSpec:
     """Returns the network called `name` for a task.
 
-    Input weights start Glorot-uniform, recurrent ones orthogonal, biases at zero, but for: the
-    IRNN, whose recurrent weights start at the identity (Le, Jaitly & Hinton 2015); the LSTM's
-    forget bias of 1; chrono biases for lags up to 3/2 of the task's length, as Tallec & Ollivier
-    (2018) take them for copying.
+    Input weights start Glorot-uniform, recurrent weights orthogonal, biases at zero. Exceptions are
+    the identity of the IRNN (Le, Jaitly & Hinton 2015), the LSTM's forget bias of 1, and chrono
+    biases for lags up to 3/2 of the task's length, as in Tallec & Ollivier (2018) for copying.
 
     Args:
       name: one of `LABELS` or of `CATALOGUE`.
-      task: says the sizes of input and output, where to read out, and the length.
+      task: gives the input and output sizes, the readout, and the length.
       hidden: H.
       engine: runs the loop over time.
       depth: layers.
@@ -58,7 +57,7 @@ def network(name: str, task: Task, hidden: int, engine: str, depth: int = 1) -> 
 
 
 def recurrent(spec: SequenceSpec, params: Any) -> CellParams:
-    """Returns the parameters of the first layer as `lj.unroll` takes them; leaves as they come."""
+    """Returns the parameters of the first layer for `lj.unroll`."""
     layer = params["stack"]["layers"][0]
     theta = spec.cell.Theta(layer.get("theta", {}))
     return CellParams(layer["w_x"], layer["w_h"], layer["b"], theta)

@@ -60,7 +60,7 @@ class Problem(NamedTuple):
     Attributes:
       title: of its figure.
       make: pixels a step -> the task.
-      constant: the loss, in nats, of the best answer that does not look at the input.
+      constant: the loss, in nats, of the best answer that ignores the input.
       unit: of the loss.
     """
 
@@ -125,7 +125,7 @@ SCALES = {
 
 
 def space(config: Odyssey) -> list[Parameter]:
-    """What is drawn."""
+    """Returns the searched space."""
     return [
         Parameter("learning_rate", "log", 1e-3, 10.0),
         Parameter("hidden", "log_int", config.narrowest, config.hidden),
@@ -135,9 +135,9 @@ def space(config: Odyssey) -> list[Parameter]:
 
 
 def drawn(config: Odyssey, task: str, variant: str) -> list[dict[str, Any]]:
-    """The settings of a variant on a task, with their seeds: a Latin hypercube (McKay et al. 1979).
+    """Returns the settings of a variant on a task: a Latin hypercube (McKay et al. 1979).
 
-    Of n settings each has an n-th of every range to itself.
+    Each of n settings lies in its own n-th of every range.
     """
     place = list(TASKS).index(task), VARIANTS.index(variant)
     rng, n, over = np.random.default_rng((config.seed, *place)), config.seeds, space(config)
@@ -150,7 +150,7 @@ def drawn(config: Odyssey, task: str, variant: str) -> list[dict[str, Any]]:
 
 
 def plan(config: Odyssey, records: Sequence[Record]) -> list[Group]:
-    """A group for each task, variant and bucket of widths; none waits for another."""
+    """Returns a group for each task, variant and bucket of widths."""
     del records
     groups = []
     for task, variant in product(config.tasks, config.variants):
@@ -166,7 +166,7 @@ def plan(config: Odyssey, records: Sequence[Record]) -> list[Group]:
 def group(
     config: Odyssey, task: str, variant: str, bucket: int, points: Sequence[Mapping[str, Any]]
 ) -> Group:
-    """The trials of one bucket of widths."""
+    """Returns the trials of one bucket of widths."""
     problem = TASKS[task].make(config.pixels)
     model = SequenceSpec(
         cells.odyssey(variant, bucket), problem.input_size, problem.output_size, problem.readout,
@@ -196,7 +196,7 @@ def begin(
     batch_size: int,
     run: RunDirectory,
 ) -> State:
-    """Where trials of widths of their own begin."""
+    """Returns the initial state of trials in their own widths."""
     del run
     return widths.crop(task, hidden, wide, trials, batch_size=batch_size, optimizer=OPTIMIZER)
 
@@ -205,24 +205,24 @@ def begin(
 
 
 def loss(result: Record) -> float:
-    """The loss of a trial on the test split; that of the constant answer where it is worse."""
+    """Returns a trial's test loss, at most that of the constant answer."""
     constant = TASKS[result["task"]].constant
     value = result["test_loss"]
     return constant if value is None or result["status"] == "diverged" else min(value, constant)
 
 
 def of_variants(config: Odyssey, results: Sequence[Record]) -> dict[str, list[float]]:
-    """The losses of each variant's trials on one task, in their order."""
+    """Returns the losses of each variant's trials on one task, in order."""
     return {v: [loss(r) for r in results if r["variant"] == v] for v in config.variants}
 
 
 def best(losses: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """The best tenth of each variant."""
+    """Returns the best tenth of each variant."""
     return {v: statistics.best_share(values, BEST, goal="min") for v, values in losses.items()}
 
 
 def forest(config: Odyssey, results: Sequence[Record]) -> Forest | None:
-    """The loss over what was drawn, the mean of each variant taken off; None if it is all alike."""
+    """Returns a forest on the losses without variant means; None if all are equal."""
     means = {v: float(np.mean(values)) for v, values in of_variants(config, results).items()}
     trials = [{**r, "loss_above_mean": loss(r) - means[r["variant"]]} for r in results]
     if len({trial["loss_above_mean"] for trial in trials}) < 2:
@@ -232,7 +232,7 @@ def forest(config: Odyssey, results: Sequence[Record]) -> Forest | None:
 
 
 def look(config: Odyssey, task: str, results: Sequence[Record], grown: Forest | None) -> Seen:
-    """What was found on one task."""
+    """Returns the results of one task."""
     tenth = best(of_variants(config, results))
     constant = TASKS[task].constant
     learnt, gain = float(np.median(tenth[PLAIN])) / constant, constant - np.mean(tenth[PLAIN])
@@ -243,12 +243,12 @@ def look(config: Odyssey, task: str, results: Sequence[Record], grown: Forest | 
 
 
 def of_task(records: Sequence[Record], task: str) -> list[Record]:
-    """The results of one task."""
+    """Returns the records' results of one task."""
     return [r for r in ledger.results(records) if r["task"] == task]
 
 
 def see(config: Odyssey, records: Sequence[Record]) -> tuple[dict[str, Seen], dict[str, Forest]]:
-    """What was found on every task, and the forests that tell which setting matters."""
+    """Returns the results of every task, and the forests of the hyperparameters."""
     results = {task: of_task(records, task) for task in config.tasks}
     grown = {task: forest(config, some) for task, some in results.items()}
     seen = {task: look(config, task, some, grown[task]) for task, some in results.items()}
@@ -256,7 +256,7 @@ def see(config: Odyssey, records: Sequence[Record]) -> tuple[dict[str, Seen], di
 
 
 def summarise(config: Odyssey, records: Sequence[Record]) -> list[Row]:
-    """The best tenth of every variant against vanilla's; the shares of the variance; verdicts."""
+    """Returns rows for variants against vanilla, shares of the variance, and verdicts."""
     seen, _ = see(config, records)
     rows = []
     for task, found in seen.items():
@@ -267,7 +267,7 @@ def summarise(config: Odyssey, records: Sequence[Record]) -> list[Row]:
 
 
 def claims(config: Odyssey, rows: Sequence[Row]) -> list[Claim]:
-    """The paper's findings, and what came out here."""
+    """Returns the paper's findings with the results here."""
     del config
     tried = [row for row in rows if row["above_vanilla"] is not None]
     shared = [row for row in rows if row["share"] is not None]
@@ -291,7 +291,7 @@ def claims(config: Odyssey, rows: Sequence[Row]) -> list[Claim]:
 
 
 def gaps(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """How much the loss of these variants is above vanilla's, with p."""
+    """Returns the loss of these variants above vanilla's as text, with p."""
     told = [
         f"{r['task']}: {r['what']} {interval(r, 'above_vanilla')} nats (p {r['p']:.2g})"
         for r in rows if r["what"] in names
@@ -300,12 +300,12 @@ def gaps(rows: Sequence[Row], names: Sequence[str]) -> str:
 
 
 def interval(row: Row, column: str) -> str:
-    """A number of a row with its interval."""
+    """Returns a number of a row with its interval."""
     return f"{row[column]:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def variants(config: Odyssey, task: str, results: Sequence[Record], found: Seen) -> list[Row]:
-    """A row for each variant on a task."""
+    """Returns a row for each variant on a task."""
     losses = of_variants(config, results)
     tests = {test.name: test for test in found.tests}
     rows = []
@@ -322,14 +322,14 @@ def variants(config: Odyssey, task: str, results: Sequence[Record], found: Seen)
 
 
 def said(test: statistics.Comparison) -> str:
-    """How a variant stands to vanilla."""
+    """Returns the relation of a variant to vanilla in words."""
     if not findings.significant(test):
         return "not significantly different"
     return WORSE if test.difference.value > 0 else BETTER
 
 
 def shares(task: str, found: Seen) -> list[Row]:
-    """A row for the share of the variance of every setting, and of every pair."""
+    """Returns a row for each hyperparameter's and pair's share of the variance."""
     known = f"of the {found.explained:.0%} explained"
     names = (PAIR.join(map(charts.words, effect.parameters)) for effect in found.effects)
     pairs = zip(names, found.effects, strict=True)
@@ -340,13 +340,13 @@ def shares(task: str, found: Seen) -> list[Row]:
 
 
 def row(task: str, what: str, verdict: str, **values: Any) -> Row:
-    """A row of the table; low and high are the interval of the difference, or of the share."""
+    """Returns a row of the table, with the interval of its difference or share."""
     columns = ("trials", "diverged", "best_tenth", "above_vanilla", "share", "low", "high", "p")
     return {"task": task, "what": what, "verdict": verdict} | {c: values.get(c) for c in columns}
 
 
 def draw(config: Odyssey, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """The best tenths as boxes, and which setting matters."""
+    """Draws the best tenths as boxes, and the importance of hyperparameters."""
     del rows
     seen, grown = see(config, records)
     told = findings.verdicts(seen)
@@ -359,7 +359,7 @@ def boxes(
     seen: Mapping[str, Seen],
     told: Mapping[int, str],
 ) -> Picture:
-    """A panel for each task: the best tenth of the trials of every variant."""
+    """Draws the best tenth of every variant, a panel for each task."""
     figure, panels = figures.canvas(len(seen), 1, panel=(9.6, 4.4))
     for axes, (task, found) in zip(panels.flat, seen.items(), strict=True):
         tenth, problem = best(of_variants(config, of_task(records, task))), TASKS[task]
@@ -377,7 +377,7 @@ def boxes(
 def importances(
     seen: Mapping[str, Seen], grown: Mapping[str, Forest], told: Mapping[int, str]
 ) -> list[Picture]:
-    """Shares of the variance, and the marginal loss over learning rate and width, a row a task."""
+    """Draws shares of the variance and marginal losses, a row for each task."""
     able = [task for task, found in seen.items() if found.effects]
     if not able:
         return []

@@ -46,7 +46,7 @@ BROAD = 1.0  # decades of learning rate
 
 
 class Range(NamedTuple):
-    """What one setting is drawn from, uniformly or in its logarithm, and its bins in a figure."""
+    """The range of one hyperparameter, uniform or logarithmic, and its bins."""
 
     label: str
     low: float
@@ -55,14 +55,14 @@ class Range(NamedTuple):
     bins: int
 
     def at(self, u: np.ndarray) -> np.ndarray:
-        """The values at shares u of the range."""
+        """Returns the values at shares u of the range."""
         if self.log:
             return self.low * (self.high / self.low) ** u
         return self.low + (self.high - self.low) * u
 
     @property
     def edges(self) -> np.ndarray:
-        """The ends of the bins, one more than there are bins."""
+        """The ends of the bins, one more than the bins."""
         return self.at(np.linspace(0, 1, self.bins + 1))
 
     @property
@@ -71,7 +71,7 @@ class Range(NamedTuple):
         return self.at((np.arange(self.bins) + 0.5) / self.bins)
 
     def bin(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
-        """The bin that each value lies in; the outer ones take what rounding put outside."""
+        """Returns the bin of each value; the outer ones take rounding errors."""
         return np.searchsorted(self.edges[1:-1], values, side="right")
 
 
@@ -89,7 +89,7 @@ GATES = (*CLAIMED, "gate_bias_f")
 
 
 class Network(NamedTuple):
-    """A network: its name, its cell for H, and what is drawn besides the learning rate."""
+    """A network: its name, its cell for H, and its random hyperparameters."""
 
     label: str
     cell: Callable[[int], Cell]
@@ -138,7 +138,7 @@ SCALES = {
 
 
 def plan(config: Robustness, records: Sequence[Record]) -> list[Group]:
-    """For each task and network all settings in one group; none waits for another."""
+    """Returns all settings of each task and network as one group."""
     del records
     groups = []
     for problem, (name, network) in product(config.tasks, NETWORKS.items()):
@@ -151,7 +151,7 @@ def plan(config: Robustness, records: Sequence[Record]) -> list[Group]:
 
 
 def drawn(network: Network, config: Robustness) -> Trials:
-    """The settings of a network: trial i depends on (seed, i) alone, what networks share is equal.
+    """Returns the settings of a network; trial i depends on (seed, i) alone.
 
     The numbers of trial i are drawn in the order of the network's settings, learning rate first, so
     that both LSTMs have the same learning rates and input- and output-gate biases.
@@ -180,7 +180,7 @@ def summarise(config: Robustness, records: Sequence[Record]) -> list[Row]:
 
 
 def row(task: str, name: str, records: Sequence[Record], rnn: Estimate) -> Row:
-    """One line of the table, from the records of one group and the RNN's best quarter."""
+    """Returns one line of the table, from one group and the RNN's best quarter."""
     network, results = NETWORKS[name], ledger.results(records)
     solved = successes(results)
     steps = ledger.first_steps(records, "metric", SOLVED)
@@ -204,24 +204,24 @@ def row(task: str, name: str, records: Sequence[Record], rnn: Estimate) -> Row:
 
 
 def successes(results: Sequence[Record]) -> list[bool]:
-    """Which trials solved their task."""
+    """Returns which trials solve their task."""
     return [is_solved(r["test_correct"], r["test_n"]) for r in results]
 
 
 def decades(share: Share) -> Estimate:
-    """The mean width of the range of learning rates that work, with its interval."""
+    """Returns the mean width of the working learning rates, with its interval."""
     return Estimate(*(DECADES * part for part in (share.value, share.low, share.high)))
 
 
 def quarters(records: Sequence[Record], field: str) -> dict[str, Estimate]:
-    """The width of the working range in each bin of a field that has trials, by its name."""
+    """Returns the working width in each nonempty bin of a field, by name."""
     found, over = shares(ledger.results(records), field), RANGES[field]
     ends = zip(over.edges[:-1], over.edges[1:], found, strict=True)
     return {f"{over.label} {a:.2g} to {b:.2g}": decades(s) for a, b, s in ends if s is not None}
 
 
 def shares(results: Sequence[Record], field: str) -> list[Share | None]:
-    """The share of solved trials in each bin of a setting; None where there are no trials."""
+    """Returns the solved share in each bin of a setting; None for empty bins."""
     where = RANGES[field].bin([r[field] for r in results])
     solved = np.array(successes(results))
     inside = [solved[where == k] for k in range(RANGES[field].bins)]
@@ -245,7 +245,7 @@ def broader(mine: Estimate, other: Estimate) -> str:
 
 
 def claims(config: Robustness, rows: Sequence[Row]) -> list[Claim]:
-    """The sentence of 1997 for each LSTM, over all tasks; whether its range is the broader one."""
+    """Returns the sentence of 1997 for each LSTM, and the comparison with the RNN."""
     found = []
     for network in (NETWORKS["blocks"].label, NETWORKS["lstm"].label):
         mine = [row for row in rows if row["network"] == network]
@@ -265,7 +265,7 @@ def claims(config: Robustness, rows: Sequence[Row]) -> list[Claim]:
 
 
 def draw(config: Robustness, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """For each task one figure of everything."""
+    """Returns one figure for each task."""
     return [
         of_task(
             task,
@@ -277,7 +277,7 @@ def draw(config: Robustness, rows: Sequence[Row], records: Sequence[Record]) -> 
 
 
 def of_task(task: str, rows: Sequence[Row], results: Mapping[str, Sequence[Record]]) -> Picture:
-    """Maps of success over the learning rate and one other setting; what works in numbers."""
+    """Draws maps of success over the learning rate and another setting, and widths."""
     figure, panels = figures.canvas(2, 4, panel=(4.6, 4.3))
     maps = [("blocks", "gate_bias_i"), ("blocks", "gate_bias_o"), ("rnn", "init_scale")]
     maps += [("lstm", field) for field in NETWORKS["lstm"].settings]
@@ -300,7 +300,7 @@ def of_task(task: str, rows: Sequence[Row], results: Mapping[str, Sequence[Recor
 
 
 def success_map(axes: Axes, results: Sequence[Record], field: str) -> QuadMesh:
-    """The share of solved trials by learning rate and another setting; grey where none is."""
+    """Draws the solved share by learning rate and another setting; empty is grey."""
     x, y = RANGES["learning_rate"], RANGES[field]
     tried, solved = counts(results, field)
     share = np.ma.masked_where(tried == 0, solved / np.maximum(tried, 1))
@@ -315,7 +315,7 @@ def success_map(axes: Axes, results: Sequence[Record], field: str) -> QuadMesh:
 
 
 def counts(results: Sequence[Record], field: str) -> tuple[np.ndarray, np.ndarray]:
-    """How many trials lie, and how many solve it, in each bin [field, learning rate]."""
+    """Returns the trials and the solved trials of each bin [field, learning rate]."""
     x, y = RANGES["learning_rate"], RANGES[field]
     place = y.bin([r[field] for r in results]), x.bin([r["learning_rate"] for r in results])
     tried, solved = np.zeros((2, y.bins, x.bins), int)
@@ -325,7 +325,7 @@ def counts(results: Sequence[Record], field: str) -> tuple[np.ndarray, np.ndarra
 
 
 def per_cell(results: Mapping[str, Sequence[Record]]) -> str:
-    """How many trials a cell of the maps stands for, and how well its share is known."""
+    """Returns the trials and the uncertainty of a map's cell as text."""
     pairs = [
         (s, n)
         for name, network in NETWORKS.items()
@@ -340,7 +340,7 @@ def per_cell(results: Mapping[str, Sequence[Record]]) -> str:
 
 
 def volumes(axes: Axes, rows: Sequence[Row]) -> None:
-    """The share of everything searched that works, and of what the RNN's best scales leave."""
+    """Draws the working share of the space, and that of the RNN's best scales."""
     told = [(row["network"], row["solved"], look) for row, look in zip(rows, LOOKS, strict=True)]
     best = Estimate(*(width / DECADES for width in rows[-1]["best_quarter"]))
     told.append(("RNN, best scale", best, LOOKS[-1]))
@@ -352,7 +352,7 @@ def volumes(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:
-    """The decades of learning rate that work, against each gate's bias."""
+    """Draws the working decades of learning rate against each gate's bias."""
     lines = [(n, field) for n in ("blocks", "lstm") for field in NETWORKS[n].settings]
     for place, (name, field) in enumerate(lines):
         gate, over = GATES.index(field), RANGES[field]

@@ -47,27 +47,26 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cann
 
 
 class Group(NamedTuple):
-    """Trials that are trained together, as one compiled program.
+    """Trials that train together in one compiled program.
 
     Attributes:
-      name: of its own within the experiment.
-      task: what they learn.
-      model: the network that learns it.
+      name: unique within the experiment.
+      task: the problem.
+      model: the network.
       steps: updates of a trial.
-      batch_size: sequences an update.
-      trials: their settings; None while they wait for the results of another group.
-      split: "validation" or "test", what they are asked in the end.
-      sequences: how many of it, where they are drawn.
+      batch_size: sequences of an update.
+      trials: their hyperparameters; None while they depend on another group.
+      split: "validation" or "test", for the evaluation at the end.
+      sequences: evaluated sequences, where the task samples them.
       optimizer: by name.
-      begin: makes the state that they start from, from the run's directory, in process 0 alone;
-        None for what the model draws.
-      keep: whether another group goes on from where they end.
-      labels: what their results say besides, a mapping for each trial.
-      measure: (trained parameters [R, ...], trials) -> what their results say of those, a mapping
-        for each trial.
+      begin: (run directory) -> the initial state, in process 0 alone; None for the model's own.
+      keep: whether another group continues from the final states.
+      labels: extra fields of the results, a mapping for each trial.
+      measure: (trained parameters [R, ...], trials) -> extra fields of the results, a mapping for
+        each trial.
       points: of a learning curve.
-      window: instants from one update to the next; None for one update a batch.
-      asks: tasks and the number of their sequences that `measure` reads at a time.
+      window: time steps of an update; None for the whole batch.
+      asks: the tasks and sequences of one call of `measure`, for the estimate of memory.
     """
 
     name: str
@@ -89,12 +88,12 @@ class Group(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """Results that no `fit` gives, as a group among the others.
+    """Results without a `fit`, as one group of a plan.
 
     Attributes:
-      name: of its own within the experiment.
-      compute: gives the results, a mapping for each of them, and arrays to keep as parameters; the
-        same whenever it is called. What a kill cuts short is computed again.
+      name: unique within the experiment.
+      compute: returns a mapping for each result, and arrays to save as parameters. It always
+        returns the same, so that a resume can compute it again.
     """
 
     name: str
@@ -102,19 +101,19 @@ class Computed(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """A claim and how it is put to the test; its functions are pure.
+    """A claim and its test; all functions are pure.
 
     Attributes:
       name: of its module.
       doc: its claim, command, cost and the number to expect.
       scales: quick, small and paper.
-      plan: (config, records so far) -> all groups, in the order to train them.
+      plan: (config, records so far) -> all groups, in training order.
       summarise: (config, records) -> the table.
       draw: (config, table, records) -> the figures.
-      settle: (config of a new run) -> config, in which what depends on the machine is settled.
+      settle: (config of a new run) -> config with its machine-dependent fields set.
       every: (config, records) -> the lines of summary.csv; None for those of the table.
-      columns: config -> of the lines of `every`, the settings and the metrics that TensorBoard's
-        HParams tab shows; none by default.
+      columns: config -> the columns of `every` that are hyperparameters and metrics of
+        TensorBoard's HParams tab; none by default.
       claims: (config, table) -> the claims with their verdicts; none by default.
     """
 
@@ -131,18 +130,18 @@ class Experiment(NamedTuple):
 
 
 def main(experiment: Experiment, argv: Sequence[str]) -> int:
-    """Runs an experiment as its command line says; returns the exit code.
+    """Runs an experiment from its command line; returns the exit code.
 
-    0 when it is done; 2 for bad input, with one line on stderr and nothing written; 130 or 143 when
-    it was interrupted or told to stop, and 1 when the disk is full, a file of the run is damaged or
-    another process of the run is gone, with everything saved that a resume needs; 141 when nothing
-    reads what it prints.
+    The code is 0 on success, and 2 for bad input, with one line on stderr and nothing written. It
+    is 130 or 143 after an interruption, and 1 after a full disk, a damaged file or the loss of
+    another process; a resume then finds all it needs. It is 141 after the reader of standard output
+    is gone.
     """
     return terminal.command(experiment.name, lambda: run_experiment(experiment, argv))
 
 
 def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
-    """Does what `main` says, on a terminal that is there."""
+    """Runs `main` on an open terminal."""
     try:
         request = flags.parse(argv, type(experiment.scales["small"]))
         if request.help:
@@ -160,7 +159,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # of a run to resume: a new one is refused
+    except OSError as error:  # refuses to make a new run in place of a resume
         tell(stopped(error, Path(str(request.resume))), file=sys.stderr)
         return 1
     try:
@@ -173,12 +172,13 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
 
 
 def prepare(experiment: Experiment, request: Request) -> tuple[str, Config]:
-    """Starts jax, in one process or as one of several; returns the scale and config asked for.
+    """Starts jax in one process or several; returns the scale and the config.
 
-    Of several processes, process 0 alone can read the run to resume: its platform has to be given.
+    With several processes, only process 0 can read the run to resume, so the command line must give
+    its platform.
 
     Raises:
-      ValueError: as `choose` and `start`, or processes that cannot work together.
+      ValueError: as `choose` and `start`, or for processes that cannot work together.
     """
     if request.hosts is None:
         scale, config = choose(experiment, request)
@@ -197,10 +197,10 @@ def prepare(experiment: Experiment, request: Request) -> tuple[str, Config]:
 
 
 def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
-    """Returns the scale and config asked for: given flags over a scale, or those of an old run.
+    """Returns the scale and config: flags over a scale, or those of an old run.
 
     Raises:
-      ValueError: a value that cannot be right, no run to resume, or a flag that differs from it.
+      ValueError: for a bad value, a missing run, or a flag that differs from the run.
     """
     if request.resume is None:
         scale = request.scale or "small"
@@ -214,7 +214,7 @@ def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
 
 
 def settled(experiment: Experiment, config: Config) -> Config:
-    """Returns the config with what depends on the machine settled, by the machine of process 0."""
+    """Returns the config with its machine-dependent fields set by the machine of process 0."""
     here = experiment.settle(config)
     return hosts.lead(lambda: here)
 
@@ -223,7 +223,7 @@ def join(place: Hosts) -> None:
     """Makes this process one of several, before jax starts.
 
     Raises:
-      ValueError: no cluster is detected, or the coordinator does not answer.
+      ValueError: if no cluster is detected, or the coordinator does not answer.
     """
     try:
         hosts.join(*place)
@@ -233,13 +233,13 @@ def join(place: Hosts) -> None:
 
 
 def start(platform_name: str) -> None:
-    """Chooses the platform before jax starts; a CPU becomes one device for each of its cores.
+    """Chooses the platform before jax starts; each CPU core becomes one device.
 
-    Compiled programs are kept where JAX_COMPILATION_CACHE_DIR says, or else in the user's cache, so
-    that a second run, or a resume, need not compile again.
+    Compiled programs are cached in JAX_COMPILATION_CACHE_DIR, or in the user's cache, so that a
+    later run or a resume need not compile again.
 
     Raises:
-      ValueError: the platform is not there.
+      ValueError: if jax finds no such platform.
     """
     jax.config.update("jax_num_cpu_devices", _cores())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -258,7 +258,7 @@ def start(platform_name: str) -> None:
 
 
 def gone_on(before: Group, run: RunDirectory) -> State:
-    """Returns where the trials of an earlier group that is kept stopped, to begin from there."""
+    """Returns the final states of an earlier kept group, as a start."""
     return load(run.state_path(before.name), estimate.state_of(before))
 
 
@@ -268,7 +268,7 @@ def open_run(
     """Makes the directory of a new run, or opens the run to resume.
 
     Raises:
-      ValueError: the directory is not empty or cannot be written.
+      ValueError: if the directory is not empty or cannot be written.
     """
     if request.resume is not None:
         hosts.lead(lambda: tell_changes(Path(str(request.resume)), about))
@@ -280,16 +280,18 @@ def open_run(
 
 
 def tell_changes(path: Path, about: Mapping[str, Any]) -> None:
-    """Says on stderr what has changed since a run was begun that may change its numbers."""
+    """Prints on stderr each change since the start that may change numbers."""
     for change in changes(read_config(path)["about"], about):
         print(f"note: {change}", file=sys.stderr)
 
 
 def new_directory(name: str, workdir: str | None) -> Path:
-    """Returns the directory of a new run; the default is made at once, so that no two share it.
+    """Returns the directory of a new run; a default one is made at once.
+
+    Two runs so never share a default directory.
 
     Raises:
-      ValueError: the directory is not empty, or cannot be made.
+      ValueError: if the directory is not empty, or cannot be made.
     """
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     path = Path(workdir or f"runs/{name}-{now}")
@@ -304,7 +306,7 @@ def new_directory(name: str, workdir: str | None) -> Path:
 
 
 def need_empty(path: Path) -> None:
-    """Raises ValueError for a file, or a directory with more than a start killed at once leaves."""
+    """Raises ValueError for a file, or for a directory that contains a run's files."""
     if path.exists() and not path.is_dir():
         raise ValueError("is a file; need a new directory")
     left = [p for p in path.iterdir() if p.name != LOCK] if path.exists() else []
@@ -313,7 +315,7 @@ def need_empty(path: Path) -> None:
 
 
 def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
-    """Trains whatever is not finished, then prints and writes the report; returns the exit code."""
+    """Trains all unfinished groups, then writes the report; returns the exit code."""
     wall, processor = time.monotonic(), time.process_time()
     try:
         tell(f"run directory: {run.path}")
@@ -344,10 +346,10 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
 
 
 def stopped(error: OSError, path: Path) -> str:
-    """Returns the line of a run whose disk is full or whose directory was taken away.
+    """Returns the line for a full disk or a removed directory.
 
     Raises:
-      OSError: the error is neither.
+      OSError: if the error is neither.
     """
     if error.errno in FULL:
         right = f"what was saved is intact; with room again go on: --resume={path}"
@@ -367,7 +369,7 @@ def tell(line: str, file: Any = None) -> None:
 
 
 def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None:
-    """Trains every group that is ready and not finished, until none is left."""
+    """Trains every ready and unfinished group, until none is left."""
     while True:
         groups, finished = experiment.plan(config, run.read()), run.finished()
         left = [group for group in groups if group.name not in finished]
@@ -383,7 +385,7 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
 
 
 def train(group: Group, batching: str, run: RunDirectory) -> None:
-    """Trains a group that is ready, asks it the questions of its split, and closes it."""
+    """Trains a ready group, evaluates it on its split, and closes it."""
     assert group.trials is not None
     begin = group.begin
     fitted = fit(
@@ -406,7 +408,7 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
 
 
 def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
-    """Writes summary.csv, the figures and report.html, and prints, from records alone."""
+    """Writes summary.csv, the figures and report.html from records alone, and prints."""
     records = run.records.read()
     rows = experiment.summarise(config, records)
     with figures.look():
@@ -446,7 +448,7 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
 def write_hparams(
     directory: Path, lines: Sequence[Row], settings: Sequence[str], metrics: Sequence[str]
 ) -> None:
-    """Writes what TensorBoard's HParams tab shows; that it cannot be written stops nothing."""
+    """Writes TensorBoard's HParams tab; a failure to write stops nothing."""
     try:
         hparams.write(directory, lines, settings, metrics)
     except OSError as error:
@@ -454,10 +456,10 @@ def write_hparams(
 
 
 def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
-    """Returns the scale and config of a run, which stays as it is.
+    """Returns the scale and config of a run, without changes to it.
 
     Raises:
-      ValueError: it is no run of this experiment, or its config is damaged.
+      ValueError: if the directory has no run of this experiment, or a damaged config.
     """
     right = f"need the directory of a run of {experiment.name}"
     with flags.naming("resume", path):
@@ -473,7 +475,7 @@ def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
 
 
 def _made(path: Path) -> Path:
-    """Makes a directory of that name, or of that name and the first free number."""
+    """Makes a directory of that name, or of the name with the first free number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     names = itertools.chain([path.name], (f"{path.name}-{n}" for n in itertools.count(2)))
     while True:
@@ -488,14 +490,14 @@ def _tupled(value: Any) -> Any:
 
 
 def _manifest(path: Path) -> dict[str, str]:
-    """Returns the SHA-256 of every file that is for keeps, but the report itself."""
+    """Returns the SHA-256 of every permanent file except the report."""
     files = [path / CONFIG, path / "records.jsonl", path / "summary.csv"]
     files += sorted([*path.glob("figures/*"), *path.glob("params/*")])
     return {str(file.relative_to(path)): sha256_of(file) for file in files}
 
 
 def _cache() -> Path:
-    """Returns a directory of this machine's own: programs for a CPU fit no other."""
+    """Returns a cache directory of this machine, since compiled CPU programs fit no other."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "lstm_jax" / platform.node()
 

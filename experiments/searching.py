@@ -37,13 +37,13 @@ REACH = 1_000_000  # apart, the sampler's seeds of two runs
 
 
 class Candidate(NamedTuple):
-    """A point of the space that is tried.
+    """A point of the space to try.
 
     Attributes:
-      configuration: its number, of its own within the run.
+      configuration: its number, unique within the run.
       values: the point.
-      seeds: it is trained once from each.
-      bracket: with whom it competes in successive halving.
+      seeds: one trial for each.
+      bracket: its competitors in successive halving.
     """
 
     configuration: int
@@ -54,16 +54,16 @@ class Candidate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What all groups of a search share.
+    """The common settings of all groups of a search.
 
     Attributes:
-      space: what is searched.
-      given: the structure that the space does not name, see `STRUCTURE`.
+      space: the searched space.
+      given: the structure that the space leaves out, see `STRUCTURE`.
       task: lag -> the problem.
-      steps: updates of a trial that is trained to its end.
+      steps: updates of a complete trial.
       engine: runs the loop over time.
       places: R, the most trials of one group.
-      metric: what is ranked, one of `METRICS`, on validation.
+      metric: the ranking metric on validation, one of `METRICS`.
     """
 
     space: Space
@@ -75,11 +75,11 @@ class Search:
     metric: str
 
     def structure(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The structure of a point, with the true width."""
+        """Returns the structure of a point, with the true width."""
         return {name: values.get(name, self.given[name]) for name in STRUCTURE}
 
     def network(self, values: Mapping[str, Any], wide: bool = False) -> SequenceSpec:
-        """The network of a point, in its own width, or as wide as its bucket."""
+        """Returns the network of a point, in its own width or that of its bucket."""
         s = self.structure(values)
         hidden = widths.bucket(s["hidden"]) if wide else s["hidden"]
         task, states = self.task(s["lag"]), [n for n in values if n.startswith(search.ZONEOUT)]
@@ -89,11 +89,11 @@ class Search:
 
 
 class Found(NamedTuple):
-    """How far a search has come.
+    """The progress of a search.
 
     Attributes:
-      groups: all that can be planned from the results on record, in the order to train them.
-      ranking: the candidates, best first, without those that diverged; None while it goes on.
+      groups: all groups that the results so far allow, in training order.
+      ranking: the candidates, best first, without diverged ones; None until the search ends.
     """
 
     groups: list[Group]
@@ -105,7 +105,7 @@ Sources = Mapping[tuple[int, int], tuple[Group, int]]  # (configuration, seed) -
 
 
 def results_by_group(records: Iterable[Record]) -> Results:
-    """The results of every finished group, in the order of its trials."""
+    """Returns the results of every finished group, in trial order."""
     found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if record["kind"] == "result":
@@ -114,14 +114,14 @@ def results_by_group(records: Iterable[Record]) -> Results:
 
 
 def furthest(records: Iterable[Record]) -> list[Record]:
-    """The last result of each trial: that of the highest rung it came to."""
+    """Returns the last result of each trial, at its highest rung."""
     return list({(r["configuration"], r["seed"]): r for r in records}.values())
 
 
 def score(result: Record, metric: str) -> float:
-    """What is ranked of one trial, less is better; inf where it diverged.
+    """Returns the score of a trial: less is better, inf if it diverged.
 
-    The validation loss, or the share of validation sequences answered wrong.
+    The score is the validation loss, or the share of wrong validation sequences.
     """
     if result["status"] == "diverged":
         return inf
@@ -131,7 +131,7 @@ def score(result: Record, metric: str) -> float:
 
 
 def best_so_far(results: Iterable[Record], metric: str) -> tuple[list[int], list[float]]:
-    """Updates done in all, and the best score by then, result by result as they came."""
+    """Returns total updates and the best score so far, result by result."""
     done: dict[tuple[int, int], int] = {}
     x, y, total, best = [], [], 0, inf
     for record in results:
@@ -148,7 +148,7 @@ def best_so_far(results: Iterable[Record], metric: str) -> tuple[list[int], list
 
 
 def try_all(search_: Search, candidates: Sequence[Candidate], results: Results) -> Found:
-    """Every candidate is trained to its end: grid and random search."""
+    """Trains every candidate to its end, for grid and random search."""
     groups = waves(search_, "search", candidates, search_.steps)
     scores = scored(groups, results, search_.metric)
     return Found(groups, None if scores is None else _ranking(candidates, scores))
@@ -157,7 +157,7 @@ def try_all(search_: Search, candidates: Sequence[Candidate], results: Results) 
 def halve(
     search_: Search, candidates: Sequence[Candidate], eta: int, count: int, results: Results
 ) -> Found:
-    """Successive halving: the best of each bracket go on, from where they are, to the next rung.
+    """Plans successive halving: the best of each bracket continue at the next rung.
 
     Brackets are of equal size; their trials share groups.
     """
@@ -182,7 +182,7 @@ def halve(
 
 
 def need_rungs(trials: int, steps: int, eta: int, count: int) -> None:
-    """Raises ValueError, by flag, where trials or steps are too few for so many rungs."""
+    """Raises ValueError, with the flag, for too few trials or steps for the rungs."""
     least = eta ** (count - 1)
     for name, value in (("trials", trials), ("steps", steps)):
         need(value >= least, name, value, f"--rungs={count} by --eta={eta} need {least} or more")
@@ -196,7 +196,7 @@ def ask(
     seeds: tuple[int, ...],
     results: Results,
 ) -> Found:
-    """Batches of at most R trials, each chosen by optuna from the results of those before."""
+    """Plans batches of at most R trials; optuna chooses each from earlier results."""
     known = {r["configuration"]: r["values"] for some in results.values() for r in some}
     per = max(1, search_.places // len(seeds))
     groups, tried, told = [], [], []
@@ -234,16 +234,16 @@ def waves(
     sources: Sources | None = None,
     keep: bool = False,
 ) -> list[Group]:
-    """The trials of candidates as groups of one structure each, of at most R trials.
+    """Returns the trials of candidates as groups of one structure and at most R trials.
 
     Args:
-      search_: what they share.
-      phase: how the groups' names begin.
-      candidates: who.
-      steps: updates done in the end.
-      split: what they are asked in the end.
-      sources: where they stopped in an earlier phase; None to begin anew.
-      keep: whether another phase goes on from there.
+      search_: the common settings.
+      phase: the prefix of the groups' names.
+      candidates: the points to train.
+      steps: updates at the end.
+      split: for the evaluation at the end.
+      sources: the groups and rows to continue from; None for a fresh start.
+      keep: whether another phase continues from the final states.
     """
     alike: dict[str, list[tuple[Candidate, int]]] = defaultdict(list)
     for candidate in candidates:
@@ -259,7 +259,7 @@ def waves(
 
 
 def scored(groups: Sequence[Group], results: Results, metric: str) -> dict[int, float] | None:
-    """Mean score over its seeds of every configuration; None while a group is not finished."""
+    """Returns each configuration's mean score over its seeds; None while a group is unfinished."""
     if any(not results.get(group.name) for group in groups):
         return None
     scores: dict[int, list[float]] = defaultdict(list)
@@ -300,7 +300,7 @@ def _group(
 
 
 def _label(search_: Search, values: Mapping[str, Any]) -> str:
-    """What sets the structure of a point apart within the space; widths by their bucket."""
+    """Returns the label of a point's structure within the space, widths by bucket."""
     structure = search_.structure(values)
     structure["hidden"] = widths.bucket(structure["hidden"])
     return ",".join(f"{n}={v}" for n, v in structure.items() if n in search_.space.free)
@@ -327,14 +327,14 @@ def _drawn(
     trials: Trials,
     run: RunDirectory,
 ) -> State:
-    """Where trials of widths of their own begin."""
+    """Returns the initial state of trials in their own widths."""
     del run
     batch_size, optimizer = structure["batch_size"], structure["optimizer"]
     return widths.begin(task, specs, wide, trials, batch_size=batch_size, optimizer=optimizer)
 
 
 def _gathered(rows: Sequence[tuple[Group, int]], wide: SequenceSpec, run: RunDirectory) -> State:
-    """Where survivors stopped: rows of the states that other groups left on the disk."""
+    """Returns the final states of survivors, from rows of saved groups."""
     states: dict[str, State] = {}
     for group, _ in rows:
         if group.name not in states:

@@ -60,15 +60,15 @@ TASKS: Mapping[str, Callable[[int], Task]] = {
     "copy_memory": lambda lag: tasks.make("copy_memory", lag=lag),
     "digits": lambda lag: tasks.make("digits"),
 }
-ON_A_CPU = 32  # places of a device: with map more are no faster, and a wave's results come later
+ON_A_CPU = 32  # places of a device: with map more are no faster, and results come later
 SHARE = 0.8  # of a device's memory
-ENOUGH = 20  # trials for a forest to learn anything from
-ASKINGS = 10  # at least, of optuna, where the batch is ours to choose
+ENOUGH = 20  # the least trials of a forest
+ASKINGS = 10  # the least batches of optuna
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep(Config):
-    """What is searched, how, and for how long."""
+    """The space of a search, its strategy, and its budget."""
 
     seeds: int = setting(5, "fresh seeds that each of the best is reported on")
     space: str = setting(
@@ -136,7 +136,11 @@ class Sweep(Config):
 
 
 def space_of(config: Sweep) -> Space:
-    """The space that is searched; raises ValueError for one that cannot be."""
+    """Returns the searched space.
+
+    Raises:
+      ValueError: for an impossible space.
+    """
     structure: dict[str, Any] = {"cell": NETWORKS, "optimizer": tuple(optimizers.DIRECTIONS)}
     for name in searching.STRUCTURE:
         structure[name] = structure.pop(name, None) or whole(Sweep, name)
@@ -151,7 +155,7 @@ def _count(config: Sweep) -> int:
 
 
 def _values(space: Space, name: str, given: Any) -> tuple[Any, ...]:
-    """Values that a parameter may have, of a range its ends; `given` where the space lacks it."""
+    """Returns possible values of a parameter, the ends of a range; `given` if absent."""
     return tuple(space[name].ends()) if name in space else (given,)
 
 
@@ -167,7 +171,11 @@ SCALES = {
 
 
 def search_of(config: Sweep) -> Search:
-    """What all groups share; raises ValueError for widths that a cell cannot have."""
+    """Returns the common settings of all groups.
+
+    Raises:
+      ValueError: for widths that a cell cannot have.
+    """
     space = space_of(config)
     given = {name: getattr(config, name) for name in searching.STRUCTURE}
     for cell in _values(space, "cell", config.cell):
@@ -181,7 +189,7 @@ def search_of(config: Sweep) -> Search:
 
 
 def candidates(config: Sweep, space: Space) -> list[Candidate]:
-    """The configurations of a grid, of random search and of the first rung."""
+    """Returns the configurations of a grid, of random search, or of the first rung."""
     seeds = _tuning_seeds(config)
     if config.strategy == "grid":
         points = space.grid(config.points)
@@ -195,7 +203,7 @@ def _tuning_seeds(config: Sweep) -> tuple[int, ...]:
 
 
 def find(config: Sweep, records: Sequence[Record]) -> Found:
-    """How far the search has come."""
+    """Returns the progress of the search."""
     shared, results = search_of(config), searching.results_by_group(records)
     if config.strategy == "optuna":
         seeds, sampler, count = _tuning_seeds(config), config.sampler, config.trials
@@ -207,7 +215,7 @@ def find(config: Sweep, records: Sequence[Record]) -> Found:
 
 
 def plan(config: Sweep, records: Sequence[Record]) -> list[Group]:
-    """The search, as far as it can be planned; then the best configurations on fresh seeds."""
+    """Returns the search so far, then the best configurations on fresh seeds."""
     found = find(config, records)
     first = config.seed + config.tuning_seeds
     fresh = tuple(range(first, first + config.seeds))
@@ -217,10 +225,10 @@ def plan(config: Sweep, records: Sequence[Record]) -> list[Group]:
 
 
 def settle(config: Sweep) -> Sweep:
-    """The config with R as a number: as many trials as there are, and as fit this machine.
+    """Returns the config with R set to the trials that fit this machine.
 
-    On a CPU a trial's memory does not matter, since one is trained at a time on each core; on
-    another device the compiler says what the largest network of the space needs.
+    A CPU trains one trial at a time on each core, so a trial's memory does not matter. On other
+    devices the compiler reports the needs of the largest network of the space.
     """
     if config.batch != "auto":
         return config
@@ -240,7 +248,7 @@ def settle(config: Sweep) -> Sweep:
 
 
 def every(config: Sweep, records: Sequence[Record]) -> list[Row]:
-    """Every trial as far as it came: its settings and what came of them."""
+    """Returns every trial's hyperparameters and last result."""
     trials: dict[tuple[bool, int, int], Record] = {}
     for record in records:
         if record["kind"] == "result":
@@ -264,12 +272,12 @@ def _line(record: Record, config: Sweep) -> Row:
 
 
 def columns(config: Sweep) -> tuple[list[str], list[str]]:
-    """What TensorBoard shows of a line of `every`: what is searched, and what came of it."""
+    """Returns the hyperparameters and metrics for TensorBoard."""
     return list(space_of(config).free), ["split_loss", "split_accuracy"]
 
 
 def summarise(config: Sweep, records: Sequence[Record]) -> list[Row]:
-    """The best configurations and the spread of their fresh seeds."""
+    """Returns the best configurations and the spread of their fresh seeds."""
     found, results = find(config, records), searching.results_by_group(records)
     rows = []
     for rank, candidate in enumerate((found.ranking or [])[: config.best], start=1):
@@ -306,7 +314,7 @@ def _best(
 
 
 def parameters(space: Space) -> list[Parameter]:
-    """The space as reports weigh it; its points are the lines of `every`."""
+    """Returns the space for reports; its points are the lines of `every`."""
     kinds = {search.Log: "log", search.Uniform: "uniform", search.Int: "int"}
     kinds[search.LogInt] = "log_int"
     return [
@@ -319,7 +327,7 @@ def parameters(space: Space) -> list[Parameter]:
 
 
 def draw(config: Sweep, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """What each parameter does, what the search had found when, and which parameters matter."""
+    """Draws scores against parameters, the best score so far, and importances."""
     searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
     tried, told = responses(config, rows, searched), scored(config, searched)
     found = [tried._replace(touch=touch(*told)), progress(config, searched)]
@@ -327,7 +335,7 @@ def draw(config: Sweep, rows: Sequence[Row], records: Sequence[Record]) -> list[
 
 
 def responses(config: Sweep, rows: Sequence[Row], searched: Sequence[Record]) -> Picture:
-    """Every trial's score against each parameter, a panel for each."""
+    """Draws every trial's score against each parameter, a panel for each."""
     space = space_of(config)
     last = searching.furthest(searched)
     names, best = space.free or tuple(n for n, _ in space.parameters), _numbers(rows)
@@ -357,7 +365,7 @@ def responses(config: Sweep, rows: Sequence[Row], searched: Sequence[Record]) ->
 
 
 def progress(config: Sweep, searched: Sequence[Record]) -> Picture:
-    """The best score so far against the updates of all trials together."""
+    """Draws the best score so far against the total updates of all trials."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 4.6))
     x, y = searching.best_so_far(searched, config.metric)
     axes.step(x, y, where="post", color=figures.COLOURS[0])
@@ -370,7 +378,7 @@ def progress(config: Sweep, searched: Sequence[Record]) -> Picture:
 
 
 def touch(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -> tuple[str, ...]:
-    """Every trial with its settings, for hands."""
+    """Returns an interactive chart of every trial."""
     if not weighed or all(trial[name] is None for trial in trials):
         return ()
     about: Any = dict(space=weighed, records=trials, response=name, goal="min")
@@ -384,7 +392,7 @@ def touch(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -> 
 
 
 def importances(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -> list[Picture]:
-    """The share of the scores that parameters and pairs explain; the two that explain most."""
+    """Draws the importance of parameters and pairs, and the top two's effect."""
     forest = _forest(weighed, trials, name)
     if forest is None:
         return []
@@ -424,7 +432,7 @@ def _surface(
 def scored(
     config: Sweep, searched: Sequence[Record]
 ) -> tuple[list[Parameter], list[dict[str, Any]], str]:
-    """The free parameters, a record a trial with their values and the score, the score's name."""
+    """Returns the free parameters, a record for each trial, and the score's name."""
     name = "log10_validation_loss" if config.metric == "loss" else "share_wrong"
     weighed, trials = parameters(space_of(config)), []
     for result in searching.furthest(searched):
@@ -438,7 +446,7 @@ def scored(
 
 
 def _forest(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -> Forest | None:
-    """A forest on the trials; None where they are too few, or too alike, to tell anything."""
+    """Returns a forest on the trials; None for too few or too equal ones."""
     values = {trial[name] for trial in trials} - {None}
     if not weighed or len(trials) < ENOUGH or len(values) < 2:
         return None
@@ -447,7 +455,7 @@ def _forest(weighed: Sequence[Parameter], trials: Sequence[Record], name: str) -
 
 
 def _widths(space: Space, given: int) -> Sequence[int]:
-    """Every width that may be drawn."""
+    """Returns every possible width."""
     ends = _values(space, "hidden", given)
     ranges = "hidden" in space and isinstance(space["hidden"], search.Int)
     return range(ends[0], ends[1] + 1) if ranges else ends
@@ -455,13 +463,13 @@ def _widths(space: Space, given: int) -> Sequence[int]:
 
 @functools.cache
 def _task(name: str, metric: str, lag: int) -> Task:
-    """The problem; ranked by loss, a trial is trained to its last step though it has solved it."""
+    """Returns the problem; a ranking by loss trains each trial to its last step."""
     task = TASKS[name](lag)
     return endless(task) if metric == "loss" else task
 
 
 def _memory(device: Any) -> int:
-    """Bytes that a device has free for us."""
+    """Returns the free bytes of a device."""
     stats = device.memory_stats()
     if not stats or "bytes_limit" not in stats:
         raise ValueError(f"--batch=auto: {device} does not tell its memory; need a number")
@@ -469,7 +477,7 @@ def _memory(device: Any) -> int:
 
 
 def _bytes_a_trial(config: Sweep) -> float:
-    """Bytes of a device for each trial of the largest structure of the space."""
+    """Returns the device bytes of a trial of the largest structure."""
     space = space_of(config)
     most = {
         name: max(_values(space, name, getattr(config, name)))
@@ -497,14 +505,14 @@ def _words(metric: str) -> str:
 
 
 def _ceiling(searched: Sequence[Record], metric: str) -> float:
-    """Where what is worse than nearly all, or infinite, is drawn."""
+    """Returns the drawn position of infinite or very bad scores."""
     scores = [searching.score(r, metric) for r in searched]
     finite = [value for value in scores if math.isfinite(value)]
     return float(np.percentile(finite, 95)) * 1.1 if finite else 1.0
 
 
 def _place(domain: search.Domain, value: Any) -> Any:
-    """Where a value lies on its axis: a choice by its number."""
+    """Returns a value's position on its axis: a choice by its index."""
     return domain.values.index(value) if isinstance(domain, search.Choice) else value
 
 

@@ -12,10 +12,10 @@ CLOSED = 141
 
 
 class Silenced(Exception):
-    """Standard output takes no more.
+    """Raised when standard output accepts no more.
 
     Attributes:
-      code: the exit code for it.
+      code: the exit code.
     """
 
     def __init__(self, reason: str, code: int):
@@ -30,7 +30,7 @@ def tell(text: str) -> None:
     """Prints to standard output at once.
 
     Raises:
-      Silenced: its reader is gone, or its disk is full.
+      Silenced: if its reader is gone, or its disk is full.
     """
     try:
         print(text, flush=True)
@@ -59,6 +59,6 @@ def command(name: str, run: Callable[[], int]) -> int:
 
 
 def _drop_output() -> None:
-    """Sends what is still buffered nowhere, so that Python's end does not try again."""
+    """Discards buffered output, so that Python's exit does not write it again."""
     with contextlib.suppress(OSError):  # a test's is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

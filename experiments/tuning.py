@@ -9,24 +9,24 @@ from lstm_jax.training.trials import Trials, make_trials
 
 
 def trials(seeds: Sequence[int], rates: Sequence[float], clip: float) -> Trials:
-    """Every rate with every seed: all seeds of the first rate, then all of the second."""
+    """Returns every learning rate with every seed, all seeds of the first rate first."""
     rate, seed = zip(*itertools.product(rates, seeds), strict=True)
     return make_trials(seed=seed, learning_rate=rate, clip=clip)
 
 
 def chosen(rates: Sequence[float], results: Sequence[Record]) -> float | None:
-    """The middle one of the rates that solve most seeds on validation; if none does, the best.
+    """Returns the middle learning rate of those that solve most seeds on validation.
 
-    Few seeds cannot tell apart rates that all work: the middle is farthest from those that do not.
-    The best is the most accurate; a seed that diverged has nothing right.
+    If none solves any, the most accurate is returned; a diverged seed counts as accuracy 0. Few
+    seeds cannot rank learning rates that all work: the middle is farthest from those that fail.
 
     Args:
-      rates: as given to `trials`; where there is one, it is chosen without results.
-      results: of those trials in their order, asked about validation; empty while unfinished.
+      rates: as given to `trials`; a single rate needs no results.
+      results: of those trials in their order, on validation; empty while unfinished.
 
     Returns:
-      One of the rates (the lower of two in the middle, the first of equals), or None while there
-      are no results.
+      One of the rates (the lower of two in the middle, the first of equals), or None without
+      results.
     """
     if len(rates) == 1:
         return rates[0]
