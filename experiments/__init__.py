@@ -1,1 +1,1 @@
-"""Where task and model meet: one binary a claim, and the runner they share."""
+"""Experiments: one module for each claim, and the shared runner."""

@@ -98,7 +98,7 @@ def run(argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"all: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # refuses to make a new run in place of a resume
+    except OSError as error:  # while resuming; a new run raises ValueError
         print(runner.stopped(error, Path(str(request.resume))), file=sys.stderr)
         return 1
     return carry_out(begun)
@@ -113,7 +113,7 @@ def carry_out(begun: Begun) -> int:
         tell(folder, scale, config)
         terminal.tell(f"run directory: {folder}")
     except terminal.Silenced as silenced:
-        print(f"stopped: {silenced}; to go on: --resume={folder}", file=sys.stderr)
+        print(f"stopped: {silenced}; to continue: --resume={folder}", file=sys.stderr)
         return silenced.code
     except Damaged as damaged:
         print(f"stopped: {damaged}", file=sys.stderr)
@@ -157,7 +157,7 @@ def resumed(request: flags.Request, folder: Path) -> Begun:
         raise ValueError(f"--resume={folder}: {right} ({error})") from None
     for name, value in {"scale": request.scale or scale, **request.given}.items():
         was = scale if name == "scale" else getattr(config, name)
-        need(value == was, name, value, f"it was begun with {flags.shown(was)}; leave it out")
+        need(value == was, name, value, f"the run started with {flags.shown(was)}; leave it out")
     return Begun(folder, scale, config, lock(folder))
 
 
@@ -168,7 +168,7 @@ def run_all(folder: Path, scale: str, config: All) -> list[int]:
         if name not in done(folder):
             codes.append(run_one(name, folder, scale, config))
             if codes[-1] in STOPPED:
-                print(f"stopped; to go on: --resume={folder}", file=sys.stderr)
+                print(f"stopped; to continue: --resume={folder}", file=sys.stderr)
                 break
             if codes[-1]:
                 print(f"{name} failed with exit code {codes[-1]}", file=sys.stderr)
@@ -279,7 +279,7 @@ def told(experiment: Experiment, path: Path, seconds: float) -> Told:
 def results(scale: str, runs: Sequence[Told], missing: Sequence[str] = ()) -> str:
     """Returns claims, results, verdicts and the table of costs as Markdown."""
     parts = [f"# Results at --scale={scale}", where(runs)]
-    parts += [f"Not finished, and not told here: {', '.join(missing)}."] if missing else []
+    parts += [f"Not finished, and not on this page: {', '.join(missing)}."] if missing else []
     for run in runs:
         parts += [f"## {run.experiment.name}", run.experiment.doc.split("\n\n")[0].strip()]
         parts += [f"`scripts/run {run.experiment.name} --scale={scale}`"]

@@ -1,4 +1,4 @@
-"""What a run runs on, to be told with its results: versions, devices, revision, engines."""
+"""The circumstances of a run: versions, devices, revision, engines."""
 
 import platform
 import subprocess

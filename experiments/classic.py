@@ -276,16 +276,16 @@ class Classic(Config):
     """Which experiments of 1997 which networks try, at which sizes, and for how long."""
 
     steps: int = setting(4_000_000, "the most sequences of a trial, whatever the budget")
-    hidden: int = setting(16, "hidden units of the networks of today")
+    hidden: int = setting(16, "hidden units of today's networks")
     batching: str = setting("vmap", "the trials of one device: auto, vmap, map")
     experiments: tuple[str, ...] = setting(EXPERIMENTS, f"of {', '.join(EXPERIMENTS)}")
     settings: str = setting("shortest", f"sizes of the experiments: {', '.join(LEVELS)}")
-    size: str = setting("", "of those the ones of this size, in words of the table: 'T = 1000'")
+    size: str = setting("", "only experiments of this size, as in the table: 'T = 1000'")
     networks: tuple[str, ...] = setting(("1997", "rnn", "guess"), f"of {', '.join(LABELS)}")
     budget: float = setting(2.0, "sequences of a trial of 1997, times the paper's mean", BUDGET)
-    other_budget: float = setting(2.0, "the same of the networks of today", BUDGET)
+    other_budget: float = setting(2.0, "the same for today's networks", BUDGET)
     rate: float = setting(1.0, "learning rate of the networks of 1997, times the paper's")
-    learning_rate: float = setting(3e-3, "of the networks of today, under Adam")
+    learning_rate: float = setting(3e-3, "learning rates of today's networks, with Adam")
     guesses: int = setting(10_000, "networks guessed for 3a and 3b", (2, 1_000_000))
 
     def __post_init__(self):
@@ -511,7 +511,7 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
         look = {**looks[LABELS[name]], "linestyle": "none"}
         axes.plot([], [], label=LABELS[name], **look)
     axes.plot([], [], color="0.2", linewidth=2.5, label="mean of the paper")
-    axes.plot([], [], "o", color="0.4", markerfacecolor="none", label="not solved by then")
+    axes.plot([], [], "o", color="0.4", markerfacecolor="none", label="not solved")
     axes.set_xticks(range(len(chosen)), [f"{s.experiment}\n{short(s)}" for s in chosen])
     axes.tick_params(axis="x", labelsize=12)
     axes.set(yscale="log", ylabel="sequences to success", xlim=(-0.6, len(chosen) - 0.4))
@@ -520,9 +520,9 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
     axes.set_ylim(low, high * (high / low) ** 0.12)
     figures.legend(figure, axes)
     caption = (
-        "Training sequences until the criterion of 1997 was met, a dot for each trial; open dots: "
-        "trials that had not met it when their budget was spent. Bars: means of the paper. Above: "
-        "trials that solve it. 2a to 2c are counted to the first of 10,000 right answers."
+        "Training sequences up to the criterion of 1997, a dot for each trial. Open dots: trials "
+        "without success in their budget. Bars: means of the paper. Above: trials that solve it. "
+        "2a to 2c count up to the first of 10,000 right answers."
     )
     return [Picture("sequences", caption, figure)]
 

@@ -1,4 +1,4 @@
-"""What a plan needs of a machine, before anything is made: memory, and room on a disk."""
+"""Estimates of the memory and disk space of a plan, before the run starts."""
 
 import errno
 import functools

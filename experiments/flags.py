@@ -1,8 +1,8 @@
-"""From the command line to one frozen config: a flag for every field of it, checked at the door.
+"""The command line as one frozen config, with a checked flag for every field.
 
-An experiment subclasses `Config`, gives each field a default and a line of help with `setting`, and
-checks its own fields in `__post_init__` with `need`. Its scales are three such configs; a flag that
-is given replaces the field of its name in the scale's config.
+An experiment subclasses `Config`, gives each field a default and a help text with `setting`, and
+checks its own fields in `__post_init__` with `need`. Its scales are three such configs. A flag
+replaces the field of its name in the config of the scale.
 """
 
 import contextlib
@@ -223,9 +223,9 @@ def usage(scales: Mapping[str, Any]) -> str:
         f"  --scale={'|'.join(SCALES)}: how much to compute (small)",
         "  --quick: the same as --scale=quick",
         "  --workdir=DIR: a new directory for the run (runs/<experiment>-<time>)",
-        "  --resume=DIR: go on with the run in DIR, with its own settings",
-        "  --distributed: one of several processes, as a TPU pod or SLURM tells (not)",
-        "  --coordinator=HOST:PORT --processes=N --process=I: the same, told here (alone)",
+        "  --resume=DIR: continue the run in DIR, with its own settings",
+        "  --distributed: one of several processes, detected from a TPU pod or SLURM (not)",
+        "  --coordinator=HOST:PORT --processes=N --process=I: the same, given here (alone)",
     ]
     for field in dataclasses.fields(scales["small"]):
         bounds = bounds_of(type(scales["small"]), field.name)

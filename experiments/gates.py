@@ -80,7 +80,7 @@ class Gates(Config):
     """Which tasks are learned, over which lag, and for how long at most."""
 
     seeds: int = setting(10, "networks for each task, each from its own seed")
-    steps: int = setting(6000, "updates of a network that does not learn its task before")
+    steps: int = setting(6000, "updates of a network that does not learn its task earlier")
     hidden: int = setting(16, "hidden units")
     tasks: tuple[str, ...] = setting(tuple(TASKS), f"of {', '.join(TASKS)}")
     lag: int = setting(40, "steps to remember; of adding, those of the sequence", (2, LENGTH[1]))
@@ -342,8 +342,8 @@ def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) ->
     caption = (
         "Networks that solve their task, means over seeds with Student's 95 % interval, on "
         f"{SEQUENCES} test sequences. From the left: gate values within {NEAR:g} of 0 and of 1; "
-        "how long units keep, from the longest memory down; accuracy with one gate held; what "
-        "becomes of the positions of the cell at each step."
+        "decay times of units, the longest first; accuracy with one gate held; the kinds of cell "
+        "positions at each step."
     )
     return Picture("gates", caption, figure)
 
@@ -408,8 +408,8 @@ def what_becomes(config: Gates, sequences: Mapping[str, Record]) -> Picture:
     patches = [Patch(facecolor=colours(n), edgecolor="0.5") for n in range(len(FATES))]
     figure.legend(patches, FATES, loc="outside upper center", ncols=len(FATES))
     caption = (
-        f"The network of seed {config.seed} on the first test sequence: what becomes of each "
-        "position of its cell at each step (triangles: marked steps). Of all networks see above."
+        f"The network of seed {config.seed} on the first test sequence: the kind of each "
+        "position of its cell at each step (triangles: marked steps)."
     )
     return Picture("fates", caption, figure)
 
@@ -418,7 +418,7 @@ def one_sequence(task: str, sequence: Record) -> Picture:
     """Draws heat maps of one network on one sequence."""
     caption = (
         f"{task}: one network on one test sequence, one row a unit, the longest memory on top; "
-        "cell values beyond 1 saturate. What holds of all networks is in the first figure."
+        "cell values beyond 1 saturate. The first figure has all networks."
     )
     return Picture(f"trace-{task}", caption, heat_maps(panels_of(task, sequence)))
 

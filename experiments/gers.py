@@ -108,8 +108,8 @@ class Gers(Config):
     tasks: tuple[str, ...] = setting(TASKS, f"of {', '.join(TASKS)}")
     learning_rates: tuple[float, ...] = setting((1e-2, 3e-2), "the grid to choose from")
     tuning_seeds: int = setting(2, "seeds to choose on, before those that are reported")
-    longest: int = setting(10, "the largest n that is learnt from", LENGTH)
-    tested: int = setting(300, "the largest n that is tested", LENGTH)
+    longest: int = setting(10, "the largest n in training", LENGTH)
+    tested: int = setting(300, "the largest n in the test", LENGTH)
     streams: int = setting(10, "streams that a trial is tested on", (1, 100_000))
     horizon: int = setting(100_000, "symbols of a perfect stream, a multiple of 20", HORIZON)
     batch_size: int = setting(16, "strings or streams an update")
@@ -398,16 +398,15 @@ def claims(config: Gers, rows: Sequence[Row]) -> list[Claim]:
     found = []
     if "reber" in config.tasks:
         forget, plain = (whole["reber", READERS[name].label] for name in ("decay", "plain"))
-        said = "Without resets, forget gates and a decaying rate read streams that 1997 does not"
+        said = "Without resets, forget gates and a decaying rate beat the LSTM of 1997 on streams"
         ours = f"perfect to {config.horizon} symbols: {forget} seeds against {plain}"
         published = "62 % against 0, to 10^6 symbols; Gers et al. 2000"
         found.append(Claim(said, ours, published, more(forget, plain)))
     for task in LANGUAGES:
         if task in config.tasks:
             share, language = whole[task, COUNTERS["peephole"].label], named(task)
-            said = (
-                f"Taught {language} to {config.longest}, an LSTM with peepholes counts twice as far"
-            )
+            training = f"Trained on {language} to {config.longest}"
+            said = f"{training}, an LSTM with peepholes counts twice as far"
             published = f"{PUBLISHED[task]}; Gers & Schmidhuber 2001"
             found.append(
                 Claim(said, f"{share} seeds", published, above(share.low, share.high, 0.5))
@@ -454,8 +453,8 @@ def of_reber(config: Gers, records: Sequence[Record]) -> Picture:
     length.set(ylim=(-0.03, 1.03))
     figures.legend(figure, length)
     caption = (
-        "Continual embedded Reber: the mean |c| of a cell on streams without an end, and the "
-        f"share of {config.streams} streams a seed that is read without an error; means over seeds "
+        "Continual embedded Reber: the mean |c| of a cell on endless streams, and the "
+        f"share of {config.streams} streams a seed without an error; means over seeds "
         "(bands: Student's 95 % interval)."
     )
     return Picture("reber", caption, figure)
@@ -490,7 +489,7 @@ def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record
         axes.set(ylim=(-0.03, 1.03))
     figures.legend(figure, panels[0])
     caption = (
-        f"Counting, learnt from n = 1 to {config.longest} (dotted), tested to {config.tested}: the "
+        f"Counting, trained on n = 1 to {config.longest} (dotted), tested to {config.tested}: the "
         "share of seeds that accept all strings up to n (bands: Wilson's 95 % interval)."
     )
     return Picture("counting", caption, figure)

@@ -157,11 +157,11 @@ class GradientFlow(Config):
     """Which networks are measured, at which lags, and after how many updates."""
 
     seeds: int = setting(10, "trials for each network, each from its own seed")
-    steps: int = setting(1000, "updates before the last look")
-    first: int = setting(100, "updates before the look in between")
+    steps: int = setting(1000, "updates before the last measurement")
+    first: int = setting(100, "updates before the middle measurement")
     networks: tuple[str, ...] = setting(tuple(NETWORKS), f"of {', '.join(NETWORKS)}")
-    lag: int = setting(100, "steps back that are looked at", (3, LENGTH[1]))
-    learning_rate: float = setting(3e-3, "Adam's, for all networks")
+    lag: int = setting(100, "the largest measured lag", (3, LENGTH[1]))
+    learning_rate: float = setting(3e-3, "learning rate of Adam, for all networks")
     batch_size: int = setting(16, "sequences an update")
 
     def __post_init__(self):
@@ -441,12 +441,11 @@ def start(config: GradientFlow, records: Sequence[Record]) -> Picture:
     plain.set_ylabel("norm of the gradient,\nrelative to lag 0")
     legend(figure, (plain, every, alone))
     caption = (
-        "Before training: ||dL/dmemory|| against how far back, relative to lag 0, geometric mean "
+        "Before training: ||dL/dmemory|| against the lag, relative to lag 0, geometric mean "
         "over seeds with Student's 95 % interval. Along the cell (middle) a bias-1 LSTM vanishes: "
         f"of its bias alone sigmoid(1)^{config.lag} = {1 / (1 + math.exp(-1)) ** config.lag:.1e} "
-        "is expected (dotted, one for each network); what is measured is more, since gates differ "
-        "from their bias, and high powers of what differs are those of the largest. Curves may "
-        "leave the figure below."
+        "is expected (dotted, one for each network). Measured norms are larger: gates differ from "
+        "their bias, and the largest gates dominate high powers. Curves may leave the figure below."
     )
     return Picture("start", caption, figure)
 
@@ -459,9 +458,9 @@ def training(config: GradientFlow, records: Sequence[Record]) -> Picture:
         closed_form(axes, config, name)
     legend(figure, panels.values())
     caption = (
-        "Through training: ||dL/dmemory|| along every path against how far back, relative to lag "
-        "0, geometric mean over seeds with Student's 95 % interval. Dotted: what the initial "
-        "biases alone leave along the cell."
+        "Through training: ||dL/dmemory|| along every path against the lag, relative to lag 0, "
+        "geometric mean over seeds with Student's 95 % interval. Dotted: the product of initial "
+        "gates along the cell, from biases alone."
     )
     return Picture("training", caption, figure)
 
@@ -476,9 +475,9 @@ def along_the_cell(
         closed_form(axes, config, name)
     legend(figure, panels.values())
     caption = (
-        "Through training: ||dL/dmemory|| along the cell alone (gates held) against how far back, "
-        "relative to lag 0, geometric mean over seeds with Student's 95 % interval; dotted: what "
-        "the initial biases alone leave."
+        "Through training: ||dL/dmemory|| along the cell alone (gates held) against the lag, "
+        "relative to lag 0, geometric mean over seeds with Student's 95 % interval. Dotted: the "
+        "product of initial gates, from biases alone."
     )
     return Picture("cell", caption, figure)
 
@@ -490,8 +489,8 @@ def matrices(config: GradientFlow, records: Sequence[Record]) -> Picture:
         stages(axes, config, records, name, "largest")
     legend(figure, panels.values())
     caption = (
-        "The largest singular value of d(h, c)_T / d(h, c)_t, what becomes of the change that "
-        "grows most, against T - t: geometric mean over seeds with Student's 95 % interval."
+        "The largest singular value of d(h, c)_T / d(h, c)_t, the growth of the fastest "
+        "change, against T - t: geometric mean over seeds with Student's 95 % interval."
     )
     return Picture("jacobians", caption, figure)
 

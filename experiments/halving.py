@@ -58,12 +58,12 @@ class Halving(Config):
 
     seeds: int = setting(10, "repeats, each from its own seed")
     steps: int = setting(12_000, "updates of a trial that is trained to its end")
-    space: str = setting(SPACE, "what is searched, as in sweep; numbers only")
-    trials: int = setting(28, "configurations that successive halving begins with")
-    eta: int = setting(7, "one in so many goes on", searching.ETA)
-    rungs: int = setting(2, "how often there is a choice, and the end", searching.RUNGS)
-    budget: int = setting(4, "times the updates of halving that random search may do", (1, 1000))
-    lag: int = setting(100, "T, the length of the sequences to add in", (2, LENGTH[1]))
+    space: str = setting(SPACE, "the searched space, as in sweep; numbers only")
+    trials: int = setting(28, "configurations at the start of successive halving")
+    eta: int = setting(7, "one in this many continues", searching.ETA)
+    rungs: int = setting(2, "rungs, the last at the end", searching.RUNGS)
+    budget: int = setting(4, "updates of random search, times those of halving", (1, 1000))
+    lag: int = setting(100, "T, the length of the sequences", (2, LENGTH[1]))
     batch_size: int = setting(16, "sequences an update")
     batch: int = setting(64, "trials trained at once (R)", TRIALS)
 

@@ -52,15 +52,15 @@ NO_CHOICE = (
 class Hmm(Config):
     """How many bits, the sizes of models, and their training."""
 
-    seeds: int = setting(5, "repetitions of everything, each with its own tries")
+    seeds: int = setting(5, "repetitions of everything, each with its own starts")
     steps: int = setting(3000, "updates of an LSTM")
     hidden: int = setting(16, "the most hidden units of an LSTM: 1, 2, 4, ... are tried")
-    states: int = setting(64, "the most states of a learnt HMM: 2, 4, 8, ... are tried", (2, 4096))
+    states: int = setting(64, "the most states of a learned HMM: 2, 4, 8, ... are tried", (2, 4096))
     bits: tuple[int, ...] = setting((1, 2, 3, 4, 8), "how many bits to recall", (1, MOST_BY_HAND))
-    learnt_bits: int = setting(3, "the most bits that EM is to learn", (0, MOST_BY_HAND))
+    learnt_bits: int = setting(3, "the most bits for EM", (0, MOST_BY_HAND))
     restarts: int = setting(4, "random models that EM starts from, for each seed", (1, 1000))
-    iterations: int = setting(400, "of EM, at most")
-    learning_rates: tuple[float, ...] = setting((3e-3, 1e-2, 3e-2), "what an LSTM tries")
+    iterations: int = setting(400, "the most iterations of EM")
+    learning_rates: tuple[float, ...] = setting((3e-3, 1e-2, 3e-2), "learning rates of an LSTM")
     batch_size: int = setting(16, "sequences an update")
 
     def __post_init__(self):
@@ -342,7 +342,7 @@ def over_sizes(
     caption = {
         "information": "Bits recalled: k + the mean log2 of the probability of the right string. "
         "No hidden Markov model of K states is above the grey line, log2 K",
-        "accuracy": "Share of the bits named right",
+        "accuracy": "Share of right bits",
     }[name]
     return Picture(name, f"{caption}. Mean over seeds, bars: Student's 95 % interval.", figure)
 

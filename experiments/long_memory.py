@@ -82,7 +82,7 @@ class LongMemory(Config):
     """Which networks learn which tasks over which lags, and for how long."""
 
     steps: int = setting(1600, "updates of a trial")
-    digits_steps: int = setting(2500, "the same on the digits, few images seen again and again")
+    digits_steps: int = setting(2500, "updates of a trial on the digits, a few images repeated")
     tasks: tuple[str, ...] = setting(("recall", "digits"), f"of {', '.join(TASKS)}")
     lags: tuple[int, ...] = setting((10, 30, 100, 300), "steps to remember, where a task has a lag")
     cells: tuple[str, ...] = setting(CELLS, f"of {', '.join(CELLS)}")
@@ -251,8 +251,8 @@ def learning(config: LongMemory, records: Sequence[Record], looks: Mapping[str, 
         axes.remove()
     figures.legend(figure, panels.flat[0])
     caption = (
-        "Accuracy on the training sequences of about the last 1,000, mean over seeds, bands: "
-        "Student's 95 % interval; a seed that is done keeps its last value."
+        "Running accuracy on about the last 1,000 training sequences, mean over seeds, bands: "
+        "Student's 95 % interval; a finished seed keeps its last value."
     )
     return Picture("learning", caption, figure)
 

@@ -1,4 +1,4 @@
-"""Hidden Markov models of the task `Bits`: made by hand or learnt by EM, and what they recall."""
+"""Hidden Markov models of the task `Bits`, by hand or by EM, and their recall."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""The networks of 1997: memory blocks, and units that read the cells, started as they were then."""
+"""The networks of 1997: memory blocks and output units, with their published initialisation."""
 
 import dataclasses
 from typing import Any, Literal, NamedTuple, Self
@@ -165,7 +165,7 @@ class OnlineNetwork1997(Network1997):
         key: Array | None = None,
     ) -> tuple[Instant, Array]:
         """Returns the state after one time step, x [1, B, D], and the outputs [1, B, V]."""
-        assert len(x) == 1 and reset is None, "one instant within a sequence"
+        assert len(x) == 1 and reset is None, "one time step within a sequence"
         del trial, key
         cell, blocks = self._blocks, wired(self._blocks, CellParams(**params["blocks"]))
         w_i, w_g = (w - lax.stop_gradient(w) for w in self._columns(blocks))  # zero

@@ -1,4 +1,4 @@
-"""The networks that experiments compare, by name: recurrent layers and a linear readout."""
+"""The compared networks by name: recurrent layers and a linear readout."""
 
 import functools
 from collections.abc import Callable, Mapping

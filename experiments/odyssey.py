@@ -364,11 +364,11 @@ def boxes(
     for axes, (task, found) in zip(panels.flat, seen.items(), strict=True):
         tenth, problem = best(of_variants(config, of_task(records, task))), TASKS[task]
         charts.boxes(axes, tenth, found.tests, f"test loss, {problem.unit}", LABELS)
-        reached = "" if found.reached else " (not learnt)"
+        reached = "" if found.reached else " (not learned)"
         axes.set_title(f"{problem.title}{reached}", loc="left", pad=20)
     caption = (
         f"The best tenth of {config.seeds} random settings of every variant, by test loss: less is "
-        "better. Grey is vanilla, hatched what differs from it significantly (Welch's test, "
+        "better. Grey is vanilla, hatched variants differ significantly (Welch's test, "
         f"corrected after Holm). {findings_told(told, (1, 2, 3))}"
     )
     return Picture("variants", caption, figure)
@@ -391,10 +391,10 @@ def importances(
             curve = importance.curve(grown[task], name)
             charts.marginal_curve(axes, curve, f"above mean, {problem.unit}", style)
     caption = (
-        "Left: the share of the variance of the test loss that each setting explains, and what "
-        "pairs add (functional ANOVA of a forest, the mean of each variant taken off; in the title "
-        "how much of trials it has not seen the forest explains; bars: 95 % intervals). Right: the "
-        f"mean loss over all else. {findings_told(told, (4, 5))}"
+        "Left: the share of the variance of the test loss by hyperparameter and by "
+        "pair (functional ANOVA of a forest, without the mean of each variant; titles: the "
+        "share of the variance of new trials that the forest explains; bars: 95 % intervals). "
+        f"Right: the mean loss over all else. {findings_told(told, (4, 5))}"
     )
     return [Picture("importances", caption, figure)]
 

@@ -1,8 +1,8 @@
-"""What all experiments share: the directory of a run, its groups one after another, the report.
+"""The runner of all experiments: the directory of a run, its groups in order, the report.
 
-An experiment plans groups of trials, of which some may wait for the results of others; the runner
-trains whatever is ready and not finished until nothing is left, and then tells what the records
-say. To resume is to do the same thing again in an old directory.
+An experiment plans groups of trials; a group may wait for the results of others. The runner trains
+each ready and unfinished group until none is left, and then reports from the records. A resume does
+the same in an old directory.
 """
 
 import contextlib
@@ -159,7 +159,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"{experiment.name}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # refuses to make a new run in place of a resume
+    except OSError as error:  # while resuming; a new run raises ValueError
         tell(stopped(error, Path(str(request.resume))), file=sys.stderr)
         return 1
     try:
@@ -191,7 +191,7 @@ def prepare(experiment: Experiment, request: Request) -> tuple[str, Config]:
     hosts.check_devices()
     hosts.check_alike("the command line", request._replace(hosts=None))
     scale, config = chosen or hosts.lead(lambda: choose(experiment, request))
-    right = f"{request.resume} was begun with {config.platform}, which several processes must say"
+    right = f"{request.resume} started with {config.platform}; several processes must give it"
     flags.need(config.platform == platform_name, "platform", platform_name, right)
     return scale, config
 
@@ -208,7 +208,7 @@ def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
     scale, config = stored(experiment, request.resume)
     for name, value in {"scale": request.scale or scale, **request.given}.items():
         was = scale if name == "scale" else getattr(config, name)
-        right = f"{request.resume} was begun with {flags.shown(was)}; leave it out to resume"
+        right = f"{request.resume} started with {flags.shown(was)}; leave it out to resume"
         flags.need(value == was, name, value, right)
     return scale, config
 
@@ -311,7 +311,7 @@ def need_empty(path: Path) -> None:
         raise ValueError("is a file; need a new directory")
     left = [p for p in path.iterdir() if p.name != LOCK] if path.exists() else []
     if not all(TEMPORARY.search(p.name) for p in left):
-        raise ValueError("is not empty; need a new directory, or --resume for a run begun there")
+        raise ValueError("is not empty; need a new directory, or --resume for a run in it")
 
 
 def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
@@ -322,16 +322,16 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
         train_all(experiment, config, run)
         hosts.lead(lambda: report(experiment, config, run))
     except Preempted:
-        tell(f"stopped; to go on: --resume={run.path}", file=sys.stderr)
+        tell(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
         return 143
     except KeyboardInterrupt:
-        tell(f"stopped; to go on: --resume={run.path}", file=sys.stderr)
+        tell(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
         return hosts.leave(130)
     except hosts.Lost as lost:
-        print(f"stopped: {lost}; to go on: --resume={run.path}", file=sys.stderr)
+        print(f"stopped: {lost}; to continue: --resume={run.path}", file=sys.stderr)
         return hosts.leave(1)
     except terminal.Silenced as silenced:
-        tell(f"stopped: {silenced}; to go on: --resume={run.path}", file=sys.stderr)
+        tell(f"stopped: {silenced}; to continue: --resume={run.path}", file=sys.stderr)
         return hosts.leave(silenced.code)
     except Damaged as damaged:
         tell(f"stopped: {damaged}", file=sys.stderr)
@@ -352,10 +352,10 @@ def stopped(error: OSError, path: Path) -> str:
       OSError: if the error is neither.
     """
     if error.errno in FULL:
-        right = f"what was saved is intact; with room again go on: --resume={path}"
+        right = f"saved files are intact; with free space continue: --resume={path}"
         return f"stopped: {error.strerror} ({path}); {right}"
     if path.absolute() in Path(str(error.filename)).absolute().parents:
-        right = f"need the run's directory as it was; then go on: --resume={path}"
+        right = f"restore the run's directory; then continue: --resume={path}"
         return f"stopped: {error.strerror} ({error.filename}); {right}"
     raise error
 

@@ -1,7 +1,7 @@
-"""Searching as a plan: points of a space become groups of trials, results become the next points.
+"""A search as a plan: points of a space become groups of trials, results become the next points.
 
-Every function here is pure: what it plans follows from its arguments, among them the results on
-record, so that a search goes on from the ledger alone.
+All functions are pure: a plan follows from its arguments and the recorded results, so the ledger
+alone continues a search.
 """
 
 import dataclasses

@@ -63,25 +63,26 @@ TASKS: Mapping[str, Callable[[int], Task]] = {
 ON_A_CPU = 32  # places of a device: with map more are no faster, and results come later
 SHARE = 0.8  # of a device's memory
 ENOUGH = 20  # the least trials of a forest
-ASKINGS = 10  # the least batches of optuna
+ASKINGS = 10  # the least batches of optuna with --batch=auto
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep(Config):
     """The space of a search, its strategy, and its budget."""
 
-    seeds: int = setting(5, "fresh seeds that each of the best is reported on")
+    seeds: int = setting(5, "fresh seeds of each reported configuration")
     space: str = setting(
-        "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1", "what to search, see above"
+        "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1",
+        "the searched space",
     )
     strategy: str = setting("random", f"how: {', '.join(STRATEGIES)}")
     trials: int = setting(60, "configurations to try; a grid tries all of its own")
     tuning_seeds: int = setting(1, "seeds of each configuration, before those that are reported")
-    metric: str = setting("loss", f"what decides, on validation: {', '.join(searching.METRICS)}")
+    metric: str = setting("loss", f"ranking metric on validation: {', '.join(searching.METRICS)}")
     batch: str = setting("auto", "trials trained at once (R), auto: as many as fit the memory")
     points: int = setting(5, "grid: values of each range", (2, 10_000))
-    eta: int = setting(3, "halving: one in so many goes on", searching.ETA)
-    rungs: int = setting(4, "halving: how often there is a choice, and the end", searching.RUNGS)
+    eta: int = setting(3, "halving: one in this many continues", searching.ETA)
+    rungs: int = setting(4, "halving: rungs, the last at the end", searching.RUNGS)
     sampler: str = setting("tpe", f"optuna: {', '.join(studies.SAMPLERS)}")
     best: int = setting(3, "configurations to report", TRIALS)
     task: str = setting("adding", f"of {', '.join(TASKS)}")
@@ -401,9 +402,9 @@ def importances(weighed: Sequence[Parameter], trials: Sequence[Record], name: st
     figure, ((axes,),) = figures.canvas(1, 1, panel=(9, height))
     charts.importance_bars(axes, effects)
     caption = (
-        f"What explains {charts.words(name)}: functional ANOVA of a random forest on "
+        f"Importance for {charts.words(name)}: functional ANOVA of a random forest on "
         f"{len(trials)} trials, with 95 % intervals. The forest explains {forest.explained:.0%} of "
-        "trials it has not seen. Trials that diverged count as the worst of the others."
+        "the variance of new trials. Trials that diverged count as the worst of the others."
     )
     pictures = [Picture("importance", caption, figure)]
     if len(weighed) > 1:
@@ -424,7 +425,7 @@ def _surface(
         f"Mean {charts.words(name)} over the two parameters that matter most, by the forest: the "
         "mean over all others. Dots are the trials, in the same colours."
     )
-    hint = "The two parameters that matter most; pointing at a place tells its interval."
+    hint = "The two parameters that matter most; point at a place for its interval."
     part = interactive.heat_map("surface", over, name, hint)
     return Picture("two_that_matter", caption, figure, (part,))
 
@@ -472,7 +473,7 @@ def _memory(device: Any) -> int:
     """Returns the free bytes of a device."""
     stats = device.memory_stats()
     if not stats or "bytes_limit" not in stats:
-        raise ValueError(f"--batch=auto: {device} does not tell its memory; need a number")
+        raise ValueError(f"--batch=auto: {device} does not report its memory; need a number")
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
 
 
@@ -501,7 +502,7 @@ def _numbers(rows: Sequence[Row]) -> set[int]:
 
 
 def _words(metric: str) -> str:
-    return "loss" if metric == "loss" else "share of sequences answered wrong"
+    return "loss" if metric == "loss" else "share of wrong sequences"
 
 
 def _ceiling(searched: Sequence[Record], metric: str) -> float:

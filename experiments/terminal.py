@@ -1,4 +1,4 @@
-"""The terminal of a command: its lines, its alphabet, and its end where nothing reads it."""
+"""The terminal of a command: its lines, its characters, and the loss of its reader."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Choosing a learning rate on seeds that are not reported."""
+"""The choice of a learning rate on tuning seeds."""
 
 import itertools
 from collections.abc import Sequence

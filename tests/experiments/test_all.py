@@ -107,7 +107,7 @@ def test_what_was_stopped_goes_on_and_is_told_as_if_it_was_not(tmp_path, toys, m
     assert f"--resume={folder}" in capsys.readouterr().err
     text = (folder / "results.md").read_text()
     assert f"## {NAMES[0]}" in text and f"## {NAMES[1]}" not in text, "only what is done"
-    assert f"Not finished, and not told here: {NAMES[1]}." in text
+    assert f"Not finished, and not on this page: {NAMES[1]}." in text
     assert everything.main(["all", f"--resume={folder}"]) == 0
     assert [name for name, *_ in toys] == [*NAMES, NAMES[1]]
     assert toys[-1][1:] == (f"--resume={folder / NAMES[1]}",)
@@ -184,7 +184,7 @@ def test_a_directory_in_use_and_the_resume_of_nothing_or_otherwise_are_refused(t
     RunDirectory.create(tmp_path / "all", asked)
     assert everything.main(["all", f"--resume={tmp_path / 'all'}", "--quick"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    words = ("is not empty|need a new", "not of toy", "holds no run", "begun with small")
+    words = ("is not empty|need a new", "not of toy", "holds no run", "started with small")
     assert len(lines) == 4
     for line, word in zip(lines, words, strict=True):
         assert any(part in line for part in word.split("|")), line

@@ -187,7 +187,7 @@ def test_a_stopped_run_says_how_to_go_on(stop, code, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(runner, "train", stopped)
     assert run(f"--workdir={tmp_path}") == code
-    assert capsys.readouterr().err == f"stopped; to go on: --resume={tmp_path}\n"
+    assert capsys.readouterr().err == f"stopped; to continue: --resume={tmp_path}\n"
 
 
 @pytest.mark.parametrize("moment", [1, 3])
@@ -211,7 +211,7 @@ def test_a_full_disk_is_a_clean_stop_that_a_resume_goes_on_from(
         patch.setattr(RecordLog, "append", full)
         assert run(f"--workdir={path}") == 1
     told = capsys.readouterr().err
-    assert told.startswith(f"stopped: No space left on device ({path}); what was saved is intact")
+    assert told.startswith(f"stopped: No space left on device ({path}); saved files are intact")
     assert told.endswith(f"--resume={path}\n") and told.count("\n") == 1
     assert run(f"--resume={path}") == 0
     assert outcome(path) == outcome(whole)
@@ -279,7 +279,7 @@ def refused(arguments: list[str], capsys) -> str:
 def test_a_resume_with_other_settings_is_refused(whole, capsys):
     before = outcome(whole)
     for flag, was in (("hidden=4", 3), ("rates=0.01", "0.01,0.03"), ("scale=paper", "small")):
-        right = f"{whole} was begun with {was}; leave it out to resume"
+        right = f"{whole} started with {was}; leave it out to resume"
         assert refused([f"--resume={whole}", f"--{flag}"], capsys) == f"--{flag}: {right}"
     assert outcome(whole) == before
 
@@ -375,7 +375,7 @@ def test_a_directory_that_is_taken_away_is_one_line(tmp_path, monkeypatch, capsy
     assert run(f"--workdir={path}") == 1
     told = capsys.readouterr().err
     assert told.startswith("note: ") and "no curves from here on" in told
-    assert told.count("\n") == 2 and "need the run's directory as it was; then go on" in told
+    assert told.count("\n") == 2 and "restore the run's directory; then continue" in told
     assert not path.exists()
 
 
@@ -390,7 +390,7 @@ def test_a_resume_on_a_full_disk_is_one_line(whole, tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(runner.os, "fsync", full)
     assert run(f"--resume={path}") == 1
-    right = f"what was saved is intact; with room again go on: --resume={path}"
+    right = f"saved files are intact; with free space continue: --resume={path}"
     assert capsys.readouterr().err == f"stopped: No space left on device ({path}); {right}\n"
 
 

@@ -433,7 +433,7 @@ def test_a_sweep_that_is_told_to_stop_saves_and_goes_on(moment, whole, tmp_path,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GroupLog, "progress", told)
         assert run(*TINY, f"--workdir={path}") == 143
-    assert count == moment and f"to go on: --resume={path}" in capsys.readouterr().err
+    assert count == moment and f"to continue: --resume={path}" in capsys.readouterr().err
     assert list((path / "checkpoints").glob("*/*"))
     assert run(f"--resume={path}") == 0
     assert outcome(path) == outcome(whole)

@@ -55,7 +55,7 @@ def test_a_run_that_nothing_reads_says_how_to_go_on(closed, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", closed)
         assert runner.main(TOY, ["toy", f"--workdir={path}"]) == 141
-    said = f"stopped: standard output: Broken pipe; to go on: --resume={path}\n"
+    said = f"stopped: standard output: Broken pipe; to continue: --resume={path}\n"
     assert capsys.readouterr().err == said
     assert runner.main(TOY, ["toy", f"--resume={path}"]) == 0
 

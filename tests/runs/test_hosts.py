@@ -336,7 +336,7 @@ def test_sigterm_on_one_stops_all_with_everything_saved(longer, tmp_path):
     processes[1].send_signal(signal.SIGTERM)
     said = ended(processes, seconds=600)
     assert [code for code, _, _ in said] == [143, 143]
-    assert f"stopped; to go on: --resume={path}" in said[0][2]
+    assert f"stopped; to continue: --resume={path}" in said[0][2]
     assert list((path / "checkpoints").glob("first/*"))
     again = ended(begun("process", "", f"--resume={path}"))  # and two may go on
     assert [code for code, _, _ in again] == [0, 0]
