@@ -2,6 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+
+# Compiled programs are kept between runs, and shared by workers and by the processes of tests.
+# Set before jax is imported, which reads it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import hypothesis
 import jax
