@@ -1,4 +1,4 @@
-"""Time: one loop over instants, many engines that run it with the same numbers."""
+"""The loop over time steps, and engines that compute it with equal results."""
 
 from lstm_jax.engines.associative import Associative
 from lstm_jax.engines.choice import ENGINES, Engine, resolve, serves

@@ -1,12 +1,12 @@
-"""The associative engine: all time steps of a linear cell together, in about 2 log2(T) passes.
+"""The associative engine: all time steps of a linear cell in about 2 log2(T) passes.
 
-With gates that read the input only and h_t = a_t * h_{t-1} + b_t, a time step is a pair (a_t, b_t),
-and so is one stretch of time after another:
+The gates read the input only, and h_t = a_t * h_{t-1} + b_t. A time step is thus a pair (a_t, b_t).
+The composition of two segments is a pair again:
 
     (a_1, b_1) then (a_2, b_2)  =  (a_2 * a_1, a_2 * b_1 + b_2)
 
-A stretch that holds a reset does not depend on what was before it: it is selected, not multiplied.
-The gradient g_t of the state after step t is a recurrence of the same kind, backwards in time:
+A segment with a reset does not depend on earlier time steps: it is selected, not multiplied. The
+gradient g_t of the state after time step t follows a recurrence of the same form, backwards:
 
     g_t = d_t + a_{t+1} * g_{t+1},    d_a_t = g_t * h_{t-1},    d_b_t = g_t
 """
@@ -30,11 +30,11 @@ from lstm_jax.types import Array, CellParams, Noise, Row
 class Associative:
     """`lax.associative_scan` over time with a custom VJP, for a `LinearCell` only.
 
-    Sums are made in another order than in a loop: equal to it up to rounding, held states too.
+    It sums in another order than a loop, so results are equal up to rounding, also held states.
     """
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
-        """Returns the final state and what `emit` makes of every state [T, B, ...].
+        """Returns the final state, and `emit` of every state [T, B, ...].
 
         Raises:
           ValueError: T is symbolic, as in an export for any length.
@@ -46,7 +46,7 @@ class Associative:
         return _loop(cell, emit, inputs)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> str | None:
-        """Returns why it cannot run `cell`, whatever the dtype of x, or None where it can."""
+        """Returns why it cannot run `cell`, or None if it can; any dtype is supported."""
         if not isinstance(cell, LinearCell):
             return "it is no LinearCell, with a `linear`"
         return "it draws noise" if cell.noisy else None
@@ -83,7 +83,7 @@ def _loop_bwd(cell, emit, residuals, cotangents):
     )
     emit_back = jax.vmap(lambda s, d: jax.vjp(emit, cell.State(s))[1](d)[0])
     (d_states,) = emit_back(states, d_emitted)
-    # The state before the first step is one row more: it has a gradient, too.
+    # The state before the first time step is one more entry: it has a gradient, too.
     passed = a if reset is None else zero_unless(~reset, a)
     d_states = jnp.concatenate([jnp.zeros_like(d_final[0])[None], d_states])
     d_states = d_states.at[-1].add(d_final[0])
@@ -96,15 +96,15 @@ def _loop_bwd(cell, emit, residuals, cotangents):
     d_initial = jnp.zeros_like(d_before)
     if reset is not None:
         d_initial = jnp.sum(partition(reset, a * g)[0], axis=0)
-    d_rows = cell.State(d_before), cell.State(d_initial)
-    return (Inputs(d_params, d_x, *d_rows, None, None, Noise()),)
+    d_states = cell.State(d_before), cell.State(d_initial)
+    return (Inputs(d_params, d_x, *d_states, None, None, Noise()),)
 
 
 _loop.defvjp(_loop_fwd, _loop_bwd)
 
 
 def _steps(cell: Cell, mask: Array | None, params: CellParams, x: Array) -> tuple[Array, Array]:
-    """Returns a and b [T, B, H] of every time step: 1 and 0 where the state is held."""
+    """Returns a and b [T, B, H], which are 1 and 0 where masked."""
     assert isinstance(cell, LinearCell)
     from_x = dot(zero_unless(mask, x), params.w_x, x.dtype)
     packed = add_bias(assemble(cell, from_x, from_x[..., :0]), params.b)
@@ -119,7 +119,7 @@ def _then(first, second):
 
 
 def _then_with_resets(first, second):
-    """Is `_then`, but a second stretch that holds a reset stands alone."""
+    """Returns `_then`, or the second segment alone if it has a reset."""
     fresh = second[2]
     a, b = where_row(fresh, second[:2], _then(first, second))
     return a, b, first[2] | fresh

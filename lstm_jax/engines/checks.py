@@ -1,4 +1,4 @@
-"""What a loop requires of its arguments: converted where that is safe, refused in one sentence."""
+"""Checks of a loop's arguments: safe conversions, and errors in one sentence."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 
 def _require(check: Callable[..., None], *arguments: Any, message: str) -> None:
-    """Runs a chex assertion; raises ValueError with our one sentence where it fails."""
+    """Runs a chex assertion; raises ValueError with `message` if it fails."""
     try:
         check(*arguments)
     except AssertionError:
@@ -22,10 +22,12 @@ def _require(check: Callable[..., None], *arguments: Any, message: str) -> None:
 
 
 def array(name: str, value: Any) -> Array:
-    """Returns `value` as an array; NumPy's float64 becomes float32 unless 64 bits are enabled.
+    """Returns `value` as an array.
+
+    NumPy's float64 becomes float32 unless 64 bits are enabled.
 
     Raises:
-      TypeError: it is no array, nor nested lists of numbers of one length.
+      TypeError: it is neither an array nor nested lists of numbers of one length.
     """
     try:
         if isinstance(value, np.ndarray) and not value.dtype.isnative:
@@ -37,7 +39,7 @@ def array(name: str, value: Any) -> Array:
 
 
 def params_of(cell: Cell, params: CellParams) -> CellParams:
-    """Returns parameters of `cell`, as arrays.
+    """Returns the parameters of `cell` as arrays.
 
     Raises:
       TypeError: they are not CellParams; ValueError: a shape does not fit.
@@ -51,8 +53,8 @@ def params_of(cell: Cell, params: CellParams) -> CellParams:
     _check_matrix("w_x", cell, params.w_x, None, x_width)
     if params.w_h is None or not cell.h_blocks:
         if cell.h_blocks or params.w_h is not None:
-            need = f"a matrix for {cell.h_blocks}" if cell.h_blocks else "None"
-            raise ValueError(f"params.w_h must be {need} of {cell}, got {params.w_h!r:.60}")
+            want = f"a matrix for {cell.h_blocks}" if cell.h_blocks else "None"
+            raise ValueError(f"params.w_h must be {want} of {cell}, got {params.w_h!r:.60}")
     elif isinstance(params.w_h, tuple):
         _check_matrix("w_h[0]", cell, params.w_h[0], feedback_width(cell), None)
         _check_matrix("w_h[1]", cell, params.w_h[1], params.w_h[0].shape[1], h_width)
@@ -63,17 +65,17 @@ def params_of(cell: Cell, params: CellParams) -> CellParams:
     return params
 
 
-def _check_matrix(name: str, cell: Cell, w: Array, rows: int | None, columns: int | None) -> None:
-    want = f"({'D' if rows is None else rows}, {'J' if columns is None else columns})"
+def _check_matrix(name: str, cell: Cell, w: Array, height: int | None, width: int | None) -> None:
+    want = f"({'D' if height is None else height}, {'J' if width is None else width})"
     message = f"params.{name} must have shape {want} for {cell}, got {jnp.shape(w)}"
-    _require(chex.assert_shape, w, (rows, columns), message=message)
+    _require(chex.assert_shape, w, (height, width), message=message)
 
 
 def floats(name: str, x: Any, axes: tuple[str, ...], width: int) -> Array:
     """Returns inputs with the named axes, the last of them `width` wide.
 
     Raises:
-      ValueError: the rank or the width is wrong; TypeError: they are no floats.
+      ValueError: the rank or the width is wrong; TypeError: the dtype is not floating.
     """
     x = array(name, x)
     first = ", time first" if axes[0] == "T" else ""
@@ -86,7 +88,9 @@ def floats(name: str, x: Any, axes: tuple[str, ...], width: int) -> Array:
 
 
 def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
-    """Returns a mask or reset as bool, from booleans or from zeros and ones of any dtype.
+    """Returns a mask or reset as bool.
+
+    It may hold booleans, or zeros and ones of any dtype.
 
     Raises:
       ValueError: the shape is wrong, or a value is neither 0 nor 1.
@@ -99,18 +103,19 @@ def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
     _require(chex.assert_shape, value, shape, message=message)
     if value.dtype == bool:
         return value
-    known = None if isinstance(value, Tracer) else np.asarray(value)
-    if known is not None and not (good := np.isin(known, (0, 1))).all():
-        wrong = known[~good].flat[0]
+    concrete = None if isinstance(value, Tracer) else np.asarray(value)
+    if concrete is not None and not (valid := np.isin(concrete, (0, 1))).all():
+        wrong = concrete[~valid].flat[0]
         raise ValueError(f"{name} must hold booleans, or zeros and ones, got {wrong!r:.40}")
     return value != 0
 
 
 def state_of(name: str, cell: Cell, state: Row, batch: int, dtype: Any) -> Row:
-    """Returns a state of `cell` in `dtype`, each [batch, width], or [width] for all rows alike.
+    """Returns a state of `cell` in `dtype`, each [batch, width] or, shared, [width].
 
     Raises:
-      TypeError: it is another cell's, or wider than `dtype`; ValueError: a shape is wrong.
+      TypeError: it is the state of another cell, or wider than `dtype`; ValueError: a shape is
+        wrong.
     """
     if type(state) is not cell.State:
         want = f"{cell.State.__name__}({', '.join(cell.states)})"
@@ -130,11 +135,11 @@ def _vector(name: str, value: Any, shape: tuple[int, int], dtype: Any) -> Array:
 
 
 def noise_of(cell: Cell, noise: Noise | None, x: Array) -> Noise:
-    """Returns `noise` for x [..., B, D] as a constant, or none at all.
+    """Returns `noise` for x [..., B, D] as a constant; an empty Noise for None.
 
     Raises:
       TypeError: it is no Noise, or a dtype is wrong; ValueError: a shape does not fit, or the cell
-        has no use for keys.
+        draws nothing but keys are given.
     """
     if noise is None:
         return Noise()
@@ -171,10 +176,10 @@ def _keys(cell: Cell, keys: Any, steps: tuple[int, ...]) -> Array:
 def check_values(cell: Cell, states: Row, gates: Row) -> None:
     """Asserts that states and gates are finite and in the cell's ranges.
 
-    Under `jit` this takes effect inside `chex.chexify` only.
+    Under `jit` this has an effect inside `chex.chexify` only.
 
     Raises:
-      AssertionError: a value is not finite or out of range, by name.
+      AssertionError: the named value is not finite or out of range.
     """
     values = jax.lax.stop_gradient({**gates._asdict(), **states._asdict()})
     chex.assert_tree_all_finite(values)

@@ -1,4 +1,4 @@
-"""Which engine runs a loop: by name, by instance, or by the rule of "auto"."""
+"""The choice of an engine: by name, by instance, or by the rule of "auto"."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -18,23 +18,27 @@ class Engine(Protocol):
     """Runs a cell over time. Engines are frozen dataclasses: their fields are their settings."""
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
-        """Returns the final state and what `emit` makes of every state [T, B, ...].
+        """Returns the final state, and `emit` of every state [T, B, ...].
 
         `emit` maps the states of one time step, each [B, width], and closes over no traced value.
         """
         ...
 
     def refuses(self, cell: Cell, dtype: Any = None) -> str | None:
-        """Returns why it cannot run `cell` on x of `dtype`, on any by default; None if it can."""
+        """Returns why it cannot run `cell` on x of `dtype`, or None if it can.
+
+        With dtype=None it returns a reason only if it cannot run the cell on any dtype.
+        """
         ...
 
 
 def _scan(cell: Cell, platform: str) -> Engine:
-    """Picks settings by platform and width, from the measurements in docs/benchmarks.md.
+    """Returns a `Scan` with settings for the platform and width.
 
-    On a CPU the product is joined while the weights stay in cache (H < 384), and pre-activations
-    are saved where their product costs more than the memory they fill (H >= 192). Elsewhere
-    launches cost most: the input product is hoisted and the loop unrolled.
+    They follow the measurements in docs/benchmarks.md. On a CPU the product is joined while the
+    weights stay in cache (H < 384). Pre-activations are saved where recomputing them costs more
+    than storing them (H >= 192). On other platforms kernel launches cost most, so the input product
+    is hoisted and the loop unrolled.
     """
     if platform != "cpu":
         return Scan(product="hoisted", chunk=64, unroll=8)
@@ -57,13 +61,13 @@ ENGINES: dict[str, Callable[[Cell, str], Engine]] = {
 def resolve(
     engine: str | Engine, cell: Cell, platform: str | None = None, dtype: Any = None
 ) -> Engine:
-    """Returns the engine that `engine` names for `cell`; an instance is its own name.
+    """Returns the engine called `engine` for `cell`; an instance is returned as it is.
 
     Args:
       engine: a name, or an instance.
-      cell: what it is to run.
-      platform: where: "cpu", "gpu" or "tpu"; None for where jax runs by default.
-      dtype: of x; None asks for no more than that it runs on some.
+      cell: the recurrent cell.
+      platform: "cpu", "gpu" or "tpu"; None for the default platform of jax.
+      dtype: the dtype of x; None for any dtype that the engine supports.
 
     Raises:
       ValueError: the name is unknown, or the engine cannot run `cell`.
@@ -71,26 +75,26 @@ def resolve(
     platform = platform or jax.default_backend()
     check_engine(engine)
     made = ENGINES[engine](cell, platform) if isinstance(engine, str) else engine
-    if why := made.refuses(cell, dtype):
+    if reason := made.refuses(cell, dtype):
         able = " and ".join(map(repr, serves(cell, platform, dtype)))
-        raise ValueError(f"engine={engine!r} cannot run {cell}: {why}; {able} can")
+        raise ValueError(f"engine={engine!r} cannot run {cell}: {reason}; {able} can")
     return made
 
 
 def check_engine(engine: Any) -> None:
-    """Raises ValueError unless `engine` is the name of one or an instance."""
+    """Raises ValueError unless `engine` is the name of an engine or an instance."""
     is_instance = hasattr(engine, "loop") and not isinstance(engine, type)
     if not is_instance and not (isinstance(engine, str) and engine in ENGINES):
         raise ValueError(f"engine must be one of {sorted(ENGINES)} or an instance, got {engine!r}")
 
 
 def serves(cell: Cell, platform: str | None = None, dtype: Any = None) -> tuple[str, ...]:
-    """Returns the names of the engines that run `cell`, without "auto", which picks one of them.
+    """Returns the names of the engines that run `cell`, without "auto".
 
     Args:
-      cell: what is to be run.
-      platform: where: "cpu", "gpu" or "tpu"; None for where jax runs by default.
-      dtype: of x; None for those that run it on some.
+      cell: the recurrent cell.
+      platform: "cpu", "gpu" or "tpu"; None for the default platform of jax.
+      dtype: the dtype of x; None for engines that support at least one dtype.
     """
     platform = platform or jax.default_backend()
     named = (name for name in ENGINES if name != "auto")

@@ -1,4 +1,4 @@
-"""Everything a loop is a function of, converted and checked once."""
+"""The arguments of a loop over time, converted and checked once."""
 
 from typing import NamedTuple
 
@@ -11,19 +11,19 @@ from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Row, wide
 
 
 class Inputs(NamedTuple):
-    """What every engine takes.
+    """The arguments of every engine.
 
-    The dtype of x is that of the products' operands; parameters, states and `noise.keep` come in
-    `wide` of it, float32 at least, in which everything else is computed.
+    Matrix products take operands in the dtype of x. Parameters, states and `noise.keep` have the
+    dtype `wide` of it, float32 at least, in which everything else is computed.
 
     Attributes:
       params: the parameters of the cell.
-      x: [T, B, D] inputs; anything where masked, which no engine lets through.
-      state: before the first time step, each [B, width].
-      initial: where a sequence starts, each [B, width].
+      x: [T, B, D] inputs; arbitrary where masked, since engines ignore them there.
+      state: the state before the first time step, each [B, width].
+      initial: the state at sequence starts, each [B, width].
       mask: [T, B] bool, False where the state is held; None where it never is.
       reset: [T, B] bool, True where a sequence starts; None where none does.
-      noise: keys of the time steps, and what multiplies the feedback.
+      noise: keys of the time steps, and the factor of the feedback.
     """
 
     params: CellParams
@@ -46,10 +46,10 @@ def prepare(
     noise: Noise | None,
     axes: tuple[str, ...] = ("T", "B"),
 ) -> Inputs:
-    """Returns the inputs of a loop over `axes`, or of one step, ("B",), from what a user gives.
+    """Returns checked inputs of a loop over `axes`; of one step for axes ("B",).
 
     Raises:
-      ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
+      ValueError: a shape does not fit; TypeError: a dtype or the type of state does not.
     """
     suffix = "_t" if len(axes) == 1 else ""
     params = checks.params_of(cell, params)
@@ -61,16 +61,16 @@ def prepare(
     initial = checks.state_of("initial", cell, initial, batch, dtype)
     state = initial if state is None else state
     state = checks.state_of("state", cell, state, batch, dtype)
-    initial, state = (_beside(x, row) for row in (initial, state))
+    initial, state = (_placed_as(x, row) for row in (initial, state))
     noise = checks.noise_of(cell, noise, x)
     params = _varying(x, wired(cell, jax.tree.map(lambda p: p.astype(dtype), params)))
     return Inputs(params, x, state, initial, mask, reset, noise)
 
 
 def _varying(x: Array, params: CellParams) -> CellParams:
-    """Returns `params`, inside `jax.shard_map` as varying over devices as x is.
+    """Returns `params`, which vary over devices as x does inside `jax.shard_map`.
 
-    Their gradients are then summed over devices once, behind the loop, and not at every product.
+    Their gradients are then summed over devices once, after the loop, not at every product.
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return params
@@ -78,11 +78,11 @@ def _varying(x: Array, params: CellParams) -> CellParams:
     return jax.tree.map(lambda p: p + jnp.broadcast_to(zero.astype(p.dtype), p.shape), params)
 
 
-def _beside(x: Array, row: Row) -> Row:
-    """Returns states [width] or [B, width] as [B, width], sharded as the rows of x are.
+def _placed_as(x: Array, row: Row) -> Row:
+    """Returns states [width] or [B, width] as [B, width], sharded like the rows of x.
 
-    An empty sum over x is a zero for each row that carries x's sharding. A loop's state must have
-    it before the first time step as it does after.
+    A loop's state needs the same sharding before and after each time step. An empty sum over x
+    gives zeros [B] with the sharding of x.
     """
     zero = jnp.sum(x[..., :0], axis=(*range(x.ndim - 2), x.ndim - 1))
 

@@ -1,12 +1,13 @@
-"""The time loop as one kernel, forward and backward, in the words that Triton and Mosaic share.
+"""The time loop as one kernel, forward and backward, for Triton and Mosaic alike.
 
-Inside, every gate, state and small vector is a matrix [B, H] of one tile of rows, and what is done
-is pointwise but for the recurrent product: the recurrent weights are read once, before the loop,
-and stay on chip. The cell's own `update` is traced into the forward kernel and its `jax.vjp` into
-the backward one, which begins at the last instant. Sizes are those of the chip: `pallas` fills up.
+Inside, every gate, state and vector of theta is a matrix [B, H] of one tile of rows. All operations
+are pointwise except the recurrent product. The recurrent weights are read once, before the loop,
+and stay on chip. The cell's own `update` is traced into the forward kernel, and its `jax.vjp` into
+the backward kernel, which starts at the last time step. `pallas` pads all sizes to those of the
+chip.
 
-Weights, pre-activations and their gradients come and go in the dtype of the products, all else in
-that of the states, float32 at least, in which everything is computed.
+Weights, pre-activations and their gradients pass in the dtype of the products. All other arrays
+have the dtype of the states, float32 at least, in which everything is computed.
 """
 
 import functools
@@ -21,23 +22,22 @@ from lstm_jax.cells import Cell, feedback_parts
 from lstm_jax.types import Array, Row
 
 Ref = Any
-Parts = tuple[Array, ...]  # what is fed back, vector by vector, or something of each
+Parts = tuple[Array, ...]  # one array for each vector of the feedback
 
 
 class Forward(NamedTuple):
-    """What the forward kernel reads.
+    """Inputs of the forward kernel.
 
     Attributes:
       packed: [T, B, G H] pre-activations without the recurrent product.
-      weights: the recurrent weights [H, H], one for each part of what is fed back, for each block
-        that reads the state.
+      weights: recurrent weights [H, H], by block that reads the state and vector of the feedback.
       theta: the cell's small vectors, each [1, H].
-      state: before the first instant, each [B, H].
-      initial: where a sequence begins, each [B, H]; None where none does.
-      keep: [B, H] multiplies a part of what is fed back, one each; None for nothing.
-      draws: what was drawn for the instants, each [T, B, H]; None where nothing is.
-      mask: [T, B, 1] integers, 0 where the state is held; None where it never is.
-      reset: [T, B, 1] integers, not 0 where a sequence begins; None where none does.
+      state: the state before the first time step, each [B, H].
+      initial: the state at sequence starts, each [B, H]; None without resets.
+      keep: factors [B, H] of the vectors of the feedback; None for no factors.
+      draws: random vectors of the time steps, each [T, B, H]; None without noise.
+      mask: [T, B, 1] integers, 0 where the state is held; None without a mask.
+      reset: [T, B, 1] integers, not 0 where a sequence starts; None without resets.
     """
 
     packed: Array
@@ -52,15 +52,15 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What the backward kernel reads.
+    """Inputs of the backward kernel.
 
     Attributes:
       packed: [T, B, G H] pre-activations.
-      start: the states that the instants started from, after the resets, each [T, B, H].
-      d_states: cotangents of the states after the instants, each [T, B, H].
+      start: the states before the time steps, after resets, each [T, B, H].
+      d_states: cotangents of the states after the time steps, each [T, B, H].
       d_final: cotangents of the final state, each [B, H].
-      weights: the recurrent weights as they went forward, each of them transposed.
-      theta, keep, draws, mask, reset: as they went forward.
+      weights: the recurrent weights of `Forward`, each transposed.
+      theta, keep, draws, mask, reset: those of `Forward`.
     """
 
     packed: Array
@@ -76,25 +76,25 @@ class Backward(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How the work is cut, and how it is walked through.
+    """The grid of a kernel and the parameters of its compiler.
 
     Attributes:
-      rows: of a tile: the batch is a multiple of it.
-      instants: of a chunk: time is a multiple of it.
-      prefetch: whether the loop reads an instant while it is busy with the one before.
-      compiler: what the kernel's compiler is told.
-      interpret: whether the kernel is run as ordinary JAX, on any platform.
+      rows: rows of a tile; B is a multiple of it.
+      steps: time steps of a chunk; T is a multiple of it.
+      prefetch: whether the loop reads each time step during the one before it.
+      compiler: parameters of the kernel's compiler.
+      interpret: whether the kernel runs as ordinary JAX, on any platform.
     """
 
     rows: int
-    instants: int
+    steps: int
     prefetch: bool
     compiler: Any
     interpret: bool
 
 
 def forward(cell: Cell, schedule: Schedule, given: Forward) -> tuple[Row, Row]:
-    """Returns the final state, each [B, H], and the states after every instant, each [T, B, H]."""
+    """Returns the final state, each [B, H], and all states, each [T, B, H]."""
     T, B, _ = given.packed.shape
     H, wide = given.state[0].shape[-1], given.state[0].dtype
     over_time, over_rows, shared = _specs(schedule, T, reverse=False)
@@ -113,8 +113,8 @@ def forward(cell: Cell, schedule: Schedule, given: Forward) -> tuple[Row, Row]:
 def backward(cell: Cell, schedule: Schedule, given: Backward) -> tuple[Array, Row, Row, Row]:
     """Returns the gradients of the pre-activations, the state, theta and the initial state.
 
-    [T, B, G H], and each [B, H]: theta's row by row; the initial state's is None where nothing was
-    reset.
+    The first is [T, B, G H], the others are each [B, H], theta's for every row of the batch. The
+    initial state's is None without resets.
     """
     T, B, _ = given.packed.shape
     over_time, over_rows, shared = _specs(schedule, T, reverse=True)
@@ -137,16 +137,14 @@ def backward(cell: Cell, schedule: Schedule, given: Backward) -> tuple[Array, Ro
 
 
 def _specs(schedule: Schedule, T: int, reverse: bool) -> tuple[Callable, Callable, Callable]:
-    """Returns what makes the blocks of arrays over time and rows, over rows, and of shared ones."""
-    rows, instants = schedule.rows, schedule.instants
-    last = T // instants - 1
+    """Returns three functions to block specs: over time and batch, over the batch, and shared."""
+    rows, steps = schedule.rows, schedule.steps
+    last = T // steps - 1
 
     def over_time(tree):
         chunk = (lambda n: last - n) if reverse else (lambda n: n)
         return jax.tree.map(
-            lambda a: pl.BlockSpec(
-                (instants, rows, a.shape[2]), lambda tile, n: (chunk(n), tile, 0)
-            ),
+            lambda a: pl.BlockSpec((steps, rows, a.shape[2]), lambda tile, n: (chunk(n), tile, 0)),
             tree,
         )
 
@@ -162,10 +160,10 @@ def _specs(schedule: Schedule, T: int, reverse: bool) -> tuple[Callable, Callabl
 
 
 def _call(body, schedule: Schedule, size: tuple[int, int], given, specs, shapes, out_specs):
-    """Runs `body` on a grid of tiles and chunks, the chunks of a tile one after another."""
+    """Runs `body` on a grid of tiles and chunks, sequentially over chunks."""
     return pl.pallas_call(
         body,
-        grid=(size[1] // schedule.rows, size[0] // schedule.instants),
+        grid=(size[1] // schedule.rows, size[0] // schedule.steps),
         in_specs=(specs,),
         out_specs=out_specs,
         out_shape=shapes,
@@ -184,8 +182,8 @@ def _forward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
             packed = _blocks(cell, given.packed, t)
             return packed, _at(given.draws, t), _at(given.mask, t), _at(given.reset, t)
 
-        def instant(t, now, state):
-            packed, draws, mask, reset = now
+        def advance(t, inputs, state):
+            packed, draws, mask, reset = inputs
             start = state if reset is None else _where(reset, initial, state)
             gates = _gates(cell, packed, weights, _fed_back(cell, start, keep))
             new = _updated(cell, draws)(gates, start, theta)
@@ -193,10 +191,10 @@ def _forward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
             jax.tree.map(lambda ref, s: _put(ref, t, s), states, state)
             return state
 
-        def begin():
+        def first():
             return _read(given.state)
 
-        _carried(T, schedule, final, begin, load, instant, lambda k: k)
+        _run_chunk(T, schedule, final, first, load, advance, lambda k: k)
 
     return lstm_jax_forward
 
@@ -209,12 +207,12 @@ def _backward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
         theta = _theta(given.theta, d_state[0].shape)
 
         def load(t):
-            packed, rows = _blocks(cell, given.packed, t), (given.start, given.d_states)
+            packed, states = _blocks(cell, given.packed, t), (given.start, given.d_states)
             flags = _at(given.mask, t), _at(given.reset, t)
-            return packed, *_at(rows, t), _at(given.draws, t), *flags
+            return packed, *_at(states, t), _at(given.draws, t), *flags
 
-        def instant(t, now, carry):
-            packed, start, d_after, draws, mask, reset = now
+        def advance(t, inputs, carry):
+            packed, start, d_after, draws, mask, reset = inputs
             d_state, d_theta, d_initial = carry
             d_state = _add(d_state, d_after)
             d_new = d_state if mask is None else _where(mask, d_state, _zeros(d_state))
@@ -234,57 +232,57 @@ def _backward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
                 _put_block(d_packed, t, n, d_gate)
             return d_start, _add(d_theta, d_theta_t), d_initial
 
-        def begin():
+        def first():
             d_final = _read(given.d_final)
-            none_yet = None if d_initial is None else _zeros(d_final)
-            return d_final, _zeros(theta), none_yet
+            no_resets = d_initial is None
+            return d_final, _zeros(theta), None if no_resets else _zeros(d_final)
 
         carry = (d_state, d_theta, d_initial)
-        _carried(T, schedule, carry, begin, load, instant, lambda k: schedule.instants - 1 - k)
+        _run_chunk(T, schedule, carry, first, load, advance, lambda k: schedule.steps - 1 - k)
 
     return lstm_jax_backward
 
 
-def _carried(T: int, schedule: Schedule, refs, begin, load, instant, time) -> None:
-    """Walks through the instants of a chunk; what is carried to the next one stays in `refs`."""
-    if schedule.instants == T:
-        carry = begin()
+def _run_chunk(T: int, schedule: Schedule, refs, first, load, advance, time) -> None:
+    """Runs the time steps of a chunk; `refs` hold the carry between chunks."""
+    if schedule.steps == T:
+        carry = first()
     else:
 
         @pl.when(pl.program_id(1) == 0)
         def _():
-            jax.tree.map(_fill, refs, begin())
+            jax.tree.map(_write, refs, first())
 
         carry = _read(refs)
-    carry = _walk(schedule, load, instant, time, carry)
-    jax.tree.map(_fill, refs, carry)
+    carry = _run_steps(schedule, load, advance, time, carry)
+    jax.tree.map(_write, refs, carry)
 
 
-def _walk(schedule: Schedule, load, instant, time, carry):
-    last = schedule.instants - 1
+def _run_steps(schedule: Schedule, load, advance, time, carry):
+    last = schedule.steps - 1
     if not schedule.prefetch:
 
         def body(k, carry):
-            return instant(time(k), load(time(k)), carry)
+            return advance(time(k), load(time(k)), carry)
 
         return jax.lax.fori_loop(0, last + 1, body, carry)
 
-    def body_ahead(k, both):
-        carry, now = both
-        ahead = load(time(jnp.minimum(k + 1, last)))
-        return instant(time(k), now, carry), ahead
+    def prefetch(k, carry_and_inputs):
+        carry, inputs = carry_and_inputs
+        following = load(time(jnp.minimum(k + 1, last)))
+        return advance(time(k), inputs, carry), following
 
-    return jax.lax.fori_loop(0, last + 1, body_ahead, (carry, load(time(0))))[0]
+    return jax.lax.fori_loop(0, last + 1, prefetch, (carry, load(time(0))))[0]
 
 
 def _updated(cell: Cell, draws: Row | None) -> Callable[[Row, Row, Row], Row]:
-    """Returns what maps the cell's `update` over the rows of a tile, the activated gates left."""
-    given = () if draws is None else (draws,)
-    return lambda *rows: jax.vmap(cell.update)(*rows, *given)[0]
+    """Returns the cell's `update` over the rows of a tile, without the activated gates."""
+    optional = () if draws is None else (draws,)
+    return lambda *arguments: jax.vmap(cell.update)(*arguments, *optional)[0]
 
 
 def _gates(cell: Cell, packed: tuple, weights: tuple[Parts, ...], feedback: Parts) -> Row:
-    """Returns pre-activations: what the input made of each block, and what the state makes."""
+    """Returns pre-activations: `packed` plus the recurrent products."""
     gates = dict(zip(cell.gates, _widen(packed, feedback[0].dtype), strict=True))
     for name, squares in zip(cell.h_blocks, weights, strict=True):
         for part, w in zip(feedback, squares, strict=True):
@@ -293,7 +291,7 @@ def _gates(cell: Cell, packed: tuple, weights: tuple[Parts, ...], feedback: Part
 
 
 def _transposed(cell: Cell, d_gates: Row, weights: tuple[Parts, ...]) -> Parts:
-    """Returns the gradients of what was fed back."""
+    """Returns the gradients of the feedback."""
     d_blocks = [getattr(d_gates, name) for name in cell.h_blocks]
     return tuple(
         functools.reduce(jnp.add, map(_dot, d_blocks, squares))
@@ -301,8 +299,8 @@ def _transposed(cell: Cell, d_gates: Row, weights: tuple[Parts, ...]) -> Parts:
     )
 
 
-def _dot(rows: Array, w: Array) -> Array:
-    return jnp.dot(rows.astype(w.dtype), w, preferred_element_type=rows.dtype)
+def _dot(a: Array, w: Array) -> Array:
+    return jnp.dot(a.astype(w.dtype), w, preferred_element_type=a.dtype)
 
 
 def _fed_back(cell: Cell, state: Row, keep: Parts | None) -> Parts:
@@ -311,12 +309,12 @@ def _fed_back(cell: Cell, state: Row, keep: Parts | None) -> Parts:
 
 
 def _where(flags: Array, new: Row, old: Row) -> Row:
-    """Returns `new` in the rows whose flag [B, 1] is not 0, and `old` in the others."""
+    """Returns `new` where the flag [B, 1] of a row is not 0, else `old`."""
 
-    def pick(n, o):
+    def select(n, o):
         return jnp.where(jnp.broadcast_to(flags, n.shape) != 0, n, o)
 
-    return jax.tree.map(pick, new, old)
+    return jax.tree.map(select, new, old)
 
 
 def _blocks(cell: Cell, packed: Ref, t: Array) -> tuple[Array, ...]:
@@ -341,7 +339,7 @@ def _at(refs: Any, t: Array) -> Any:
     return jax.tree.map(lambda ref: ref[t], refs)
 
 
-def _fill(ref: Ref, value: Array) -> None:
+def _write(ref: Ref, value: Array) -> None:
     ref[...] = value
 
 

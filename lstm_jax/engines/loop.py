@@ -1,4 +1,4 @@
-"""A cell over time: `step` one instant, `unroll` the loop, `trace` the loop with all it did."""
+"""A cell over time: `step`, `unroll`, and `trace`, which also returns states and gates."""
 
 import functools
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Row
 
 
 class Trace(NamedTuple):
-    """Everything a loop did.
+    """The states, activated gates and outputs of one loop.
 
     Attributes:
-      final: the state after the last instant, each [B, width].
+      final: the state after the last time step, each [B, width].
       h: [T, B, H] outputs, zero where masked.
-      states: the state after every instant, each [T, B, width]; held where masked.
-      gates: the activated gates of every instant, each [T, B, width].
+      states: the state after every time step, each [T, B, width]; held where masked.
+      gates: the activated gates of every time step, each [T, B, width].
     """
 
     final: Row
@@ -43,23 +43,25 @@ def step(
     reset_t: ArrayLike | None = None,
     noise: Noise | None = None,
 ) -> tuple[Row, Array]:
-    """Advances a batch of rows by one time step: `unroll` of a sequence of one, for streaming.
+    """Advances a batch by one time step, for streaming.
+
+    It equals `unroll` of a sequence of length one. See `unroll` for `state` and `initial`.
 
     Args:
       cell: the recurrent cell.
       params: its parameters.
       state: the state before this time step, each [B, width].
       x_t: [B, D] the input at this time step.
-      initial: where a sequence starts, each [width] or [B, width]; zeros by default.
+      initial: the state at sequence starts, each [width] or [B, width]; zeros by default.
       mask_t: [B] bool; where False the state is held and the output is zero.
       reset_t: [B] bool; where True the state becomes `initial` before the time step.
-      noise: the one key of this time step and what multiplies the feedback; none by default.
+      noise: the key of this time step and the factor of the feedback; none by default.
 
     Returns:
       The next state and the output [B, H].
 
     Raises:
-      ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
+      ValueError: a shape does not fit; TypeError: a dtype or the type of state does not.
     """
     inputs = prepare(cell, params, x_t, state, initial, mask_t, reset_t, noise, axes=("B",))
     state = one_step(cell, inputs)
@@ -85,23 +87,27 @@ def unroll(
         state_t = update(gates_t, state_{t-1})
         h_t     = output(state_t)
 
-    The dtype of x is that of computation, whatever the parameters': the products take operands
-    rounded to it, and the outputs have it. Sums, gates and states are kept in float32 at least, and
-    so are the sums of gradients.
+    `state` is the state before the first time step, such as the final state of an earlier call. It
+    is Flax's carry (`initial_carry`) and torch's (h_0, c_0). `initial` is the state from which each
+    sequence starts: after every reset, and at the first time step if `state` is None. Flax and
+    torch have no resets, so `initial` has no counterpart there.
+
+    The dtype of x is the dtype of computation, whatever the dtype of the parameters. Matrix
+    products round their operands to it, and the outputs have it. Sums, gates, states and sums of
+    gradients have float32 at least.
 
     Args:
       cell: the recurrent cell.
       params: its parameters.
       x: [T, B, D] inputs, floats.
-      state: where the call starts, each [B, width], float32 at least; `initial` by default.
-      initial: where a sequence starts, each [width] or [B, width]; zeros by default.
+      state: the state before the call, each [B, width], float32 at least; `initial` by default.
+      initial: the state at sequence starts, each [width] or [B, width]; zeros by default.
       mask: [T, B] bool; where False the state is held and the output is zero.
-      reset: [T, B] bool; where True the state becomes `initial` before the instant, also where the
-        mask is False.
-      noise: keys for a noisy cell, and what multiplies the feedback; none by default.
-      engine: what runs the loop: "auto", "reference", "scan", "associative", "pallas", or an
-        instance.
-      checked: asserts with chex that everything is finite and in the cell's `ranges`; inside `jit`
+      reset: [T, B] bool; where True the state becomes `initial` before the time step, also where
+        the mask is False.
+      noise: keys for a noisy cell, and the factor of the feedback; none by default.
+      engine: "auto", "reference", "scan", "associative", "pallas", or an instance.
+      checked: asserts with chex that all values are finite and in the cell's `ranges`; inside `jit`
         wrap the whole function in `chex.chexify(..., async_check=False)`.
 
     Returns:
@@ -109,15 +115,15 @@ def unroll(
 
     Raises:
       ValueError: a shape does not fit, or the engine cannot run the cell; TypeError: a dtype or the
-        kind of state does not.
+        type of state does not.
       AssertionError: with `checked`, a value is not finite or outside its range.
     """
     if checked:
-        kept = trace(
+        recorded = trace(
             cell, params, x, state, initial=initial, mask=mask, reset=reset, noise=noise,
             engine=engine, checked=True,
         )  # fmt: skip
-        return kept.final, kept.h
+        return recorded.final, recorded.h
     inputs = prepare(cell, params, x, state, initial, mask, reset, noise)
     engine = resolve(engine, cell, dtype=inputs.x.dtype)
     emit = functools.partial(_outputs, cell, inputs.x.dtype)
@@ -138,10 +144,10 @@ def trace(
     engine: str | Engine = "auto",
     checked: bool = False,
 ) -> Trace:
-    """Is `unroll`, and returns every state and every activated gate as well.
+    """Runs `unroll` and also returns all states and all activated gates.
 
-    The gates are made again from the engine's states, all instants at once. Arguments and errors
-    are those of `unroll`.
+    The gates are computed from the engine's states, for all time steps at once. Arguments and
+    errors are those of `unroll`.
     """
     inputs = prepare(cell, params, x, state, initial, mask, reset, noise)
     engine, dtype = resolve(engine, cell, dtype=inputs.x.dtype), inputs.x.dtype
@@ -162,7 +168,7 @@ def _identity(state: Row) -> Row:
 
 
 def _gates(cell: Cell, inputs: Inputs, states: Row) -> Row:
-    """Returns the activated gates of every time step, all of them together, from the states."""
+    """Returns the activated gates of all time steps, computed from the states."""
     before = jax.tree.map(
         lambda s0, s: jnp.concatenate([s0[None], s])[: s.shape[0]], inputs.state, states
     )

@@ -1,8 +1,8 @@
-"""Masks and resets: selections by row, and gradients that do not reach what nobody reads.
+"""Masks and resets: selection by row, and gradients that ignore hidden values.
 
-A mask or a reset selects; it never multiplies. So a NaN that it hides cannot show in a value. In a
-gradient it could: a chain rule multiplies a cotangent of zero by a derivative that is NaN. Backward
-passes therefore replace what has no cotangent before they differentiate.
+Masks and resets select; they never multiply. A NaN that they hide therefore cannot reach an output.
+It could reach a gradient: the chain rule multiplies a cotangent of zero by a derivative of NaN.
+Backward passes therefore replace values without a cotangent before they differentiate.
 """
 
 import functools
@@ -32,7 +32,7 @@ def zero_unless(mask: Array | None, values: Row) -> Row:
 
 
 def restart(reset: Array | None, initial: Row, state: Row) -> Row:
-    """Returns the state that a time step starts from: `initial` where a sequence starts."""
+    """Returns the state before a time step: `initial` where a sequence starts."""
     return state if reset is None else where_row(reset, initial, state)
 
 
@@ -43,13 +43,13 @@ def partition(condition: Array, row: Row) -> tuple[Row, Row]:
 
 
 def has_cotangent(d_values: Any) -> Array:
-    """Returns [..., B]: True where a cotangent [..., B, width] of the row is not zero."""
-    found = [jnp.any(leaf != 0, axis=-1) for leaf in jax.tree.leaves(d_values)]
-    return functools.reduce(jnp.logical_or, found)
+    """Returns [..., B]: True where a cotangent [..., B, width] is not zero."""
+    nonzero = [jnp.any(leaf != 0, axis=-1) for leaf in jax.tree.leaves(d_values)]
+    return functools.reduce(jnp.logical_or, nonzero)
 
 
 def reached(reset: Array, d_final: Row, d_emitted: Any) -> Array:
-    """Returns [T, B]: True where a time step can reach a cotangent before the next reset.
+    """Returns [T, B]: True where a cotangent follows before the next reset.
 
     reached_t = has_cotangent_t or (reached_{t+1} and not reset_{t+1})
     """
@@ -65,9 +65,10 @@ def reached(reset: Array, d_final: Row, d_emitted: Any) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def map_rows(f: Callable, rows: Any, shared: Any) -> Any:
-    """Returns f(rows, shared); a row [T, B] without a cotangent has no gradient, even at NaN.
+    """Returns f(rows, shared), where rows without a cotangent have no gradient.
 
-    `f` closes over no traced value.
+    Rows are the entries of the axes [T, B]. They have no gradient even where they are NaN. `f`
+    closes over no traced value.
     """
     return f(rows, shared)
 
@@ -85,7 +86,7 @@ map_rows.defvjp(_map_rows_fwd, _map_rows_bwd)
 
 
 def emitted(emit: Callable[[Row], Any], states: Row, reset: Array | None) -> Any:
-    """Returns what `emit` makes of states [T, B, width], by `map_rows` where there are resets."""
+    """Returns `emit` of states [T, B, width]; with resets, by `map_rows`."""
     if reset is None:
         return jax.vmap(emit)(states)
     return map_rows(functools.partial(_emit_all, emit), states, ())

@@ -1,9 +1,9 @@
-"""The fused engine: the whole time loop in one kernel, the recurrent weights on chip.
+"""The fused engine: the whole time loop in one kernel, with recurrent weights on chip.
 
-What reads the input only is done outside, by XLA, for all instants at once: the input product, and
-in the backward pass the pre-activations, rebuilt from the saved states, and the weight gradients,
-each of them one matrix product over all instants. The kernels (`kernels`) hold what must be done
-one instant after another. What is no power of two, or no whole tile, is filled up around them.
+The kernels (`kernels`) run the sequential part. XLA computes the rest outside, in one matrix
+product each for all time steps: the input products, the pre-activations of the backward pass,
+recomputed from the saved states, and the weight gradients. Sizes are padded to powers of two or to
+whole tiles.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from lstm_jax.cells import Cell, feedback_width
 from lstm_jax.engines import kernels
 from lstm_jax.engines.inputs import Inputs
 from lstm_jax.engines.masking import emitted, reached, restart, zero_unless
-from lstm_jax.engines.pointwise import strange
+from lstm_jax.engines.pointwise import unsupported
 from lstm_jax.engines.products import (
     add_bias,
     assemble,
@@ -35,47 +35,49 @@ from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 try:
     from jax.experimental.pallas import triton
-except ImportError:  # jax >= 0.11 deprecates it and says that it will go
+except ImportError:  # jax >= 0.11 deprecates it and will remove it
     triton = None
 
 KB = 1024
-ROWS = 16  # the fewest rows that a GPU's matrix product takes, and a tile of bfloat16 on a TPU
-LANES = 128  # of a TPU
-TILE = 128  # the most rows of a tile on a TPU
-CHUNK = 32  # the most instants of a chunk on a TPU
-BUFFERS = 6 * 1024 * KB  # of a chunk on a TPU, beside the weights
+ROWS = 16  # fewest rows of a matrix product on a GPU, and of a bfloat16 tile on a TPU
+LANES = 128  # lanes of a TPU
+TILE = 128  # most rows of a tile on a TPU
+CHUNK = 32  # most time steps of a chunk on a TPU
+BUFFERS = 6 * 1024 * KB  # buffers of a chunk on a TPU, without the weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Pallas:
-    """One kernel for the whole loop, by Triton on a GPU and by Mosaic on a TPU.
+    """One kernel for the whole loop: Triton on a GPU, Mosaic on a TPU.
 
-    The recurrent weights are kept in the dtype of x, float32 or bfloat16, and must fit on chip in
-    it, see `fits`. So are the pre-activations, between the products over all instants and the
-    kernel; sums and states are float32. Under `vmap` over parameters, trials are one more axis of
-    the kernel's grid.
+    The recurrent weights have the dtype of x, float32 or bfloat16, and must fit on chip in it (see
+    `fits`). Pre-activations pass to and from the kernel in the same dtype. Sums and states are
+    float32. Under `vmap` over parameters, trials are one more axis of the kernel's grid.
 
     Attributes:
-      platform: "gpu" or "tpu", whose kernel it is; it runs nothing on a "cpu".
-      interpret: whether the kernel is run as ordinary JAX, slowly, anywhere: for tests.
+      platform: "gpu" or "tpu", the platform of the kernel; with "cpu" no cell is supported.
+      interpret: whether the kernel runs as ordinary JAX on any platform, slowly, for tests.
     """
 
     platform: str
     interpret: bool = False
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
-        """Returns the final state and what `emit` makes of every state [T, B, ...]."""
+        """Returns the final state, and `emit` of every state [T, B, ...]."""
         T, B, _ = inputs.x.shape
         if not T * B:
-            nothing = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), inputs.state)
-            return inputs.state, jax.vmap(emit)(nothing)
+            empty = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), inputs.state)
+            return inputs.state, jax.vmap(emit)(empty)
         uniform = cell.uniform()
         both: Any = _loop(self, uniform, inputs if uniform == cell else _spread(cell, inputs))
         final, states = both if uniform == cell else (gather_state(cell, row) for row in both)
         return final, emitted(emit, states, inputs.reset)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> str | None:
-        """Returns why it cannot run `cell` on x of `dtype`, bfloat16 by default; None if it can."""
+        """Returns why it cannot run `cell` on x of `dtype`, or None if it can.
+
+        The default dtype is bfloat16.
+        """
         dtype = jnp.dtype(jnp.bfloat16 if dtype is None else dtype)
         if self.platform not in ("gpu", "tpu"):
             return f"it is a kernel for a gpu or a tpu, not for a {self.platform}"
@@ -84,14 +86,14 @@ class Pallas:
         if dtype not in (jnp.float32, jnp.bfloat16) + (jnp.float64,) * self.interpret:
             return f"it takes x of float32 or bfloat16, not of {dtype}"
         cell = cell.uniform()
-        return strange(cell, self._width(cell)) or self._too_large(cell, dtype)
+        return unsupported(cell, self._width(cell)) or self._too_large(cell, dtype)
 
     def fits(self, cell: Cell, dtype: Any) -> bool:
-        """Says whether the recurrent weights of `cell.uniform()` fit on chip in `dtype`.
+        """Returns whether the recurrent weights of `cell.uniform()` fit on chip in `dtype`.
 
-        There is one square matrix for each block that reads the state, times the vectors that are
-        fed back, as wide as H rounded up: to a power of two, 16 or more, on a GPU, and to a
-        multiple of 128 on a TPU. They may take
+        They are square matrices, one for each pair of a block that reads the state and a vector of
+        the feedback. Their width is H rounded up: on a GPU to a power of two, 16 or more, on a TPU
+        to a multiple of 128. The limits are
 
             GPU   128 KB in 16 bits (the LSTM's of H = 128), 48 KB in float32 (of H = 32)
             TPU   4 MB (the LSTM's of H = 512 in float32)
@@ -104,8 +106,8 @@ class Pallas:
         return _up(cell.hidden, LANES)
 
     def _too_large(self, cell: Cell, dtype: Any) -> str | None:
-        # The GPU's limits are what a prototype was seen to fit into the 227 KB of shared memory of
-        # one multiprocessor of an H100; the TPU's leaves room for chunks in 16 MB of VMEM.
+        # The GPU limits were measured: they fit into the 227 KB of shared memory of one
+        # multiprocessor of an H100. The TPU limit leaves space for chunks in 16 MB of VMEM.
         vectors = feedback_width(cell) // cell.hidden
         count, width = len(cell.h_blocks) * vectors, self._width(cell)
         limit = {"gpu": 128 if dtype.itemsize == 2 else 48, "tpu": 4 * KB}[self.platform]
@@ -116,7 +118,7 @@ class Pallas:
 
 
 class _Frame(NamedTuple):
-    """The sizes that a kernel sees: time, rows and units filled up."""
+    """The padded sizes of a kernel: time steps, rows and units."""
 
     T: int
     B: int
@@ -125,7 +127,7 @@ class _Frame(NamedTuple):
 
 
 def _spread(cell: Cell, inputs: Inputs) -> Inputs:
-    """Returns the inputs as they are for the uniform cell."""
+    """Returns the equivalent inputs of the uniform cell."""
     return inputs._replace(
         params=spread_params(cell, inputs.params), state=spread_state(cell, inputs.state),
         initial=spread_state(cell, inputs.initial), noise=spread_noise(cell, inputs.noise),
@@ -146,7 +148,7 @@ def _loop_bwd(engine: Pallas, cell: Cell, residuals, cotangents):
     inputs, states = residuals
     d_final, d_states = cotangents
     inputs = inputs._replace(x=zero_unless(inputs.mask, inputs.x))
-    if inputs.reset is not None:  # a step that is not read starts afresh, at zero
+    if inputs.reset is not None:  # time steps without a cotangent restart, with inputs of zero
         read = reached(inputs.reset, d_final, d_states)
         inputs = inputs._replace(x=zero_unless(read, inputs.x), reset=inputs.reset | ~read)
     params, x, state, initial, _, reset, noise = inputs
@@ -173,7 +175,7 @@ _loop.defvjp(_loop_fwd, _loop_bwd)
 
 
 def _forward(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
-    """Returns the final state and the states after every instant."""
+    """Returns the final state and the states after every time step."""
     params, x, *_ = inputs
     T, B, D = x.shape
     from_x = dot(x.reshape(T * B, D), params.w_x, x.dtype)
@@ -181,15 +183,15 @@ def _forward(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
     packed = add_bias(assemble(cell, from_x, none), params.b).reshape(T, B, -1)
     draws = _draws(cell, inputs)
     frame = _frame(engine, cell, x, draws)
-    mask, reset, keep = _circumstances(frame, inputs)
-    state, initial = (_fill(row, (frame.B, frame.H)) for row in (inputs.state, inputs.initial))
+    mask, reset, keep = _flags_and_keep(frame, inputs)
+    state, initial = (_pad(row, (frame.B, frame.H)) for row in (inputs.state, inputs.initial))
     final, states = kernels.forward(
         cell,
         frame.schedule,
         kernels.Forward(
-            _fill_packed(cell, frame, packed, x.dtype), _weights(cell, params, frame, x.dtype),
+            _pad_packed(cell, frame, packed, x.dtype), _weights(cell, params, frame, x.dtype),
             _theta(cell, params, frame), state, None if reset is None else initial,
-            keep, _fill(draws, (frame.T, frame.B, frame.H)), mask, reset,
+            keep, _pad(draws, (frame.T, frame.B, frame.H)), mask, reset,
         ),
     )  # fmt: skip
     return _cut(final, (B, cell.hidden)), _cut(states, (T, B, cell.hidden))
@@ -201,13 +203,13 @@ def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
     T, B, _ = x.shape
     draws = _draws(cell, inputs)
     frame = _frame(engine, cell, x, draws)
-    mask, reset, keep = _circumstances(frame, inputs)
+    mask, reset, keep = _flags_and_keep(frame, inputs)
     size = (frame.T, frame.B, frame.H)
     weights = jax.tree.map(jnp.transpose, _weights(cell, params, frame, x.dtype))
     given = kernels.Backward(
-        _fill_packed(cell, frame, packed, x.dtype), _fill(start, size),
-        _fill(d_states, size, "constant"), _fill(d_final, size[1:], "constant"),
-        weights, _theta(cell, params, frame), keep, _fill(draws, size), mask, reset,
+        _pad_packed(cell, frame, packed, x.dtype), _pad(start, size),
+        _pad(d_states, size, "constant"), _pad(d_final, size[1:], "constant"),
+        weights, _theta(cell, params, frame), keep, _pad(draws, size), mask, reset,
     )  # fmt: skip
     d_packed, *carry = kernels.backward(cell, frame.schedule, given)
     d_state, d_theta, d_initial = _cut(carry, (B, cell.hidden))
@@ -222,21 +224,21 @@ def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
 
 
 def _draws(cell: Cell, inputs: Inputs) -> Row | None:
-    """Returns what the cell draws for all instants, each [T, B, H], in the dtype of the states."""
+    """Returns the random vectors of all time steps, each [T, B, H]."""
     theta, keys = inputs.params.theta, inputs.noise.keys
     if keys is None:
         return None
-    rows, dtype = inputs.state[0].shape[0], inputs.state[0].dtype
-    return jax.vmap(lambda key: drawn(cell, theta, key, rows, dtype))(keys)
+    B, dtype = inputs.state[0].shape[0], inputs.state[0].dtype
+    return jax.vmap(lambda key: drawn(cell, theta, key, B, dtype))(keys)
 
 
 def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
-    """Returns how large the problem is on chip, and how it is cut."""
+    """Returns the padded sizes and the schedule of a kernel."""
     (T, B, _), H, interpret = x.shape, engine._width(cell), engine.interpret
     if engine.platform == "gpu":
         whole = kernels.Schedule(ROWS, T, True, _triton_compiler(), interpret)
         return _Frame(T, _up(B, ROWS), H, whole)
-    # What comes and goes with a row of an instant, in two buffers each: a flag takes all lanes.
+    # The bytes of one row at one time step, in two buffers each; a flag takes all lanes.
     narrow, full = (jnp.dtype(dtype).itemsize for dtype in (x.dtype, wide(x.dtype)))
     states = len(cell.states) + len(draws or ())
     values = 2 * H * (len(cell.gates) * narrow + states * full)
@@ -244,49 +246,49 @@ def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
     rows = min(TILE, BUFFERS // (8 * each) // ROWS * ROWS) or ROWS
     rows = _up(_parts(B, _parts(B, rows)), ROWS)
     chunks = _parts(T, max(1, min(CHUNK, BUFFERS // (rows * each))))
-    instants = _parts(T, chunks)
+    steps = _parts(T, chunks)
     compiler = tpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
-    cut = kernels.Schedule(rows, instants, False, compiler, interpret)
-    return _Frame(chunks * instants, _up(B, rows), H, cut)
+    cut = kernels.Schedule(rows, steps, False, compiler, interpret)
+    return _Frame(chunks * steps, _up(B, rows), H, cut)
 
 
 def _triton_compiler() -> Any:
     """Returns the parameters of Triton's compiler.
 
-    jax >= 0.11 warns that this backend is deprecated, where the program around the kernel is
-    lowered: after this returns, so that the filter has to stay. `refuses` says when it is gone.
+    jax >= 0.11 warns that this backend is deprecated. The warning comes later, when the program
+    around the kernel is lowered, so the filter stays active.
     """
     warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
     return triton.CompilerParams(num_warps=8)  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def _circumstances(
+def _flags_and_keep(
     frame: _Frame, inputs: Inputs
 ) -> tuple[Array | None, Array | None, kernels.Parts | None]:
-    """Returns mask, reset and keep as the kernels read them; instants past the end are masked."""
+    """Returns padded mask, reset and keep; time steps past the end are masked."""
     T, B, _ = inputs.x.shape
     mask = jnp.ones((T, B), bool) if inputs.mask is None and frame.T > T else inputs.mask
     size = (frame.T, frame.B, 1)
     flags = [f if f is None else f[..., None].astype(jnp.int32) for f in (mask, inputs.reset)]
-    mask, reset = (_fill(f, size, "constant") for f in flags)
+    mask, reset = (_pad(f, size, "constant") for f in flags)
     keep, H = inputs.noise.keep, inputs.state[0].shape[1]
     parts = None if keep is None else tuple(jnp.split(keep, keep.shape[1] // H, axis=1))
-    return mask, reset, _fill(parts, (frame.B, frame.H))
+    return mask, reset, _pad(parts, (frame.B, frame.H))
 
 
-def _fill_packed(cell: Cell, frame: _Frame, packed: Array, dtype: Any) -> Array:
+def _pad_packed(cell: Cell, frame: _Frame, packed: Array, dtype: Any) -> Array:
     T, B, _ = packed.shape
     blocks = packed.astype(dtype).reshape(T, B, len(cell.gates), cell.hidden)
-    filled = _fill(blocks, (frame.T, frame.B, len(cell.gates), frame.H))
-    return filled.reshape(frame.T, frame.B, -1)
+    padded = _pad(blocks, (frame.T, frame.B, len(cell.gates), frame.H))
+    return padded.reshape(frame.T, frame.B, -1)
 
 
 def _weights(
     cell: Cell, params: CellParams, frame: _Frame, dtype: Any
 ) -> tuple[kernels.Parts, ...]:
-    """Returns, for each block that reads the state, a matrix [H, H] for each vector fed back.
+    """Returns matrices [H, H], by block of `w_h` and by vector of the feedback.
 
-    Nobody reads a filled unit.
+    Weights that read padding are zero.
     """
     w_h = params.w_h
     if w_h is None:
@@ -294,31 +296,31 @@ def _weights(
     w_h = (dot(*w_h, dtype) if isinstance(w_h, tuple) else w_h).astype(dtype)
     F, columns = w_h.shape
     vectors = F // cell.hidden
-    read = w_h.reshape(vectors, cell.hidden, columns)
-    read = _fill(read, (vectors, frame.H, columns), "constant")
-    blocks = split(cell, cell.h_blocks, read)
-    return tuple(_fill(tuple(blocks[name]), (frame.H, frame.H)) for name in cell.h_blocks)
+    by_vector = w_h.reshape(vectors, cell.hidden, columns)
+    by_vector = _pad(by_vector, (vectors, frame.H, columns), "constant")
+    blocks = split(cell, cell.h_blocks, by_vector)
+    return tuple(_pad(tuple(blocks[name]), (frame.H, frame.H)) for name in cell.h_blocks)
 
 
 def _theta(cell: Cell, params: CellParams, frame: _Frame) -> Row:
-    """Returns theta's vectors [1, H]; its scalars become vectors, too."""
-    rows = jax.tree.map(lambda v: jnp.broadcast_to(v, (1, cell.hidden)), params.theta)
-    return _fill(rows, (1, frame.H))
+    """Returns theta with its vectors and scalars as padded vectors [1, H]."""
+    vectors = jax.tree.map(lambda v: jnp.broadcast_to(v, (1, cell.hidden)), params.theta)
+    return _pad(vectors, (1, frame.H))
 
 
-def _fill(tree: Any, size: tuple[int, ...], mode: str = "edge") -> Any:
-    """Fills arrays up to `size`: values by copies of the last, so that they stay what values are.
+def _pad(tree: Any, size: tuple[int, ...], mode: str = "edge") -> Any:
+    """Pads arrays to `size`, by default with copies of their last entries.
 
-    Cotangents, flags and the rows of weights are filled up with zeros ("constant"), so that nothing
-    comes of the copies.
+    Copies are valid values, so equations stay finite. Cotangents, flags and rows of weights are
+    padded with zeros ("constant"), so that the copies have no effect.
     """
 
-    def filled(a):
+    def padded(a):
         if a.shape == size:
             return a
         return jnp.pad(a, [(0, to - n) for n, to in zip(a.shape, size, strict=True)], mode)
 
-    return jax.tree.map(filled, tree)
+    return jax.tree.map(padded, tree)
 
 
 def _cut(tree: Any, size: tuple[int, ...]) -> Any:
@@ -330,5 +332,5 @@ def _up(n: int, multiple: int) -> int:
 
 
 def _parts(n: int, size: int) -> int:
-    """Returns how many parts of `size` cover n."""
+    """Returns the number of parts of `size` that cover n."""
     return -(-n // size)

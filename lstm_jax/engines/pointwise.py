@@ -1,4 +1,4 @@
-"""What of a cell's equations a kernel can hold: pointwise ones, and sums over whole rows."""
+"""The cells that a kernel supports: pointwise equations, and sums over whole rows."""
 
 import functools
 from collections.abc import Iterator
@@ -22,12 +22,11 @@ CALLS = {"checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit
 
 
 @functools.cache
-def strange(cell: Cell, width: int) -> str | None:
-    """Returns why a kernel for rows of `width` cannot hold `cell`, or None where it can.
+def unsupported(cell: Cell, width: int) -> str | None:
+    """Returns why a kernel of `width` units cannot run `cell`, or None if it can.
 
-    Every gate, state and vector of theta must be `hidden` wide, and each that is fed back or drawn.
-    Where `width` is more than `hidden`, the rows are filled up, so that units must not see each
-    other.
+    Every gate, state, vector of theta, vector of the feedback and random vector must be `hidden`
+    wide. A `width` above `hidden` pads the vectors, so units must not depend on each other.
     """
     H, names = cell.hidden, (*cell.gates, *cell.states)
     if uneven := [name for name in names if cell.width(name) != H]:
@@ -47,42 +46,42 @@ def strange(cell: Cell, width: int) -> str | None:
     if width == H:
         return None
     if mixing := sorted(used & REDUCTIONS):
-        return f"its units see each other ({', '.join(mixing)}), so that {H} cannot become {width}"
+        return f"its units are dependent ({', '.join(mixing)}): {H} cannot be padded to {width}"
     try:
         _traced(cell, width)
     except (TypeError, ValueError):
-        return f"its equations are for {H} units, so that {H} cannot become {width}"
+        return f"its equations are for {H} units: {H} cannot be padded to {width}"
     return None
 
 
 def _traced(cell: Cell, width: int) -> Any:
-    """Returns the jaxpr of one instant on rows of `width`."""
+    """Returns the jaxpr of one time step on vectors of `width`."""
     row = jnp.zeros(width)
 
-    def instant(gates: Row, state: Row, theta: Row, *draws: Row):
+    def one_step(gates: Row, state: Row, theta: Row, *draws: Row):
         update: Any = cell.update
-        ways = [update(gates, state, theta, *given)[0] for given in ((), draws)[: 1 + cell.noisy]]
-        return ways, feedback_parts(cell, state)
+        calls = ((), draws)[: 1 + cell.noisy]
+        return [update(gates, state, theta, *d)[0] for d in calls], feedback_parts(cell, state)
 
     names = jax.eval_shape(lambda: dict(cell.init_theta(jax.random.key(0))))
-    rows = ((row for _ in names) for names in (cell.gates, cell.states))
+    vectors = ((row for _ in names) for names in (cell.gates, cell.states))
     theta = cell.Theta(dict.fromkeys(names, row))
     gates, state = (
-        kind(*values) for kind, values in zip((cell.Gates, cell.State), rows, strict=True)
+        kind(*values) for kind, values in zip((cell.Gates, cell.State), vectors, strict=True)
     )
     draws = cell.Draws(dict.fromkeys(jax.eval_shape(lambda: _drawn(cell)), row))
-    return jax.make_jaxpr(instant)(gates, state, theta, *([draws] if cell.noisy else []))
+    return jax.make_jaxpr(one_step)(gates, state, theta, *([draws] if cell.noisy else []))
 
 
 def _drawn(cell: Cell) -> dict[str, Array]:
-    """Returns what the cell draws for a row."""
+    """Returns the random vectors of one row."""
     keys = jax.random.split(jax.random.key(0))
     theta = {name: jnp.asarray(value) for name, value in cell.init_theta(keys[0]).items()}
     return dict(cell.draw(cell.Theta(theta), keys[1]))
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:
-    """Yields what is used, calls seen through; "constants" for arrays that are no argument."""
+    """Yields the primitives of a jaxpr and its calls; "constants" for closed-over arrays."""
     if any(jnp.ndim(value) for value in getattr(jaxpr, "consts", ())):
         yield "constants"
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:

@@ -1,6 +1,6 @@
-"""Pre-activations: what the weights make of the input and of the state, block by block.
+"""Pre-activations: matrix products of the input and the feedback, by block.
 
-Every product is `dot`: of operands in the dtype of the input, summed in float32 at least.
+Every product is a `dot`: its operands have the dtype of the input, its sums float32 at least.
 """
 
 import functools
@@ -23,20 +23,20 @@ def split(cell: Cell, blocks: tuple[str, ...], packed: Array) -> dict[str, Array
 
 
 def pack(parts: list[Array]) -> Array:
-    """Returns blocks side by side on the last axis."""
+    """Returns blocks concatenated on the last axis."""
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
 
 
 def reads_both(cell: Cell) -> bool:
-    """Says whether every block takes both the input and the state."""
+    """Returns whether every block takes both the input and the state."""
     return cell.x_blocks == cell.h_blocks == tuple(cell.gates)
 
 
 def dot(a: Array, w: Array, dtype: Any) -> Array:
-    """Returns a [..., J] @ w [J, K], operands rounded to `dtype`, summed in float32 at least.
+    """Returns a [..., J] @ w [J, K], with operands rounded to `dtype`.
 
-    So are the two products of its gradient, which round what comes back as well. Of a 16-bit dtype
-    it has no forward-mode derivative.
+    Sums are in float32 at least. The two products of its gradient round their operands likewise. A
+    16-bit `dtype` has no forward-mode derivative.
     """
     if wide(dtype) == dtype:
         return a.astype(dtype) @ w.astype(dtype)
@@ -54,29 +54,29 @@ _narrow_dot = jax.custom_vjp(_product, nondiff_argnums=(2,))
 def _narrow_dot_bwd(dtype, operands, d_sum):
     a, w = operands
     d_a = _product(d_sum, w.T, dtype)
-    d_w = _contracted(rows(a), rows(d_sum), w, dtype)
+    d_w = _contracted(as_matrix(a), as_matrix(d_sum), w, dtype)
     return d_a.astype(a.dtype), d_w.astype(w.dtype)
 
 
 def _contracted(a: Array, b: Array, w: Array, dtype: Any) -> Array:
-    """Returns the sum over all rows of a [..., J] times b [..., K], sharded as w [J, K] is."""
-    every = tuple(range(a.ndim - 1))
+    """Returns a [..., J] and b [..., K] contracted to [J, K], sharded like w."""
+    leading = tuple(range(a.ndim - 1))
     return jax.lax.dot_general(
-        a.astype(dtype), b.astype(dtype), ((every, every), ((), ())),
+        a.astype(dtype), b.astype(dtype), ((leading, leading), ((), ())),
         preferred_element_type=wide(dtype),
         out_sharding=jax.typeof(w).sharding if _sharded(a) else None,
     )  # fmt: skip
 
 
-def rows(a: Array) -> Array:
-    """Returns [..., K] as one matrix; as it is where an axis before the last is sharded."""
-    if _sharded(a):  # a reshape must not merge such an axis with another
+def as_matrix(a: Array) -> Array:
+    """Returns [..., K] as a matrix, or unchanged if a leading axis is sharded."""
+    if _sharded(a):  # a reshape must not merge a sharded axis with another
         return a
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
 def _sharded(a: Array) -> bool:
-    """Says whether an axis before the last is sharded by the type of `a`, on an explicit mesh."""
+    """Returns whether a leading axis of `a` is sharded on an explicit mesh."""
     return any(jax.typeof(a).sharding.spec[:-1])
 
 
@@ -93,12 +93,12 @@ def times_w_h(feedback: Array, w_h: RecurrentWeights, dtype: Any) -> Array:
 
 
 def projected(h: Array, w_h: RecurrentWeights) -> Array:
-    """Returns what a layer puts out: h P in the dtype of h where `w_h` is a pair (P, U), else h."""
+    """Returns h P if `w_h` is a pair (P, U), else h."""
     return dot(h, w_h[0], h.dtype).astype(h.dtype) if isinstance(w_h, tuple) else h
 
 
 def rounded(w_h: RecurrentWeights, dtype: Any) -> RecurrentWeights:
-    """Returns the recurrent weights in `dtype`, once, for a loop of products."""
+    """Returns the recurrent weights in `dtype`, rounded once for all time steps."""
     return jax.tree.map(lambda w: w.astype(dtype), w_h)
 
 
@@ -112,16 +112,16 @@ def assemble(cell: Cell, from_x: Array, from_h: Array) -> Array:
     if reads_both(cell):
         return from_x + from_h
     products = (split(cell, cell.x_blocks, from_x), split(cell, cell.h_blocks, from_h))
-    read = [[product[g] for product in products if g in product] for g in cell.gates]
+    terms = [[product[g] for product in products if g in product] for g in cell.gates]
     return pack(
         [
-            functools.reduce(jnp.add, parts) if parts else _nothing(cell.width(g), from_x)
-            for g, parts in zip(cell.gates, read, strict=True)
+            functools.reduce(jnp.add, parts) if parts else _zeros(cell.width(g), from_x)
+            for g, parts in zip(cell.gates, terms, strict=True)
         ]
     )
 
 
-def _nothing(width: int, like: Array) -> Array:
+def _zeros(width: int, like: Array) -> Array:
     zero = jnp.sum(like[..., :0], axis=-1, keepdims=True)  # with the sharding of `like`
     return jnp.broadcast_to(zero, (*like.shape[:-1], width))
 
@@ -135,7 +135,7 @@ def columns(cell: Cell, blocks: tuple[str, ...], packed: Array) -> Array:
 
 
 def add_bias(packed: Array, b: Array) -> Array:
-    """Returns packed + b for any number of leading axes."""
+    """Returns packed + b, for any number of leading axes."""
     return packed + jnp.broadcast_to(b, packed.shape)
 
 
@@ -146,10 +146,10 @@ def preactivations(cell: Cell, params: CellParams, x: Array, feedback: Array) ->
 
 
 def joined_preactivations(cell: Cell, params: CellParams, x: Array, feedback: Array) -> Array:
-    """Returns [x, feedback, 1] [w_x; w_h; b], for a cell whose every gate reads both.
+    """Returns [x, feedback, 1] [w_x; w_h; b], if every gate reads both inputs.
 
-    One product, and so is its gradient: narrow inputs and biases cost next to nothing. Where it
-    rounds to 16 bits, the bias is added to the sum instead.
+    It is one product, and so is its gradient: narrow inputs and biases cost almost nothing. If
+    operands are rounded to 16 bits, the bias is added to the sum instead.
     """
     del cell
     assert isinstance(params.w_h, jax.Array)
@@ -163,7 +163,7 @@ def joined_preactivations(cell: Cell, params: CellParams, x: Array, feedback: Ar
 
 
 def fed_back(cell: Cell, state: Row, keep: Array | None) -> Array:
-    """Maps the cell's `feedback` over a batch and multiplies it by `keep` [B, F]."""
+    """Returns the feedback [B, F] of a batch of states, times `keep` [B, F]."""
     feedback = pack([*jax.vmap(functools.partial(feedback_parts, cell))(state)])
     return feedback if keep is None else feedback * keep
 
@@ -171,7 +171,7 @@ def fed_back(cell: Cell, state: Row, keep: Array | None) -> Array:
 def advance(
     cell: Cell, packed: Array, state: Row, theta: Row, key: Array | None
 ) -> tuple[Row, Row]:
-    """Maps the cell's `update` over a batch: packed [B, G], states [B, ...], one key or none."""
+    """Maps the cell's `update` over a batch: packed [B, G], states [B, width]."""
     gates = cell.Gates(**split(cell, tuple(cell.gates), packed))
     if key is None:
         return jax.vmap(cell.update, in_axes=(0, 0, None))(gates, state, theta)
@@ -179,8 +179,8 @@ def advance(
     return jax.vmap(update, in_axes=(0, 0, None, 0))(gates, state, theta, draws)
 
 
-def drawn(cell: Cell, theta: Row, key: Array, rows: int, dtype: Any) -> Row:
-    """Returns what a noisy cell draws at an instant, [B, width] of `dtype`; row b by a key b."""
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(rows))
+def drawn(cell: Cell, theta: Row, key: Array, batch: int, dtype: Any) -> Row:
+    """Returns the random vectors [B, width] of a noisy cell at one time step."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch))
     draws = jax.vmap(lambda key: cell.Draws(cell.draw(theta, key)))(keys)
     return jax.tree.map(lambda d: jax.lax.stop_gradient(d).astype(dtype), draws)

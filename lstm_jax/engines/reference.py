@@ -1,4 +1,7 @@
-"""The plain loop: `lax.scan` over time steps, differentiated by JAX. The truth the others equal."""
+"""The reference engine: `lax.scan` over time steps, differentiated by JAX.
+
+All other engines are tested against it.
+"""
 
 import dataclasses
 import functools
@@ -18,29 +21,29 @@ Loop = Callable[[Cell, Callable[[Row], Any], Inputs], tuple[Row, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The plain engine: slow, simple, and the only one with forward-mode derivatives.
+    """The reference engine: simple, slow, and the only one with forward-mode derivatives.
 
-    With resets it has a reverse-mode rule: an episode that nothing reads has no gradient, even
-    where it is NaN. Forward mode then needs `Reference(forward=True)`, which has none.
+    With resets it has a reverse-mode rule: a segment without a cotangent has no gradient, even
+    where its values are NaN. Forward mode then needs `Reference(forward=True)`, without that rule.
 
     Attributes:
-      forward: whether a loop with resets is differentiated in forward mode, not in reverse mode.
+      forward: whether loops with resets support forward mode instead of the reverse-mode rule.
     """
 
     forward: bool = False
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
-        """Returns the final state and what `emit` makes of every state [T, B, ...]."""
+        """Returns the final state, and `emit` of every state [T, B, ...]."""
         if inputs.reset is None or self.forward:
-            return plain(cell, emit, inputs)
-        return differentiable(plain, cell, emit, inputs)
+            return run_loop(cell, emit, inputs)
+        return differentiable(run_loop, cell, emit, inputs)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> None:
-        """Returns None: it runs every cell."""
+        """Returns None: this engine runs every cell."""
 
 
-def plain(cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
-    """Runs `one_step` over time; returns the final state and what `emit` makes of every state."""
+def run_loop(cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
+    """Runs `one_step` over time; returns the final state, and `emit` of every state."""
 
     def body(state, step):
         x_t, mask_t, reset_t, key = step
@@ -55,7 +58,10 @@ def plain(cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, 
 
 
 def one_step(cell: Cell, inputs: Inputs) -> Row:
-    """Returns the state after one time step: inputs x [B, D], mask and reset [B], one key."""
+    """Returns the state after one time step.
+
+    Here x is [B, D], mask and reset are [B], and `noise.keys` is one key.
+    """
     params, x, state, initial, mask, reset, noise = inputs
     start = restart(reset, initial, state)
     x = zero_unless(mask, x)
@@ -66,7 +72,7 @@ def one_step(cell: Cell, inputs: Inputs) -> Row:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def differentiable(loop: Loop, cell: Cell, emit: Callable, inputs: Any) -> tuple[Row, Any]:
-    """Returns loop(cell, emit, inputs), whose gradient leaves out what no cotangent reaches."""
+    """Returns loop(cell, emit, inputs); time steps without a cotangent have no gradient."""
     return loop(cell, emit, inputs)
 
 
@@ -76,7 +82,7 @@ def _fwd(loop, cell, emit, inputs):
 
 def _bwd(loop, cell, emit, inputs, cotangents):
     read = reached(inputs.reset, *cotangents)
-    # A step that is not read starts afresh from the initial state, at an input of zero.
+    # Time steps without a cotangent restart from the initial state, with an input of zero.
     clean = inputs._replace(x=zero_unless(read, inputs.x), reset=inputs.reset | ~read)
     return jax.vjp(functools.partial(loop, cell, emit), clean)[1](cotangents)
 

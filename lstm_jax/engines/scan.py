@@ -1,10 +1,14 @@
-"""The scan engine: `lax.scan` with a backward pass of our own, in chunks of instants.
+"""The scan engine: `lax.scan` with a custom backward pass, in chunks of time steps.
 
-The forward loop saves the states and nothing else. The backward loop walks over chunks of instants,
-the last one first: one matrix product rebuilds a chunk's pre-activations from its states, which are
-known by then; an inner loop goes back through its instants by the `jax.vjp` of the cell's `update`;
-and one matrix product makes the chunk's share of every weight gradient, where plain autodiff reads,
-adds to and writes all of it at every instant. Chunks are small enough to stay in cache.
+The forward loop saves only the states. The backward loop runs over chunks of time steps, from the
+last to the first:
+
+1. One matrix product recomputes the pre-activations of a chunk from its states.
+2. An inner loop goes back through its time steps by the `jax.vjp` of the cell's `update`.
+3. One matrix product gives the chunk's part of each weight gradient.
+
+Automatic differentiation of the loop reads and writes the whole weight gradient at every time step.
+Chunks are small enough to stay in cache.
 """
 
 import dataclasses
@@ -21,6 +25,7 @@ from lstm_jax.engines.masking import partition, reached, restart, where_row, zer
 from lstm_jax.engines.products import (
     add_bias,
     advance,
+    as_matrix,
     assemble,
     columns,
     dot,
@@ -29,7 +34,6 @@ from lstm_jax.engines.products import (
     preactivations,
     reads_both,
     rounded,
-    rows,
     times_w_h,
     transpose_w_h,
 )
@@ -41,16 +45,16 @@ RESIDUALS = ("rebuilt", "saved")
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """`lax.scan` with a custom VJP; `jax.jvp` of the loop itself is for `Reference`.
+    """`lax.scan` with a custom VJP; for forward mode use `Reference`.
 
     Attributes:
-      product: "joined" multiplies [x, h] by [w_x; w_h] at every instant, for cells whose every
+      product: "joined" multiplies [x, h] by [w_x; w_h] at every time step, for cells in which every
         gate reads both; "hoisted" multiplies all inputs by w_x before the loop.
-      residuals: "rebuilt" saves the states and makes the pre-activations again in the backward
-        pass; "saved" keeps them too: more memory, one matrix product less.
-      chunk: the most instants whose weight gradients are made by one product; None for 16, or as
-        many as make 256 rows of a narrow batch.
-      unroll: instants in one iteration of the compiled loops.
+      residuals: "rebuilt" saves the states and recomputes the pre-activations in the backward pass;
+        "saved" saves them too, with more memory and one matrix product less.
+      chunk: largest number of time steps in one product of weight gradients; None for 16, or more
+        for a narrow batch, up to 256 rows.
+      unroll: time steps in one iteration of the compiled loops.
     """
 
     product: str = "joined"
@@ -69,19 +73,22 @@ class Scan:
             )
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
-        """Returns the final state and what `emit` makes of every state [T, B, ...]."""
+        """Returns the final state, and `emit` of every state [T, B, ...]."""
         return _loop(self, cell, emit, inputs)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> None:
-        """Returns None: it runs every cell."""
+        """Returns None: this engine runs every cell."""
 
 
-class Instants(NamedTuple):
-    """What the backward pass knows of a stretch of time: [T, ...], [N, K, ...] or [K, ...].
+class Segment(NamedTuple):
+    """Inputs of the backward pass over some time steps.
 
-    `read` is False where no cotangent reaches, None without resets; `packed` is None where the
-    pre-activations are rebuilt; `before` is the state before the stretch, without its axis of
-    instants.
+    Leading axes are [T], or [N, K] for N chunks of K time steps, or [K].
+
+    Attributes:
+      read: False where no cotangent reaches; None without resets.
+      packed: pre-activations; None if they are rebuilt.
+      before: the state before the segment, or before each chunk, without the last axis of time.
     """
 
     x: Array
@@ -112,19 +119,19 @@ def _loop_bwd(engine, cell, emit, residuals, cotangents):
     inputs, states, packed = residuals
     d_final, d_emitted = cotangents
     reset, read = inputs.reset, None
-    if reset is not None:  # a step that is not read starts afresh
+    if reset is not None:  # time steps without a cotangent restart
         read = reached(reset, d_final, d_emitted)
         reset = reset | ~read
-    known = Instants(
+    whole = Segment(
         inputs.x, states, d_emitted, inputs.mask, reset, read, inputs.noise.keys, packed,
         inputs.state,
     )  # fmt: skip
     zeros = jax.tree.map(jnp.zeros_like, (inputs.params, inputs.initial))
     carry, d_x = (d_final, *zeros), []
-    for stretch in reversed(_stretches(_most(engine, inputs.x), known)):
+    for segment in reversed(_segments(_chunk_size(engine, inputs.x), whole)):
         back = functools.partial(_chunk_back, engine, cell, emit, inputs)
-        carry, d_x_n = jax.lax.scan(back, carry, stretch, reverse=True)
-        N, K = stretch.x.shape[:2]
+        carry, d_x_n = jax.lax.scan(back, carry, segment, reverse=True)
+        N, K = segment.x.shape[:2]
         d_x.insert(0, d_x_n.reshape(N * K, *inputs.x.shape[1:]))
     d_state, d_params, d_initial = carry
     d_x = jnp.concatenate(d_x) if d_x else jnp.zeros_like(inputs.x)
@@ -138,7 +145,7 @@ def _forward(engine: Scan, cell: Cell, inputs: Inputs, emit: Callable) -> tuple[
     params, x, state, initial, mask, reset, noise = inputs
     multiply, from_x = _products(engine, cell, params, x)
 
-    def instant(state, step):
+    def body(state, step):
         from_x_t, mask_t, reset_t, key = step
         start = restart(reset_t, initial, state)
         packed = multiply(from_x_t, fed_back(cell, start, noise.keep))
@@ -147,11 +154,11 @@ def _forward(engine: Scan, cell: Cell, inputs: Inputs, emit: Callable) -> tuple[
         return state, emit(state, packed)
 
     steps = (from_x, mask, reset, noise.keys)
-    return jax.lax.scan(instant, state, steps, unroll=engine.unroll)
+    return jax.lax.scan(body, state, steps, unroll=engine.unroll)
 
 
 def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
-    """Returns the product made at every instant, and what it takes from the input."""
+    """Returns the product of each time step, and its argument from the input."""
     if _joins(engine, cell, params):
         assert isinstance(params.w_h, jax.Array)
         w = jnp.concatenate([params.w_x, params.w_h]).astype(x.dtype)
@@ -161,7 +168,7 @@ def _products(engine: Scan, cell: Cell, params: CellParams, x: Array):
             return add_bias(dot(joined, w, x.dtype), params.b)
 
         return multiply_both, x
-    from_x = dot(rows(x), params.w_x, x.dtype).reshape(*x.shape[:2], params.w_x.shape[1])
+    from_x = dot(as_matrix(x), params.w_x, x.dtype).reshape(*x.shape[:2], params.w_x.shape[1])
     w_h = rounded(params.w_h, x.dtype)
 
     def multiply(from_x_t, h):
@@ -184,27 +191,27 @@ def _add(total: Row, part: Row) -> Row:
     return jax.tree.map(jnp.add, total, part)
 
 
-def _most(engine: Scan, x: Array) -> int:
-    """Returns how many instants a chunk may have; 16 for a symbolic batch."""
+def _chunk_size(engine: Scan, x: Array) -> int:
+    """Returns the largest number of time steps of a chunk; 16 for a symbolic batch."""
     B = x.shape[1]
     return engine.chunk or (max(16, 256 // max(1, B)) if isinstance(B, int) else 16)
 
 
-def _stretches(chunk: int, known: Instants) -> list[Instants]:
-    """Cuts time into stretches of equal chunks [N, K, ...]; a second one holds a remainder.
+def _segments(chunk: int, whole: Segment) -> list[Segment]:
+    """Cuts time into segments of equal chunks [N, K, ...].
 
-    A symbolic T is one chunk.
+    A second segment holds the remainder. A symbolic T is one chunk.
     """
-    T = known.x.shape[0]
+    T = whole.x.shape[0]
     if not isinstance(T, int):
-        return [_stretch(known, 0, 1, T)]
+        return [_segment(whole, 0, 1, T)]
     even = max((k for k in range(1, min(chunk, T) + 1) if T % k == 0), default=1)
     K = even if 2 * even > chunk else min(chunk, T)
     cuts = [(0, T // K, K), (T - T % K, 1, T % K)] if T else []
-    return [_stretch(known, *cut) for cut in cuts if cut[1] * cut[2]]
+    return [_segment(whole, *cut) for cut in cuts if cut[1] * cut[2]]
 
 
-def _stretch(known: Instants, start: int, N: int, K: int) -> Instants:
+def _segment(whole: Segment, start: int, N: int, K: int) -> Segment:
     def cut(a):
         return a[start : start + N * K].reshape(N, K, *a.shape[1:])
 
@@ -212,54 +219,54 @@ def _stretch(known: Instants, start: int, N: int, K: int) -> Instants:
         ends = cut(states)[:-1, -1]
         return jnp.concatenate([states[start - 1][None] if start else before[None], ends])
 
-    before = jax.tree.map(last, known.before, known.states)
-    return jax.tree.map(cut, known._replace(before=()))._replace(before=before)
+    before = jax.tree.map(last, whole.before, whole.states)
+    return jax.tree.map(cut, whole._replace(before=()))._replace(before=before)
 
 
-def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry, known: Instants):
+def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry, chunk: Segment):
     """Goes back through one chunk; returns the carry before it and d_x [K, B, D]."""
     d_state, d_params, d_initial = carry
-    params, (K, B), keep = inputs.params, known.x.shape[:2], inputs.noise.keep
+    params, (K, B), keep = inputs.params, chunk.x.shape[:2], inputs.noise.keep
     previous = jax.tree.map(
         lambda before, states: jnp.concatenate([before[None], states[:-1]]),
-        known.before,
-        known.states,
+        chunk.before,
+        chunk.states,
     )
-    start = restart(known.reset, inputs.initial, previous)
-    states = zero_unless(known.read, known.states)
-    x, saved = zero_unless(_both(known.mask, known.read), (known.x, known.packed))
+    start = restart(chunk.reset, inputs.initial, previous)
+    states = zero_unless(chunk.read, chunk.states)
+    x, saved = zero_unless(_both(chunk.mask, chunk.read), (chunk.x, chunk.packed))
     feedback = jax.vmap(lambda s: fed_back(cell, s, keep))(start)
     product = joined_preactivations if _joins(engine, cell, params) else preactivations
     rebuilt, product_back = jax.vjp(
-        lambda weights: product(cell, weights, rows(x), rows(feedback)),
+        lambda weights: product(cell, weights, as_matrix(x), as_matrix(feedback)),
         params._replace(theta=()),
     )
     packed = rebuilt.reshape(K, B, rebuilt.shape[-1]) if saved is None else saved
     transposed = rounded(transpose_w_h(params.w_h), x.dtype)
-    back = functools.partial(_instant_back, cell, emit, params.theta, transposed, x.dtype, keep)
+    back = functools.partial(_step_back, cell, emit, params.theta, transposed, x.dtype, keep)
     (d_state, d_theta, d_initial), d_packed = jax.lax.scan(
         back,
         (d_state, d_params.theta, d_initial),
-        (start, packed, states, known.d_emitted, known.mask, known.reset, known.keys),
+        (start, packed, states, chunk.d_emitted, chunk.mask, chunk.reset, chunk.keys),
         reverse=True,
         unroll=engine.unroll,
     )
-    d_packed = rows(d_packed)
+    d_packed = as_matrix(d_packed)
     (d_weights,) = product_back(d_packed)
     d_x = dot(columns(cell, cell.x_blocks, d_packed), params.w_x.T, x.dtype).astype(x.dtype)
     d_params = _add(d_params._replace(theta=()), d_weights)._replace(theta=d_theta)
     return (d_state, d_params, d_initial), d_x.reshape(x.shape)
 
 
-def _instant_back(
-    cell: Cell, emit: Callable, theta: Row, w_h_transposed, x_dtype, keep, carry, known
+def _step_back(
+    cell: Cell, emit: Callable, theta: Row, w_h_transposed, x_dtype, keep, carry, residuals
 ):
-    """Goes back through one instant; returns the carry before it and d_packed [B, G].
+    """Goes back through one time step; returns the carry before it and d_packed [B, G].
 
-    Noise is not known from the forward loop: it is drawn again, from the instant's key.
+    The forward loop does not save noise: it is drawn again, from the key of the time step.
     """
     d_state, d_theta, d_initial = carry
-    start, packed, state, d_emitted, mask, reset, key = known
+    start, packed, state, d_emitted, mask, reset, key = residuals
     d_state = _add(d_state, jax.vjp(emit, state)[1](d_emitted)[0])
     d_new, d_held = (d_state, None) if mask is None else partition(mask, d_state)
     _, update_back = jax.vjp(lambda a, s, p: advance(cell, a, s, p, key)[0], packed, start, theta)

@@ -100,7 +100,7 @@ OTHERS = [
 ]  # fmt: skip
 REFUSED = {
     C.Zoneout(C.MemoryBlocks(4, size=2), {"i": 0.1}): "i is 2 wide, and not 4",
-    C.LayerNormLSTM(H): "its units see each other (reduce_sum), so that 5 cannot become ",
+    C.LayerNormLSTM(H): "its units are dependent (reduce_sum): 5 cannot be padded to ",
     Joined(H): "a vector that it feeds back is 10 wide, and not 5",
     Swapped(H): "its equations use rev",
     Tossed(H): "step, which it draws, is of shape (1,), and not (5,)",
