@@ -1,1 +1,1 @@
-"""Sequences as arrays: packed rows."""
+"""Sequences as arrays."""

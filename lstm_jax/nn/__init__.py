@@ -1,4 +1,4 @@
-"""Depth: Flax NNX modules round a cell over time, and models of them in words."""
+"""Flax NNX layers and models of recurrent cells, and hashable model specifications."""
 
 from lstm_jax.nn import initializers
 from lstm_jax.nn.dropout import Rates, add_noise, drop, drop_weights

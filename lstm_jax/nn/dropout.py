@@ -1,4 +1,4 @@
-"""What is dropped or disturbed in a call that has a key."""
+"""Dropout and noise."""
 
 import functools
 from collections.abc import Mapping
@@ -11,23 +11,25 @@ from lstm_jax.types import Array, RecurrentWeights
 
 
 class Rates(NamedTuple):
-    """How much is disturbed in a call that has a key: numbers or traced scalars.
+    """Rates of dropout and noise in a call with a key: numbers or traced scalars.
 
-    What is dropped is dropped at a rate in [0, 1), and what is left is divided by 1 - rate, so that
-    its mean is what it was. For None nothing is drawn. The masks of `input_dropout` and
-    `recurrent_dropout` are one a row for the whole call; a reset does not draw them again.
+    Dropout rates are in [0, 1). Values that remain are divided by 1 - rate, so the mean does not
+    change. With None nothing is drawn. `input_dropout` and `recurrent_dropout` draw one mask per
+    row for the whole call; a reset does not draw it again.
 
     Attributes:
-      dropout: of the outputs, between the layers of a stack and before the head, at every instant
-        anew (Srivastava et al. 2014; Zaremba et al. 2014).
-      input_dropout: of the input of every layer, the same units at all instants (Gal & Ghahramani
-        2016).
-      recurrent_dropout: of what is fed back, the same units at all instants (the same).
-      weight_drop: of the recurrent weights, once for all rows and instants (Merity et al. 2018).
-      input_noise: standard deviation, 0 or more, of the normal noise that is added to the input of
-        the whole model, before any front, at every instant anew (Greff et al. 2017).
-      zoneout: state -> the rate that takes the place of a `Zoneout` cell's own in every layer, with
-        a key and without one.
+      dropout: rate for the outputs, between the layers of a stack and before the head, drawn anew
+        at every time step (Srivastava et al. 2014; Zaremba et al. 2014).
+      input_dropout: rate for the input of every layer, with the same units at all time steps (Gal &
+        Ghahramani 2016).
+      recurrent_dropout: rate for the feedback, with the same units at all time steps (Gal &
+        Ghahramani 2016).
+      weight_drop: rate for the recurrent weights, drawn once for all rows and time steps (Merity et
+        al. 2018).
+      input_noise: standard deviation, 0 or more, of normal noise on the input of the whole model,
+        before any front, drawn anew at every time step (Greff et al. 2017).
+      zoneout: state -> rate that overrides that of a `Zoneout` cell in every layer, with and
+        without a key.
     """
 
     dropout: float | Array | None = None
@@ -44,15 +46,15 @@ def drop(
     key: Array | None,
     shape: tuple[int, ...] | None = None,
 ) -> Array:
-    """Returns x / (1 - rate) with each entry zeroed with probability `rate`, so that its mean is x.
+    """Returns x / (1 - rate) with each entry zeroed with probability `rate`.
 
-    The backward pass draws again from the key: no mask is stored.
+    The mean is x. The backward pass draws the mask again from the key instead of storing it.
 
     Args:
       x: values of any shape.
       rate: a scalar in [0, 1), which may be traced; None returns x itself.
-      key: of the draw; None returns x itself.
-      shape: of the draw, 1 where one decides for a whole axis of x; that of x by default.
+      key: PRNG key; None returns x itself.
+      shape: shape of the mask, with 1 for axes of x that share it; the shape of x by default.
 
     Source: Srivastava et al. 2014.
     """
@@ -63,32 +65,33 @@ def drop(
 
 @functools.partial(jax.checkpoint, static_argnums=3)
 def _dropped(x: Array, rate: float | Array, key: Array, shape: tuple[int, ...]) -> Array:
-    kept = jax.random.bernoulli(key, 1 - rate, shape)
-    return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+    mask = jax.random.bernoulli(key, 1 - rate, shape)
+    return jnp.where(mask, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 
 def add_noise(x: Array, deviation: float | Array | None, key: Array | None) -> Array:
-    """Returns x + deviation n, n standard normal and drawn for each entry.
+    """Returns x + deviation * n, with n standard normal, drawn for each entry.
 
     Args:
       x: floats of any shape.
       deviation: a scalar, 0 or more, which may be traced; None returns x itself.
-      key: of the draw; None returns x itself.
+      key: PRNG key; None returns x itself.
 
     Raises:
-      TypeError: x are symbols, to which nothing can be added.
+      TypeError: x are not floats.
     """
     if key is None or deviation is None:
         return x
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"input_noise is added to floats, and x are {x.dtype}: leave it out")
+        raise TypeError(f"input_noise must be None for x of {x.dtype}: it is added to floats")
     return x + jnp.asarray(deviation, x.dtype) * jax.random.normal(key, x.shape, x.dtype)
 
 
 def drop_weights(w_h: RecurrentWeights, rate: float | Array | None, key: Array) -> RecurrentWeights:
-    """Returns recurrent weights of which each is dropped with probability `rate`, as by `drop`.
+    """Returns recurrent weights after `drop` with probability `rate`.
 
-    Both matrices of a pair (P, U) are, independently, so that the mean of their product is kept.
+    The two matrices of a pair (P, U) have independent masks, so the mean of their product does not
+    change.
 
     Source: Wan et al. 2013, DropConnect; in a recurrent network, Merity et al. 2018.
     """

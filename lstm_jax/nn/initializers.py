@@ -1,7 +1,7 @@
-"""Initial parameters: weights block by block, and biases that say what a cell remembers at first.
+"""Initialisers of weights and biases, by block.
 
-An initialiser is a small frozen dataclass that is called, so that two of the same settings are
-equal and hash equal, and a compiled function can be kept by what it was made of.
+An initialiser is a callable frozen dataclass. Two with the same settings are equal and have equal
+hashes, so a compiled function can be cached by them.
 """
 
 import dataclasses
@@ -31,7 +31,9 @@ class glorot:
 
 @dataclasses.dataclass(frozen=True)
 class orthogonal:
-    """Weights `scale` times orthonormal rows and columns; of the shorter side where not square.
+    """Weights `scale` times orthonormal rows and columns.
+
+    If the block is not square, only the vectors of the shorter side are orthonormal.
 
     Source: Saxe, McClelland & Ganguli 2014.
     """
@@ -46,7 +48,7 @@ class orthogonal:
 
 @dataclasses.dataclass(frozen=True)
 class normal:
-    """Weights normal with mean 0 and one deviation, whatever the width.
+    """Normal weights with mean 0 and a standard deviation independent of the width.
 
     Attributes:
       deviation: the standard deviation; 0.1 is that of Greff et al. 2017.
@@ -61,7 +63,7 @@ class normal:
 
 @dataclasses.dataclass(frozen=True)
 class identity:
-    """Weights `scale` times the identity: what a recurrent block starts with in an IRNN.
+    """Weights `scale` times the identity, as for the recurrent block of an IRNN.
 
     Source: Le, Jaitly & Hinton 2015.
     """
@@ -76,7 +78,7 @@ class identity:
 
 @dataclasses.dataclass(frozen=True)
 class torch_uniform:
-    """Weights from U(-1/sqrt(H), 1/sqrt(H)), whatever the shape of the block, as in torch.
+    """Weights from U(-1/sqrt(H), 1/sqrt(H)) for blocks of any shape, as in torch.
 
     Attributes:
       hidden: H, the width of the cell.
@@ -101,7 +103,7 @@ class torch_uniform:
 class torch_uniform_bias:
     """Biases from U(-1/sqrt(H), 1/sqrt(H)) for every block.
 
-    torch adds two such biases where a block reads both input and state; here there is one.
+    torch adds two such biases to a block that reads both input and state; this library has one.
     """
 
     def __call__(self, key: Array, cell: Cell, dtype=jnp.float32) -> dict[str, Array]:
@@ -114,8 +116,8 @@ class torch_uniform_bias:
 class gate_bias:
     """Biases constant within a block: `gate_bias(f=1.0)` is a forget bias of one.
 
-    Source: of the forget bias, Gers et al. 2000, Jozefowicz et al. 2015; of negative input- and
-    output-gate biases, Hochreiter & Schmidhuber 1997.
+    Source: Gers et al. 2000 and Jozefowicz et al. 2015 for the forget bias; Hochreiter &
+    Schmidhuber 1997 for negative biases of input and output gates.
     """
 
     values: tuple[tuple[str, float], ...]
@@ -127,22 +129,22 @@ class gate_bias:
         return f"gate_bias({', '.join(f'{block}={value}' for block, value in self.values)})"
 
     def __call__(self, key: Array, cell: Cell, dtype=jnp.float32) -> dict[str, Array]:
-        """Returns the bias [width] of every block it names; the key is not used."""
+        """Returns the bias [width] of every named block; the key is not used."""
         del key
         return {g: jnp.full((cell.width(g),), value, dtype) for g, value in self.values}
 
 
 @dataclasses.dataclass(frozen=True)
 class chrono:
-    """Biases that spread what the units remember over lags up to `max_lag` instants.
+    """Biases that spread the time scales of the units up to `max_lag` time steps.
 
-        b_forget ~ log U[1, max_lag - 1]      a unit remembers for about 1 + exp(b_forget) instants
-        b_input = -b_forget                   and lets in as little as it forgets
+        b_forget ~ log U[1, max_lag - 1]      time scale of about 1 + exp(b_forget) time steps
+        b_input = -b_forget                   input gate = 1 - forget gate
 
     Attributes:
-      max_lag: the longest lag to be bridged, in instants; at least 2.
-      forget: the block that keeps: "f" of the LSTM, "z" of the GRU.
-      input: the block that lets in; None where the cell has none, as the GRU.
+      max_lag: the longest lag in time steps; at least 2.
+      forget: the forget gate: "f" of the LSTM, "z" of the GRU.
+      input: the input gate; None for cells without one, such as the GRU.
 
     Raises:
       ValueError: max_lag is below 2.
@@ -156,10 +158,10 @@ class chrono:
 
     def __post_init__(self):
         if not self.max_lag >= 2:
-            raise ValueError(f"max_lag must be at least 2 instants, got {self.max_lag!r}")
+            raise ValueError(f"max_lag must be at least 2 time steps, got {self.max_lag!r}")
 
     def __call__(self, key: Array, cell: Cell, dtype=jnp.float32) -> dict[str, Array]:
-        """Returns the biases [width] of the forget and of the input block."""
+        """Returns the biases [width] of the forget gate and of the input gate."""
         shape = (cell.width(self.forget),)
         b_f = jnp.log(jax.random.uniform(key, shape, dtype, 1, self.max_lag - 1))
         return {self.forget: b_f} if self.input is None else {self.forget: b_f, self.input: -b_f}
@@ -167,14 +169,14 @@ class chrono:
 
 @dataclasses.dataclass(frozen=True)
 class uniform_gate:
-    """Biases that make the gate which keeps uniform between 0 and 1 over the units.
+    """Biases for which the initial forget gate is uniform in [0, 1] over the units.
 
         b_keep = logit(u), u ~ U[1/H, 1 - 1/H]
         b_refine = -b_keep
 
     Attributes:
-      keep: the block that keeps.
-      refine: the refine gate of the UR gates; None where the cell has none.
+      keep: the forget gate.
+      refine: the refine gate; None for cells without one.
 
     Source: Gu et al. 2020, section 3.
     """
@@ -183,7 +185,7 @@ class uniform_gate:
     refine: str | None = "r"
 
     def __call__(self, key: Array, cell: Cell, dtype=jnp.float32) -> dict[str, Array]:
-        """Returns the biases [width] of the block that keeps and of the refine gate."""
+        """Returns the biases [width] of the forget gate and of the refine gate."""
         width = cell.width(self.keep)
         u = jax.random.uniform(key, (width,), dtype, 1 / width, 1 - 1 / width)
         b = jnp.log(u) - jnp.log1p(-u)
@@ -201,7 +203,7 @@ def init(
     projection: int | None = None,
     dtype=jnp.float32,
 ) -> CellParams:
-    """Returns the initial parameters of one layer of `cell` on inputs of width `input_size`.
+    """Returns the initial parameters of one layer of `cell`.
 
     Args:
       cell: the recurrent cell.
@@ -210,12 +212,12 @@ def init(
       w_x: initialiser of each input block [D, width]; `glorot()` by default.
       w_h: initialiser of each recurrent block [H, width]; `orthogonal()` by default.
       b: biases by block; a block it does not name starts at `cell.bias`, or zero.
-      projection: p, to make `w_h` a pair (P [H, p], U [p, blocks]), both drawn as `w_h` says.
-      dtype: of every parameter.
+      projection: p, to make `w_h` a pair (P [H, p], U [p, blocks]), both drawn by `w_h`.
+      dtype: dtype of every parameter.
 
     Raises:
       ValueError: `input_size` is negative, `b` names a block that the cell does not have, or
-        `projection` is no positive integer or the cell's h is not all that it feeds back.
+        `projection` is not a positive integer or the cell feeds back more than h.
     """
     if input_size < 0:
         raise ValueError(f"input_size must not be negative, got {input_size}")
@@ -231,27 +233,27 @@ def init(
 
 
 def _recurrent(cell, key, initializer, projection, dtype) -> RecurrentWeights:
-    rows = feedback_width(cell)
+    F = feedback_width(cell)
     if not cell.h_blocks and projection is None:
         return None
     if projection is None:
-        return _blocks(cell, cell.h_blocks, key, rows, initializer, dtype)
+        return _blocks(cell, cell.h_blocks, key, F, initializer, dtype)
     if not isinstance(projection, int) or isinstance(projection, bool) or projection < 1:
         raise ValueError(f"projection must be a positive integer, got {projection!r}")
     state = initial_state(cell)
     if not cell.output(state) is cell.feedback(state) is state.h:
-        raise ValueError(f"projection must be None for {cell}: its h is not all that it feeds back")
+        raise ValueError(f"projection must be None for {cell}: its feedback is not h alone")
     P_key, U_key = jax.random.split(key)
     U = _blocks(cell, cell.h_blocks, U_key, projection, initializer, dtype)
-    return initializer(P_key, (rows, projection), dtype), U
+    return initializer(P_key, (F, projection), dtype), U
 
 
-def _blocks(cell, blocks, key, rows, initializer, dtype) -> Array:
-    if not blocks or not rows:
-        return jnp.zeros((rows, sum(cell.width(name) for name in blocks)), dtype)
+def _blocks(cell, blocks, key, size, initializer, dtype) -> Array:
+    if not blocks or not size:
+        return jnp.zeros((size, sum(cell.width(name) for name in blocks)), dtype)
     keys = jax.random.split(key, len(blocks))
     named = zip(keys, blocks, strict=True)
-    return jnp.concatenate([initializer(k, (rows, cell.width(n)), dtype) for k, n in named], axis=1)
+    return jnp.concatenate([initializer(k, (size, cell.width(n)), dtype) for k, n in named], axis=1)
 
 
 def _biases(cell, key, b, dtype) -> Array:

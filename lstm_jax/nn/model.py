@@ -1,4 +1,4 @@
-"""A whole network: a front, a stack of layers and a readout."""
+"""A whole network: a front, a stack of recurrent layers, a readout and a head."""
 
 from typing import Literal
 
@@ -13,11 +13,11 @@ from lstm_jax.types import Array, ArrayLike
 
 
 class SequenceModel(nnx.Module):
-    """A front, a stack of layers and a readout: outputs = head(readout(stack(front(x)))).
+    """A network that computes head(readout(stack(front(x)))).
 
-    The readout is "every", all outputs of the stack, or "last", what the stack puts out last: its
-    output at the last valid instant of each row, and at the first one for a layer that reads
-    backwards. A row with no valid instant is read as zeros.
+    The readout is "every", all outputs of the stack, or "last", its output at the last valid time
+    step of each row. For a reversed layer this is the first valid one. A row without valid time
+    steps gives zeros.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class SequenceModel(nnx.Module):
         head: nnx.Module,
         readout: Literal["last", "every"] = "last",
     ):
-        """Takes the parts.
+        """Stores the parts.
 
         Args:
           front: maps the input to [T, B, D], such as `nnx.Linear` or `nnx.Embed`, or None.
@@ -36,7 +36,7 @@ class SequenceModel(nnx.Module):
           readout: "last" for outputs [B, V], "every" for [T, B, V].
 
         Raises:
-          ValueError: readout is neither.
+          ValueError: the readout is unknown.
         """
         if readout not in ("last", "every"):
             raise ValueError(f"readout must be one of ('last', 'every'), got {readout!r}")
@@ -54,12 +54,11 @@ class SequenceModel(nnx.Module):
         """Returns the outputs, [B, V] or [T, B, V].
 
         Args:
-          x: the input, time first: [T, B, D], or what the front takes.
+          x: the input, time first: [T, B, D], or the input of the front.
           mask: [T, B] bool; where False the states are held.
-          reset: [T, B] bool; True where a new sequence begins.
-          key: of all noise; without it there is none.
-          rates: what is dropped, between layers, in each, and before the head, and the noise on
-            the input.
+          reset: [T, B] bool; True where a sequence starts.
+          key: PRNG key of all noise; None for no noise.
+          rates: dropout and noise of the input, the layers and the head.
         """
         return self.unroll(x, mask=mask, reset=reset, key=key, rates=rates)[1]
 
@@ -74,15 +73,15 @@ class SequenceModel(nnx.Module):
         key: Array | None = None,
         rates: Rates | None = None,
     ) -> tuple[tuple[State, ...], Array]:
-        """Is the call with states in and out, so that a sequence may come in parts.
+        """Runs a part of a sequence from a state; returns the state after it, too.
 
-        Without backward layers, splitting it anywhere changes nothing. The readout "last" reads
-        what this part holds: a row with no valid instant in it is read as zeros.
+        Without reversed layers, parts give the outputs of the whole sequence. The readout "last"
+        is that of this part: a row without valid time steps in it gives zeros.
 
         Args:
           x: the input of this part, as in the call.
-          state: where the part starts, one state for each layer; `initial` by default.
-          initial: where a sequence starts, one state for each layer; learned states, or zeros, by
+          state: the state before this part, one for each layer; `initial` by default.
+          initial: the state at sequence starts, one for each layer; learned states, or zeros, by
             default.
           mask: as in the call.
           reset: as in the call.
@@ -94,21 +93,23 @@ class SequenceModel(nnx.Module):
         """
         x, mask, reset = sequences(x, mask, reset)
         x = zero_unless(mask, x)
-        within, above, before = (None, None, None) if key is None else jax.random.split(key, 3)
+        stack_key, head_key, input_key = (
+            (None, None, None) if key is None else jax.random.split(key, 3)
+        )
         input_noise, dropout = (rates.input_noise, rates.dropout) if rates else (None, None)
-        x = add_noise(x, input_noise, before)
+        x = add_noise(x, input_noise, input_key)
         x = x if self.front is None else self.front(x)
         state, h = self.stack(
-            x, state, initial=initial, mask=mask, reset=reset, key=within, rates=rates
+            x, state, initial=initial, mask=mask, reset=reset, key=stack_key, rates=rates
         )
         h = h if self.readout == "every" else self.stack.last(h, mask)
-        return state, self.head(drop(h, dropout, above))
+        return state, self.head(drop(h, dropout, head_key))
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
-        """Returns where a stream of `batch` rows starts.
+        """Returns the state at the start of a stream of `batch` rows.
 
         Raises:
-          ValueError: a layer reads backwards.
+          ValueError: a layer is reversed.
         """
         return self.stack.initial_state(batch)
 
@@ -121,23 +122,23 @@ class SequenceModel(nnx.Module):
         mask_t: ArrayLike | None = None,
         reset_t: ArrayLike | None = None,
     ) -> tuple[tuple[State, ...], Array]:
-        """Advances a stream by one instant, without noise.
+        """Advances a stream by one time step, without noise.
 
-        Instant by instant the outputs are those of the readout "every"; at the last valid instant
-        of a row they are that of "last".
+        The outputs are those of the readout "every". At the last valid time step of a row they
+        equal that of "last".
 
         Args:
-          state: the state before the instant; of the first, `initial_state(batch)`.
-          x_t: the input of one instant: [B, D], or what the front takes.
-          initial: where a sequence starts, one state for each layer.
+          state: the state before this time step; at first, `initial_state(batch)`.
+          x_t: the input of one time step: [B, D], or the input of the front.
+          initial: the state at sequence starts, one for each layer.
           mask_t: [B] bool; where False the states are held.
-          reset_t: [B] bool; True where a new sequence begins.
+          reset_t: [B] bool; True where a sequence starts.
 
         Returns:
           The next state and the outputs [B, V].
 
         Raises:
-          ValueError: a layer reads backwards, or a shape does not fit; TypeError: a dtype does not.
+          ValueError: a layer is reversed, or a shape does not fit; TypeError: a dtype does not.
         """
         x_t, mask_t, reset_t = sequences(x_t, mask_t, reset_t, "_t")
         x_t = zero_unless(mask_t, x_t)

@@ -1,8 +1,8 @@
-"""One recurrent layer: a Flax NNX module round a cell over time.
+"""One recurrent layer: a Flax NNX module of a cell.
 
-A layer is called with x [T, B, D] and returns its final state and h [T, B, H]; where it stands in a
-stack does not matter. Modules own parameters, functions own mathematics, and keys go through the
-call: no module keeps a stream of random numbers.
+A layer maps x [T, B, D] to its final state and outputs h [T, B, H], at any position in a stack.
+Modules own parameters, and functions own mathematics. Keys are arguments of the call: no module
+owns a stream of random numbers.
 """
 
 from collections.abc import Mapping
@@ -18,25 +18,25 @@ from lstm_jax.nn.dropout import Rates, drop, drop_weights
 from lstm_jax.nn.initializers import BiasInit, WeightInit, init
 from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Row, wide
 
-WHOLE = "reads the last instant first and cannot be streamed: call it on whole sequences"
+NOT_STREAMED = "reads the last time step first and cannot stream: call it on whole sequences"
 
 
 class Recurrent(nnx.Module):
-    """One recurrent layer of any cell: `unroll` with parameters of its own.
+    """One recurrent layer of any cell: `unroll` and its parameters.
 
-    A reversed layer reads every sequence from its last instant to its first. It equals the forward
-    layer on each reversed segment: masked instants hold the state, so padding on the right needs
-    no special case; a reset, which begins a segment, ends it for whom comes from behind. A reset at
-    instant 0 concerns earlier instants alone, so it does nothing here.
+    A reversed layer reads every sequence from its last time step to its first. It equals the
+    forward layer on each reversed segment between resets. Masked time steps hold the state, so
+    padding on the right needs no special case. A reset at time step 0 has no effect in a reversed
+    layer, since it separates only earlier time steps.
 
-    In mixed precision, `dtype="bfloat16"`, matrix products take bfloat16 and sum in float32, states
-    and gates are float32, the outputs bfloat16, and parameters and their gradients float32.
+    With mixed precision, `dtype="bfloat16"`, operands of matrix products and outputs are bfloat16.
+    Sums, states, gates, parameters and gradients of parameters are float32.
 
     Attributes:
-      w_x, w_h, b, theta: the parameters, as `CellParams` has them.
+      w_x, w_h, b, theta: the parameters, as in `CellParams`.
       initial: the learned initial state by name, each [width], or None.
-      output_size: H, the width of the outputs, or p where they are projected.
-      dtype: of the outputs and of what the matrix products take.
+      output_size: H, the width of the outputs, or p with a projection.
+      dtype: dtype of the outputs and of the operands of matrix products.
     """
 
     def __init__(
@@ -61,22 +61,22 @@ class Recurrent(nnx.Module):
         Args:
           cell: the recurrent cell.
           input_size: D, the width of the input.
-          rngs: where the key `params` is drawn from; not kept.
-          w_x: initialiser of the input weights, block by block; Glorot by default.
-          w_h: initialiser of the recurrent weights, block by block; orthogonal by default.
+          rngs: source of the key `params`; it is not stored.
+          w_x: initialiser of the input weights, by block; Glorot by default.
+          w_h: initialiser of the recurrent weights, by block; orthogonal by default.
           b: initialiser of the biases; those of the cell by default.
           projection: p, for outputs r = h P [p] that are fed back as r U: `w_h` is the pair (P, U),
-            and the state keeps h; None for outputs h. Source: Sak, Senior & Beaufays 2014.
-          learn_initial: makes the initial state a parameter, zero at first.
+            and the state has h; None for outputs h. Source: Sak, Senior & Beaufays 2014.
+          learn_initial: makes the initial state a parameter, initially zero.
           reverse: reads sequences from their end.
-          engine: what runs the loop, by name or an instance.
-          checked: asserts that everything is finite and in the cell's `ranges`, as `unroll` does.
-          dtype: of computation: floats that come in are cast to it, matrix products take it,
-            outputs have it; states are float32 at least, whatever it is.
-          param_dtype: of the parameters; None for float32, or `dtype` where that is wider.
+          engine: name or instance of the engine that runs the loop.
+          checked: asserts that all values are finite and in the cell's `ranges`, as in `unroll`.
+          dtype: dtype of inputs, which are cast to it, of operands of matrix products, and of
+            outputs. States are float32 at least.
+          param_dtype: dtype of the parameters; None for float32, or `dtype` where that is wider.
 
         Raises:
-          ValueError: `projection` is no positive integer, or the cell cannot be projected.
+          ValueError: `projection` is not a positive integer, or the cell feeds back more than h.
         """
         params = init(
             cell, rngs.params(), input_size, w_x=w_x, w_h=w_h, b=b, projection=projection,
@@ -94,7 +94,7 @@ class Recurrent(nnx.Module):
 
     @property
     def params(self) -> CellParams:
-        """The parameters as `lj.unroll` and `lj.step` take them."""
+        """The parameters, in the form that `lj.unroll` and `lj.step` take."""
         theta = self.cell.Theta(_values(self.theta))
         return CellParams(self.w_x[...], _values(self.w_h), self.b[...], theta)
 
@@ -113,18 +113,18 @@ class Recurrent(nnx.Module):
 
         Args:
           x: [T, B, D] inputs, floats, cast to `dtype`.
-          state: where the call starts, each [B, width], float32 at least: before instant 0, or
-            behind the last one when reversed; `initial` by default.
-          initial: where a sequence starts, each [width] or [B, width]; the learned state, or zeros,
-            by default.
+          state: the state before the call, each [B, width], float32 at least; in a reversed layer
+            that after the last time step; `initial` by default.
+          initial: the state at sequence starts, each [width] or [B, width]; the learned state, or
+            zeros, by default.
           mask: [T, B] bool; where False the state is held and the output is zero.
-          reset: [T, B] bool; True where a new sequence begins.
-          key: of all noise, a noisy cell's too; without it there is none.
-          rates: what is dropped; `dropout` and `input_noise` are not a single layer's business.
+          reset: [T, B] bool; True where a sequence starts.
+          key: PRNG key of all noise, also of a noisy cell; None for no noise.
+          rates: rates of dropout; a single layer ignores `dropout` and `input_noise`.
 
         Returns:
-          The state after the instant read last, each [B, width], and the outputs [T, B, H], which
-          stand where their inputs stand.
+          The state after the time step read last, each [B, width], and the outputs [T, B, H], in
+          the order of the inputs.
 
         Raises:
           ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
@@ -135,7 +135,7 @@ class Recurrent(nnx.Module):
         initial = self._learned() if initial is None else initial
         if self.reverse:
             x, mask, reset = _flip((x, mask, _ends(reset)))
-        x, params, noise = self._disturbed(x, key, rates)
+        x, params, noise = self._with_noise(x, key, rates)
         state, h = unroll(
             self.cell, params, x, state,
             initial=initial, mask=mask, reset=reset, noise=noise, engine=self.engine,
@@ -144,7 +144,7 @@ class Recurrent(nnx.Module):
         h = projected(h, params.w_h)
         return state, _flip(h) if self.reverse else h
 
-    def _disturbed(self, x, key, rates):
+    def _with_noise(self, x, key, rates):
         """Returns the input, the parameters and the noise of a call with `key`."""
         rates = rates or Rates()
         params, cell = _with_zoneout(self.cell, self.params, rates.zoneout), self.cell
@@ -161,7 +161,9 @@ class Recurrent(nnx.Module):
         return x, params, Noise(keys, keep)
 
     def initial_state(self, batch: int) -> Row:
-        """Returns where a stream of `batch` rows starts, each [B, width]: learned, or zeros.
+        """Returns the state at the start of a stream, each [batch, width].
+
+        It is the learned initial state, or zeros.
 
         Raises:
           ValueError: the layer is reversed.
@@ -187,14 +189,14 @@ class Recurrent(nnx.Module):
         mask_t: ArrayLike | None = None,
         reset_t: ArrayLike | None = None,
     ) -> tuple[Row, Array]:
-        """Advances a stream by one instant: the call on a sequence of one.
+        """Advances a stream by one time step: a call on a sequence of one.
 
         Args:
-          state: the state before the instant, each [B, width].
+          state: the state before this time step, each [B, width].
           x_t: [B, D] the input.
           initial: as in the call.
           mask_t: [B] bool; where False the state is held and the output is zero.
-          reset_t: [B] bool; True where a new sequence begins.
+          reset_t: [B] bool; True where a sequence starts.
 
         Returns:
           The next state, each [B, width], and the output [B, H].
@@ -209,24 +211,26 @@ class Recurrent(nnx.Module):
 
     def _refuse_reverse(self) -> None:
         if self.reverse:
-            raise ValueError(f"a reversed Recurrent layer {WHOLE}, or make it with reverse=False")
+            raise ValueError(
+                f"a reversed Recurrent layer {NOT_STREAMED}, or make it with reverse=False"
+            )
 
     def last(self, h: Array, mask: ArrayLike | None = None) -> Array:
-        """Returns the output [B, H] at the last valid instant that the layer reads of each row.
+        """Returns the output [B, H] at the last valid time step that the layer reads.
 
-        That is the last instant whose mask holds, or the first when reversed; zeros where a row has
-        none.
+        This is the last time step with a mask of True, or the first in a reversed layer; zeros for
+        rows without one.
         """
         mask = checks.flags("mask", mask, h.shape[:2])
         return _last_valid(*_flip((h, mask))) if self.reverse else _last_valid(h, mask)
 
 
 def _with_zoneout(cell: Cell, params: CellParams, rates: Mapping[str, Any] | None) -> CellParams:
-    """Returns `params` with rates of zoneout that take the place of the cell's own."""
+    """Returns `params` with zoneout rates that override the cell's own."""
     own = dict(cell.rates) if isinstance(cell, Zoneout) else {}
     for state in rates or {}:
         if state not in own:
-            raise ValueError(f"zoneout names state {state!r}, of which {cell} has no rate")
+            raise ValueError(f"zoneout names state {state!r}, for which {cell} has no rate")
     if not rates:
         return params
     named = {zoneout_name(state): rate for state, rate in rates.items()}
@@ -246,7 +250,7 @@ def _named(row: Row) -> Any:
 
 
 def _values(params: Any) -> Any:
-    """Returns the arrays of parameters: of one, of a tuple, of a dictionary, of none."""
+    """Returns the arrays of any tree of parameters."""
     return jax.tree.map(lambda p: p[...], params, is_leaf=lambda p: isinstance(p, nnx.Param))
 
 
@@ -255,21 +259,21 @@ def _flip(sequences: Any) -> Any:
 
 
 def _ends(reset: Array | None) -> Array | None:
-    """Returns [T, B]: True where a segment ends because the next one begins."""
+    """Returns [T, B]: True where the next time step starts a segment."""
     if reset is None:
         return None
     return jnp.concatenate([reset[1:], jnp.zeros_like(reset[:1])])
 
 
 def _last_valid(h: Array, mask: Array | None) -> Array:
-    """Returns h [B, H] at the last instant whose mask holds; zeros where there is none."""
+    """Returns h [B, H] at the last valid time step; zeros for rows without one."""
     T, B, _ = h.shape
     mask = jnp.ones((T, B), bool) if mask is None else mask
     last = jnp.max(jnp.where(mask, jnp.arange(T)[:, None], -1), axis=0, initial=-1)
-    last = jnp.where(last < 0, T, last)  # out of range, where the gather fills in zeros
+    last = jnp.where(last < 0, T, last)  # out of range, so the gather gives zeros
     return jnp.take_along_axis(h, last[None, :, None], axis=0, mode="fill", fill_value=0)[0]
 
 
 def stored(dtype: Any, param_dtype: Any) -> Any:
-    """Returns the dtype of parameters: `param_dtype`, or `wide` of `dtype` where it is None."""
+    """Returns the dtype of parameters: `param_dtype`, by default `wide(dtype)`."""
     return jnp.dtype(wide(dtype) if param_dtype is None else param_dtype)

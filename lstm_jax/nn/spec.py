@@ -1,4 +1,4 @@
-"""A model in words: hashable sizes and choices, and pure functions of parameters."""
+"""A hashable specification of a model, with pure functions of its parameters."""
 
 import dataclasses
 import functools
@@ -22,35 +22,36 @@ from lstm_jax.types import Array, ArrayLike
 
 @dataclasses.dataclass(frozen=True)
 class SequenceSpec:
-    """A `SequenceModel` in words, and the two pure functions that learning sees: `init`, `apply`.
+    """The specification of a `SequenceModel`, with pure functions `init` and `apply`.
 
-    Equal by value and hashable, so that compiled functions can be kept by it. A dense front and the
-    head start with LeCun-normal weights and no bias, an embedding with rows of norm one or so.
+    It is hashable and equal by value, so compiled functions can be cached by it. A dense front and
+    the head start with LeCun-normal weights and zero biases, an embedding with rows of norm about
+    one.
 
     Attributes:
       cell: the recurrent cell of every layer.
       input_size: D, the width of the input, or the number of symbols for front="embed".
       output_size: V, the width of the output.
       readout: "last" for outputs [B, V], "every" for [T, B, V].
-      depth: how many layers.
-      bidirectional: every layer reads in both directions.
-      front: what stands before the layers: None, "dense" (a linear map) or "embed" (a table, for
-        integer symbols).
-      front_width: the width of what the front puts out; None without a front.
-      w_x: initialiser of the input weights, block by block.
-      w_h: initialiser of the recurrent weights, block by block.
+      depth: the number of layers.
+      bidirectional: whether every layer reads in both directions.
+      front: the map before the layers: None, "dense" (linear) or "embed" (a table for integer
+        symbols).
+      front_width: the width of the outputs of the front; None without a front.
+      w_x: initialiser of the input weights, by block.
+      w_h: initialiser of the recurrent weights, by block.
       b: initialiser of the biases; None for those of the cell.
       learn_initial: makes the initial states parameters.
-      engine: what runs the loops, by name or an instance.
-      dtype: of computation and outputs, as in `Recurrent`; any spelling, kept as `jnp.dtype`.
-      projection: p, the width that every layer's outputs are projected to; None for h itself.
+      engine: name or instance of the engine that runs the loops.
+      dtype: dtype of computation and outputs, as in `Recurrent`; stored as `jnp.dtype`.
+      projection: p, the width of every layer's projected outputs; None for outputs h.
       checked: asserts that values are finite and in the cell's `ranges`; inside `jit` wrap the
-        whole function in `chex.chexify(..., async_check=False)`, which `fit` does not.
-      param_dtype: of the parameters, and so of their gradients; None for float32, or `dtype` where
+        whole function in `chex.chexify(..., async_check=False)`. `fit` does not wrap it.
+      param_dtype: dtype of the parameters and their gradients; None for float32, or `dtype` where
         that is wider.
 
     Raises:
-      ValueError: a size is not positive, a choice is unknown, or `front_width` does not go with
+      ValueError: a size is not positive, a choice is unknown, or `front_width` does not fit
         `front`; TypeError: a dtype is not a floating one.
     """
 
@@ -101,9 +102,9 @@ class SequenceSpec:
 
         Args:
           key: a PRNG key.
-          trial: None, or what has `init_scale`, a scalar that multiplies every initial weight
-            (front, layers and head; no bias), and `gate_bias`, a mapping of block to scalar that
-            sets the initial bias of this block in every layer, whatever `b` says.
+          trial: None, or an object with `init_scale` and `gate_bias`. The scalar `init_scale`
+            multiplies every initial weight of front, layers and head, but no bias. The mapping
+            `gate_bias` of block to scalar overrides initial biases of `b` in every layer.
 
         Raises:
           ValueError: `gate_bias` or `b` names a block that the cell does not have.
@@ -124,12 +125,12 @@ class SequenceSpec:
         """Returns the outputs, [B, V] or [T, B, V].
 
         Args:
-          params: what `init` returns.
+          params: the result of `init`.
           x: [T, B, D] floats, cast to `dtype`; [T, B] integers below D for front="embed".
           mask: [T, B] bool; where False the states are held.
-          reset: [T, B] bool; True where a new sequence begins.
-          trial: None, or what has the fields of `Rates`.
-          key: of all noise; without it there is none.
+          reset: [T, B] bool; True where a sequence starts.
+          trial: None, or an object with the fields of `Rates`.
+          key: PRNG key of all noise; None for no noise.
 
         Raises:
           ValueError: a shape does not fit; TypeError: a dtype does not.
@@ -148,7 +149,9 @@ class SequenceSpec:
         trial: Any = None,
         key: Array | None = None,
     ) -> tuple[tuple[State, ...], Array]:
-        """Is `apply` with states in and out, see `SequenceModel.unroll`.
+        """Runs `apply` from a state; returns the state after x, too.
+
+        Arguments are those of `apply` and of `SequenceModel.unroll`.
 
         Returns:
           The final states of the layers, and the outputs [B, V] or [T, B, V].
@@ -159,7 +162,7 @@ class SequenceSpec:
         )
 
     def initial_state(self, params: Any, batch: int) -> tuple[State, ...]:
-        """Returns where a stream of `batch` rows starts.
+        """Returns the state at the start of a stream of `batch` rows.
 
         Raises:
           ValueError: the model is bidirectional.
@@ -176,15 +179,15 @@ class SequenceSpec:
         mask_t: ArrayLike | None = None,
         reset_t: ArrayLike | None = None,
     ) -> tuple[tuple[State, ...], Array]:
-        """Advances a stream by one instant, see `SequenceModel.stream`.
+        """Advances a stream by one time step, as `SequenceModel.stream`.
 
         Args:
-          params: what `init` returns.
-          state: the state before the instant; of the first, `initial_state(params, batch)`.
+          params: the result of `init`.
+          state: the state before this time step; at first, `initial_state(params, batch)`.
           x_t: [B, D] floats; [B] integers below D for front="embed".
-          initial: where a sequence starts, one state for each layer.
+          initial: the state at sequence starts, one for each layer.
           mask_t: [B] bool; where False the states are held.
-          reset_t: [B] bool; True where a new sequence begins.
+          reset_t: [B] bool; True where a sequence starts.
 
         Returns:
           The next state and the outputs [B, V].
@@ -198,20 +201,20 @@ class SequenceSpec:
         )
 
     def module(self, params: Any) -> SequenceModel:
-        """Returns the module with these parameters, those of `init`."""
+        """Returns the module with parameters from `init`."""
         return nnx.merge(_graph(self), _numbered(params))
 
     def on(self, platform: str) -> "SequenceSpec":
-        """Returns the same model with its engine as it resolves on "cpu", "gpu" or "tpu".
+        """Returns the same model with its engine resolved for "cpu", "gpu" or "tpu".
 
-        By itself "auto" asks where jax runs: for a program that is compiled here and runs elsewhere
-        the engine has to be named.
+        By default "auto" resolves for the default platform of jax. Use `on` to compile a program
+        for another platform.
         """
         engine = resolve(self.engine, self.cell, platform, self.dtype)
         return dataclasses.replace(self, engine=engine)
 
     def build(self, rngs: nnx.Rngs, trial: Any = None) -> SequenceModel:
-        """Returns the module itself, its parameters drawn as by `init`."""
+        """Returns the module with initial parameters, as drawn by `init`."""
         scale, biases = (1.0, {}) if trial is None else (trial.init_scale, trial.gate_bias)
         front = self._front(rngs, scale)
         layers, width = [], self.front_width or self.input_size
@@ -226,10 +229,10 @@ class SequenceSpec:
             return None
         if self.front == "dense":
             return self._linear(self.input_size, self.front_width, rngs, scale)
-        rows_of_norm_one = jax.nn.initializers.normal(self.front_width**-0.5)
-        return nnx.Embed(  # in the parameters' dtype, so that its gradients add up in it
+        unit_norm = jax.nn.initializers.normal(self.front_width**-0.5)
+        return nnx.Embed(  # in the dtype of the parameters, so its gradients are summed in it
             self.input_size, self.front_width, rngs=rngs, dtype=self.stored_dtype,
-            param_dtype=self.stored_dtype, embedding_init=_scaled(rows_of_norm_one, scale),
+            param_dtype=self.stored_dtype, embedding_init=_scaled(unit_norm, scale),
         )  # fmt: skip
 
     def _layer(self, width, rngs, scale, biases):
@@ -240,15 +243,15 @@ class SequenceSpec:
             checked=self.checked, dtype=self.dtype, param_dtype=self.param_dtype,
         )  # fmt: skip
 
-    def _linear(self, rows, columns, rngs, scale):
+    def _linear(self, inputs, outputs, rngs, scale):
         kernel_init = _scaled(jax.nn.initializers.lecun_normal(), scale)
         return nnx.Linear(
-            rows, columns, rngs=rngs, dtype=self.dtype, param_dtype=self.stored_dtype,
+            inputs, outputs, rngs=rngs, dtype=self.dtype, param_dtype=self.stored_dtype,
             kernel_init=kernel_init,
         )  # fmt: skip
 
     def _fitting(self, x, name="x", axes="T, B"):
-        """Returns x as the front takes it; `axes` are those before the last of floats."""
+        """Returns x in the form that the front takes; `axes` precede D."""
         rank = 1 + axes.count(",")
         first = ", time first" if rank > 1 else ""
         if self.front == "embed":
@@ -279,7 +282,7 @@ def _overridden(b: BiasInit | None, biases: Mapping[str, Array]) -> BiasInit:
 
 
 def _lists(params: Any) -> Any:
-    """Returns nested parameters with a list for each dictionary of numbers, as other tools take."""
+    """Returns nested parameters with lists in place of dictionaries with integer keys."""
     if not isinstance(params, dict):
         return params
     inner = {name: _lists(value) for name, value in params.items()}
@@ -288,7 +291,7 @@ def _lists(params: Any) -> Any:
 
 
 def _numbered(params: Any) -> Any:
-    """Is the inverse of `_lists`, as NNX takes parameters."""
+    """Returns the inverse of `_lists`, in the form that NNX takes."""
     if isinstance(params, list | tuple):
         params = dict(enumerate(params))
     if not isinstance(params, Mapping):

@@ -1,4 +1,4 @@
-"""Layers beside and above each other."""
+"""Bidirectional layers and stacks of layers."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,14 +9,14 @@ from flax import nnx
 
 from lstm_jax.cells import Cell
 from lstm_jax.nn.dropout import Rates, drop
-from lstm_jax.nn.recurrent import WHOLE, Recurrent
+from lstm_jax.nn.recurrent import NOT_STREAMED, Recurrent
 from lstm_jax.types import Array, ArrayLike, Row
 
-State = Any  # a row of one layer, or a tuple of states, one for each part
+State = Any  # a Row of one layer, or a tuple of the states of several layers
 
 
 class Layer(Protocol):
-    """What a stack asks of its layers.
+    """The interface of a layer in a stack.
 
     Attributes:
       output_size: H, the width of the outputs.
@@ -39,11 +39,11 @@ class Layer(Protocol):
         ...
 
     def last(self, h: Array, mask: ArrayLike | None = None) -> Array:
-        """Returns what the layer puts out last [B, H], of its outputs [T, B, H]."""
+        """Returns the last valid output [B, H] of the outputs [T, B, H]."""
         ...
 
     def initial_state(self, batch: int) -> State:
-        """Returns where a stream of `batch` rows starts."""
+        """Returns the state at the start of a stream of `batch` rows."""
         ...
 
     def step(
@@ -55,14 +55,14 @@ class Layer(Protocol):
         mask_t: ArrayLike | None = None,
         reset_t: ArrayLike | None = None,
     ) -> tuple[State, Array]:
-        """Advances a stream by one instant: the next state and the output [B, H]."""
+        """Returns the next state and the output [B, H] of one time step."""
         ...
 
 
 class Bidirectional(nnx.Module):
-    """Two layers of one cell, the second reversed, their outputs side by side: [T, B, 2H].
+    """A forward and a reversed layer of one cell, with concatenated outputs [T, B, 2H].
 
-    Its state, and `initial`, is the pair of theirs.
+    Its state and its `initial` are pairs, one entry for each layer.
     """
 
     def __init__(self, cell: Cell, input_size: int, *, rngs: nnx.Rngs, **options: Any):
@@ -82,39 +82,40 @@ class Bidirectional(nnx.Module):
         key: Array | None = None,
         rates: Rates | None = None,
     ) -> tuple[tuple[Row, Row], Array]:
-        """Runs both layers; arguments, results and errors are those of `Recurrent`, in pairs."""
-        starts, begins = state or (None, None), initial or (None, None)
+        """Runs both layers, as `Recurrent`, with pairs of states."""
+        states, initials = state or (None, None), initial or (None, None)
         keys = (None, None) if key is None else jax.random.split(key)
-        given: dict[str, Any] = dict(mask=mask, reset=reset, rates=rates)
-        ahead, h = self.forward(x, starts[0], initial=begins[0], key=keys[0], **given)
-        behind, g = self.backward(x, starts[1], initial=begins[1], key=keys[1], **given)
-        return (ahead, behind), jnp.concatenate([h, g], axis=-1)
+        shared: dict[str, Any] = dict(mask=mask, reset=reset, rates=rates)
+        first, h = self.forward(x, states[0], initial=initials[0], key=keys[0], **shared)
+        second, g = self.backward(x, states[1], initial=initials[1], key=keys[1], **shared)
+        return (first, second), jnp.concatenate([h, g], axis=-1)
 
     def initial_state(self, batch: int) -> tuple[Row, Row]:
-        """Raises ValueError: what reads both ways cannot be streamed."""
-        raise ValueError(f"a Bidirectional layer {WHOLE}, or use Recurrent in its place")
+        """Raises ValueError: a bidirectional layer cannot stream."""
+        raise ValueError(f"a Bidirectional layer {NOT_STREAMED}, or use Recurrent in its place")
 
     def step(self, state: tuple[Row, Row], x_t: ArrayLike, **options: Any) -> tuple[Any, Array]:
-        """Raises ValueError: what reads both ways cannot be streamed."""
-        raise ValueError(f"a Bidirectional layer {WHOLE}, or use Recurrent in its place")
+        """Raises ValueError: a bidirectional layer cannot stream."""
+        raise ValueError(f"a Bidirectional layer {NOT_STREAMED}, or use Recurrent in its place")
 
     def last(self, h: Array, mask: ArrayLike | None = None) -> Array:
-        """Returns what each direction puts out last, side by side [B, 2H]."""
+        """Returns the last valid output of each direction, concatenated to [B, 2H]."""
         h, g = jnp.split(h, [self.forward.output_size], axis=-1)
         return jnp.concatenate([self.forward.last(h, mask), self.backward.last(g, mask)], axis=-1)
 
 
 class Stack(nnx.Module):
-    """Layers one on another, each reading the outputs of the one below, with dropout between them.
+    """A sequence of layers, each of which reads the outputs of the one before.
 
-    Its state, and `initial`, is the tuple of theirs, the lowest first.
+    Dropout applies between them. Its state and its `initial` are tuples, one entry for each layer,
+    in the same order.
     """
 
     def __init__(self, layers: Sequence[Layer]):
-        """Takes the layers, the lowest first.
+        """Stores the layers, in the order in which they run.
 
         Raises:
-          ValueError: there are none.
+          ValueError: `layers` is empty.
         """
         if not layers:
             raise ValueError("layers must hold at least one layer, got none")
@@ -136,37 +137,37 @@ class Stack(nnx.Module):
 
         Args:
           x: [T, B, D] inputs.
-          state: where the call starts, one state for each layer; `initial` by default.
-          initial: where a sequence starts, one state for each layer.
+          state: the state before the call, one for each layer; `initial` by default.
+          initial: the state at sequence starts, one for each layer.
           mask: [T, B] bool; where False states are held and the output is zero.
-          reset: [T, B] bool; True where a new sequence begins.
-          key: of all noise; without it there is none.
-          rates: what is dropped, between layers and in each.
+          reset: [T, B] bool; True where a sequence starts.
+          key: PRNG key of all noise; None for no noise.
+          rates: rates of dropout, between layers and in each layer.
 
         Returns:
-          The final states and the outputs [T, B, H] of the highest layer.
+          The final states and the outputs [T, B, H] of the last layer.
         """
         none = (None,) * len(self.layers)
         keys = [none] * 2 if key is None else jax.random.split(key, (2, len(self.layers)))
         finals, h = [], x
         each = zip(self.layers, state or none, initial or none, *keys, strict=True)
-        for depth, (layer, start, begin, below, within) in enumerate(each):
-            h = drop(h, rates.dropout, below) if rates and depth else h
+        for depth, (layer, before, start, drop_key, layer_key) in enumerate(each):
+            h = drop(h, rates.dropout, drop_key) if rates and depth else h
             final, h = layer(
-                h, start, initial=begin, mask=mask, reset=reset, key=within, rates=rates
+                h, before, initial=start, mask=mask, reset=reset, key=layer_key, rates=rates
             )
             finals.append(final)
         return tuple(finals), h
 
     def last(self, h: Array, mask: ArrayLike | None = None) -> Array:
-        """Returns what the highest layer puts out last [B, H]."""
+        """Returns the last valid output [B, H] of the last layer."""
         return self.layers[-1].last(h, mask)
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
-        """Returns where a stream of `batch` rows starts, one state for each layer.
+        """Returns the state at the start of a stream, one for each layer.
 
         Raises:
-          ValueError: a layer reads backwards.
+          ValueError: a layer is reversed.
         """
         return tuple(layer.initial_state(batch) for layer in self.layers)
 
@@ -179,13 +180,13 @@ class Stack(nnx.Module):
         mask_t: ArrayLike | None = None,
         reset_t: ArrayLike | None = None,
     ) -> tuple[tuple[State, ...], Array]:
-        """Advances a stream by one instant, without noise.
+        """Advances a stream by one time step, without noise.
 
-        Arguments, results and errors are those of `Recurrent.step`, with one state for each layer.
+        Arguments, results and errors are those of `Recurrent.step`, with one for each layer.
         """
         none = (None,) * len(self.layers)
         states, h = [], x_t
-        for layer, start, begin in zip(self.layers, state, initial or none, strict=True):
-            start, h = layer.step(start, h, initial=begin, mask_t=mask_t, reset_t=reset_t)
-            states.append(start)
+        for layer, before, start in zip(self.layers, state, initial or none, strict=True):
+            after, h = layer.step(before, h, initial=start, mask_t=mask_t, reset_t=reset_t)
+            states.append(after)
         return tuple(states), h

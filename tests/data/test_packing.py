@@ -122,10 +122,13 @@ def test_packed_sequences_are_those_alone(bidirectional: bool) -> None:
         ([], "sequences must hold at least one"),
         (
             [np.zeros((2, 1)), np.zeros((8, 1))],
-            r"\[1\] has 8 instants, more than length=7",
+            r"\[1\] must have at most length=7 time steps, got 8",
         ),
-        ([np.zeros((2, 1)), np.zeros((2, 2))], r"\[1\] must be float64 \(1,\) an .* \(2,\)"),
-        ([np.zeros(2, np.float32), np.zeros(2)], r"\[1\] must be float32 \(\) an instant, got fl"),
+        ([np.zeros((2, 1)), np.zeros((2, 2))], r"\[1\] must be float64 \(1,\) at .* \(2,\)"),
+        (
+            [np.zeros(2, np.float32), np.zeros(2)],
+            r"\[1\] must be float32 \(\) at each time step, got fl",
+        ),
     ],
 )
 def test_sequences_that_cannot_be_packed_are_refused_by_name(arrays, message: str) -> None:

@@ -546,7 +546,7 @@ def test_noise_on_the_input_is_normal_of_its_deviation_and_needs_a_key() -> None
     assert_equal(np.sort(n.ravel())[[7615, 24000, 40385]], [-1.0, 0.0, 1.0], atol=0.03)  # 48,000
     assert np.abs(np.corrcoef(n[:-1].ravel(), n[1:].ravel())[0, 1]) < 0.02
     assert nn.add_noise(x, 0.5, None) is x and nn.add_noise(x, None, key) is x
-    with pytest.raises(TypeError, match="input_noise is added to floats, and x are int32"):
+    with pytest.raises(TypeError, match="input_noise must be None for x of int32"):
         nn.add_noise(jnp.zeros((2, 3), jnp.int32), 0.5, key)
 
 
@@ -610,7 +610,7 @@ def test_zoneout_of_a_trial_takes_the_place_of_the_cells_own_in_every_layer() ->
         np.testing.assert_allclose(given, own, rtol=1e-6)
     for cell in (CELL, cells.Zoneout(CELL, {"c": 0.1})):
         other = spec_of(cell=cell)
-        with pytest.raises(ValueError, match=r"zoneout names state 'h', of which .* no rate"):
+        with pytest.raises(ValueError, match=r"zoneout names state 'h', for which .* no rate"):
             other.apply(params_of(other), x, trial=Trial(zoneout={"h": 0.5}))
 
 

@@ -111,7 +111,7 @@ def test_what_reads_backwards_is_refused_by_name_with_what_to_do() -> None:
             with pytest.raises(ValueError, match=words):
                 refused()
     spec = spec_of(bidirectional=True)
-    with pytest.raises(ValueError, match="a Bidirectional layer reads the last instant first"):
+    with pytest.raises(ValueError, match="a Bidirectional layer reads the last time step first"):
         spec.initial_state(params_of(spec), B)
 
 
