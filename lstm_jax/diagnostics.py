@@ -1,17 +1,17 @@
-"""What a loop does with gradients and what its gates do, as pure functions of any cell.
+"""Diagnostics of gradients and gates, as pure functions of any cell.
 
-All work under `jit` and `vmap`, in a training loop too. Gradients and Jacobians come from zero
-perturbations e_t that are added to the states inside the loop,
+All functions work under `jit` and `vmap`, also in a training loop. Gradients and Jacobians come
+from zero perturbations e_t that are added to the states inside the loop,
 
     s_t = update(x_t, s_{t-1}) + e_t,        dL/ds_t = dL/de_t at e = 0,
 
-where s_t is all of the cell's state after instant t, (h_t, c_t) for the LSTM. Its parts count as
-coordinates of their own: dL/dc_t is what a change of c_t does while h_t stays as it is. The lag is
-the number of instants to the last one, T - 1 - t. What is truncated in a cell's `feedback`
-(`MemoryBlocks(truncated=True)`) is truncated here.
+where s_t is the whole state of the cell after time step t, (h_t, c_t) for the LSTM. Its parts are
+separate coordinates: dL/dc_t is the effect of a change of c_t with h_t fixed. The lag is the number
+of time steps to the last one, T - 1 - t. Gradients that a cell truncates in its `feedback`
+(`MemoryBlocks(truncated=True)`) are also truncated here.
 
-Source: of the norms, Hochreiter 1991, Bengio, Simard & Frasconi 1994 and Pascanu, Mikolov & Bengio
-2013; of saturation, Karpathy, Johnson & Fei-Fei 2016.
+Source: Hochreiter 1991, Bengio, Simard & Frasconi 1994 and Pascanu, Mikolov & Bengio 2013 for
+gradient norms; Karpathy, Johnson & Fei-Fei 2016 for saturation.
 """
 
 import collections
@@ -31,10 +31,10 @@ from lstm_jax.types import Array, ArrayLike, CellParams, Row, wide
 
 
 class Line(NamedTuple):
-    """A straight line through the logarithms of norms.
+    """A line fitted to the logarithms of norms.
 
     Attributes:
-      slope: nats an instant of lag: the norm is multiplied by exp(slope) each.
+      slope: nats per time step of lag: each step multiplies the norm by exp(slope).
       deviation: root mean square distance from the line, in nats.
     """
 
@@ -43,11 +43,11 @@ class Line(NamedTuple):
 
 
 class Saturation(NamedTuple):
-    """Shares of gate values, a Row with [width] each: one for each unit.
+    """Fractions of gate values for each unit, as Rows with [width] each.
 
     Attributes:
-      below: of those below the lower threshold, nearly closed.
-      above: of those above the upper one, nearly open.
+      below: fraction below the lower threshold, nearly closed.
+      above: fraction above the upper threshold, nearly open.
     """
 
     below: Row
@@ -60,18 +60,18 @@ class Saturation(NamedTuple):
 def state_gradients(
     cell: Cell, params: CellParams, x: Array, loss: Callable[[Array], Array], **options: Any
 ) -> Row:
-    """Returns dL/ds_t of every state at every instant, each [T, B, width].
+    """Returns dL/ds_t of every state at every time step, each [T, B, width].
 
     Args:
       cell: the recurrent cell.
       params: its parameters.
       x: [T, B, D] inputs.
       loss: L, a scalar function of the outputs [T, B, H].
-      **options: state, initial, mask, reset and noise as in `lj.unroll`. At masked instants the
-        state is held: its gradient there is that at the next instant.
+      **options: state, initial, mask, reset and noise as in `lj.unroll`. At masked time steps the
+        state is held, so its gradient equals that at the next time step.
 
     Raises:
-      ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
+      ValueError: a shape does not fit; TypeError: a dtype or the type of state does not.
     """
 
     def perturbed(added):
@@ -83,21 +83,21 @@ def state_gradients(
 def gradient_norms(
     cell: Cell, params: CellParams, x: Array, loss: Callable[[Array], Array], **options: Any
 ) -> Row:
-    """Returns ||dL/ds_{T-1-k}|| for every lag k of every state and row, each [T, B], lag first.
+    """Returns ||dL/ds_{T-1-k}|| for every state, lag k and row, each [T, B].
 
-    `norms.c[k, b]` is the Euclidean norm of dL/dc, k instants before the last. Arguments and errors
-    are those of `state_gradients`.
+    `norms.c[k, b]` is the Euclidean norm of dL/dc, k time steps before the last. Arguments and
+    errors are those of `state_gradients`.
     """
     gradients = state_gradients(cell, params, x, loss, **options)
     return jax.tree.map(lambda g: _norm(g)[::-1], gradients)
 
 
 def jacobians(cell: Cell, params: CellParams, x: Array, **options: Any) -> Array:
-    """Returns J_k = ds_{T-1} / ds_{T-1-k} for every lag k and row, [T, B, S, S], lag first.
+    """Returns J_k = ds_{T-1} / ds_{T-1-k} by lag k and row, [T, B, S, S].
 
-    S is the width of all states together, which lie side by side in the cell's order; row i of J_k
-    is the gradient of the final state's entry i. J_0 is the identity. It costs S backward passes:
-    for small H; see `largest_singular_value` for large. Arguments and errors are those of
+    S is the width of all states, concatenated in the cell's order. Row i of J_k is the gradient of
+    entry i of the final state. J_0 is the identity. The cost is S backward passes; for large H use
+    `largest_singular_value`. Arguments and errors are those of
     `state_gradients`.
     """
     final, back = jax.vjp(
@@ -105,16 +105,16 @@ def jacobians(cell: Cell, params: CellParams, x: Array, **options: Any) -> Array
         _zeros(cell, x),
     )
     one_hot = jnp.eye(sum(cell.width(name) for name in cell.states), dtype=x.dtype)
-    rows = jax.vmap(lambda e: back(_unpacked(cell, jnp.tile(e, (x.shape[1], 1))))[0])(one_hot)
+    gradients = jax.vmap(lambda e: back(_unpacked(cell, jnp.tile(e, (x.shape[1], 1))))[0])(one_hot)
     del final
-    return jnp.moveaxis(_packed(rows), 0, 2)[::-1]
+    return jnp.moveaxis(_packed(gradients), 0, 2)[::-1]
 
 
 def singular_values(cell: Cell, params: CellParams, x: Array, **options: Any) -> Array:
-    """Returns the singular values of J_k, [T, B, S], lag first, the largest of each first.
+    """Returns the singular values of J_k, [T, B, S], in descending order.
 
-    Arguments and errors are those of `jacobians`. The small ones are exact to the rounding of the
-    largest only.
+    Arguments and errors are those of `jacobians`. The absolute error of all values is the rounding
+    error of the largest.
     """
     return jnp.linalg.svd(jacobians(cell, params, x, **options), compute_uv=False)
 
@@ -129,24 +129,24 @@ def largest_singular_value(
     iterations: int = 30,
     **options: Any,
 ) -> Array:
-    """Returns the largest singular value of ds_T / ds_0 of every row, [B], by power iteration.
+    """Returns the largest singular value of ds_T / ds_0 of each row, [B].
 
         u = J v / ||J v||,   v <- J' u / ||J' u||,   sigma = ||J v||
 
-    Each iteration is one forward-mode and one backward pass, for any H. It comes from below, its
-    error shrinks by (sigma_2 / sigma_1)^2 an iteration.
+    Power iteration costs one forward-mode and one backward pass per iteration, for any H. It
+    converges from below; each iteration multiplies the error by (sigma_2 / sigma_1)^2.
 
     Args:
       cell: the recurrent cell.
       params: its parameters.
       x: [T, B, D] inputs from s_0 on.
       state: s_0, each [B, width].
-      key: draws the first v.
-      iterations: how many.
+      key: PRNG key of the first v.
+      iterations: number of iterations.
       **options: initial, mask, reset and noise as in `lj.unroll`.
 
     Raises:
-      ValueError: a shape does not fit; TypeError: a dtype or the kind of state does not.
+      ValueError: a shape does not fit; TypeError: a dtype or the type of state does not.
     """
 
     def final(engine, state):
@@ -158,21 +158,21 @@ def largest_singular_value(
     def back(u):
         return _packed(transposed(_unpacked(cell, u))[0])
 
-    def again(v, _):
+    def iterate(v, _):
         u = _packed(forward(_unpacked(cell, v)))
         return _unit(back(_unit(u))), None
 
     flat = _packed(state)
     v = _unit(jax.random.normal(key, flat.shape, flat.dtype))
-    v, _ = jax.lax.scan(again, v, length=iterations)
+    v, _ = jax.lax.scan(iterate, v, length=iterations)
     return _norm(_packed(forward(_unpacked(cell, v))))
 
 
 def log_slope(norms: Array) -> Line:
-    """Fits log norm_k ~ a + slope k to norms [K, ...] at lags 0 to K - 1 by least squares.
+    """Fits log norm_k ~ a + slope * k by least squares.
 
-    Norms that are zero or not finite have no logarithm and no say; where fewer than two are left
-    the line is nan.
+    The norms are [K, ...], at lags k from 0 to K - 1. Norms that are zero or not finite are left
+    out. With fewer than two norms the result is nan.
 
     Returns:
       The slope and the deviation, each [...].
@@ -198,11 +198,11 @@ def saturation(
     """Returns how often each unit's gates are below `low` and above `high`.
 
     Args:
-      gates: activated gates in [0, 1], each [T, B, width], as `lj.trace(...).gates` has them; of
-        others, such as a candidate in [-1, 1], it means what it says.
-      mask: [T, B] bool; what is False does not count.
-      low: values below it are as good as 0.
-      high: values above it are as good as 1.
+      gates: activated gates, each [T, B, width], such as `lj.trace(...).gates`. The thresholds are
+        for gates in [0, 1], not for a candidate in [-1, 1].
+      mask: [T, B] bool, True at valid time steps.
+      low: threshold of nearly closed gates.
+      high: threshold of nearly open gates.
     """
     return Saturation(
         below=jax.tree.map(lambda g: _mean((g < low).astype(g.dtype), mask), gates),
@@ -211,43 +211,46 @@ def saturation(
 
 
 def time_scale(keep: Array) -> Array:
-    """Returns 1 / (1 - f), how many instants a gate held at f remembers; any shape, inf for 1."""
+    """Returns the time scale of a constant forget gate f, 1 / (1 - f) time steps.
+
+    The result has the shape of `keep`; it is inf where f = 1.
+    """
     return 1 / (1 - keep)
 
 
 def decay_time(keep: Array, mask: ArrayLike | None = None) -> Array:
-    """Returns the instants in which what a unit holds decays by the factor e, [width].
+    """Returns the time steps in which the memory of a unit decays by e, [width].
 
         tau = -1 / <log f>,   so that f_T ... f_1 = exp(-T / tau)
 
-    It is 1 / (1 - f) - 1/2 or so for a constant f near 1; for one that varies it is the exact rate
-    of the carousel, where 1 / (1 - <f>) is too long.
+    For a constant f near 1 it is about 1 / (1 - f) - 1/2. For a varying f it is the exact decay
+    along the cell state, whereas 1 / (1 - <f>) is too long.
 
     Args:
-      keep: [T, B, width] the gate that keeps: f of the LSTM, z of the GRU.
-      mask: [T, B] bool; what is False does not count.
+      keep: [T, B, width] the forget gate: f of the LSTM, z of the GRU.
+      mask: [T, B] bool, True at valid time steps.
     """
     return -1 / _mean(jnp.log(keep), mask)
 
 
-# Small things. ------------------------------------------------------------------------------------
+# Private functions. -------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class _Perturbed:
-    """The plain engine, and something [T, B, width] added to every state after each time step."""
+    """The reference engine with `added` [T, B, width] added to every state."""
 
     added: Row
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
-        """Returns the final state and what `emit` makes of every state [T, B, ...]."""
-        both = _PerturbedInputs(*inputs, self.added)
+        """Returns the final state, and `emit` of every state [T, B, ...]."""
+        perturbed = _PerturbedInputs(*inputs, self.added)
         if inputs.reset is None:
-            return _perturbed(cell, emit, both)
-        return differentiable(_perturbed, cell, emit, both)
+            return _perturbed(cell, emit, perturbed)
+        return differentiable(_perturbed, cell, emit, perturbed)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> None:
-        """Returns None: it runs every cell."""
+        """Returns None: this engine runs every cell."""
 
 
 _PerturbedInputs = collections.namedtuple("_PerturbedInputs", (*Inputs._fields, "added"))
@@ -273,12 +276,12 @@ def _zeros(cell: Cell, x: Array) -> Row:
 
 
 def _packed(state: Row) -> Array:
-    """Returns states side by side on the last axis."""
+    """Returns states concatenated on the last axis."""
     return jnp.concatenate(list(state), axis=-1)
 
 
 def _unpacked(cell: Cell, flat: Array) -> Row:
-    """Returns the state that lies side by side in `flat` [..., S]."""
+    """Returns the state from its concatenation `flat` [..., S]."""
     widths = [cell.width(name) for name in cell.states]
     return cell.State(*jax.lax.split(flat, widths, axis=flat.ndim - 1))
 
@@ -297,7 +300,7 @@ def _unit(v: Array) -> Array:
 
 
 def _mean(values: Array, mask: ArrayLike | None) -> Array:
-    """Returns the mean [width] of values [T, B, width] over the instants that count."""
+    """Returns the mean [width] of values [T, B, width] over valid time steps."""
     mask = checks.flags("mask", mask, values.shape[:2])
     if mask is None:
         return jnp.mean(values, axis=(0, 1))

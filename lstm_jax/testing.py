@@ -1,4 +1,4 @@
-"""The laws every cell keeps, as one check to run on a cell of one's own."""
+"""A check of the laws that every cell obeys, also for cells of your own."""
 
 import dataclasses
 import functools
@@ -19,48 +19,54 @@ from lstm_jax.types import Array, CellParams, Noise, Row
 
 T, B, CUT = 8, 3, 4
 ENGINES = (Scan("joined", "rebuilt", chunk=4), Scan("hoisted", "saved", chunk=4), Associative())
-# A few instants, once: what counts is the time to compile.
+# The functions run once, for a few time steps: compilation dominates the time.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
-    """Asserts that `cell` keeps the contract of `lj.Cell`, whatever its equations are.
+    """Asserts that `cell` satisfies the interface of `lj.Cell`.
 
-    The words it declares fit together. `update` gives a state and gates of the declared names,
-    widths and dtypes, the same ones for the same arguments; they are finite and in `ranges`; every
-    gate, state and small parameter is used. Over time, in float64: streaming, splitting, masks and
-    resets give the numbers of one unroll, the future and other rows are not seen, and every engine
-    that runs it on a CPU has the gradients of `Reference`, under `vmap` over parameters too. The
-    `linear` of a `LinearCell` says what its `update` does, and `uniform()` is the same equations. A
-    noisy cell keeps all this with its draws, draws from its key and from nothing else, and uses
-    every draw.
+    For one time step it checks:
+
+    - The declared members are consistent.
+    - `update` returns a state and gates of the declared names, widths and dtypes.
+    - Equal arguments give equal results, which are finite and in `ranges`.
+    - Every gate, state and small parameter is used.
+    - `linear` of a `LinearCell` agrees with its `update`, and `uniform()` has the same equations.
+    - A noisy cell satisfies all this with its draws, which depend on the key only, and uses them.
+
+    Over time, in float64, it checks:
+
+    - Streaming and splitting, with masks and resets, give the results of one unroll.
+    - Outputs depend neither on later time steps nor on other rows.
+    - Every engine that runs the cell on a CPU has the gradients of `Reference`, also under `vmap`
+      over parameters.
 
     Args:
-      cell: the cell, small: the time it takes is that of compiling; if it is noisy, with rates
-        that are not zero.
+      cell: a small cell; most of the time is compilation. A noisy one needs rates above zero.
       input_size: D, the width of the input.
-      seed: of parameters and data.
+      seed: seed of parameters and data.
 
     Raises:
-      AssertionError: naming the cell, the law and the field.
+      AssertionError: the message names the cell, the law and the field.
     """
     with jax.enable_x64(True):
-        _check_words(cell)
+        _check_declarations(cell)
         _check_results(cell)
-        rows = _rows(cell, seed)
-        _check_purity(cell, *rows)
-        instant = jax.jit(jax.vmap(functools.partial(_instant, cell), in_axes=(0, 0, None)),
-                          compiler_options=QUICK)  # fmt: skip
-        _check_ranges(cell, instant, rows)
-        reached = _reached(cell, instant, rows)
+        samples = _samples(cell, seed)
+        _check_purity(cell, *samples)
+        update = jax.jit(jax.vmap(functools.partial(_update, cell), in_axes=(0, 0, None)),
+                         compiler_options=QUICK)  # fmt: skip
+        _check_ranges(cell, update, samples)
+        states = _states(cell, update, samples)
         if isinstance(cell, LinearCell):
-            _check_linear(cell, instant, rows, reached[1])
+            _check_linear(cell, update, samples, states[1])
         if cell.noisy:
-            _check_noise(cell, rows, reached[0])
+            _check_noise(cell, samples, states[0])
         if cell.uniform() != cell:
-            _check_uniform(cell, rows, reached[0])
-        _check_use(cell, instant, rows, *reached)
-        _check_time(cell, input_size, seed, *reached)
+            _check_uniform(cell, samples, states[0])
+        _check_use(cell, update, samples, *states)
+        _check_time(cell, input_size, seed, *states)
 
 
 def _require(cell: Cell, fact: Any, law: str) -> None:
@@ -68,22 +74,23 @@ def _require(cell: Cell, fact: Any, law: str) -> None:
         raise AssertionError(f"{cell}: {law}")
 
 
-def _check_words(cell: Cell) -> None:
-    for word in ("gates", "states"):
-        names = getattr(cell, word)
+def _check_declarations(cell: Cell) -> None:
+    for member in ("gates", "states"):
+        names = getattr(cell, member)
         fact = isinstance(names, tuple) and names and all(isinstance(n, str) for n in names)
-        _require(cell, fact, f"{word} must be a tuple of names, got {names!r}")
-        _require(cell, len(set(names)) == len(names), f"{word} has a name twice: {names}")
+        _require(cell, fact, f"{member} must be a tuple of names, got {names!r}")
+        _require(cell, len(set(names)) == len(names), f"{member} has a name twice: {names}")
     gates, both = set(cell.gates), {*cell.gates, *cell.states}
-    for word, named, known in (
+    for member, named, valid in (
         ("reads", cell.reads, gates),
         ("bias", cell.bias, gates),
         ("unbiased", cell.unbiased, gates),
         ("ranges", cell.ranges, both),
         ("widths()", cell.widths(), both),
     ):
-        unknown = sorted(set(named) - known)
-        _require(cell, not unknown, f"{word} names {unknown}; there are {sorted(known)}")
+        unknown = sorted(set(named) - valid)
+        law = f"{member} must name some of {sorted(valid)}, got {unknown}"
+        _require(cell, not unknown, law)
     same = dataclasses.replace(cell)
     fact = cell == same and hash(cell) == hash(same)
     _require(cell, fact, "a cell must equal, and hash like, another one of the same fields")
@@ -105,35 +112,35 @@ def _check_results(cell: Cell) -> None:
 
 
 def _draws(cell: Cell, theta: Row, dtype: Any) -> Row:
-    """Draws for one row, and checks what comes."""
-    found = dict(cell.draw(theta, jax.random.key(0)))
-    for name, value in found.items():
+    """Returns the draws of one row, after a check of their types."""
+    draws = dict(cell.draw(theta, jax.random.key(0)))
+    for name, value in draws.items():
         fact = getattr(value, "ndim", None) == 1 and jnp.issubdtype(value.dtype, jnp.floating)
         law = f"draw: {name} must be a vector of floats, got {getattr(value, 'aval', value)}"
         _require(cell, fact, law)
-    return cell.Draws({name: value.astype(dtype) for name, value in found.items()})
+    return cell.Draws({name: value.astype(dtype) for name, value in draws.items()})
 
 
 def _check_result(cell: Cell, gates: Row, state: Row, theta: Row, *draws: Row) -> None:
     try:
         result = jax.eval_shape(cell.update, gates, state, theta, *draws)
     except Exception as error:
-        given = "on one row of the declared widths" + (" with what was drawn" if draws else "")
-        raise AssertionError(f"{cell}: update fails {given}: {error}") from error
+        case = "on one row of the declared widths" + (" with draws" if draws else "")
+        raise AssertionError(f"{cell}: update fails {case}: {error}") from error
     fact = type(result) is tuple and len(result) == 2
     _require(cell, fact, "update must return a pair: the new state, the activated gates")
-    for what, got, want in zip(("state", "gates"), result, (state, gates), strict=True):
+    for part, got, want in zip(("state", "gates"), result, (state, gates), strict=True):
         fact = type(got) is type(want)
-        law = f"update must return its {what} as {type(want).__name__}, got {type(got).__name__}"
+        law = f"update must return its {part} as {type(want).__name__}, got {type(got).__name__}"
         _require(cell, fact, law)
         for name, value, like in zip(want._fields, got, want, strict=True):
-            _check_array(cell, f"update: {what}.{name}", value, like.shape, like.dtype)
+            _check_array(cell, f"update: {part}.{name}", value, like.shape, like.dtype)
 
 
-def _check_array(cell: Cell, what: str, value: Any, shape: tuple, dtype: Any) -> None:
-    law = f"{what} must be an array of shape {shape}, got {getattr(value, 'shape', value)}"
+def _check_array(cell: Cell, label: str, value: Any, shape: tuple, dtype: Any) -> None:
+    law = f"{label} must be an array of shape {shape}, got {getattr(value, 'shape', value)}"
     _require(cell, getattr(value, "shape", None) == shape, law)
-    law = f"{what} must keep the dtype {jnp.dtype(dtype)}, got {value.dtype}"
+    law = f"{label} must have the dtype {jnp.dtype(dtype)}, got {value.dtype}"
     _require(cell, value.dtype == dtype, law)
 
 
@@ -142,25 +149,25 @@ def _theta(cell: Cell, key: Array, dtype: Any) -> Row:
     return cell.Theta({name: jnp.asarray(value, dtype) for name, value in values.items()})
 
 
-class _Rows(NamedTuple):
-    """Pre-activations and small parameters: two draws of each, to put one for the other."""
+class _Samples(NamedTuple):
+    """Small parameters, and two draws of pre-activations that can replace each other."""
 
     gates: Row
     others: Row
     theta: Row
 
 
-def _rows(cell: Cell, seed: int, count: int = 16) -> _Rows:
+def _samples(cell: Cell, seed: int, count: int = 16) -> _Samples:
     rng = np.random.default_rng(seed)
 
     def draw():
         sizes = [(count, cell.width(g)) for g in cell.gates]
         return cell.Gates(*(jnp.asarray(rng.normal(size=size)) for size in sizes))
 
-    return _Rows(draw(), draw(), _theta(cell, jax.random.key(seed), jnp.float64))
+    return _Samples(draw(), draw(), _theta(cell, jax.random.key(seed), jnp.float64))
 
 
-def _instant(cell: Cell, gates: Row, state: Row, theta: Row, *draws: Row):
+def _update(cell: Cell, gates: Row, state: Row, theta: Row, *draws: Row):
     new, activated = cell.update(gates, state, theta, *draws)
     return new, activated, (cell.output(state), cell.feedback(state))
 
@@ -171,34 +178,37 @@ def _check_purity(cell: Cell, gates: Row, others: Row, theta: Row) -> None:
     state = initial_state(cell, (), jnp.float64)
     key = jax.random.key(0)
     calls = {
-        "update": lambda: _instant(cell, row, state, theta),
+        "update": lambda: _update(cell, row, state, theta),
         "init_theta": lambda: dict(cell.init_theta(key)),
     }
     if cell.noisy:
         draws = _draws(cell, theta, jnp.float64)
         calls["draw"] = lambda: dict(cell.draw(theta, key))
-        calls["update with draws"] = lambda: _instant(cell, row, state, theta, draws)
+        calls["update with draws"] = lambda: _update(cell, row, state, theta, draws)
     for name, call in calls.items():
         law = f"{name} is impure: the same arguments gave other results"
         _require(cell, _same(call(), call()), law)
-    law = "update is impure: it keeps what it is given"
-    _require(cell, not _kept(cell, row, state, theta), law)
+    law = "update is impure: its arguments outlive the call"
+    _require(cell, not _leaks(cell, row, state, theta), law)
 
 
-def _kept(cell: Cell, *args: Row) -> bool:
-    """Says whether any traced argument outlives the tracing (sooner than `jax.checking_leaks`)."""
-    given = []
+def _leaks(cell: Cell, *args: Row) -> bool:
+    """Returns whether any traced argument outlives the tracing.
 
-    def watched(*args):
-        given.extend(map(weakref.ref, jax.tree.leaves(args)))
-        return _instant(cell, *args)
+    It is faster than `jax.checking_leaks`.
+    """
+    references = []
+
+    def update(*args):
+        references.extend(map(weakref.ref, jax.tree.leaves(args)))
+        return _update(cell, *args)
 
     def alive():
-        return any(tracer() is not None for tracer in given)
+        return any(tracer() is not None for tracer in references)
 
-    jax.make_jaxpr(watched)(*args)
+    jax.make_jaxpr(update)(*args)
     if alive():
-        gc.collect()  # what only holds itself is not kept
+        gc.collect()  # a cycle of references is no leak
     return alive()
 
 
@@ -207,107 +217,113 @@ def _same(a: Row, b: Row) -> bool:
     return all(np.array_equal(x, y, equal_nan=True) for x, y in leaves)
 
 
-def _check_ranges(cell: Cell, instant: Callable, rows: _Rows) -> None:
+def _check_ranges(cell: Cell, update: Callable, samples: _Samples) -> None:
     for scale in (1.0, 30.0):
-        state = _zeros(cell, rows)
+        state = _zeros(cell, samples)
         for t in range(8):
-            gates = jax.tree.map(lambda g, s=scale, t=t: s * jnp.roll(g, t, 0), rows.gates)
-            state, activated, _ = instant(gates, state, rows.theta)
+            gates = jax.tree.map(lambda g, s=scale, t=t: s * jnp.roll(g, t, 0), samples.gates)
+            state, activated, _ = update(gates, state, samples.theta)
             values = {**activated._asdict(), **state._asdict()}
-            _check_in_range(cell, values, f"where pre-activations are of size {scale}")
+            _check_in_range(cell, values, f"with pre-activations of size {scale}")
 
 
 def _check_in_range(cell: Cell, values: dict[str, Array], where: str) -> None:
     for name, value in values.items():
         _require(cell, np.isfinite(value).all(), f"{name} is not finite {where}")
     for name, (low, high) in cell.ranges.items():
-        found = float(values[name].min()), float(values[name].max())
-        law = f"{name} leaves its range [{low}, {high}] {where}: it lies in {found}"
-        _require(cell, low <= found[0] and found[1] <= high, law)
+        lowest, highest = float(values[name].min()), float(values[name].max())
+        law = f"{name} leaves its range [{low}, {high}] {where}, got [{lowest}, {highest}]"
+        _require(cell, low <= lowest and highest <= high, law)
 
 
-def _zeros(cell: Cell, rows: _Rows) -> Row:
-    return initial_state(cell, (len(rows.gates[0]),), jnp.float64)
+def _zeros(cell: Cell, samples: _Samples) -> Row:
+    return initial_state(cell, (len(samples.gates[0]),), jnp.float64)
 
 
-def _reached(cell: Cell, instant: Callable, rows: _Rows) -> tuple[Row, Row]:
-    first, *_ = instant(rows.others, _zeros(cell, rows), rows.theta)
-    second, *_ = instant(rows.gates, first, rows.theta)
+def _states(cell: Cell, update: Callable, samples: _Samples) -> tuple[Row, Row]:
+    """Returns the states after one and after two time steps from zero."""
+    first, *_ = update(samples.others, _zeros(cell, samples), samples.theta)
+    second, *_ = update(samples.gates, first, samples.theta)
     return first, second
 
 
-def _check_linear(cell: LinearCell, instant: Callable, rows: _Rows, state: Row) -> None:
-    given = cell.Gates(*(g[0] for g in rows.gates)), rows.theta
-    result = jax.eval_shape(cell.linear, *given)
+def _check_linear(cell: LinearCell, update: Callable, samples: _Samples, state: Row) -> None:
+    gates = cell.Gates(*(g[0] for g in samples.gates))
+    result = jax.eval_shape(cell.linear, gates, samples.theta)
     fact = type(result) is tuple and len(result) == 3
     _require(cell, fact, "linear must return three: a, b, the activated gates")
     for name, value in zip("ab", result, strict=False):
         _check_array(cell, f"linear: {name}", value, state[0].shape[1:], state[0].dtype)
-    a, b, _ = jax.vmap(cell.linear, in_axes=(0, None))(rows.gates, rows.theta)
-    new, *_ = instant(rows.gates, state, rows.theta)
-    _agree(cell, "linear must give what update does: a * h + b", new[0], a * state[0] + b)
+    a, b, _ = jax.vmap(cell.linear, in_axes=(0, None))(samples.gates, samples.theta)
+    new, *_ = update(samples.gates, state, samples.theta)
+    _agree(cell, "linear must agree with update: a * h + b", new[0], a * state[0] + b)
 
 
-def _check_use(cell: Cell, instant: Callable, rows: _Rows, first: Row, state: Row) -> None:
-    gates, others, theta = rows
-    new, _, read = instant(gates, state, theta)
+def _check_use(cell: Cell, update: Callable, samples: _Samples, first: Row, state: Row) -> None:
+    gates, others, theta = samples
+    new, _, read = update(gates, state, theta)
     for name in cell.gates:
-        changed, *_ = instant(gates._replace(**{name: getattr(others, name)}), state, theta)
+        changed, *_ = update(gates._replace(**{name: getattr(others, name)}), state, theta)
         _require(cell, not _same(changed, new), f"gate {name} is not used: no state depends on it")
     for name in cell.states:
         swapped = state._replace(**{name: getattr(first, name)})
-        changed, _, read_now = instant(gates, swapped, theta)
+        changed, _, read_now = update(gates, swapped, theta)
         law = f"state {name} is not used: neither update nor output nor feedback depends on it"
         _require(cell, not _same((changed, read_now), (new, read)), law)
     for name in theta._fields:
         value = getattr(theta, name)
-        changed, *_ = instant(gates, state, theta._replace(**{name: value + 0.3 * jnp.cos(value)}))
+        changed, *_ = update(gates, state, theta._replace(**{name: value + 0.3 * jnp.cos(value)}))
         law = f"theta.{name} is not used: no state depends on it"
         _require(cell, not _same(changed, new), law)
 
 
-def _check_noise(cell: Cell, rows: _Rows, state: Row) -> None:
-    """Draws several times for the same rows: from the key, of use, and in range."""
-    noisy = jax.jit(jax.vmap(functools.partial(_instant, cell), in_axes=(0, 0, None, 0)),
+def _check_noise(cell: Cell, samples: _Samples, state: Row) -> None:
+    """Checks that draws depend on the key, are used, and respect the ranges."""
+    noisy = jax.jit(jax.vmap(functools.partial(_update, cell), in_axes=(0, 0, None, 0)),
                     compiler_options=QUICK)  # fmt: skip
-    keys = jax.random.split(jax.random.key(0), (4, len(rows.gates[0])))
-    draws = jax.vmap(jax.vmap(lambda key: cell.Draws(cell.draw(rows.theta, key))))(keys)
+    keys = jax.random.split(jax.random.key(0), (4, len(samples.gates[0])))
+    draws = jax.vmap(jax.vmap(lambda key: cell.Draws(cell.draw(samples.theta, key))))(keys)
     once, *others = (jax.tree.map(lambda d, n=n: d[n], draws) for n in range(4))
-    results = noisy(rows.gates, state, rows.theta, once)
+    results = noisy(samples.gates, state, samples.theta, once)
     for name in once._fields:
         values = [getattr(other, name) for other in others]
         moved = [not _same(getattr(once, name), value) for value in values]
         _require(cell, any(moved), f"draw: the key is not used, all keys give the same {name}")
-        changed = [noisy(rows.gates, state, rows.theta, once._replace(**{name: v})) for v in values]
+        changed = [
+            noisy(samples.gates, state, samples.theta, once._replace(**{name: v})) for v in values
+        ]
         moved = [not _same(results, other) for other in changed]
         _require(cell, any(moved), f"draw: {name} is not used, no state depends on it")
         for new, activated, _ in (results, *changed):
-            _check_in_range(cell, {**activated._asdict(), **new._asdict()}, "with what was drawn")
+            _check_in_range(cell, {**activated._asdict(), **new._asdict()}, "with draws")
 
 
-def _check_uniform(cell: Cell, rows: _Rows, state: Row) -> None:
-    """One instant of both, the narrow vectors repeated for the uniform cell."""
+def _check_uniform(cell: Cell, samples: _Samples, state: Row) -> None:
+    """Compares one time step of both cells, with narrow vectors repeated for the uniform one."""
     uniform, H = cell.uniform(), cell.hidden
-    for words in ("gates", "states", "h_blocks", "x_blocks"):
-        fact = getattr(uniform, words) == getattr(cell, words)
-        _require(cell, fact, f"uniform() must have the same {words}")
+    for member in ("gates", "states", "h_blocks", "x_blocks"):
+        fact = getattr(uniform, member) == getattr(cell, member)
+        _require(cell, fact, f"uniform() must have the same {member}")
     for name in (*cell.gates, *cell.states):
         fact = uniform.width(name) == H and H % cell.width(name) == 0
-        law = f"uniform(): {name} must be hidden wide, and there a divisor of it"
+        law = f"uniform(): {name} must have width {H}, and a divisor of it in the cell"
         _require(cell, fact, law)
 
     def repeated(row):
         return jax.tree.map(lambda a: jnp.repeat(a, H // a.shape[-1], axis=-1), row)
 
     one, other = (
-        jax.vmap(functools.partial(_instant, kind), in_axes=(0, 0, None))(*given, rows.theta)
-        for kind, given in ((cell, (rows.gates, state)), (uniform, repeated((rows.gates, state))))
+        jax.vmap(functools.partial(_update, kind), in_axes=(0, 0, None))(*given, samples.theta)
+        for kind, given in (
+            (cell, (samples.gates, state)),
+            (uniform, repeated((samples.gates, state))),
+        )
     )
-    _agree(cell, "uniform() must give what the cell does, repeated", other, repeated(one))
+    _agree(cell, "uniform() must give the cell's results, repeated", other, repeated(one))
 
 
 class _Problem(NamedTuple):
-    """What a loop is given."""
+    """The arguments of a loop."""
 
     params: CellParams
     x: Array
@@ -319,7 +335,7 @@ class _Problem(NamedTuple):
 
 
 def _problems(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -> _Problem:
-    """Returns two problems on one axis; resets of the one are to zeros, where trouble hides."""
+    """Returns two problems on a new axis, one of them with resets to zeros."""
     rng = np.random.default_rng(seed)
 
     def normal(like):
@@ -339,14 +355,20 @@ def _problems(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -
 
 
 def _check_time(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -> None:
-    """Makes all numbers in one compiled function, then compares them."""
+    """Computes all results in one compiled function, then compares them."""
     facts = jax.jit(functools.partial(_facts, cell), compiler_options=QUICK)
     problems = _problems(cell, input_size, seed, first, second)
     whole, others, streamed, split, gradients = facts(problems)
     _agree(cell, "streaming by step must equal unroll", streamed, whole)
     _agree(cell, "a sequence in two parts must equal the whole", split, whole)
     early = whole["h"][:CUT, 0]
-    _agree(cell, "later inputs or other rows are seen", others["h"][:CUT, 0], early, 0)
+    _agree(
+        cell,
+        "outputs must not depend on later inputs or other rows",
+        others["h"][:CUT, 0],
+        early,
+        0,
+    )
     want = gradients[str(Reference())]
     for engine in _engines(cell):
         law = f"the gradients of {engine} must equal those of {Reference()}"
@@ -368,7 +390,7 @@ def _facts(cell: Cell, both: _Problem):
 
 
 def _slope(cell: Cell, engine: Engine, problem: _Problem) -> dict[str, Any]:
-    """Returns the gradient of a number that every output and the final state enter."""
+    """Returns the gradient of a function of all outputs and the final state."""
     *smooth, mask, reset, noise = problem
 
     def score(params, x, state, initial):
@@ -382,22 +404,22 @@ def _slope(cell: Cell, engine: Engine, problem: _Problem) -> dict[str, Any]:
 
 def _run(cell: Cell, problem: _Problem) -> dict[str, Any]:
     params, x, state, initial, mask, reset, noise = problem
-    kept = trace(cell, params, x, state, initial=initial, mask=mask, reset=reset, noise=noise,
-                 engine="reference")  # fmt: skip
-    return dict(final=kept.final, h=kept.h, states=kept.states)
+    run = trace(cell, params, x, state, initial=initial, mask=mask, reset=reset, noise=noise,
+                engine="reference")  # fmt: skip
+    return dict(final=run.final, h=run.h, states=run.states)
 
 
 def _stream(cell: Cell, problem: _Problem) -> dict[str, Any]:
-    """Steps through time, one call of `step` each."""
+    """Runs `step` at each time step."""
     params, x, state, initial, mask, reset, (keys, _) = problem
 
-    def instant(state, now):
-        x_t, mask_t, reset_t, key = now
+    def body(state, inputs):
+        x_t, mask_t, reset_t, key = inputs
         state, h = step(cell, params, state, x_t, initial=initial, mask_t=mask_t, reset_t=reset_t,
                         noise=Noise(key))  # fmt: skip
         return state, (h, state)
 
-    final, (h, states) = jax.lax.scan(instant, state, (x, mask, reset, keys))
+    final, (h, states) = jax.lax.scan(body, state, (x, mask, reset, keys))
     return dict(final=final, h=h, states=states)
 
 

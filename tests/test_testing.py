@@ -97,7 +97,7 @@ MUTANTS = {
     "wide": (
         after(lambda new, gates: (new._replace(c=new.c.astype(jnp.float32)), gates)),
         {},
-        "state.c must keep the dtype bfloat16, got float32",
+        "state.c must have the dtype bfloat16, got float32",
     ),
     "noisy": (after(noisy), {}, "update is impure: the same arguments"),
     "unbounded": (unbounded, {}, r"f leaves its range \[0, 1\]"),
@@ -105,8 +105,16 @@ MUTANTS = {
     "sharp": (sharp, {}, "gradients of .* is not finite"),
     "twice": (LSTM.update, dict(gates=("i", "f", "f", "o")), "gates has a name twice"),
     "listed": (LSTM.update, dict(states=["h", "c"]), "states must be a tuple of names"),
-    "misnamed": (LSTM.update, dict(bias={"z": 1.0}), r"bias names \['z'\]"),
-    "misranged": (LSTM.update, dict(ranges={"z": (0, 1)}), r"ranges names \['z'\]"),
+    "misnamed": (
+        LSTM.update,
+        dict(bias={"z": 1.0}),
+        r"bias must name some of .*'o'\], got \['z'\]",
+    ),
+    "misranged": (
+        LSTM.update,
+        dict(ranges={"z": (0, 1)}),
+        r"ranges must name some of .*, got \['z'\]",
+    ),
     "misfit": (LSTM.update, dict(widths=lambda self: {"c": 3}), "update fails on one row"),
     "fed_a_number": (
         LSTM.update,
@@ -132,7 +140,7 @@ def doubled(self, gates, theta):
 
 
 LINEAR_MUTANTS = {
-    "apart": (doubled, "linear must give what update does: a \\* h \\+ b"),
+    "apart": (doubled, "linear must agree with update: a \\* h \\+ b"),
     "pair": (lambda self, *given: MinGRU.linear(self, *given)[:2], "linear must return three"),
     "narrow": (
         lambda self, *given: (gates := MinGRU.linear(self, *given)) and (gates[0][0], *gates[1:]),
@@ -186,9 +194,9 @@ def beyond(key):
 NOISY_MUTANTS = {
     "keyless": (multiplied, of_a_key_of_its_own, "draw: the key is not used, all keys give the"),
     "impure": (multiplied, of_no_key, "draw is impure"),
-    "far": (multiplied, beyond, r"h leaves its range \[-1, 1\] with what was drawn"),
+    "far": (multiplied, beyond, r"h leaves its range \[-1, 1\] with draws"),
     "deaf": (unmoved, share, "draw: share is not used, no state depends on it"),
-    "closed": (LSTM.update, share, "update fails on one row of the declared widths with what was"),
+    "closed": (LSTM.update, share, "update fails on one row of the declared widths with draws"),
     "scalar": (multiplied, jax.random.uniform, "draw: share must be a vector of floats, got "),
     "whole": (multiplied, lambda key: jnp.arange(4), "draw: share must be a vector of floats"),
 }
@@ -204,9 +212,9 @@ def test_a_noisy_mutant_is_caught(name):
 
 
 UNIFORM_MUTANTS = {
-    "other": (dict(input_activation="s"), "uniform\\(\\) must give what the cell does, repeated"),
+    "other": (dict(input_activation="s"), "uniform\\(\\) must give the cell's results, repeated"),
     "fewer": (dict(output_gate=False), "uniform\\(\\) must have the same gates"),
-    "narrow": (dict(size=2), "uniform\\(\\): i must be hidden wide"),
+    "narrow": (dict(size=2), "uniform\\(\\): i must have width 4"),
 }
 
 
@@ -226,7 +234,7 @@ def test_a_uniform_cell_of_other_equations_is_caught(name):
 
 def test_an_update_that_keeps_what_it_was_given_is_caught():
     kind = type("keeping", (LSTM,), {"update": after(keeping), "__module__": __name__})
-    with pytest.raises(AssertionError, match="update is impure: it keeps what it is given"):
+    with pytest.raises(AssertionError, match="update is impure: its arguments outlive the call"):
         check_cell(dataclasses.dataclass(frozen=True)(kind)(4))
 
 
