@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import lstm_jax as lj
-from lstm_jax.cells import Cell, MemoryBlocks, initial_state, parameter_count, sigmoid, wired
+from lstm_jax.cells import Cell, MemoryBlocks, initial_state, mask_params, parameter_count, sigmoid
 from lstm_jax.cells.memory_block import INPUTS
 from lstm_jax.engines import Engine, Scan, resolve
 from lstm_jax.engines.masking import where_row
@@ -167,7 +167,7 @@ class OnlineNetwork1997(Network1997):
         """Returns the state after one time step, x [1, B, D], and the outputs [1, B, V]."""
         assert len(x) == 1 and reset is None, "one time step within a sequence"
         del trial, key
-        cell, blocks = self._blocks, wired(self._blocks, CellParams(**params["blocks"]))
+        cell, blocks = self._blocks, mask_params(self._blocks, CellParams(**params["blocks"]))
         w_i, w_g = (w - lax.stop_gradient(w) for w in self._columns(blocks))  # zero
         past = jnp.einsum("bnh,nh->bh", state.d_i, w_i) + jnp.einsum("bnh,nh->bh", state.d_g, w_g)
         start = state.cell._replace(c=state.cell.c + past)

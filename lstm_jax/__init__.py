@@ -1,4 +1,7 @@
-"""lstm_jax: the LSTM for JAX. A cell is its equations at one instant; time is the library's."""
+"""LSTMs and other recurrent cells for JAX.
+
+A cell has the equations of one time step; the library runs the loop.
+"""
 
 from lstm_jax import cells, diagnostics, engines, interop, nn, tasks, testing
 from lstm_jax.cells import Cell, LinearCell, initial_state

@@ -43,7 +43,7 @@ def drawn(cell: lj.Cell, seed: int = 0, scale: float = 1.0, inputs: int = D) -> 
         {n: v.astype(jnp.float64) for n, v in cell.init_theta(jax.random.key(0)).items()}
     )
     weights = {n: jnp.asarray(draw(scale=0.6 * scale, size=s)) for n, s in shapes.items()}
-    return cells.wired(cell, lj.CellParams(**weights, theta=theta))
+    return cells.mask_params(cell, lj.CellParams(**weights, theta=theta))
 
 
 def inputs(seed: int = 1, steps: int = T, rows: int = B) -> jax.Array:

@@ -6,8 +6,8 @@ from lstm_jax.cells.base import (
     feedback_parts,
     feedback_width,
     initial_state,
+    mask_params,
     parameter_count,
-    wired,
 )
 from lstm_jax.cells.gru import GRU
 from lstm_jax.cells.janet import JANET
@@ -41,9 +41,9 @@ __all__ = [
     "feedback_parts",
     "feedback_width",
     "initial_state",
+    "mask_params",
     "odyssey",
     "parameter_count",
     "sigmoid",
-    "wired",
     "zoneout_name",
 ]

@@ -180,7 +180,7 @@ def feedback_width(cell: Cell) -> int:
     return sum(part.shape[-1] for part in parts)
 
 
-def wired(cell: Cell, params: CellParams) -> CellParams:
+def mask_params(cell: Cell, params: CellParams) -> CellParams:
     """Returns `params` with zeros for biases and recurrent weights that `cell` lacks.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell, initial_state, wired
+from lstm_jax.cells import Cell, initial_state, mask_params
 from lstm_jax.engines import checks
 from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Row, wide
 
@@ -63,7 +63,7 @@ def prepare(
     state = checks.state_of("state", cell, state, batch, dtype)
     initial, state = (_placed_as(x, row) for row in (initial, state))
     noise = checks.noise_of(cell, noise, x)
-    params = _varying(x, wired(cell, jax.tree.map(lambda p: p.astype(dtype), params)))
+    params = _varying(x, mask_params(cell, jax.tree.map(lambda p: p.astype(dtype), params)))
     return Inputs(params, x, state, initial, mask, reset, noise)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell, feedback_width, initial_state, wired
+from lstm_jax.cells import Cell, feedback_width, initial_state, mask_params
 from lstm_jax.types import Array, CellParams, RecurrentWeights
 
 WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
@@ -229,7 +229,7 @@ def init(
         b=_biases(cell, b_key, b, dtype),
         theta=cell.Theta(theta),
     )
-    return wired(cell, params)
+    return mask_params(cell, params)
 
 
 def _recurrent(cell, key, initializer, projection, dtype) -> RecurrentWeights:

@@ -238,7 +238,7 @@ def test_what_a_cell_does_not_have_does_nothing():
     for cell in (lj.cells.odyssey("FGR", 2), lj.cells.MemoryBlocks(2, biases="gates")):
         params = lj.init(cell, jax.random.key(0), 2)
         ones = jax.tree.map(jnp.ones_like, params)
-        exist = lj.cells.wired(cell, ones)
+        exist = lj.cells.mask_params(cell, ones)
         assert sum(int(a.sum()) for a in jax.tree.leaves(exist)) == parameter_count(cell, 2)
         absent = jax.tree.map(lambda e: 1 - e, exist)
         assert not any(map(np.any, jax.tree.leaves(jax.tree.map(jnp.multiply, params, absent))))
@@ -261,7 +261,9 @@ def test_only_g_is_blind_to_the_gates():
     cell = lj.cells.odyssey("FGR", 2)
     state = lj.cells.initial_state(cell)._replace(h=jnp.arange(2.0), f=jnp.full(2, 7.0))
     np.testing.assert_array_equal(np.concatenate(cell.feedback(state)), [0, 1, 0, 0, 7, 7, 0, 0])
-    weights = lj.cells.wired(cell, jax.tree.map(jnp.ones_like, lj.init(cell, jax.random.key(0), 1)))
+    weights = lj.cells.mask_params(
+        cell, jax.tree.map(jnp.ones_like, lj.init(cell, jax.random.key(0), 1))
+    )
     columns = np.split(np.sum(np.asarray(weights.w_h), 0), 4)
     rows = dict(zip(cell.gates, columns, strict=True))
     assert {name: tuple(map(int, r)) for name, r in rows.items()} == {

@@ -35,14 +35,14 @@ def unstabilised(cell, w_x, w_h, b, x, mask, reset):
 def test_the_stabiliser_changes_nothing(cell, x64):
     """Outputs, and their derivative by way of NumPy's complex numbers, with masks and resets."""
     rng = np.random.default_rng(0)
-    params = lj.cells.wired(
+    params = lj.cells.mask_params(
         cell,
         lj.CellParams(
             *(jnp.asarray(2 * rng.normal(size=s)) for s in ((D, 4 * H), (H, 4 * H), (4 * H,))),
             theta=cell.Theta({}),
         ),
     )
-    along = lj.cells.wired(
+    along = lj.cells.mask_params(
         cell, jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape)), params)
     )
     x = rng.normal(size=(T, B, D))
@@ -64,7 +64,7 @@ def test_the_stabiliser_changes_nothing(cell, x64):
 
 
 def test_heads_do_not_see_each_other(x64):
-    """Not through the weights given, and not through those that are not wired."""
+    """Not through the weights given, and not through those that do not exist."""
     cell = SLSTM(6, heads=3)
     params = lj.init(cell, jax.random.key(0), D, dtype=jnp.float64)
     params = params._replace(w_h=jax.random.normal(jax.random.key(1), (6, 24)))
