@@ -71,7 +71,7 @@ class Begun(NamedTuple):
     lock: Lock
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     """The results of one experiment's run, from its records."""
 
     experiment: Experiment
@@ -92,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         request = flags.parse(argv, All)
         if request.help:
-            terminal.tell(f"{__doc__}\nFlags:\n{flags.usage(dict.fromkeys(flags.SCALES, All()))}")
+            terminal.write(f"{__doc__}\nFlags:\n{flags.usage(dict.fromkeys(flags.SCALES, All()))}")
             return 0
         begun = begin(request)
     except ValueError as error:
@@ -108,10 +108,10 @@ def carry_out(begun: Begun) -> int:
     """Runs the unfinished experiments and reports all finished ones; returns the exit code."""
     folder, scale, config, _ = begun
     try:
-        terminal.tell(f"run directory: {folder}")
+        terminal.write(f"run directory: {folder}")
         codes = run_all(folder, scale, config)
-        tell(folder, scale, config)
-        terminal.tell(f"run directory: {folder}")
+        write_results(folder, scale, config)
+        terminal.write(f"run directory: {folder}")
     except terminal.Silenced as silenced:
         print(f"stopped: {silenced}; to continue: --resume={folder}", file=sys.stderr)
         return silenced.code
@@ -136,9 +136,9 @@ def begin(request: flags.Request) -> Begun:
         return resumed(request, Path(request.resume))
     scale, config = request.scale or "small", All(**request.given)
     folder = runner.new_directory("all", request.workdir)
-    asked = {"experiment": "all", "scale": scale, **dataclasses.asdict(config)}
+    settings = {"experiment": "all", "scale": scale, **dataclasses.asdict(config)}
     with flags.naming("workdir", folder):
-        return Begun(folder, scale, config, begin_run(folder, asked, {}))
+        return Begun(folder, scale, config, begin_run(folder, settings, {}))
 
 
 def resumed(request: flags.Request, folder: Path) -> Begun:
@@ -148,11 +148,11 @@ def resumed(request: flags.Request, folder: Path) -> Begun:
       ValueError: for a directory without a run, in use, or with other settings.
     """
     right = "need the directory of a run of all"
-    asked = read_config(folder)["settings"]
+    settings = read_config(folder)["settings"]
     try:
-        owner, scale = asked.pop("experiment"), asked.pop("scale")
+        owner, scale = settings.pop("experiment"), settings.pop("scale")
         need(owner == "all", "resume", folder, f"{right}, not of {owner}")
-        config = All(**asked | {"only": tuple(asked["only"])})
+        config = All(**settings | {"only": tuple(settings["only"])})
     except (KeyError, TypeError) as error:
         raise ValueError(f"--resume={folder}: {right} ({error})") from None
     for name, value in {"scale": request.scale or scale, **request.given}.items():
@@ -179,7 +179,7 @@ def run_one(name: str, folder: Path, scale: str, config: All) -> int:
     """Runs or resumes one experiment and records its cost."""
     path, began = folder / name, time.monotonic()
     new = [f"--workdir={path}", f"--scale={scale}", f"--platform={config.platform}"]
-    terminal.tell(f"\n== {name}")
+    terminal.write(f"\n== {name}")
     code = call(name, [f"--resume={path}"] if (path / CONFIG).exists() else new)
     spent = {"experiment": name, "seconds": time.monotonic() - began, "code": code}
     RecordLog(folder / "costs.jsonl").append([spent])
@@ -249,19 +249,19 @@ def load(name: str) -> Experiment:
     return importlib.import_module(f"experiments.{name}").EXPERIMENT
 
 
-def tell(folder: Path, scale: str, config: All) -> None:
+def write_results(folder: Path, scale: str, config: All) -> None:
     """Writes the page and the list of claims of all finished experiments."""
     seconds = done(folder)
-    runs = [told(load(n), folder / n, seconds[n]) for n in ordered(config) if n in seconds]
+    runs = [outcome(load(n), folder / n, seconds[n]) for n in ordered(config) if n in seconds]
     text = results(scale, runs, [n for n in ordered(config) if n not in seconds])
     replace_file(folder / "results.md", text.encode())
     if config.results:
         replace_file(Path(config.results), text.encode())
     replace_file(folder / "report.html", page(scale, runs).encode())
-    terminal.tell(f"\n{text}")
+    terminal.write(f"\n{text}")
 
 
-def told(experiment: Experiment, path: Path, seconds: float) -> Told:
+def outcome(experiment: Experiment, path: Path, seconds: float) -> Outcome:
     """Returns the results that one run has on record."""
     settings, ledger = read_config(path), Ledger(path / "records.jsonl")
     ledger.check(path)
@@ -273,10 +273,10 @@ def told(experiment: Experiment, path: Path, seconds: float) -> Told:
     scale = settings["settings"]["scale"]
     lines = at_scale([claim._asdict() for claim in experiment.claims(config, table)], scale)
     claims, table = [Claim(**line) for line in lines], at_scale(table, scale)
-    return Told(experiment, settings, table, claims, pictures, seconds)
+    return Outcome(experiment, settings, table, claims, pictures, seconds)
 
 
-def results(scale: str, runs: Sequence[Told], missing: Sequence[str] = ()) -> str:
+def results(scale: str, runs: Sequence[Outcome], missing: Sequence[str] = ()) -> str:
     """Returns claims, results, verdicts and the table of costs as Markdown."""
     parts = [f"# Results at --scale={scale}", where(runs)]
     parts += [f"Not finished, and not on this page: {', '.join(missing)}."] if missing else []
@@ -290,7 +290,7 @@ def results(scale: str, runs: Sequence[Told], missing: Sequence[str] = ()) -> st
     return "\n\n".join([*parts, "## Cost", "\n".join([*head, *costs, total])]) + "\n"
 
 
-def source(run: Told) -> str:
+def source(run: Outcome) -> str:
     """Returns the revision that started a run; resumed runs may differ in it."""
     about = run.settings["about"]
     changed = ", with changes" if about["uncommitted changes"] else ""
@@ -298,7 +298,7 @@ def source(run: Told) -> str:
     return (revision[:10] if revision else "no checkout") + changed
 
 
-def where(runs: Sequence[Told]) -> str:
+def where(runs: Sequence[Outcome]) -> str:
     """Returns a line for each set of devices and versions."""
     lines = {}
     for run in runs:
@@ -311,7 +311,7 @@ def where(runs: Sequence[Told]) -> str:
     return "\n".join(f"- {line}: {', '.join(names)}" for line, names in lines.items())
 
 
-def page(scale: str, runs: Sequence[Told]) -> str:
+def page(scale: str, runs: Sequence[Outcome]) -> str:
     """Returns claims, tables and figures of all experiments as one page."""
     parts = [html.prose(f"At --scale={scale}. {where(runs)}")]
     for run in runs:

@@ -56,7 +56,7 @@ def _version(package: str) -> str | None:
 def _git(*arguments: str) -> str | None:
     """Returns git's output on this source; None outside a checkout."""
     try:
-        told = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
+        output = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
     except OSError:
         return None
-    return told.stdout.strip() if told.returncode == 0 else None
+    return output.stdout.strip() if output.returncode == 0 else None

@@ -328,7 +328,7 @@ def online(config: Classic, at: Setting, name: str) -> list[Group]:
     waiting = dataclasses.replace(model, cells_wait=True)
     steps = min(at.alone, learnt.steps)
     alone = learnt._replace(name=at.group("alone"), model=waiting, steps=steps, keep=True)
-    return [alone, learnt._replace(begin=functools.partial(runner.gone_on, alone))]
+    return [alone, learnt._replace(begin=functools.partial(runner.continued, alone))]
 
 
 def today(config: Classic, at: Setting, name: str) -> list[Group]:
@@ -496,7 +496,7 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
     del rows
     chosen = list(dict.fromkeys(at for at, _ in cases(config)))
     names = [name for name in config.networks if name != "guess"]
-    looks = figures.styles(list(LABELS.values()))
+    styles = figures.styles(list(LABELS.values()))
     width = max(11.0, 1.35 * len(chosen) * max(1.0, 0.45 * len(names)))
     figure, ((axes,),) = figures.canvas(1, 1, panel=(width, 7))
     for at, setting_ in enumerate(chosen):
@@ -506,10 +506,10 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
         for place, name in enumerate(mine):
             results = ledger.results(ledger.group(records, setting_.group(name)))
             x = at + 0.8 * ((place + 0.5) / len(mine) - 0.5)
-            dots(axes, x, setting_, results, looks[LABELS[name]], 0.5 / len(names))
+            dots(axes, x, setting_, results, styles[LABELS[name]], 0.5 / len(names))
     for name in names:
-        look = {**looks[LABELS[name]], "linestyle": "none"}
-        axes.plot([], [], label=LABELS[name], **look)
+        style = {**styles[LABELS[name]], "linestyle": "none"}
+        axes.plot([], [], label=LABELS[name], **style)
     axes.plot([], [], color="0.2", linewidth=2.5, label="mean of the paper")
     axes.plot([], [], "o", color="0.4", markerfacecolor="none", label="not solved")
     axes.set_xticks(range(len(chosen)), [f"{s.experiment}\n{short(s)}" for s in chosen])
@@ -533,20 +533,20 @@ def short(at: Setting) -> str:
 
 
 def dots(
-    axes: Axes, x: float, at: Setting, results: Sequence[Record], look: Style, spread: float
+    axes: Axes, x: float, at: Setting, results: Sequence[Record], style: Style, spread: float
 ) -> None:
     """Draws every trial of a group around x, with the solved share above."""
     needed = sequences(at, results)
     places = x + spread * (np.linspace(0, 1, len(needed)) - 0.5)
     for place, result, n in zip(places, results, needed, strict=True):
-        fill = look["color"] if n is not None else "none"
+        fill = style["color"] if n is not None else "none"
         y = max(1, result["step"] - at.after)
-        axes.plot(place, y, marker=look["marker"], color=look["color"], markerfacecolor=fill)
+        axes.plot(place, y, marker=style["marker"], color=style["color"], markerfacecolor=fill)
     top = max(max(1, r["step"] - at.after) for r in results)
     words = f"{sum(n is not None for n in needed)}/{len(needed)}"
     axes.annotate(
         words, (x, top), (0, 9), textcoords="offset points", ha="center", fontsize=13,
-        color=look["color"], bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        color=style["color"], bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )  # fmt: skip
 
 

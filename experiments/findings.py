@@ -45,7 +45,7 @@ CRITICAL, HARMLESS = ("NFG", "NOAF"), ("CIFG", "NP")
 RATE, WIDTH, MOMENTUM = "learning_rate", "hidden", "one_minus_momentum"
 
 
-class Seen(NamedTuple):
+class TaskResults(NamedTuple):
     """The results of one task.
 
     Attributes:
@@ -68,26 +68,26 @@ class Seen(NamedTuple):
         return self.learnt <= LEARNT
 
     @property
-    def told(self) -> bool:
+    def explains(self) -> bool:
         """Whether the shares of the variance are meaningful."""
         return self.reached and bool(self.effects) and self.explained >= KNOWN
 
 
-def verdicts(seen: Mapping[str, Seen]) -> dict[int, str]:
+def verdicts(results: Mapping[str, TaskResults]) -> dict[int, str]:
     """Returns the verdict on each of the five findings, from the results of all tasks."""
     found: dict[int, list[bool]] = {number: [] for number in CLAIMS}
-    for task in seen.values():
+    for task in results.values():
         for number, parts in of_task(task).items():
             found[number] += parts
     return {n: of_parts(parts) if parts else UNDECIDED for n, parts in found.items()}
 
 
-def of_task(seen: Seen) -> dict[int, list[bool]]:
+def of_task(results: TaskResults) -> dict[int, list[bool]]:
     """Returns the parts of each finding on one task."""
-    if not seen.reached:
+    if not results.reached:
         return {}
-    parts = of_variants(seen.tests, seen.gain)
-    return parts | of_shares(seen.effects) if seen.told else parts
+    parts = of_variants(results.tests, results.gain)
+    return parts | of_shares(results.effects) if results.explains else parts
 
 
 def of_variants(tests: Sequence[Comparison], gain: float) -> dict[int, list[bool]]:

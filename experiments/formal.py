@@ -186,7 +186,7 @@ def by_length(
     Strings of all lengths, `QUESTIONS` of each, lie side by side in a batch.
     """
     longer = dataclasses.replace(task, longest=max(lengths))
-    asked = np.repeat(np.array(lengths, np.int32), QUESTIONS)
+    repeated = np.repeat(np.array(lengths, np.int32), QUESTIONS)
     mesh = parallel.everywhere()
     batching = parallel.resolve(batching, mesh)
 
@@ -195,15 +195,15 @@ def by_length(
         root = split_key(trials.keys(trial).evaluation, "test")
 
         def ask(n):
-            batch = longer.at(jax.random.fold_in(root, n), jnp.asarray(asked))
+            batch = longer.at(jax.random.fold_in(root, n), jnp.asarray(repeated))
             outputs = model.apply(weights, batch.x, mask=batch.mask, trial=trial)
             return longer.share(outputs, batch).reshape(len(lengths), QUESTIONS).mean(1)
 
         return jax.lax.map(ask, jnp.arange(questions // QUESTIONS, dtype=jnp.int32)).mean(0)
 
     layout = parallel.Layout(len(these.seed), batching, mesh)
-    told = parallel.over_trials(one, batching, mesh)(layout.spread((these, params)))
-    return [{"by_length": right} for right in layout.gather(told)]
+    shares = parallel.over_trials(one, batching, mesh)(layout.spread((these, params)))
+    return [{"by_length": right} for right in layout.gather(shares)]
 
 
 class Outcome(NamedTuple):
@@ -248,22 +248,22 @@ def summarise(config: Formal, records: Sequence[Record]) -> list[Row]:
     ]
 
 
-def row(task: str, cell: str, seen: Outcome) -> Row:
+def row(task: str, cell: str, found: Outcome) -> Row:
     """Returns one line of the table."""
     published = PUBLISHED.get((task, cell))
     return {
         "class": class_of(task),
         "task": task,
         "network": CELLS[cell],
-        "learning_rate": seen.rate,
-        "in_training_lengths": statistics.t_interval(seen.learnt, within=(0, 1)),
-        "score": float(np.median(seen.score)),
-        "least": min(seen.score),
-        "best": max(seen.score),
+        "learning_rate": found.rate,
+        "in_training_lengths": statistics.t_interval(found.learnt, within=(0, 1)),
+        "score": float(np.median(found.score)),
+        "least": min(found.score),
+        "best": max(found.score),
         "published_best": None if published is None else published / 100,
-        "stopped_early": statistics.wilson(seen.solved, len(seen.score)),
-        "diverged": seen.diverged,
-        "verdict": verdict(task, cell, seen),
+        "stopped_early": statistics.wilson(found.solved, len(found.score)),
+        "diverged": found.diverged,
+        "verdict": verdict(task, cell, found),
     }
 
 
@@ -272,12 +272,12 @@ def class_of(task: str) -> str:
     return next(name for name, members in CLASSES.items() if task in members)
 
 
-def verdict(task: str, cell: str, seen: Outcome) -> str | None:
+def verdict(task: str, cell: str, found: Outcome) -> str | None:
     """Returns the verdict on a network and task; None where the paper makes no claim."""
     if cell not in GENERALISING:
         return None
-    generalises = max(seen.score) >= GENERALISES
-    if not generalises and max(seen.learnt) < GENERALISES:
+    generalises = max(found.score) >= GENERALISES
+    if not generalises and max(found.learnt) < GENERALISES:
         return UNDECIDED
     return REPRODUCES if generalises == (class_of(task) in GENERALISING[cell]) else FAILS
 
@@ -313,11 +313,11 @@ def article(network: str) -> str:
 def draw(config: Formal, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws accuracy against length, a panel for each task."""
     del rows
-    looks = figures.styles(list(CELLS.values()))  # the same in every run
+    styles = figures.styles(list(CELLS.values()))  # the same in every run
     columns = min(3, len(config.tasks))
     figure, panels = figures.canvas(math.ceil(len(config.tasks) / columns), columns, (5.2, 4))
     for axes, task in zip(panels.flat, config.tasks, strict=False):
-        _panel(axes, config, records, task, looks)
+        _panel(axes, config, records, task, styles)
     for axes in panels.flat[len(config.tasks) :]:
         axes.remove()
     figures.legend(figure, panels.flat[0])
@@ -330,16 +330,16 @@ def draw(config: Formal, rows: Sequence[Row], records: Sequence[Record]) -> list
 
 
 def _panel(
-    axes: Axes, config: Formal, records: Sequence[Record], task: str, looks: Mapping[str, Style]
+    axes: Axes, config: Formal, records: Sequence[Record], task: str, styles: Mapping[str, Style]
 ) -> None:
     lengths = known(config) + beyond(config)
     for cell in config.cells:
-        seen = outcome(config, records, task, cell)
+        found = outcome(config, records, task, cell)
         means = [
             statistics.t_interval(right, within=(0, 1))
-            for right in zip(*seen.by_length, strict=True)
+            for right in zip(*found.by_length, strict=True)
         ]
-        figures.band(axes, lengths, means, looks[CELLS[cell]], CELLS[cell])
+        figures.band(axes, lengths, means, styles[CELLS[cell]], CELLS[cell])
     axes.axvline(config.longest, color="0.35", linewidth=1.2)
     figures.level(axes, tasks.language(task, lengths[-1], lengths[-1]).chance, "chance")
     axes.set(xlabel="length of the string", ylabel="symbols right", ylim=(0, 1.03))

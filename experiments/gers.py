@@ -78,14 +78,14 @@ class Reader(NamedTuple):
     Attributes:
       label: its name.
       forgets: whether it has forget gates.
-      told: whether a reset marks the start of each string.
+      resets: whether a reset marks the start of each string.
       decays: whether its learning rate decays in the second half.
       perfect: the published share of perfect networks, to 10^6 symbols.
     """
 
     label: str
     forgets: bool
-    told: bool
+    resets: bool
     decays: bool
     perfect: str
 
@@ -182,10 +182,10 @@ def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
     groups = []
     for name in ("reset", "plain", "forget"):
         reader = READERS[name]
-        task = ContinualReber(WINDOW, strings=1 if reader.told else STRINGS)
+        task = ContinualReber(WINDOW, strings=1 if reader.resets else STRINGS)
         model = spec(blocks(reader.forgets), task, config)
-        asked = config.streams, config.horizon
-        measure = functools.partial(lasting, ContinualReber(TRACE_STEP, int(reader.told)), asked)
+        sizes = config.streams, config.horizon
+        measure = functools.partial(lasting, ContinualReber(TRACE_STEP, int(reader.resets)), sizes)
         shared = task, model, config.reber_steps, config.batch_size
         groups += tuned(config, records, f"reber-{name}", shared, measure, {})
     *_, last = groups
@@ -194,7 +194,7 @@ def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
         name="reber-decay-half", steps=config.reber_steps // 2, keep=True, measure=None
     )
     decayed = None if rate is None else given(config.reported, [rate * DECAY], {})
-    goes_on = functools.partial(runner.gone_on, half)
+    goes_on = functools.partial(runner.continued, half)
     whole = last._replace(name="reber-decay-reported", trials=decayed, begin=goes_on)
     return [*groups, half, whole]
 
@@ -208,14 +208,14 @@ def tuned(
     gate_bias: Mapping[str, float],
 ) -> list[Group]:
     """Returns the tuning group, if several rates are given, and the reported group."""
-    rates, asked = config.learning_rates, functools.partial(measure, shared[1])
+    rates, measured = config.learning_rates, functools.partial(measure, shared[1])
     seeds = range(config.seed, config.seed + config.tuning_seeds)
     every = given(seeds, rates, gate_bias)
-    tuning = Group(f"{name}-tuning", *shared, every, "validation", measure=asked)
+    tuning = Group(f"{name}-tuning", *shared, every, "validation", measure=measured)
     results = ledger.results(ledger.group(records, tuning.name))
     rate = rates[0] if len(rates) == 1 else best_rate(rates, results)
     trials = None if rate is None else given(config.reported, [rate], gate_bias)
-    reported = Group(f"{name}-reported", *shared, trials, "test", measure=asked)
+    reported = Group(f"{name}-reported", *shared, trials, "test", measure=measured)
     return [reported] if len(rates) == 1 else [tuning, reported]
 
 
@@ -279,18 +279,18 @@ def ranges(task: Counting, model: SequenceSpec, params: Any, trials: Trials) -> 
 
 def lasting(
     task: ContinualReber,
-    asked: tuple[int, int],
+    sizes: tuple[int, int],
     model: SequenceSpec,
     params: Any,
     trials: Trials,
 ) -> list[Record]:
-    """Returns {"lasted", "cells"} of each trial, on `asked` streams and symbols.
+    """Returns {"lasted", "cells"} of each trial, on `sizes` (streams, symbols).
 
     "lasted" are the symbols of each stream before its first error, the horizon at most; "cells" the
     mean |c| of all cells and streams after every window of the first `TRACED` symbols.
     """
     del trials
-    lasted, states = of_each(lambda params: read(task, model, params, *asked), params)
+    lasted, states = of_each(lambda params: read(task, model, params, *sizes), params)
     digits = [[float(f"{v:.4g}") for v in row] for row in states]
     return [{"lasted": n.tolist(), "cells": c} for n, c in zip(lasted, digits, strict=True)]
 
@@ -437,17 +437,17 @@ def draw(config: Gers, rows: Sequence[Row], records: Sequence[Record]) -> list[P
 def of_reber(config: Gers, records: Sequence[Record]) -> Picture:
     """Draws the cells' state over time, and the length of streams."""
     figure, ((state, length),) = figures.canvas(1, 2)
-    looks = figures.styles([reader.label for reader in READERS.values()])
+    styles = figures.styles([reader.label for reader in READERS.values()])
     at = np.unique(np.geomspace(1, config.horizon, 60).astype(int))
     for name, reader in READERS.items():
         results = reported(records, "reber", name)
         times = range(TRACE_STEP, TRACED + 1, TRACE_STEP)
         if len(traces := cell_states(results)) > 1:
             sizes = [statistics.t_interval(v, (0, math.inf)) for v in zip(*traces, strict=True)]
-            figures.band(state, times, sizes, looks[reader.label], reader.label)
+            figures.band(state, times, sizes, styles[reader.label], reader.label)
         shares = np.array([[np.mean(np.array(streams(r)) >= n) for n in at] for r in results])
         survived = [statistics.t_interval(v, (0, 1)) for v in shares.T.tolist()]
-        figures.band(length, at.tolist(), survived, looks[reader.label], reader.label)
+        figures.band(length, at.tolist(), survived, styles[reader.label], reader.label)
     state.set(xlabel="symbols read", ylabel="|cell state|, mean")
     length.set(xlabel="symbols read", ylabel="streams without an error", xscale="log")
     length.set(ylim=(-0.03, 1.03))
@@ -473,7 +473,7 @@ def cell_states(results: Sequence[Record]) -> list[list[float]]:
 def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record]) -> Picture:
     """Draws the share of seeds that accept all strings up to n, over n."""
     figure, (panels,) = figures.canvas(1, len(languages))
-    looks = figures.styles([network.label for network in COUNTERS.values()])
+    styles = figures.styles([network.label for network in COUNTERS.values()])
     at = np.unique(np.geomspace(1, config.tested, 80).astype(int))
     for axes, language in zip(panels, languages, strict=True):
         for name, network in COUNTERS.items():
@@ -481,7 +481,7 @@ def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record
             shares = [
                 estimate(statistics.wilson(sum(n >= k for n in found), len(found))) for k in at
             ]
-            figures.band(axes, at.tolist(), shares, looks[network.label], network.label)
+            figures.band(axes, at.tolist(), shares, styles[network.label], network.label)
         taught(axes, config.longest)
         axes.set(
             title=named(language), xlabel="n", ylabel="seeds that accept all to n", xscale="log"

@@ -218,7 +218,7 @@ def plan(config: GradientFlow, records: Sequence[Record]) -> list[Group]:
         )  # fmt: skip
         last = first._replace(
             name=f"{name}-{config.steps}", steps=config.steps, keep=False,
-            begin=functools.partial(runner.gone_on, first),
+            begin=functools.partial(runner.continued, first),
             measure=functools.partial(after, looks, config),
         )  # fmt: skip
         groups += [first, last]

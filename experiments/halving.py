@@ -185,13 +185,13 @@ def claims(config: Halving, rows: Sequence[Row]) -> list[Claim]:
 def draw(config: Halving, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws the best loss so far against the updates of both strategies."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 5))
-    looks = figures.styles([HALVING, RANDOM])
+    styles = figures.styles([HALVING, RANDOM])
     for strategy, repeats in curves(config, records).items():
         x = sorted({at for done, _ in repeats for at in done})
         x = [at for at in x if all(done[0] <= at for done, _ in repeats)]
         best = np.array([[_at(curve, at) for curve in repeats] for at in x])
         quartiles = [Estimate(*np.percentile(row, (50, 25, 75))) for row in best]
-        figures.band(axes, x, quartiles, looks[strategy], strategy)
+        figures.band(axes, x, quartiles, styles[strategy], strategy)
     axes.set(xscale="log", yscale="log", xlabel="updates of all trials of a repeat together")
     axes.set(ylabel="validation loss, best so far")
     figures.legend(figure, axes)

@@ -260,15 +260,15 @@ def claims(config: Hmm, rows: Sequence[Row]) -> list[Claim]:
 
 def draw(config: Hmm, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws sizes against bits, and the recall of each size."""
-    looks, found = figures.styles(MODELS), points(config, records)
+    styles, found = figures.styles(MODELS), points(config, records)
     return [
-        sizes_needed(rows, looks),
-        over_sizes("information", "bits recalled", found, looks),
-        over_sizes("accuracy", "accuracy of a bit", found, looks),
+        sizes_needed(rows, styles),
+        over_sizes("information", "bits recalled", found, styles),
+        over_sizes("accuracy", "accuracy of a bit", found, styles),
     ]
 
 
-def sizes_needed(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
+def sizes_needed(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
     """Draws sufficient sizes against the bits; arrows where none suffices."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(9, 6.4))
     bits = sorted({row["bits"] for row in rows})
@@ -276,7 +276,7 @@ def sizes_needed(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
     axes.plot(k, 2**k, color="0.35", linewidth=1.4, label="$2^k$: no HMM with fewer")
     axes.plot(k, k, color="0.35", linewidth=1.4, linestyle=(0, (2, 2)), label="$k$")
     for aside, model in zip((0.0, -0.06, 0.06), MODELS, strict=True):
-        _enough(axes, [row for row in rows if row["model"] == model], looks[model], aside)
+        _enough(axes, [row for row in rows if row["model"] == model], styles[model], aside)
     axes.set(xlabel="bits to recall, $k$", ylabel=f"states or units for {ENOUGH:.0%} right")
     axes.set_yscale("log", base=2)
     axes.set_xticks(bits)
@@ -309,7 +309,7 @@ def _enough(axes: Axes, rows: Sequence[Row], style: Style, aside: float) -> None
 
 
 def over_sizes(
-    name: str, label: str, found: Sequence[Point], looks: Mapping[str, Style]
+    name: str, label: str, found: Sequence[Point], styles: Mapping[str, Style]
 ) -> Picture:
     """Draws recall against size, a panel for each number of bits."""
     shown = sorted({point.bits for point in found})
@@ -324,7 +324,7 @@ def over_sizes(
             ]
             middle = [_interval(*values) for values in told]
             if series or bits == shown[0]:
-                figures.points(axes, [p.size for p in series], middle, looks[model], model)
+                figures.points(axes, [p.size for p in series], middle, styles[model], model)
         if name == "information":
             k = np.geomspace(1, 2**bits, 50)
             axes.plot(k, np.log2(k), color="0.35", linewidth=1.4, label="$\\log_2 K$")

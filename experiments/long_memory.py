@@ -142,8 +142,8 @@ def summarise(config: LongMemory, records: Sequence[Record]) -> list[Row]:
 def row(problem: Problem, cell: str, records: Sequence[Record]) -> Row:
     """Returns one line of the table, from the records of one group."""
     results = ledger.results(records)
-    asked = [(r["test_correct"], r["test_n"]) for r in results]
-    solved = [is_solved(*answers) for answers in asked]
+    counts = [(r["test_correct"], r["test_n"]) for r in results]
+    solved = [is_solved(*answers) for answers in counts]
     steps = zip(ledger.first_steps(records, "metric", SOLVED), solved, strict=True)
     return {
         "task": problem.name,
@@ -151,8 +151,8 @@ def row(problem: Problem, cell: str, records: Sequence[Record]) -> Row:
         "network": networks.LABELS[cell],
         "learning_rate": results[0]["learning_rate"],
         "solved": statistics.wilson(sum(solved), len(solved)),
-        "at_chance": sum(is_chance(*answers, problem.task.chance) for answers in asked),
-        "accuracy": statistics.t_interval([c / n for c, n in asked], within=(0, 1)),
+        "at_chance": sum(is_chance(*answers, problem.task.chance) for answers in counts),
+        "accuracy": statistics.t_interval([c / n for c, n in counts], within=(0, 1)),
         "steps_to_success": statistics.median_steps([step if won else -1 for step, won in steps]),
         "diverged": sum(r["status"] == "diverged" for r in results),
     }
@@ -184,18 +184,18 @@ def claims(config: LongMemory, rows: Sequence[Row]) -> list[Claim]:
 
 def draw(config: LongMemory, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws success and accuracy against lag, digits, and learning curves."""
-    looks = figures.styles(list(networks.LABELS.values()))  # the same in every run
+    styles = figures.styles(list(networks.LABELS.values()))  # the same in every run
     pictures = [
-        against_lag(task, [row for row in rows if row["task"] == task], looks)
+        against_lag(task, [row for row in rows if row["task"] == task], styles)
         for task in config.tasks
         if task in OVER_LAGS
     ]
     if "digits" in config.tasks:
-        pictures.append(on_digits([row for row in rows if row["task"] == "digits"], looks))
-    return [*pictures, learning(config, records, looks)]
+        pictures.append(on_digits([row for row in rows if row["task"] == "digits"], styles))
+    return [*pictures, learning(config, records, styles)]
 
 
-def against_lag(task: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
+def against_lag(task: str, rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
     """Draws success and accuracy of every network over the lags of one task."""
     figure, ((success, accuracy),) = figures.canvas(1, 2)
     lags = sorted({row["lag"] for row in rows})
@@ -203,8 +203,8 @@ def against_lag(task: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> P
     for place, label in enumerate(labels):
         mine = sorted((row for row in rows if row["network"] == label), key=lambda row: row["lag"])
         x = [lag * 1.06 ** (place - len(labels) // 2) for lag in lags]  # side by side
-        figures.points(success, x, [row["solved"] for row in mine], looks[label], label)
-        figures.points(accuracy, x, [row["accuracy"] for row in mine], looks[label], label)
+        figures.points(success, x, [row["solved"] for row in mine], styles[label], label)
+        figures.points(accuracy, x, [row["accuracy"] for row in mine], styles[label], label)
     figures.level(accuracy, OVER_LAGS[task](lags[0]).chance, "chance")
     for axes, name in ((success, "seeds that solve it"), (accuracy, "test accuracy, mean")):
         axes.set(xscale="log", xlabel="lag (steps)", ylabel=name, ylim=(-0.02, 1.02))
@@ -219,11 +219,11 @@ def against_lag(task: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> P
     return Picture(task, caption, figure)
 
 
-def on_digits(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
+def on_digits(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
     """Draws the test accuracy of every network on the digits."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 4))
     for place, row in enumerate(rows):
-        figures.points(axes, [place], [row["accuracy"]], looks[row["network"]], row["network"])
+        figures.points(axes, [place], [row["accuracy"]], styles[row["network"]], row["network"])
     figures.level(axes, tasks.make("digits").chance, "chance")
     axes.set_xticks(range(len(rows)), [row["network"].replace(" ", "\n", 1) for row in rows])
     axes.set(ylabel="test accuracy, mean", ylim=(0, 1.03), xlim=(-0.5, len(rows) - 0.5))
@@ -233,7 +233,7 @@ def on_digits(rows: Sequence[Row], looks: Mapping[str, Style]) -> Picture:
     return Picture("digits", caption, figure)
 
 
-def learning(config: LongMemory, records: Sequence[Record], looks: Mapping[str, Style]) -> Picture:
+def learning(config: LongMemory, records: Sequence[Record], styles: Mapping[str, Style]) -> Picture:
     """Draws running training accuracy against updates, a panel for each problem."""
     shown = problems(config)
     columns = min(3, len(shown))
@@ -242,7 +242,7 @@ def learning(config: LongMemory, records: Sequence[Record], looks: Mapping[str, 
         for cell in config.cells:
             mine = ledger.group(records, problem.group(cell, "reported"))
             means, label = ledger.curve(mine, "metric", within=(0, 1)), networks.LABELS[cell]
-            figures.band(axes, *means, looks[label], label)
+            figures.band(axes, *means, styles[label], label)
         title = problem.name if problem.lag is None else f"{problem.name}, lag {problem.lag}"
         axes.set(title=title, xlabel="updates", ylabel="training accuracy")
         axes.set(ylim=(-0.03, 1.03), xlim=(0, problem.steps))

@@ -109,8 +109,8 @@ def learn(states: int, count: int, gap: int, iterations: int, seed: int) -> Lear
         states, n_features=SYMBOLS, n_iter=iterations, tol=1e-4, random_state=seed,
         transmat_prior=1 + PSEUDO, implementation="scaling",
     )  # fmt: skip
-    seen = sequences(count, gap)
-    symbols, lengths = np.concatenate(seen)[:, None], [len(sequence) for sequence in seen]
+    observed = sequences(count, gap)
+    symbols, lengths = np.concatenate(observed)[:, None], [len(sequence) for sequence in observed]
     with _shapes_may_be_set():
         hmm.fit(symbols, lengths)
         log_likelihood = float(hmm.score(symbols, lengths))
@@ -124,10 +124,10 @@ def recall(model: Model, count: int, gap: int) -> Recall:
     b_t ~ (b_(t-1) A) * B[:, s_t]; the prediction is (b_(t-1) A) B, for the symbols 0 and 1 alone.
     """
     batches = [np.array(list(group)) for _, group in itertools.groupby(sequences(count, gap), len)]
-    told = np.concatenate([_probabilities(model, batch, count) for batch in batches])
-    right = np.where(np.abs(told - 0.5) < TIE, 0.5, told > 0.5)
-    bits = np.log2(np.maximum(told, LEAST)).sum(1) + count
-    return Recall(float(right.mean()), float(told.prod(1).mean()), float(bits.mean()))
+    probabilities = np.concatenate([_probabilities(model, batch, count) for batch in batches])
+    right = np.where(np.abs(probabilities - 0.5) < TIE, 0.5, probabilities > 0.5)
+    bits = np.log2(np.maximum(probabilities, LEAST)).sum(1) + count
+    return Recall(float(right.mean()), float(probabilities.prod(1).mean()), float(bits.mean()))
 
 
 def most_bits(states: int) -> float:
@@ -142,14 +142,14 @@ def most_bits(states: int) -> float:
 
 def _probabilities(model: Model, batch: np.ndarray, count: int) -> np.ndarray:
     """Returns the probability of each answered bit [N, count], from sequences [N, T]."""
-    ahead, told = np.tile(model.start, (len(batch), 1)), []
+    ahead, probabilities = np.tile(model.start, (len(batch), 1)), []
     for t, symbols in enumerate(batch.T):
         if t >= batch.shape[1] - count:
             bits = np.maximum(ahead @ model.emission[:, :2], LEAST)
-            told.append(bits[np.arange(len(bits)), symbols] / bits.sum(1))
+            probabilities.append(bits[np.arange(len(bits)), symbols] / bits.sum(1))
         belief = ahead * model.emission[:, symbols].T
         ahead = belief / np.maximum(belief.sum(1, keepdims=True), LEAST) @ model.transition
-    return np.array(told).T
+    return np.array(probabilities).T
 
 
 @contextlib.contextmanager

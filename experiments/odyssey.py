@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import findings, runner
-from experiments.findings import Seen
+from experiments.findings import TaskResults
 from experiments.flags import Config, naming, need, need_each, setting
 from experiments.runner import Experiment, Group
 from lstm_jax import cells, tasks
@@ -231,15 +231,17 @@ def forest(config: Odyssey, results: Sequence[Record]) -> Forest | None:
     return importance.fit(space(config), trials, "loss_above_mean", **settings)
 
 
-def look(config: Odyssey, task: str, results: Sequence[Record], grown: Forest | None) -> Seen:
+def analyse(
+    config: Odyssey, task: str, results: Sequence[Record], grown: Forest | None
+) -> TaskResults:
     """Returns the results of one task."""
     tenth = best(of_variants(config, results))
     constant = TASKS[task].constant
     learnt, gain = float(np.median(tenth[PLAIN])) / constant, constant - np.mean(tenth[PLAIN])
     tests = statistics.against(tenth, PLAIN)
     if grown is None or grown.explained <= 0:
-        return Seen(learnt, float(gain), tests, [], 0.0)
-    return Seen(learnt, float(gain), tests, importance.effects(grown), grown.explained)
+        return TaskResults(learnt, float(gain), tests, [], 0.0)
+    return TaskResults(learnt, float(gain), tests, importance.effects(grown), grown.explained)
 
 
 def of_task(records: Sequence[Record], task: str) -> list[Record]:
@@ -247,21 +249,23 @@ def of_task(records: Sequence[Record], task: str) -> list[Record]:
     return [r for r in ledger.results(records) if r["task"] == task]
 
 
-def see(config: Odyssey, records: Sequence[Record]) -> tuple[dict[str, Seen], dict[str, Forest]]:
+def analyse_all(
+    config: Odyssey, records: Sequence[Record]
+) -> tuple[dict[str, TaskResults], dict[str, Forest]]:
     """Returns the results of every task, and the forests of the hyperparameters."""
     results = {task: of_task(records, task) for task in config.tasks}
     grown = {task: forest(config, some) for task, some in results.items()}
-    seen = {task: look(config, task, some, grown[task]) for task, some in results.items()}
-    return seen, {task: found for task, found in grown.items() if found is not None}
+    analyses = {task: analyse(config, task, some, grown[task]) for task, some in results.items()}
+    return analyses, {task: found for task, found in grown.items() if found is not None}
 
 
 def summarise(config: Odyssey, records: Sequence[Record]) -> list[Row]:
     """Returns rows for variants against vanilla, shares of the variance, and verdicts."""
-    seen, _ = see(config, records)
+    analyses, _ = analyse_all(config, records)
     rows = []
-    for task, found in seen.items():
+    for task, found in analyses.items():
         rows += variants(config, task, of_task(records, task), found) + shares(task, found)
-    for number, said in findings.verdicts(seen).items():
+    for number, said in findings.verdicts(analyses).items():
         rows.append(row(FINDING, f"{number}. {findings.CLAIMS[number]}", verdict=said))
     return rows
 
@@ -292,11 +296,11 @@ def claims(config: Odyssey, rows: Sequence[Row]) -> list[Claim]:
 
 def gaps(rows: Sequence[Row], names: Sequence[str]) -> str:
     """Returns the loss of these variants above vanilla's as text, with p."""
-    told = [
+    lines = [
         f"{r['task']}: {r['what']} {interval(r, 'above_vanilla')} nats (p {r['p']:.2g})"
         for r in rows if r["what"] in names
     ]  # fmt: skip
-    return "; ".join(told) or "-"
+    return "; ".join(lines) or "-"
 
 
 def interval(row: Row, column: str) -> str:
@@ -304,7 +308,9 @@ def interval(row: Row, column: str) -> str:
     return f"{row[column]:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def variants(config: Odyssey, task: str, results: Sequence[Record], found: Seen) -> list[Row]:
+def variants(
+    config: Odyssey, task: str, results: Sequence[Record], found: TaskResults
+) -> list[Row]:
     """Returns a row for each variant on a task."""
     losses = of_variants(config, results)
     tests = {test.name: test for test in found.tests}
@@ -328,7 +334,7 @@ def said(test: statistics.Comparison) -> str:
     return WORSE if test.difference.value > 0 else BETTER
 
 
-def shares(task: str, found: Seen) -> list[Row]:
+def shares(task: str, found: TaskResults) -> list[Row]:
     """Returns a row for each hyperparameter's and pair's share of the variance."""
     known = f"of the {found.explained:.0%} explained"
     names = (PAIR.join(map(charts.words, effect.parameters)) for effect in found.effects)
@@ -348,20 +354,20 @@ def row(task: str, what: str, verdict: str, **values: Any) -> Row:
 def draw(config: Odyssey, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws the best tenths as boxes, and the importance of hyperparameters."""
     del rows
-    seen, grown = see(config, records)
-    told = findings.verdicts(seen)
-    return [boxes(config, records, seen, told), *importances(seen, grown, told)]
+    analyses, grown = analyse_all(config, records)
+    verdicts = findings.verdicts(analyses)
+    return [boxes(config, records, analyses, verdicts), *importances(analyses, grown, verdicts)]
 
 
 def boxes(
     config: Odyssey,
     records: Sequence[Record],
-    seen: Mapping[str, Seen],
-    told: Mapping[int, str],
+    analyses: Mapping[str, TaskResults],
+    verdicts: Mapping[int, str],
 ) -> Picture:
     """Draws the best tenth of every variant, a panel for each task."""
-    figure, panels = figures.canvas(len(seen), 1, panel=(9.6, 4.4))
-    for axes, (task, found) in zip(panels.flat, seen.items(), strict=True):
+    figure, panels = figures.canvas(len(analyses), 1, panel=(9.6, 4.4))
+    for axes, (task, found) in zip(panels.flat, analyses.items(), strict=True):
         tenth, problem = best(of_variants(config, of_task(records, task))), TASKS[task]
         charts.boxes(axes, tenth, found.tests, f"test loss, {problem.unit}", LABELS)
         reached = "" if found.reached else " (not learned)"
@@ -369,22 +375,22 @@ def boxes(
     caption = (
         f"The best tenth of {config.seeds} random settings of every variant, by test loss: less is "
         "better. Grey is vanilla, hatched variants differ significantly (Welch's test, "
-        f"corrected after Holm). {findings_told(told, (1, 2, 3))}"
+        f"corrected after Holm). {findings_text(verdicts, (1, 2, 3))}"
     )
     return Picture("variants", caption, figure)
 
 
 def importances(
-    seen: Mapping[str, Seen], grown: Mapping[str, Forest], told: Mapping[int, str]
+    analyses: Mapping[str, TaskResults], grown: Mapping[str, Forest], verdicts: Mapping[int, str]
 ) -> list[Picture]:
     """Draws shares of the variance and marginal losses, a row for each task."""
-    able = [task for task, found in seen.items() if found.effects]
+    able = [task for task, found in analyses.items() if found.effects]
     if not able:
         return []
     figure, panels = figures.canvas(len(able), 3, panel=(5.2, 4.6))
     style = figures.styles(["marginal"])["marginal"]
     for (bars, *curves), task in zip(panels, able, strict=True):
-        found, problem = seen[task], TASKS[task]
+        found, problem = analyses[task], TASKS[task]
         charts.importance_bars(bars, found.effects, most=7)
         bars.set_title(f"{problem.title}: {found.explained:.0%} explained", loc="left")
         for axes, name in zip(curves, ("learning_rate", "hidden"), strict=True):
@@ -394,14 +400,14 @@ def importances(
         "Left: the share of the variance of the test loss by hyperparameter and by "
         "pair (functional ANOVA of a forest, without the mean of each variant; titles: the "
         "share of the variance of new trials that the forest explains; bars: 95 % intervals). "
-        f"Right: the mean loss over all else. {findings_told(told, (4, 5))}"
+        f"Right: the mean loss over all else. {findings_text(verdicts, (4, 5))}"
     )
     return [Picture("importances", caption, figure)]
 
 
-def findings_told(told: Mapping[int, str], numbers: Sequence[int]) -> str:
+def findings_text(verdicts: Mapping[int, str], numbers: Sequence[int]) -> str:
     """Returns the paper's findings with their verdicts as one sentence."""
-    parts = [f"({n}) {findings.CLAIMS[n]}: {told[n]}" for n in numbers]
+    parts = [f"({n}) {findings.CLAIMS[n]}: {verdicts[n]}" for n in numbers]
     return f"Greff et al. found: {'; '.join(parts)}."
 
 

@@ -184,8 +184,8 @@ def row(task: str, name: str, records: Sequence[Record], rnn: Estimate) -> Row:
     network, results = NETWORKS[name], ledger.results(records)
     solved = successes(results)
     steps = ledger.first_steps(records, "metric", SOLVED)
-    looked = CLAIMED if name != "rnn" else network.settings
-    parts = {k: width for field in looked for k, width in quarters(records, field).items()}
+    fields = CLAIMED if name != "rnn" else network.settings
+    parts = {k: width for field in fields for k, width in quarters(records, field).items()}
     share = statistics.wilson(sum(solved), len(solved))
     won = [step for step, yes in zip(steps, solved, strict=True) if yes]
     return {
@@ -341,11 +341,11 @@ def per_cell(results: Mapping[str, Sequence[Record]]) -> str:
 
 def volumes(axes: Axes, rows: Sequence[Row]) -> None:
     """Draws the working share of the space, and that of the RNN's best scales."""
-    told = [(row["network"], row["solved"], look) for row, look in zip(rows, LOOKS, strict=True)]
+    told = [(row["network"], row["solved"], style) for row, style in zip(rows, LOOKS, strict=True)]
     best = Estimate(*(width / DECADES for width in rows[-1]["best_quarter"]))
     told.append(("RNN, best scale", best, LOOKS[-1]))
-    for place, (name, share, look) in enumerate(told):
-        figures.points(axes, [place], [share], look, name)
+    for place, (name, share, style) in enumerate(told):
+        figures.points(axes, [place], [share], style, name)
     axes.set_xticks(range(len(told)), [name.replace(" ", "\n") for name, _, _ in told])
     axes.set(title="all settings", ylabel="trials that solve it")
     axes.set(ylim=(-0.02, 1.02), xlim=(-0.5, len(told) - 0.5))
@@ -360,9 +360,9 @@ def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:
         style = LOOKS[list(NETWORKS).index(name)] | dress
         aside = 0.16 * (place - len(lines) // 2)  # side by side
         found = zip(over.middles, shares(results[name], field), strict=True)
-        seen = [(middle + aside, decades(share)) for middle, share in found if share is not None]
+        shown = [(middle + aside, decades(share)) for middle, share in found if share is not None]
         label = f"{NETWORKS[name].label}: {over.label.removesuffix('-gate bias')}"
-        figures.points(axes, [x for x, _ in seen], [y for _, y in seen], style, label)
+        figures.points(axes, [x for x, _ in shown], [y for _, y in shown], style, label)
     figures.level(axes, BROAD, "broad")
     axes.set(title="each quarter of a bias", xlabel="bias", ylabel="working decades of rate")
     axes.set(ylim=(-0.05, DECADES), xlim=(-6.2, 6.2), xticks=range(-6, 7, 3))

@@ -110,7 +110,7 @@ class Experiment(NamedTuple):
       plan: (config, records so far) -> all groups, in training order.
       summarise: (config, records) -> the table.
       draw: (config, table, records) -> the figures.
-      settle: (config of a new run) -> config with its machine-dependent fields set.
+      adapt: (config of a new run) -> config with its machine-dependent fields set.
       every: (config, records) -> the lines of summary.csv; None for those of the table.
       columns: config -> the columns of `every` that are hyperparameters and metrics of
         TensorBoard's HParams tab; none by default.
@@ -123,7 +123,7 @@ class Experiment(NamedTuple):
     plan: Callable[[Any, Sequence[Record]], Sequence[Group | Computed]]
     summarise: Callable[[Any, Sequence[Record]], Sequence[Row]]
     draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
-    settle: Callable[[Any], Any] = lambda config: config
+    adapt: Callable[[Any], Any] = lambda config: config
     every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
     columns: Callable[[Any], tuple[Sequence[str], Sequence[str]]] = lambda config: ((), ())
     claims: Callable[[Any, Sequence[Row]], Sequence[Claim]] = lambda config, table: ()
@@ -145,10 +145,10 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
     try:
         request = flags.parse(argv, type(experiment.scales["small"]))
         if request.help:
-            terminal.tell(f"{experiment.doc}\nFlags:\n{flags.usage(experiment.scales)}")
+            terminal.write(f"{experiment.doc}\nFlags:\n{flags.usage(experiment.scales)}")
             return 0
         scale, config = prepare(experiment, request)
-        config = config if request.resume else settled(experiment, config)
+        config = config if request.resume else adapted(experiment, config)
         groups = experiment.plan(config, [])
         models = {group.name: group.model for group in groups if isinstance(group, Group)}
         with flags.naming("engine", config.engine):
@@ -160,7 +160,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
         print(f"{experiment.name}: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # while resuming; a new run raises ValueError
-        tell(stopped(error, Path(str(request.resume))), file=sys.stderr)
+        write(stopped(error, Path(str(request.resume))), file=sys.stderr)
         return 1
     try:
         return carry_out(experiment, config, run)
@@ -213,9 +213,9 @@ def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
     return scale, config
 
 
-def settled(experiment: Experiment, config: Config) -> Config:
+def adapted(experiment: Experiment, config: Config) -> Config:
     """Returns the config with its machine-dependent fields set by the machine of process 0."""
-    here = experiment.settle(config)
+    here = experiment.adapt(config)
     return hosts.lead(lambda: here)
 
 
@@ -257,7 +257,7 @@ def start(platform_name: str) -> None:
         raise ValueError(f"{named}: jax finds none here ({reason})") from None
 
 
-def gone_on(before: Group, run: RunDirectory) -> State:
+def continued(before: Group, run: RunDirectory) -> State:
     """Returns the final states of an earlier kept group, as a start."""
     return load(run.state_path(before.name), estimate.state_of(before))
 
@@ -271,7 +271,7 @@ def open_run(
       ValueError: if the directory is not empty or cannot be written.
     """
     if request.resume is not None:
-        hosts.lead(lambda: tell_changes(Path(str(request.resume)), about))
+        hosts.lead(lambda: write_changes(Path(str(request.resume)), about))
         return RunDirectory.resume(request.resume)
     path = hosts.lead(lambda: new_directory(name, request.workdir))
     settings = {"experiment": name, "scale": scale, **dataclasses.asdict(config)}
@@ -279,7 +279,7 @@ def open_run(
         return RunDirectory.create(path, settings, about)
 
 
-def tell_changes(path: Path, about: Mapping[str, Any]) -> None:
+def write_changes(path: Path, about: Mapping[str, Any]) -> None:
     """Prints on stderr each change since the start that may change numbers."""
     for change in changes(read_config(path)["about"], about):
         print(f"note: {change}", file=sys.stderr)
@@ -318,30 +318,30 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     """Trains all unfinished groups, then writes the report; returns the exit code."""
     wall, processor = time.monotonic(), time.process_time()
     try:
-        tell(f"run directory: {run.path}")
+        write(f"run directory: {run.path}")
         train_all(experiment, config, run)
         hosts.lead(lambda: report(experiment, config, run))
     except Preempted:
-        tell(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
+        write(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
         return 143
     except KeyboardInterrupt:
-        tell(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
+        write(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
         return hosts.leave(130)
     except hosts.Lost as lost:
         print(f"stopped: {lost}; to continue: --resume={run.path}", file=sys.stderr)
         return hosts.leave(1)
     except terminal.Silenced as silenced:
-        tell(f"stopped: {silenced}; to continue: --resume={run.path}", file=sys.stderr)
+        write(f"stopped: {silenced}; to continue: --resume={run.path}", file=sys.stderr)
         return hosts.leave(silenced.code)
     except Damaged as damaged:
-        tell(f"stopped: {damaged}", file=sys.stderr)
+        write(f"stopped: {damaged}", file=sys.stderr)
         return 1
     except OSError as error:
-        tell(stopped(error, run.path), file=sys.stderr)
+        write(stopped(error, run.path), file=sys.stderr)
         return 1
     wall, processor = time.monotonic() - wall, time.process_time() - processor
-    tell(f"took {wall:.0f} s and {processor:.0f} s of processor time")
-    tell(f"run directory: {run.path}")
+    write(f"took {wall:.0f} s and {processor:.0f} s of processor time")
+    write(f"run directory: {run.path}")
     return 0
 
 
@@ -360,10 +360,10 @@ def stopped(error: OSError, path: Path) -> str:
     raise error
 
 
-def tell(line: str, file: Any = None) -> None:
+def write(line: str, file: Any = None) -> None:
     """Prints a line, in process 0 alone."""
     if hosts.leads() and file is None:
-        terminal.tell(line)
+        terminal.write(line)
     elif hosts.leads():
         print(line, file=file, flush=True)
 
@@ -377,7 +377,7 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
             return
         group = next(g for g in left if isinstance(g, Computed) or g.trials is not None)
         hosts.lead(lambda group=group: estimate.need_disk(run.path, [group]))
-        tell(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}")
+        write(f"[{groups.index(group) + 1}/{len(groups)}] {group.name}")
         if isinstance(group, Computed):
             run.finish(group.name, *hosts.lead(group.compute))
         else:
@@ -394,16 +394,16 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
         chunk=max(1, group.steps // group.points),
         begin_from=hosts.lead(lambda: begin(run)) if begin else None, run=run, group=group.name,
     )  # fmt: skip
-    asked = evaluate(
+    evaluated = evaluate(
         group.task, group.model, fitted.params, group.trials, split=group.split,
         sequences=group.sequences, batching=batching,
     )  # fmt: skip
-    results = result_records(group.trials, fitted, **{group.split: asked})
+    results = result_records(group.trials, fitted, **{group.split: evaluated})
     if group.labels:
         results = [{**r, **label} for r, label in zip(results, group.labels, strict=True)]
     if group.measure:
-        seen = group.measure(fitted.params, group.trials)
-        results = [{**r, **mine} for r, mine in zip(results, seen, strict=True)]
+        measured = group.measure(fitted.params, group.trials)
+        results = [{**r, **mine} for r, mine in zip(results, measured, strict=True)]
     run.finish(group.name, results, fitted.params, fitted.state if group.keep else None)
 
 
@@ -440,9 +440,9 @@ def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         html.listing("Files", _manifest(run.path)),
     )
     replace_file(run.path / "report.html", page.encode())
-    tell(f"\n{tables.text(shown)}\n")
+    write(f"\n{tables.text(shown)}\n")
     if claims:
-        tell(f"{tables.text(claims)}\n")
+        write(f"{tables.text(claims)}\n")
 
 
 def write_hparams(

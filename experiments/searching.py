@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import networks
 from experiments.flags import TRIALS, need
-from experiments.runner import Group, gone_on
+from experiments.runner import Group, continued
 from lstm_jax.cells import Zoneout
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report.ledger import Record
@@ -338,6 +338,6 @@ def _gathered(rows: Sequence[tuple[Group, int]], wide: SequenceSpec, run: RunDir
     states: dict[str, State] = {}
     for group, _ in rows:
         if group.name not in states:
-            states[group.name] = gone_on(group._replace(model=wide), run)
+            states[group.name] = continued(group._replace(model=wide), run)
     picked = [widths.pick(states[group.name], row) for group, row in rows]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *picked)

@@ -225,7 +225,7 @@ def plan(config: Sweep, records: Sequence[Record]) -> list[Group]:
     return found.groups + searching.waves(shared, "best", best, config.steps, split="test")
 
 
-def settle(config: Sweep) -> Sweep:
+def adapt(config: Sweep) -> Sweep:
     """Returns the config with R set to the trials that fit this machine.
 
     A CPU trains one trial at a time on each core, so a trial's memory does not matter. On other
@@ -534,7 +534,7 @@ EXPERIMENT = Experiment(
     plan,
     summarise,
     draw,
-    settle=settle,
+    adapt=adapt,
     every=every,
     columns=columns,
 )

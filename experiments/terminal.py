@@ -26,7 +26,7 @@ class Silenced(Exception):
         return f"standard output: {self.args[0]}"
 
 
-def tell(text: str) -> None:
+def write(text: str) -> None:
     """Prints to standard output at once.
 
     Raises:

@@ -110,7 +110,7 @@ def read(argv: Sequence[str]) -> Request | None:
         return None
     for name, value in (("workdir", asked.workdir), ("resume", asked.resume)):
         need(value is None, name, value, "leave it out, nothing is run")
-    config = experiment.settle(runner.choose(experiment, asked)[1])
+    config = experiment.adapt(runner.choose(experiment, asked)[1])
     need(config.platform in ("auto", "tpu"), "platform", config.platform, "need tpu, or none")
     groups = {group.name: group for group in experiment.plan(config, [])}
     need_each("group", (values.group,), tuple(groups))

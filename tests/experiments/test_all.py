@@ -134,7 +134,7 @@ def test_costs_are_those_of_all_parts_in_minutes_and_places_are_told_apart(tmp_p
         about = {"devices": [device] * 2, "versions": {"jax": "1", "flax": "2"}}
         about |= {"revision": revision, "uncommitted changes": revision is not None}
         one = types.SimpleNamespace(name=name, doc="What.\n\nMore.")
-        return everything.Told(one, {"about": about}, [], [], [], costs[name])  # pyright: ignore
+        return everything.Outcome(one, {"about": about}, [], [], [], costs[name])  # pyright: ignore
 
     text = everything.results("small", [told("a", "H200"), told("b", "H200", "12ab" * 10)])
     lines = "| a | 3.0 | no checkout |", "| b | 4.0 | 12ab12ab12, with changes |"

@@ -93,11 +93,11 @@ def test_streams_are_read_by_the_blocks_of_2000_and_begin_anew_where_told():
     groups = {group.name: group for group in gers.plan(CONFIG, [])}
     for name, reader in list(READERS.items())[:3]:
         group = groups[f"reber-{name}-tuning"]
-        assert group.task == ContinualReber(50, 1 if reader.told else 20)
+        assert group.task == ContinualReber(50, 1 if reader.resets else 20)
         assert ("f" in group.model.cell.gates) == (name == "forget")
         assert isinstance(group.measure, functools.partial)
         tested, asked, *_ = group.measure.args
-        assert tested == ContinualReber(20, 1 if reader.told else 0)  # these never end
+        assert tested == ContinualReber(20, 1 if reader.resets else 0)  # these never end
         assert asked == (CONFIG.streams, CONFIG.horizon)
     cell = gers.blocks(True)
     head, shortcuts = 7 * (8 + 1), 7 * 7  # the paper's outputs read the inputs as well

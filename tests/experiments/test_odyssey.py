@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from experiments import findings, odyssey, runner
-from experiments.findings import Seen
+from experiments.findings import TaskResults
 from experiments.odyssey import PLAIN, TASKS, VARIANTS, Odyssey
 from lstm_jax import cells
 from lstm_jax.nn import SequenceSpec, initializers
@@ -123,7 +123,7 @@ def test_a_world_as_published_gets_every_finding():
     assert by[PLAIN]["p"] is None
     assert by["learning rate"]["high"] >= by["learning rate"]["share"] > 2 / 3
     vanilla = by[PLAIN]["best_tenth"]
-    found = odyssey.look(CONFIG, "digits", RECORDS, None)
+    found = odyssey.analyse(CONFIG, "digits", RECORDS, None)
     assert found.gain == pytest.approx(CONSTANT - vanilla)
     assert found.learnt == pytest.approx(vanilla / CONSTANT, rel=0.1)  # a median, of three
 
@@ -210,7 +210,10 @@ def test_the_rules_are_those_of_the_docstring():
 def test_only_tasks_that_were_learnt_have_a_say():
     shares = effects(learning_rate=0.7, hidden=0.1, one_minus_momentum=0.0, input_noise=0.0)
     tests = against(CIFG=0.5, NP=0.5, NFG=0.01, NOAF=0.01)
-    good, poor = Seen(0.5, 1.0, tests, shares, 0.8), Seen(0.9, 0.1, tests[:1], [], 0.0)
+    good, poor = (
+        TaskResults(0.5, 1.0, tests, shares, 0.8),
+        TaskResults(0.9, 0.1, tests[:1], [], 0.0),
+    )
     every = dict.fromkeys(findings.CLAIMS, "reproduces")
     assert findings.verdicts({"a": good, "b": poor}) == every
     unknown = findings.verdicts({"a": good._replace(explained=0.4)})

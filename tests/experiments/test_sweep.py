@@ -199,11 +199,11 @@ def test_ranked_by_loss_nothing_stops_early():
 def test_r_is_settled_from_the_machine_and_what_is_asked():
     automatic = dataclasses.replace(CONFIG, batch="auto")
     devices = jax.device_count()
-    assert sweep.settle(automatic).batch == "40"  # 20 configurations, two seeds
+    assert sweep.adapt(automatic).batch == "40"  # 20 configurations, two seeds
     many = dataclasses.replace(automatic, trials=10_000)
-    assert sweep.settle(many).batch == str(sweep.ON_A_CPU * devices)
+    assert sweep.adapt(many).batch == str(sweep.ON_A_CPU * devices)
     asked = dataclasses.replace(many, strategy="optuna", trials=100)
-    assert sweep.settle(asked).batch == "20" and sweep.settle(CONFIG) == CONFIG
+    assert sweep.adapt(asked).batch == "20" and sweep.adapt(CONFIG) == CONFIG
 
 
 def test_elsewhere_than_on_a_cpu_memory_decides(monkeypatch):
@@ -217,10 +217,10 @@ def test_elsewhere_than_on_a_cpu_memory_decides(monkeypatch):
     monkeypatch.setattr(sweep.jax, "device_count", lambda: 2)
     monkeypatch.setattr(sweep, "footprint", lambda *args, places, **kw: places * 64.0)
     config = dataclasses.replace(CONFIG, batch="auto", trials=1000)
-    assert sweep.settle(config).batch == "20"  # 0.8 of 800 bytes, 64 each, two devices
+    assert sweep.adapt(config).batch == "20"  # 0.8 of 800 bytes, 64 each, two devices
     monkeypatch.setattr(sweep, "footprint", lambda *args, places, **kw: places * 1e6)
     with pytest.raises(ValueError, match="--batch=auto: not even one trial fits"):
-        sweep.settle(config)
+        sweep.adapt(config)
 
 
 @pytest.mark.parametrize(
