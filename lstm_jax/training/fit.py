@@ -10,9 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 from jax.sharding import Mesh
 
@@ -20,12 +18,23 @@ from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import NoLog, Preempted, RunDirectory
 from lstm_jax.runs.progress import Quiet, meter
 from lstm_jax.runs.records import plain
-from lstm_jax.tasks.base import Judged, Stats, Stream, Task
+from lstm_jax.tasks.base import Stream, Task
 from lstm_jax.training import agreement, captures, divergence, optimizers, parallel
-from lstm_jax.training.divergence import RUNNING, SOLVED, STATUS
+from lstm_jax.training.divergence import RUNNING, STATUS
 from lstm_jax.training.evaluation import Evaluation, evaluate
-from lstm_jax.training.trials import Trials, describe_trials, keys, make_trials
-from lstm_jax.types import Array, Batch, Model
+from lstm_jax.training.results import Result, Snapshot, result_of, result_records
+from lstm_jax.training.step import (
+    Settings,
+    State,
+    batch_stats,
+    begin,
+    begin_with,
+    count_step,
+    draw,
+    take_step,
+)
+from lstm_jax.training.trials import Trials, describe_trials, make_trials
+from lstm_jax.types import Array, Model
 
 __all__ = [
     "Evaluation",
@@ -44,75 +53,7 @@ __all__ = [
     "state_shapes",
 ]
 
-WINDOW = 1000  # sequences that the running means look back on, about
 PATIENCE = 1.0  # seconds between two looks at the clock and for SIGTERM, about
-
-
-class State(NamedTuple):
-    """One trial in training.
-
-    Attributes:
-      params: the model's parameters.
-      optimizer: the optimiser's state.
-      step: int32, updates done.
-      stats: running means of the training batches' loss and metric, and what a criterion looks at.
-      status: int32, RUNNING or why it stopped, a code of `divergence`; a trial that stopped never
-        changes again.
-      carried: of a task that is a stream, where it and the model's state are; else nothing.
-    """
-
-    params: Any
-    optimizer: Any
-    step: Array
-    stats: Stats
-    status: Array
-    carried: "Carried | tuple[()]"
-
-
-class Carried(NamedTuple):
-    """What goes on from one window of a stream to the next.
-
-    Attributes:
-      cursor: the task's.
-      state: the model's, before the next window.
-    """
-
-    cursor: Any
-    state: Any
-
-
-class Result(NamedTuple):
-    """What training made of R trials; NumPy arrays.
-
-    Attributes:
-      params: the parameters, leaves [R, ...].
-      status: [R] "finished" all steps, "solved" before their end, or "diverged".
-      step: [R] updates done.
-      solved_at: [R] updates until the task called the trial solved, -1 where it did not.
-      reason: [R] why a trial diverged, such as "the loss is not finite at step 12"; else "".
-      loss: [R] running mean of the training loss, over about the last 1,000 sequences; nan where a
-        trial diverged at its first batch.
-      metric: [R] the same of the task's metric.
-      state: everything a trial had in hand, leaves [R, ...]; rows of it may go on as `begin_from`.
-    """
-
-    params: Any
-    status: np.ndarray
-    step: np.ndarray
-    solved_at: np.ndarray
-    reason: np.ndarray
-    loss: np.ndarray
-    metric: np.ndarray
-    state: State
-
-
-class Settings(NamedTuple):
-    """What is compiled into the loop besides the task and the model."""
-
-    batch_size: int
-    optimizer: str
-    batching: str
-    window: int | None = None
 
 
 class Loop(NamedTuple):
@@ -208,7 +149,7 @@ def fit(
         captured = _captured(task, model, settings, trials)
         loop, placed = _loop(task, model, settings, mesh, captured), layout.spread(trials)
         step, state = _start(loop, layout, placed, log, begin_from)
-        done = int(Seen.of(layout, state).step.sum())
+        done = int(Snapshot.of(layout, state).step.sum())
         with contextlib.closing(meter(progress and hosts.leads(), group, done)) as bar:
 
             def advance(state, stop):
@@ -216,7 +157,7 @@ def fit(
 
             state = _train(advance, layout, state, step, steps, chunk, log, bar)
     state = layout.gather(state)
-    return _result(state, _reasons(task, settings, captured, trials, state))
+    return result_of(state, _reasons(task, settings, captured, trials, state))
 
 
 def lower(
@@ -280,181 +221,6 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
 
-# The loop of one trial. ---------------------------------------------------------------------------
-
-
-def _begin(task: Task, model: Model, settings: Settings, trial: Trials) -> State:
-    """Returns a trial before its first step."""
-    return _fresh(task, model, settings, trial, model.init(keys(trial).init, trial))
-
-
-def _fresh(task: Task, model: Model, settings: Settings, trial: Trials, params: Any) -> State:
-    return State(
-        params=params,
-        optimizer=optimizers.make(settings.optimizer, trial).init(_wide(params)),
-        step=jnp.int32(0),
-        stats=Stats(jnp.float32(jnp.nan), jnp.float32(jnp.nan), _no_answers(task)),
-        status=jnp.int32(RUNNING),
-        carried=_carried(task, model, settings, trial, params),
-    )
-
-
-def _carried(
-    task: Task, model: Any, settings: Settings, trial: Trials, params: Any
-) -> Carried | tuple[()]:
-    """Returns the beginning of a stream; of other tasks, nothing."""
-    if not isinstance(task, Stream):
-        return ()
-    cursor = task.begin(keys(trial).data, settings.batch_size)
-    return Carried(cursor, model.initial_state(params, settings.batch_size))
-
-
-def _no_answers(task: Task) -> Array | tuple[()]:
-    """Returns a window without answers, for a task that looks back on each of them."""
-    return jnp.full(task.criterion.window, jnp.inf) if isinstance(task, Judged) else ()
-
-
-def _draw(task: Task, settings: Settings, trial: Trials, state: State) -> tuple[Any, Batch]:
-    """Returns a stream's next window, and its cursor; or a batch drawn for this step."""
-    if isinstance(task, Stream) and isinstance(state.carried, Carried):
-        return task.next(state.carried.cursor)
-    return (), task.sample(jax.random.fold_in(keys(trial).data, state.step), settings.batch_size)
-
-
-def _run(
-    model: Any, params: Any, batch: Batch, carried: Carried | tuple[()], **noise: Any
-) -> tuple[Any, Array]:
-    """Returns the model's state behind a window, nothing of other batches, and the outputs."""
-    x, _, mask, reset = batch
-    if isinstance(carried, Carried):
-        return model.unroll(params, x, carried.state, mask=mask, reset=reset, **noise)
-    return (), model.apply(params, x, mask=mask, reset=reset, **noise)
-
-
-def _step(
-    task: Task, model: Model, settings: Settings, mesh: Mesh, trial: Trials, state: State
-) -> State:
-    """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite.
-
-    Devices that share the batch (`parallel.shared`) draw all of it, each runs the model on rows of
-    its own, with noise of its own, and all know the outputs and so the loss.
-    """
-    if settings.window is not None:
-        return _step_in_windows(task, model, settings, trial, state)
-    noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
-    cursor, batch = _draw(task, settings, trial, state)
-    mine = parallel.share(mesh, batch._replace(y=None), axis=1)
-
-    def objective(params):
-        after, outputs = _run(model, params, mine, state.carried, trial=trial, key=noise_key)
-        outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
-        seen = _seen(task, outputs, batch)
-        return seen.loss, (seen, after)
-
-    value_and_grad = jax.value_and_grad(objective, has_aux=True)
-    (_, (seen, after)), grads = value_and_grad(state.params)
-    grads = parallel.mean(mesh, grads)
-    params, moments = _updated(settings, trial, state.params, state.optimizer, grads)
-    carried = Carried(cursor, after) if isinstance(task, Stream) else ()
-    learnt = state._replace(params=params, optimizer=moments, carried=carried)
-    return _kept(task, settings, state, learnt, seen, grads)
-
-
-def _step_in_windows(
-    task: Task, model: Any, settings: Settings, trial: Trials, state: State
-) -> State:
-    """Draws a batch and goes through it in windows of time, with an update after each."""
-    _, batch = _draw(task, settings, trial, state)
-    windows = jax.tree.map(lambda a: a.reshape(-1, settings.window, *a.shape[1:]), batch)
-    noise_key = jax.random.fold_in(keys(trial).noise, state.step)
-    noise_keys = jax.random.split(noise_key, windows.x.shape[0])
-
-    def learn(carry, part):
-        (params, moments, carried), (window, key) = carry, part
-
-        def objective(params):
-            after, outputs = _run(model, params, window, carried, trial=trial, key=key)
-            return task.loss(outputs, window), (after, outputs)
-
-        grads, (after, outputs) = jax.grad(objective, has_aux=True)(params)
-        params, moments = _updated(settings, trial, params, moments, grads)
-        return (params, moments, Carried((), after)), outputs
-
-    start = Carried((), model.initial_state(state.params, batch.x.shape[1]))
-    carry = state.params, state.optimizer, start
-    (params, moments, _), outputs = lax.scan(learn, carry, (windows, noise_keys))
-    seen = _seen(task, outputs.reshape(-1, *outputs.shape[2:]), batch)
-    learnt = state._replace(params=params, optimizer=moments)
-    return _kept(task, settings, state, learnt, seen)
-
-
-def _seen(task: Task, outputs: Array, batch: Batch) -> Stats:
-    """Returns what is kept of one batch and its answers.
-
-    Raises:
-      ValueError: the answers are not of the task's shape.
-    """
-    agreement.check_outputs(task, outputs, batch)
-    answers = task.deviation(outputs, batch) if isinstance(task, Judged) else ()
-    return Stats(task.loss(outputs, batch), task.metric(outputs, batch), answers)
-
-
-def _kept(
-    task: Task, settings: Settings, before: State, learnt: State, seen: Stats, grads: Any = ()
-) -> State:
-    """Returns the trial after its update, or frozen before it where a number is not finite.
-
-    A gradient that is not finite has an update that is not.
-    """
-    return lax.cond(
-        divergence.all_finite((seen.loss, learnt.params)),
-        lambda: _counted(task, settings, learnt, seen),
-        lambda: before._replace(status=divergence.cause(seen.loss, grads)),
-    )
-
-
-def _updated(settings: Settings, trial: Trials, params: Any, moments: Any, grads: Any) -> Any:
-    """Returns the parameters and the optimiser's state after one update."""
-    optimizer = optimizers.make(settings.optimizer, trial)
-    updates, moments = optimizer.update(_wide(grads), moments, _wide(params))
-    return optax.apply_updates(params, updates), moments
-
-
-def _counted(task: Task, settings: Settings, state: State, seen: Stats) -> State:
-    """Calls the trial solved when its task does, once the window has been seen."""
-    step = state.step + 1
-    stats = _remembered(state.stats, seen, step, settings.batch_size)
-    solved = task.solved(stats) & (step * settings.batch_size >= WINDOW)
-    status = jnp.where(solved, jnp.int32(SOLVED), state.status)
-    return state._replace(step=step, stats=stats, status=status)
-
-
-def _remembered(stats: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
-    """Moves the means, and lets new answers push out the oldest."""
-    means = stats._replace(recent=()), seen._replace(recent=())
-    moved = _running_means(*means, step, batch_size)
-    if isinstance(stats.recent, tuple):
-        return moved
-    recent = jnp.concatenate([stats.recent, jnp.asarray(seen.recent, jnp.float32)])
-    return moved._replace(recent=recent[-len(stats.recent) :])
-
-
-def _running_means(means: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
-    """m_n = m_(n-1) + (x_n - m_(n-1)) max(1 / n, B / WINDOW): a mean of all, later of the last."""
-    rate = jnp.maximum(1 / step.astype(jnp.float32), jnp.float32(min(1, batch_size / WINDOW)))
-
-    def moved(mean, new):
-        new = new.astype(jnp.float32)
-        return jnp.where(step == 1, new, mean + (new - mean) * rate)
-
-    return jax.tree.map(moved, means, seen)
-
-
-def _wide(tree: Any) -> Any:
-    """Returns the leaves in float32 at least: moments of bfloat16 parameters need the digits."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
-
-
 # Many trials. -------------------------------------------------------------------------------------
 
 
@@ -463,21 +229,21 @@ def _loop(task: Task, model: Model, settings: Settings, mesh: Mesh, captured: st
     """Returns the compiled loop, the same for equal arguments, so that it is compiled once."""
     del captured  # part of the key: a loop holds the arrays that were captured when it was traced
 
-    def begin(trial):
-        return _begin(task, model, settings, trial)
+    def begin_trial(trial):
+        return begin(task, model, settings, trial)
 
     def run(args, stop):
         trial, idle, state = args
         return lax.while_loop(
             lambda state: (state.status == RUNNING) & ~idle & (state.step < stop),
-            lambda state: _step(task, model, settings, mesh, trial, state),
+            lambda state: take_step(task, model, settings, mesh, trial, state),
             state,
         )
 
     # Not vmap on a CPU, by any name: batched QR (orthogonal weights) on several host devices waits
     # for a thread of a pool in which all threads wait for it.
     return Loop(
-        begin=parallel.over_trials(begin, parallel.resolve("auto", mesh), mesh),
+        begin=parallel.over_trials(begin_trial, parallel.resolve("auto", mesh), mesh),
         run=parallel.over_trials(run, settings.batching, mesh),
     )
 
@@ -486,10 +252,10 @@ def _captured(task: Task, model: Model, settings: Settings, trials: Trials) -> s
     """Returns a checksum of what `task` and `model.init` take from outside, such as a dataset."""
 
     def first_step(trial):
-        state = _begin(task, model, settings, trial)
-        _, batch = _draw(task, settings, trial, state)
-        seen = _seen(task, agreement.zero_outputs(task, batch), batch)
-        return _counted(task, settings, state, seen), batch.x, batch.mask, batch.reset
+        state = begin(task, model, settings, trial)
+        _, batch = draw(task, settings, trial, state)
+        seen = batch_stats(task, agreement.zero_outputs(task, batch), batch)
+        return count_step(task, settings, state, seen), batch.x, batch.mask, batch.reset
 
     return captures.fingerprint(first_step, jax.tree.map(lambda leaf: leaf[0], trials))
 
@@ -549,12 +315,12 @@ def _train(
     What is recorded does not depend on the clock: only steps that are multiples of `chunk` (and the
     last) are.
     """
-    seen, stride = Seen.of(layout, state), 1
+    seen, stride = Snapshot.of(layout, state), 1
     while step < steps and seen.running.any():
         boundary = min(steps, step - step % chunk + chunk)
         began, before, step = time.monotonic(), seen, min(boundary, step + stride)
         state = advance(state, np.int32(step))
-        seen = Seen.of(layout, state)
+        seen = Snapshot.of(layout, state)
         seconds = time.monotonic() - began
         stride = int(hosts.each(min(chunk, _paced(stride, seconds)))[0, 0])  # by one clock
         if step == boundary:
@@ -593,8 +359,8 @@ def fresh(
     agreement.check_kinds(task, model, trials)
     agreement.check_params(params, trials)
     settings = Settings(batch_size, optimizer, "map")
-    begin = jax.vmap(lambda trial, one: _fresh(task, model, settings, trial, one))
-    return jax.tree.map(np.asarray, begin(trials, params))
+    begin_all = jax.vmap(lambda trial, one: begin_with(task, model, settings, trial, one))
+    return jax.tree.map(np.asarray, begin_all(trials, params))
 
 
 def state_shapes(
@@ -602,7 +368,7 @@ def state_shapes(
 ) -> State:
     """Returns the shapes and types of R trials' state: what `checkpoints.load` reads them by."""
     settings = Settings(batch_size, optimizer, "map")
-    return jax.eval_shape(jax.vmap(lambda trial: _begin(task, model, settings, trial)), trials)
+    return jax.eval_shape(jax.vmap(lambda trial: begin(task, model, settings, trial)), trials)
 
 
 def footprint(
@@ -624,53 +390,6 @@ def footprint(
     )  # fmt: skip
 
 
-# Telling. -----------------------------------------------------------------------------------------
-
-
-class Seen(NamedTuple):
-    """What people look at between two calls of the loop; NumPy arrays [R]."""
-
-    step: np.ndarray
-    loss: np.ndarray
-    metric: np.ndarray
-    status: np.ndarray
-
-    @classmethod
-    def of(cls, layout: parallel.Layout, state: State) -> "Seen":
-        """Returns the small part of a state."""
-        loss, metric, _ = state.stats
-        return layout.gather(cls(state.step, loss, metric, state.status))  # pyright: ignore
-
-    @property
-    def running(self) -> np.ndarray:
-        """[R] bool."""
-        return self.status == RUNNING
-
-    def records(self) -> list[dict[str, Any]]:
-        """Returns a progress record for each trial still running."""
-        return [
-            {"trial": i, "step": self.step[i], "loss": self.loss[i], "metric": self.metric[i]}
-            for i in np.flatnonzero(self.running)
-        ]
-
-    def curves(self, before: "Seen", seconds: float) -> dict[str, float]:
-        """Returns the quartiles over the trials still running, their number and the speed."""
-        points = {
-            "running": float(self.running.sum()),
-            "trial_steps_per_second": float((self.step - before.step).sum() / seconds),
-        }
-        for name, values in (("loss", self.loss), ("metric", self.metric)):
-            for share in (25, 50, 75) if self.running.any() else ():
-                points[f"{name}/{share}"] = float(np.percentile(values[self.running], share))
-        return points
-
-    def extent(self, steps: int) -> tuple[int, int, float, int]:
-        """Returns trial-steps done, done at the end, the median loss, and the trials running."""
-        running, done = self.running, int(self.step.sum())
-        loss = float(np.median(self.loss[running])) if running.any() else float("nan")
-        return done, int(np.where(running, steps, self.step).sum()), loss, int(running.sum())
-
-
 def _describe(task: Task, model: Model, trials: Trials) -> dict[str, Any]:
     """Returns what a resumed group must have in common with the one begun, in JSON's values."""
     names = {"task": repr(task), "model": re.sub(r" at 0x[0-9a-f]+", "", repr(model))}
@@ -683,7 +402,7 @@ def _batch_fault(task: Task, settings: Settings, captured: str) -> Callable[...,
     del captured  # part of the key, as that of `_loop`
 
     def batch_fault(trial, state):
-        return divergence.batch_fault(task, _draw(task, settings, trial, state)[1])
+        return divergence.batch_fault(task, draw(task, settings, trial, state)[1])
 
     return jax.jit(batch_fault)
 
@@ -708,27 +427,3 @@ def _reasons(
         told = f"{len(blamed)} of {len(codes)} trials, the first of them trial {blamed[0]}"
         warnings.warn(f"data made {told}, diverge: {reasons[blamed[0]]}", stacklevel=3)
     return np.array(reasons)
-
-
-def _result(state: State, reasons: np.ndarray) -> Result:
-    held: Any = state  # NumPy arrays
-    solved_at = np.where(held.status == SOLVED, held.step, -1)
-    numbers = STATUS[held.status], held.step, solved_at, reasons
-    return Result(state.params, *numbers, held.stats.loss, held.stats.metric, state)
-
-
-def result_records(
-    trials: Trials, result: Result, **evaluations: Evaluation
-) -> list[dict[str, Any]]:
-    """Returns one record a trial for `RunDirectory.finish`: its settings and what came of them.
-
-    {"trial", "seed", "learning_rate", ..., "gate_bias_f", ..., "status", "step", "solved_at",
-    "reason", "loss", "metric"}, and for `test=evaluation` {"test_correct", "test_n", "test_loss",
-    "test_metric"}.
-    """
-    columns = describe_trials(trials) | result._asdict()
-    del columns["params"], columns["state"]
-    for split, evaluation in evaluations.items():
-        columns |= {f"{split}_{name}": values for name, values in evaluation._asdict().items()}
-    count = len(trials.seed)
-    return [{"trial": i} | {k: v[i] for k, v in columns.items()} for i in range(count)]

@@ -13,6 +13,7 @@ from lstm_jax.tasks import Criterion, Judged, Recall, TwoStrings
 from lstm_jax.training import fit as train
 from lstm_jax.training import parallel
 from lstm_jax.training.fit import fit, lower, make_trials
+from lstm_jax.training.step import WINDOW
 from lstm_jax.training.trials import keys
 from lstm_jax.types import Batch
 from scripts import _hlo as hlo
@@ -46,7 +47,7 @@ def test_sgd_on_a_line_is_the_recursion_written_out_in_numpy():
             batch = LINE.sample(jax.random.fold_in(keys(trial).data, step), batch_size)
             x, y = np.float64(batch.x[0, :, 0]), np.float64(batch.y[:, 0])
             error = w * x + b - y
-            mean += (np.mean(error**2) - mean) * max(1 / (step + 1), batch_size / train.WINDOW)
+            mean += (np.mean(error**2) - mean) * max(1 / (step + 1), batch_size / WINDOW)
             gradient = np.array([np.mean(2 * error * x), np.mean(2 * error)])
             gradient *= min(1, trial.clip / np.linalg.norm(gradient))
             w, b = np.array([w, b]) - trial.learning_rate * gradient
@@ -206,7 +207,7 @@ def test_nothing_is_solved_before_the_window_has_been_seen():
             return stats.loss >= 0
 
     result = fit(Solved(), SLOPE, make_trials(), 100, optimizer="sgd", progress=False)
-    assert result.solved_at.tolist() == [-(-train.WINDOW // 16)]
+    assert result.solved_at.tolist() == [-(-WINDOW // 16)]
 
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])

@@ -1,0 +1,232 @@
+"""One trial in training: its state, and one step of it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh
+
+from lstm_jax.tasks.base import Judged, Stats, Stream, Task
+from lstm_jax.training import agreement, divergence, optimizers, parallel
+from lstm_jax.training.divergence import RUNNING, SOLVED
+from lstm_jax.training.trials import Trials, keys
+from lstm_jax.types import Array, Batch, Model
+
+WINDOW = 1000  # sequences over which the running means are taken, about
+
+
+class State(NamedTuple):
+    """One trial in training.
+
+    Attributes:
+      params: the model's parameters.
+      optimizer: the optimiser's state.
+      step: int32, updates done.
+      stats: running means of the training batches' loss and metric, and what a criterion looks at.
+      status: int32, RUNNING or why it stopped, a code of `divergence`; a trial that stopped never
+        changes again.
+      carried: of a task that is a stream, where it and the model's state are; else nothing.
+    """
+
+    params: Any
+    optimizer: Any
+    step: Array
+    stats: Stats
+    status: Array
+    carried: "Carried | tuple[()]"
+
+
+class Carried(NamedTuple):
+    """What goes on from one window of a stream to the next.
+
+    Attributes:
+      cursor: the task's.
+      state: the model's, before the next window.
+    """
+
+    cursor: Any
+    state: Any
+
+
+class Settings(NamedTuple):
+    """What is compiled into the loop besides the task and the model."""
+
+    batch_size: int
+    optimizer: str
+    batching: str
+    window: int | None = None
+
+
+def begin(task: Task, model: Model, settings: Settings, trial: Trials) -> State:
+    """Returns a trial before its first step."""
+    return begin_with(task, model, settings, trial, model.init(keys(trial).init, trial))
+
+
+def begin_with(task: Task, model: Model, settings: Settings, trial: Trials, params: Any) -> State:
+    """Returns a trial before its first step, with these parameters."""
+    return State(
+        params=params,
+        optimizer=optimizers.make(settings.optimizer, trial).init(_wide(params)),
+        step=jnp.int32(0),
+        stats=Stats(jnp.float32(jnp.nan), jnp.float32(jnp.nan), _no_answers(task)),
+        status=jnp.int32(RUNNING),
+        carried=_carried(task, model, settings, trial, params),
+    )
+
+
+def _carried(
+    task: Task, model: Any, settings: Settings, trial: Trials, params: Any
+) -> Carried | tuple[()]:
+    """Returns the beginning of a stream; of other tasks, nothing."""
+    if not isinstance(task, Stream):
+        return ()
+    cursor = task.begin(keys(trial).data, settings.batch_size)
+    return Carried(cursor, model.initial_state(params, settings.batch_size))
+
+
+def _no_answers(task: Task) -> Array | tuple[()]:
+    """Returns a window without answers, for a task that looks back on each of them."""
+    return jnp.full(task.criterion.window, jnp.inf) if isinstance(task, Judged) else ()
+
+
+def draw(task: Task, settings: Settings, trial: Trials, state: State) -> tuple[Any, Batch]:
+    """Returns a stream's next window, and its cursor; or a batch drawn for this step."""
+    if isinstance(task, Stream) and isinstance(state.carried, Carried):
+        return task.next(state.carried.cursor)
+    return (), task.sample(jax.random.fold_in(keys(trial).data, state.step), settings.batch_size)
+
+
+def _run(
+    model: Any, params: Any, batch: Batch, carried: Carried | tuple[()], **noise: Any
+) -> tuple[Any, Array]:
+    """Returns the model's state behind a window, nothing of other batches, and the outputs."""
+    x, _, mask, reset = batch
+    if isinstance(carried, Carried):
+        return model.unroll(params, x, carried.state, mask=mask, reset=reset, **noise)
+    return (), model.apply(params, x, mask=mask, reset=reset, **noise)
+
+
+def take_step(
+    task: Task, model: Model, settings: Settings, mesh: Mesh, trial: Trials, state: State
+) -> State:
+    """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite.
+
+    Devices that share the batch (`parallel.shared`) draw all of it, each runs the model on rows of
+    its own, with noise of its own, and all know the outputs and so the loss.
+    """
+    if settings.window is not None:
+        return _step_in_windows(task, model, settings, trial, state)
+    noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
+    cursor, batch = draw(task, settings, trial, state)
+    mine = parallel.share(mesh, batch._replace(y=None), axis=1)
+
+    def objective(params):
+        after, outputs = _run(model, params, mine, state.carried, trial=trial, key=noise_key)
+        outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
+        seen = batch_stats(task, outputs, batch)
+        return seen.loss, (seen, after)
+
+    value_and_grad = jax.value_and_grad(objective, has_aux=True)
+    (_, (seen, after)), grads = value_and_grad(state.params)
+    grads = parallel.mean(mesh, grads)
+    params, moments = _update(settings, trial, state.params, state.optimizer, grads)
+    carried = Carried(cursor, after) if isinstance(task, Stream) else ()
+    learnt = state._replace(params=params, optimizer=moments, carried=carried)
+    return _update_or_freeze(task, settings, state, learnt, seen, grads)
+
+
+def _step_in_windows(
+    task: Task, model: Any, settings: Settings, trial: Trials, state: State
+) -> State:
+    """Draws a batch and goes through it in windows of time, with an update after each."""
+    _, batch = draw(task, settings, trial, state)
+    windows = jax.tree.map(lambda a: a.reshape(-1, settings.window, *a.shape[1:]), batch)
+    noise_key = jax.random.fold_in(keys(trial).noise, state.step)
+    noise_keys = jax.random.split(noise_key, windows.x.shape[0])
+
+    def learn(carry, part):
+        (params, moments, carried), (window, key) = carry, part
+
+        def objective(params):
+            after, outputs = _run(model, params, window, carried, trial=trial, key=key)
+            return task.loss(outputs, window), (after, outputs)
+
+        grads, (after, outputs) = jax.grad(objective, has_aux=True)(params)
+        params, moments = _update(settings, trial, params, moments, grads)
+        return (params, moments, Carried((), after)), outputs
+
+    start = Carried((), model.initial_state(state.params, batch.x.shape[1]))
+    carry = state.params, state.optimizer, start
+    (params, moments, _), outputs = lax.scan(learn, carry, (windows, noise_keys))
+    seen = batch_stats(task, outputs.reshape(-1, *outputs.shape[2:]), batch)
+    learnt = state._replace(params=params, optimizer=moments)
+    return _update_or_freeze(task, settings, state, learnt, seen)
+
+
+def batch_stats(task: Task, outputs: Array, batch: Batch) -> Stats:
+    """Returns what is kept of one batch and its answers.
+
+    Raises:
+      ValueError: the answers are not of the task's shape.
+    """
+    agreement.check_outputs(task, outputs, batch)
+    answers = task.deviation(outputs, batch) if isinstance(task, Judged) else ()
+    return Stats(task.loss(outputs, batch), task.metric(outputs, batch), answers)
+
+
+def _update_or_freeze(
+    task: Task, settings: Settings, before: State, learnt: State, seen: Stats, grads: Any = ()
+) -> State:
+    """Returns the trial after its update, or frozen before it where a number is not finite.
+
+    A gradient that is not finite has an update that is not.
+    """
+    return lax.cond(
+        divergence.all_finite((seen.loss, learnt.params)),
+        lambda: count_step(task, settings, learnt, seen),
+        lambda: before._replace(status=divergence.cause(seen.loss, grads)),
+    )
+
+
+def _update(settings: Settings, trial: Trials, params: Any, moments: Any, grads: Any) -> Any:
+    """Returns the parameters and the optimiser's state after one update."""
+    optimizer = optimizers.make(settings.optimizer, trial)
+    updates, moments = optimizer.update(_wide(grads), moments, _wide(params))
+    return optax.apply_updates(params, updates), moments
+
+
+def count_step(task: Task, settings: Settings, state: State, seen: Stats) -> State:
+    """Calls the trial solved when its task does, once the window has been seen."""
+    step = state.step + 1
+    stats = _remember(state.stats, seen, step, settings.batch_size)
+    solved = task.solved(stats) & (step * settings.batch_size >= WINDOW)
+    status = jnp.where(solved, jnp.int32(SOLVED), state.status)
+    return state._replace(step=step, stats=stats, status=status)
+
+
+def _remember(stats: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
+    """Moves the means, and lets new answers push out the oldest."""
+    means = stats._replace(recent=()), seen._replace(recent=())
+    moved = _running_means(*means, step, batch_size)
+    if isinstance(stats.recent, tuple):
+        return moved
+    recent = jnp.concatenate([stats.recent, jnp.asarray(seen.recent, jnp.float32)])
+    return moved._replace(recent=recent[-len(stats.recent) :])
+
+
+def _running_means(means: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
+    """m_n = m_(n-1) + (x_n - m_(n-1)) max(1 / n, B / WINDOW): a mean of all, later of the last."""
+    rate = jnp.maximum(1 / step.astype(jnp.float32), jnp.float32(min(1, batch_size / WINDOW)))
+
+    def moved(mean, new):
+        new = new.astype(jnp.float32)
+        return jnp.where(step == 1, new, mean + (new - mean) * rate)
+
+    return jax.tree.map(moved, means, seen)
+
+
+def _wide(tree: Any) -> Any:
+    """Returns the leaves in float32 at least: moments of bfloat16 parameters need the digits."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
