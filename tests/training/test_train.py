@@ -393,7 +393,7 @@ class JudgedLine(Judged, Line):
 @pytest.mark.parametrize("batch_size", [1, 3, 9])
 def test_a_criterion_sees_the_last_answers_each_before_it_was_learnt_from(batch_size, monkeypatch):
     """Also: a trial stops at the first step that meets it, and a window not full meets nothing."""
-    monkeypatch.setattr(train, "WINDOW", 1)
+    monkeypatch.setattr("lstm_jax.training.step.WINDOW", 1)
     task, trials = JudgedLine(), make_trials(seed=[5, 6], learning_rate=0.02)
     settings: Any = dict(batch_size=batch_size, optimizer="sgd", progress=False)
     result = fit(task, SLOPE, trials, 500, **settings)
