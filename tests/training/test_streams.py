@@ -261,6 +261,6 @@ def test_a_model_that_carries_no_state_is_refused_by_name() -> None:
     ):
         fit(TASK, elman, make_trials(), 1, **SGD)
     both_ways = dataclasses.replace(MODEL, bidirectional=True)
-    with pytest.raises(ValueError, match="a Bidirectional layer reads the last instant first"):
+    with pytest.raises(ValueError, match="a Bidirectional layer reads the last time step first"):
         fit(TASK, both_ways, make_trials(), 1, **SGD)
     assert not isinstance(Line(), lj.tasks.Stream)
