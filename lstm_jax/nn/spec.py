@@ -110,7 +110,7 @@ class SequenceSpec:
           ValueError: `gate_bias` or `b` names a block that the cell does not have.
         """
         model = self.build(nnx.Rngs(params=key), trial)
-        return _lists(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+        return as_lists(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
     def apply(
         self,
@@ -202,7 +202,7 @@ class SequenceSpec:
 
     def module(self, params: Any) -> SequenceModel:
         """Returns the module with parameters from `init`."""
-        return nnx.merge(_graph(self), _numbered(params))
+        return nnx.merge(_graph(self), as_numbered(params))
 
     def on(self, platform: str) -> "SequenceSpec":
         """Returns the same model with its engine resolved for "cpu", "gpu" or "tpu".
@@ -281,22 +281,22 @@ def _overridden(b: BiasInit | None, biases: Mapping[str, Array]) -> BiasInit:
     return lambda key, cell, dtype: {**(b(key, cell, dtype) if b else {}), **biases}
 
 
-def _lists(params: Any) -> Any:
+def as_lists(params: Any) -> Any:
     """Returns nested parameters with lists in place of dictionaries with integer keys."""
     if not isinstance(params, dict):
         return params
-    inner = {name: _lists(value) for name, value in params.items()}
+    inner = {name: as_lists(value) for name, value in params.items()}
     numbered = inner and all(isinstance(name, int) for name in inner)
     return [inner[n] for n in range(len(inner))] if numbered else inner
 
 
-def _numbered(params: Any) -> Any:
-    """Returns the inverse of `_lists`, in the form that NNX takes."""
+def as_numbered(params: Any) -> Any:
+    """Returns the inverse of `as_lists`, in the form that NNX takes."""
     if isinstance(params, list | tuple):
         params = dict(enumerate(params))
     if not isinstance(params, Mapping):
         return params
-    return {name: _numbered(value) for name, value in params.items()}
+    return {name: as_numbered(value) for name, value in params.items()}
 
 
 def _floating(name: str, dtype: Any) -> Any:

@@ -21,6 +21,7 @@ from peers import Case, assert_equal, numbers, ours, tensors_of, theirs, torch_m
 import lstm_jax as lj
 from lstm_jax import cells, interop
 from lstm_jax.nn import Bidirectional, Recurrent, Stack
+from lstm_jax.nn.spec import as_lists, as_numbered
 
 pytestmark = pytest.mark.slow
 
@@ -66,9 +67,9 @@ def through_modules(cell: lj.Cell, layers: Any, x: Any, start: Any, *, mask: Any
         return Stack([make(cell, one[0].w_x.shape[0], **options) for one in layers])
 
     graph, old = nnx.split(nnx.eval_shape(stack))
-    params = interop.with_layers({"stack": nnx.to_pure_dict(old)}, layers)["stack"]
+    params = interop.with_layers({"stack": as_lists(nnx.to_pure_dict(old))}, layers)["stack"]
     start = start if both else tuple(state for (state,) in start)
-    finals, h = nnx.merge(graph, params)(x, start, mask=mask)
+    finals, h = nnx.merge(graph, as_numbered(params))(x, start, mask=mask)
     return finals if both else tuple((final,) for final in finals), h
 
 
