@@ -14,7 +14,6 @@ Source: Hochreiter 1991, Bengio, Simard & Frasconi 1994 and Pascanu, Mikolov & B
 gradient norms; Karpathy, Johnson & Fei-Fei 2016 for saturation.
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -26,7 +25,7 @@ import jax.numpy as jnp
 from lstm_jax.cells import Cell, initial_state
 from lstm_jax.engines import Reference, checks, unroll
 from lstm_jax.engines.inputs import Inputs
-from lstm_jax.engines.reference import differentiable, one_step
+from lstm_jax.engines.reference import run_loop
 from lstm_jax.types import Array, ArrayLike, CellParams, Row, wide
 
 
@@ -244,31 +243,10 @@ class _Perturbed:
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state, and `emit` of every state [T, B, ...]."""
-        perturbed = _PerturbedInputs(*inputs, self.added)
-        if inputs.reset is None:
-            return _perturbed(cell, emit, perturbed)
-        return differentiable(_perturbed, cell, emit, perturbed)
+        return run_loop(cell, emit, inputs, self.added)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> None:
         """Returns None: this engine runs every cell."""
-
-
-_PerturbedInputs = collections.namedtuple("_PerturbedInputs", (*Inputs._fields, "added"))
-
-
-def _perturbed(cell: Cell, emit: Callable[[Row], Any], inputs: Any) -> tuple[Row, Any]:
-    *given, added = inputs
-
-    def body(state, step):
-        x_t, mask_t, reset_t, key, added_t = step
-        now = Inputs(*given)
-        now = now._replace(x=x_t, state=state, mask=mask_t, reset=reset_t,
-                           noise=now.noise._replace(keys=key))  # fmt: skip
-        state = jax.tree.map(jnp.add, one_step(cell, now), added_t)
-        return state, emit(state)
-
-    steps = (inputs.x, inputs.mask, inputs.reset, inputs.noise.keys, added)
-    return jax.lax.scan(body, inputs.state, steps)
 
 
 def _zeros(cell: Cell, x: Array) -> Row:
