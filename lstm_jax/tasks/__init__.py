@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
 from lstm_jax.tasks.adding_online import AddingOnline, MultiplyingOnline
-from lstm_jax.tasks.base import SPLITS, Criterion, Judged, Stats, Stream, Task
+from lstm_jax.tasks.base import SPLITS, Criterion, Judged, Rows, Stats, Stream, Target, Task
 from lstm_jax.tasks.bits import Bits
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
@@ -80,8 +80,10 @@ __all__ = [
     "RandomLag",
     "ReberOnline",
     "Recall",
+    "Rows",
     "Stats",
     "Stream",
+    "Target",
     "Task",
     "TemporalOrder",
     "Text",

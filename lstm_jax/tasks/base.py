@@ -82,6 +82,24 @@ class Task(abc.ABC):
         """Returns whether a trial may stop here, a bool scalar; never, unless a task says so."""
         return jnp.zeros_like(stats.metric, bool)
 
+    def arrays(self) -> Any:
+        """Returns the data of the problem, a tree of NumPy arrays; by default there are none.
+
+        A compiled program takes them as arguments, so two datasets of equal shapes share one
+        program. Methods of a task that has arrays take them as `arrays=`.
+        """
+        return ()
+
+    @property
+    def static(self) -> "Task":
+        """The task without its data: hashable and equal by value, what a program is built from."""
+        return self
+
+    @property
+    def digest(self) -> str:
+        """A checksum of the data, "" where there are none; a run is resumed with the same only."""
+        return ""
+
     def split_size(self, split: str) -> int | None:
         """Returns how many sequences a split holds; None where they are drawn without end."""
         check_choice("split", split, SPLITS)
@@ -93,6 +111,58 @@ class Task(abc.ABC):
         They lie along axis 1 of x and, with an answer at every step, of y; else along axis 0 of y.
         """
         raise ValueError(f"{self.name} draws its sequences without end: no split can be whole")
+
+
+class Target(NamedTuple):
+    """What rows are to be answered with, and how much each answer counts.
+
+    Attributes:
+      value: the targets, [B, ...], or [T, B, ...] for readout "every".
+      weight: [B] or [T, B] float32; 0 where there is no row, or no target.
+    """
+
+    value: Any
+    weight: Array
+
+
+class Rows(Task):
+    """A problem over rows of data, such as labelled sequences or windows of time series.
+
+    `fit` goes through the rows of the training split in epochs, each row once before any twice, or
+    draws rows with replacement. A new one writes `arrays`, `static` and `batch` in place of
+    `sample`. Its measures are means over rows by their weight, see `weighted_mean`.
+
+    `arrays()` is a dictionary; its entry "splits" has the numbers of the rows of each split, int32.
+    """
+
+    @abc.abstractmethod
+    def arrays(self) -> dict[str, Any]:
+        """Returns the data of all rows and the entry "splits": split -> [N] int32."""
+
+    @abc.abstractmethod
+    def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
+        """Returns rows as x [T, B, D] and y, a `Target`.
+
+        Args:
+          arrays: as `arrays()` returns them, or arrays of the same kinds of other rows.
+          index: [B] int32, row numbers.
+          weight: [B] float32, 0 for a row that is there to fill the batch.
+        """
+
+    def sample(
+        self, key: Array, batch_size: int, split: str = "train", arrays: Any = None
+    ) -> Batch:
+        """Draws rows of one split with replacement."""
+        key = split_key(key, split)
+        arrays = self.arrays() if arrays is None else arrays
+        members = jnp.asarray(arrays["splits"][split])
+        index = jax.random.randint(key, (batch_size,), 0, len(members), jnp.int32)
+        return self.batch(arrays, members[index], jnp.ones(batch_size))
+
+    def split_size(self, split: str) -> int:
+        """Returns how many rows a split holds."""
+        check_choice("split", split, SPLITS)
+        return len(self.arrays()["splits"][split])
 
 
 class Stream(Task):
@@ -257,6 +327,17 @@ def labelled(logits: Array, labels: Array) -> Array:
 def mean_where(where: Array, values: Array) -> Array:
     """The mean of the values where they count, a scalar; both of one shape."""
     return jnp.mean(values, where=where)
+
+
+def weighted_mean(values: Array, weight: Array) -> Array:
+    """sum(weight value) / sum(weight), a scalar, 0 where no weight is positive; of one shape.
+
+    A value without weight changes nothing, not even where it is nan.
+    """
+    check_alike("weight", weight, values)
+    counted = jnp.where(weight > 0, values, 0)
+    total = jnp.sum(weight)
+    return jnp.sum(counted * weight) / jnp.where(total > 0, total, 1)
 
 
 def rows(values: Array, index: Array) -> Array:
