@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 
+from lstm_jax.tasks import heads
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
 from lstm_jax.tasks.adding_online import AddingOnline, MultiplyingOnline
 from lstm_jax.tasks.base import SPLITS, Criterion, Judged, Rows, Stats, Stream, Target, Task
@@ -90,6 +91,7 @@ __all__ = [
     "TwoSequences",
     "TwoStrings",
     "adding",
+    "heads",
     "language",
     "make",
 ]

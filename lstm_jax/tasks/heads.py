@@ -1,0 +1,410 @@
+"""Heads: the loss of a model's outputs, and the predictions they stand for."""
+
+import abc
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.scipy import special
+
+from lstm_jax.tasks.base import check_choice, check_size, cross_entropies, logistic_errors
+from lstm_jax.types import Array, wide
+
+LEAST_SCALE = 1e-4  # of a normalised target; keeps the gradients of a sure model finite
+
+
+class Head(abc.ABC):
+    """The loss of a model's outputs, and the predictions they stand for.
+
+    A head is a frozen dataclass. It reads `size` outputs for each target: outputs [..., size],
+    targets [...]. `split` gives the outputs of a model that predicts several targets that shape.
+
+    Attributes:
+      size: outputs for one target.
+    """
+
+    size: int = 1
+
+    def width(self, targets: int) -> int:
+        """Returns how many outputs a model of `targets` targets needs."""
+        return targets * self.size
+
+    def split(self, outputs: Array) -> Array:
+        """Returns outputs [..., width(n)] as [..., n, size]."""
+        return outputs.reshape(*outputs.shape[:-1], -1, self.size)
+
+    @abc.abstractmethod
+    def losses(self, outputs: Array, targets: Array) -> Array:
+        """Returns the loss of each target, [...], in float32 at least."""
+
+    @abc.abstractmethod
+    def predict(self, outputs: Array) -> Array:
+        """Returns the point prediction, [...]."""
+
+    def sample(self, key: Array, outputs: Array) -> Array:
+        """Draws a target from each predicted distribution, [...].
+
+        Raises:
+          TypeError: the head predicts no distribution.
+        """
+        raise TypeError(f"{type(self).__name__} predicts a point: sample a head with a density")
+
+    def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
+        """Returns the quantiles of each predicted distribution, [..., levels].
+
+        Raises:
+          TypeError: the head predicts no quantiles.
+          ValueError: a level is not between 0 and 1, or not one that the head predicts.
+        """
+        del outputs, levels
+        raise TypeError(
+            f"{type(self).__name__} predicts no quantiles: use Quantiles, Gaussian, StudentT or "
+            "NegativeBinomial"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the head as JSON-able entries, from which `make` builds it again."""
+        return {"name": type(self).__name__, **dataclasses.asdict(self)}  # pyright: ignore
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy(Head):
+    """-log softmax(outputs)[label]: one of several classes; labels are integers.
+
+    Attributes:
+      classes: how many, at least 2.
+    """
+
+    classes: int
+
+    def __post_init__(self):
+        check_size("classes", self.classes, 2)
+
+    @property
+    def size(self) -> int:  # pyright: ignore
+        """One logit a class."""
+        return self.classes
+
+    def losses(self, outputs: Array, targets: Array) -> Array:
+        """The cross entropy in nats."""
+        return cross_entropies(outputs, targets)
+
+    def predict(self, outputs: Array) -> Array:
+        """The most probable class, int32."""
+        return jnp.argmax(outputs, axis=-1).astype(jnp.int32)
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Returns the probability of every class, [..., classes]."""
+        return jax.nn.softmax(_wide(outputs))
+
+    def sample(self, key: Array, outputs: Array) -> Array:
+        """Draws a class, int32."""
+        return jax.random.categorical(key, _wide(outputs)).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(Head):
+    """-y log p - (1 - y) log(1 - p), p = sigmoid(output): a target of 0 or 1, or a share."""
+
+    def losses(self, outputs: Array, targets: Array) -> Array:
+        """The cross entropy in nats."""
+        return logistic_errors(outputs[..., 0], targets, cross_entropy=True)
+
+    def predict(self, outputs: Array) -> Array:
+        """The more probable of 0 and 1, int32."""
+        return (outputs[..., 0] > 0).astype(jnp.int32)
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Returns the probability of 1, [...]."""
+        return jax.nn.sigmoid(_wide(outputs)[..., 0])
+
+    def sample(self, key: Array, outputs: Array) -> Array:
+        """Draws 0 or 1, int32."""
+        return jax.random.bernoulli(key, self.probabilities(outputs)).astype(jnp.int32)
+
+
+class _Point(Head):
+    """A head whose only output is the prediction."""
+
+    def losses(self, outputs: Array, targets: Array) -> Array:
+        """The loss of the error."""
+        outputs = _wide(outputs)[..., 0]
+        return self.loss(outputs - targets.astype(outputs.dtype))
+
+    @abc.abstractmethod
+    def loss(self, error: Array) -> Array:
+        """Returns the loss of prediction - target, of the same shape."""
+
+    def predict(self, outputs: Array) -> Array:
+        """The output."""
+        return _wide(outputs)[..., 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Squared(_Point):
+    """(output - y)^2: predicts the mean."""
+
+    def loss(self, error: Array) -> Array:
+        """Its square."""
+        return error**2
+
+
+@dataclasses.dataclass(frozen=True)
+class Absolute(_Point):
+    """|output - y|: predicts the median."""
+
+    def loss(self, error: Array) -> Array:
+        """Its magnitude."""
+        return jnp.abs(error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Huber(_Point):
+    """e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2), for e = output - y.
+
+    Attributes:
+      delta: the error at which the loss becomes linear, above 0.
+    """
+
+    delta: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.delta < math.inf:
+            raise ValueError(f"delta must be a number above 0, got {self.delta!r}")
+
+    def loss(self, error: Array) -> Array:
+        """A parabola, linear outside."""
+        return optax.huber_loss(error, delta=self.delta)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantiles(Head):
+    """sum_q 2 max(q e, (q - 1) e) / Q, e = y - y_q: predicts the quantiles of the levels q.
+
+    The factor 2 makes the loss of the median the absolute error. Quantiles never cross: y_q are the
+    outputs in ascending order, whose loss is at most that of the outputs as they come.
+
+    Attributes:
+      levels: ascending, between 0 and 1; the one nearest to 0.5 is the point prediction.
+    """
+
+    levels: tuple[float, ...] = (0.1, 0.5, 0.9)
+
+    def __post_init__(self):
+        object.__setattr__(self, "levels", tuple(map(float, self.levels)))
+        ends = (0.0, *self.levels, 1.0)
+        if len(ends) < 3 or any(not a < b for a, b in itertools.pairwise(ends)):
+            raise ValueError(f"levels must ascend between 0 and 1, got {self.levels}")
+
+    @property
+    def size(self) -> int:  # pyright: ignore
+        """One output a level."""
+        return len(self.levels)
+
+    def losses(self, outputs: Array, targets: Array) -> Array:
+        """Twice the pinball loss, averaged over levels."""
+        quantiles = jnp.sort(_wide(outputs), axis=-1)
+        error = targets.astype(quantiles.dtype)[..., None] - quantiles
+        above = _levels(self.levels, error) * error
+        return 2 * jnp.mean(jnp.maximum(above, above - error), axis=-1)
+
+    def predict(self, outputs: Array) -> Array:
+        """The quantile whose level is nearest to 0.5."""
+        middle = min(range(self.size), key=lambda n: abs(self.levels[n] - 0.5))
+        return jnp.sort(_wide(outputs), axis=-1)[..., middle]
+
+    def sample(self, key: Array, outputs: Array) -> Array:
+        """Draws from the interpolated distribution, which ends at the outermost levels."""
+        u = jax.random.uniform(key, outputs.shape[:-1], wide(outputs.dtype))
+        return self._interpolate(outputs, u[..., None])[..., 0]
+
+    def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
+        """Quantiles of levels from the first to the last, linear between them."""
+        low, high = self.levels[0], self.levels[-1]
+        if not all(low <= level <= high for level in levels):
+            raise ValueError(f"levels must lie in [{low}, {high}], got {tuple(levels)}")
+        u = jnp.asarray(levels, wide(outputs.dtype))
+        return self._interpolate(outputs, jnp.broadcast_to(u, (*outputs.shape[:-1], u.size)))
+
+    def _interpolate(self, outputs: Array, u: Array) -> Array:
+        """Returns the quantiles of levels u [..., N], outermost ones beyond the ends."""
+        levels = jnp.asarray(self.levels, u.dtype)
+        interpolate = jnp.vectorize(
+            lambda u, quantiles: jnp.interp(u, levels, quantiles), signature="(n),(q)->(n)"
+        )
+        return interpolate(u, jnp.sort(_wide(outputs), axis=-1))
+
+
+class _Density(Head):
+    """A head whose loss is the negative log-likelihood of the target."""
+
+    size = 2
+
+    @abc.abstractmethod
+    def parameters(self, outputs: Array) -> tuple[Array, ...]:
+        """Returns the parameters of each distribution, each [...]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(_Density):
+    """-log N(y; m, s^2), m = output 0, s = softplus(output 1) + 1e-4."""
+
+    def parameters(self, outputs: Array) -> tuple[Array, Array]:
+        """Mean m and standard deviation s."""
+        mean, raw = jnp.moveaxis(_wide(outputs), -1, 0)
+        return mean, _positive(raw)
+
+    def losses(self, outputs: Array, targets: Array) -> Array:
+        """z^2 / 2 + log s + log(2 pi) / 2, z = (y - m) / s."""
+        mean, scale = self.parameters(outputs)
+        z = (targets.astype(mean.dtype) - mean) / scale
+        return z**2 / 2 + jnp.log(scale) + math.log(2 * math.pi) / 2
+
+    def predict(self, outputs: Array) -> Array:
+        """The mean."""
+        return self.parameters(outputs)[0]
+
+    def sample(self, key: Array, outputs: Array) -> Array:
+        """Draws a real number."""
+        mean, scale = self.parameters(outputs)
+        return mean + scale * jax.random.normal(key, mean.shape, mean.dtype)
+
+    def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
+        """Quantiles m + s z_q."""
+        mean, scale = (p[..., None] for p in self.parameters(outputs))
+        return mean + scale * special.ndtri(_levels(levels, mean))
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentT(_Density):
+    """-log t(y; v, m, s): heavy tails, v = 2 + softplus(output 2) degrees of freedom.
+
+    m = output 0 and s = softplus(output 1) + 1e-4 are location and scale.
+    """
+
+    size = 3
+
+    def parameters(self, outputs: Array) -> tuple[Array, Array, Array]:
+        """Location m, scale s, degrees of freedom v."""
+        location, raw, tail = jnp.moveaxis(_wide(outputs), -1, 0)
+        return location, _positive(raw), 2 + _positive(tail)
+
+    def losses(self, outputs: Array, targets: Array) -> Array:
+        """(v + 1) / 2 log(1 + z^2 / v) + log(s sqrt(v) B(v / 2, 1 / 2)), z = (y - m) / s."""
+        location, scale, v = self.parameters(outputs)
+        z = (targets.astype(scale.dtype) - location) / scale
+        norm = special.betaln(v / 2, jnp.full_like(v, 0.5)) + jnp.log(v) / 2
+        return (v + 1) / 2 * jnp.log1p(z**2 / v) + jnp.log(scale) + norm
+
+    def predict(self, outputs: Array) -> Array:
+        """The location: the mean and the median."""
+        return self.parameters(outputs)[0]
+
+    def sample(self, key: Array, outputs: Array) -> Array:
+        """Draws a real number."""
+        location, scale, v = self.parameters(outputs)
+        return location + scale * jax.random.t(key, v, dtype=v.dtype)
+
+    def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
+        """Quantiles m + s t_q: I_u(1/2, v/2) = |2 q - 1| for u = t^2 / (v + t^2)."""
+        location, scale, v = (p[..., None] for p in self.parameters(outputs))
+        v, side = jnp.broadcast_arrays(v, 2 * _levels(levels, v) - 1)
+        half = jnp.full_like(v, 0.5)
+        u = _bisect(lambda u: special.betainc(half, v / 2, u), jnp.abs(side), jnp.ones_like(v))
+        return location + scale * jnp.sign(side) * jnp.sqrt(v * u / (1 - u))
+
+
+@dataclasses.dataclass(frozen=True)
+class NegativeBinomial(_Density):
+    """-log NB(y; m, a): counts of mean m and variance m + a m^2.
+
+    m = softplus(output 0) + 1e-4 and a = softplus(output 1) + 1e-4. The count of failures r = 1 / a
+    and their probability p = r / (r + m) are the classic parameters.
+    """
+
+    def parameters(self, outputs: Array) -> tuple[Array, Array]:
+        """Mean m and r = 1 / a."""
+        mean, raw = jnp.moveaxis(_wide(outputs), -1, 0)
+        return _positive(mean), 1 / _positive(raw)
+
+    def losses(self, outputs: Array, targets: Array) -> Array:
+        """log((r + y) B(r, y + 1)) + r log(1 + m / r) + y log(1 + r / m)."""
+        mean, r = self.parameters(outputs)
+        y = targets.astype(mean.dtype)
+        ways = special.betaln(r, y + 1) + jnp.log(r + y)
+        return ways + r * jnp.log1p(mean / r) + y * jnp.log1p(r / mean)
+
+    def predict(self, outputs: Array) -> Array:
+        """The mean."""
+        return self.parameters(outputs)[0]
+
+    def sample(self, key: Array, outputs: Array) -> Array:
+        """Draws a count from a Poisson distribution whose rate is gamma distributed."""
+        mean, r = self.parameters(outputs)
+        gamma, poisson = jax.random.split(key)
+        rate = jax.random.gamma(gamma, r, dtype=r.dtype) * mean / r
+        return jax.random.poisson(poisson, rate).astype(mean.dtype)
+
+    def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
+        """Quantiles: the least count k with I_p(r, k + 1) >= q."""
+        mean, r = (p[..., None] for p in self.parameters(outputs))
+        mean, r, q = jnp.broadcast_arrays(mean, r, _levels(levels, mean))
+        spread = jnp.sqrt((mean + mean**2 / r) / (1 - q))  # Cantelli: the quantile lies below it
+        cdf = lambda k: special.betainc(r, jnp.floor(k) + 1, r / (r + mean))  # noqa: E731
+        return jnp.floor(_bisect(cdf, q, mean + spread + 1))
+
+
+KINDS: tuple[type[Head], ...] = (
+    CrossEntropy,
+    Bernoulli,
+    Squared,
+    Absolute,
+    Huber,
+    Quantiles,
+    Gaussian,
+    StudentT,
+    NegativeBinomial,
+)
+HEADS: dict[str, Callable[..., Head]] = {kind.__name__: kind for kind in KINDS}
+
+
+def make(name: str, **sizes: Any) -> Head:
+    """Returns the head called `name` in `HEADS`, as `Head.describe` describes it.
+
+    Raises:
+      ValueError: the name is unknown, or a size is out of range.
+    """
+    check_choice("head", name, tuple(HEADS))
+    return HEADS[name](**sizes)
+
+
+def _wide(outputs: Array) -> Array:
+    return outputs.astype(wide(outputs.dtype))
+
+
+def _positive(raw: Array) -> Array:
+    return jax.nn.softplus(raw) + LEAST_SCALE
+
+
+def _levels(levels: Sequence[float], like: Array) -> Array:
+    """Returns levels [N] with as many axes as parameters [..., 1] have."""
+    if not all(0 < level < 1 for level in levels):
+        raise ValueError(f"levels must lie between 0 and 1, got {tuple(levels)}")
+    return jnp.asarray(levels, like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+def _bisect(cdf: Callable[[Array], Array], levels: Array, high: Array) -> Array:
+    """Returns the least argument in [0, high] whose cdf reaches each level, from above."""
+
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        reached = cdf(middle) >= levels
+        return jnp.where(reached, low, middle), jnp.where(reached, middle, high)
+
+    return jax.lax.fori_loop(0, 60, halve, (jnp.zeros_like(high), high))[1]
