@@ -15,6 +15,7 @@ PACKAGE = "lstm_jax"
 # The rooms in their order, and those above it that a room may import from.
 ABOVE: dict[str, set[str]] = {
     "types": set(),
+    "metrics": {"types"},
     "cells": {"types"},
     "engines": {"types", "cells"},
     "diagnostics": {"types", "cells", "engines"},
@@ -22,9 +23,9 @@ ABOVE: dict[str, set[str]] = {
     "testing": {"types", "cells", "engines", "nn"},
     "interop": {"types", "cells", "engines", "nn"},
     "data": {"types"},
-    "tasks": {"types", "data"},
+    "tasks": {"types", "metrics", "data"},
     "runs": {"types"},
-    "training": {"types", "tasks", "runs"},
+    "training": {"types", "metrics", "tasks", "runs"},
     "search": {"types", "cells", "engines", "nn", "tasks", "training"},
     "report": set(),
 }
