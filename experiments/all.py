@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import flags, runner, terminal
-from experiments.flags import PLATFORMS, need, need_each, setting
-from experiments.runner import Experiment
+from experiments.common import flags, runner, terminal
+from experiments.common.flags import PLATFORMS, need, need_sound, setting
+from experiments.common.plan import Experiment
 from lstm_jax.report import figures, html
 from lstm_jax.report.claims import Claim, at_scale, markdown
 from lstm_jax.report.tables import Row
@@ -44,13 +44,12 @@ STOPPED = (130, 143, terminal.CLOSED)  # exit codes of a stopped experiment
 class All:
     """Selects the experiments to run and the file for their results."""
 
-    only: tuple[str, ...] = setting(ORDER, f"of {', '.join(ORDER)}")
-    platform: str = setting("auto", f"where they run: {', '.join(PLATFORMS)}")
+    only: tuple[str, ...] = setting(ORDER, "experiments to run", choices=ORDER)
+    platform: str = setting("auto", "where they run", choices=PLATFORMS)
     results: str = setting("", "a file for a copy of results.md")
 
     def __post_init__(self):
-        need_each("only", self.only, ORDER)
-        need_each("platform", (self.platform,), PLATFORMS)
+        need_sound(self)
         if self.results:
             need_writable(Path(self.results))
 

@@ -26,11 +26,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import networks, runner
-from experiments.flags import Config, need, need_each, setting
-from experiments.network_1997 import Network1997, OnlineNetwork1997
-from experiments.runner import Experiment, Group
-from lstm_jax import cells, tasks
+from experiments.common import networks, runner
+from experiments.common.flags import BATCHINGS, Config, need, setting
+from experiments.common.plan import Experiment, Group, continued
+from experiments.hochreiter1997 import tasks
+from experiments.hochreiter1997.network import Network1997, OnlineNetwork1997
+from lstm_jax import cells
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim, of_parts
 from lstm_jax.report.figures import Picture, Style
@@ -38,7 +39,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Judged
-from lstm_jax.training.trials import MAX_SEED, make_trials
+from lstm_jax.training.trials import make_trials
 
 SOURCE = "Hochreiter & Schmidhuber 1997"
 TESTED = 2560  # sequences
@@ -277,11 +278,15 @@ class Classic(Config):
 
     steps: int = setting(4_000_000, "the most sequences of a trial, whatever the budget")
     hidden: int = setting(16, "hidden units of today's networks")
-    batching: str = setting("vmap", "the trials of one device: auto, vmap, map")
-    experiments: tuple[str, ...] = setting(EXPERIMENTS, f"of {', '.join(EXPERIMENTS)}")
-    settings: str = setting("shortest", f"sizes of the experiments: {', '.join(LEVELS)}")
+    batching: str = setting("vmap", "the trials of one device", choices=BATCHINGS)
+    experiments: tuple[str, ...] = setting(
+        EXPERIMENTS, "experiments of the paper", choices=EXPERIMENTS
+    )
+    settings: str = setting("shortest", "sizes of the experiments", choices=LEVELS)
     size: str = setting("", "only experiments of this size, as in the table: 'T = 1000'")
-    networks: tuple[str, ...] = setting(("1997", "rnn", "guess"), f"of {', '.join(LABELS)}")
+    networks: tuple[str, ...] = setting(
+        ("1997", "rnn", "guess"), "networks to train", choices=LABELS
+    )
     budget: float = setting(2.0, "sequences of a trial of 1997, times the paper's mean", BUDGET)
     other_budget: float = setting(2.0, "the same for today's networks", BUDGET)
     rate: float = setting(1.0, "learning rate of the networks of 1997, times the paper's")
@@ -290,14 +295,14 @@ class Classic(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        need_each("settings", (self.settings,), LEVELS)
-        need_each("experiments", self.experiments, EXPERIMENTS)
-        need_each("networks", self.networks, tuple(LABELS))
-        last = self.seed + max(self.seeds, self.guesses) - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         size = f" is of --size={self.size}" if self.size else ""
         right = f"none of these experiments at --settings={self.settings}{size}"
         need(bool(cases(self)), "experiments", self.experiments, right)
+
+    @property
+    def last_seed(self) -> int:
+        """The greatest seed, of the trials or of the guesses."""
+        return self.seed + max(self.seeds, self.guesses) - 1
 
 
 SCALES = {
@@ -327,8 +332,8 @@ def online(config: Classic, at: Setting, name: str) -> list[Group]:
         return [learnt]
     waiting = dataclasses.replace(model, cells_wait=True)
     steps = min(at.alone, learnt.steps)
-    alone = learnt._replace(name=at.group("alone"), model=waiting, steps=steps, keep=True)
-    return [alone, learnt._replace(begin=functools.partial(runner.continued, alone))]
+    alone = learnt._replace(name=at.group("alone"), model=waiting, steps=steps, save_state=True)
+    return [alone, learnt._replace(initial_state=functools.partial(continued, alone))]
 
 
 def today(config: Classic, at: Setting, name: str) -> list[Group]:
@@ -363,8 +368,7 @@ def seeds(config: Classic) -> range:
 def summarise(config: Classic, records: Sequence[Record]) -> list[Row]:
     """Returns a row for each setting and network, with the paper's result."""
     return [
-        row(config, at, name, ledger.results(ledger.group(records, at.group(name))))
-        for at, name in cases(config)
+        row(config, at, name, ledger.results(records, at.group(name))) for at, name in cases(config)
     ]
 
 
@@ -504,7 +508,7 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
             axes.hlines(setting_.sequences, at - 0.42, at + 0.42, color="0.2", linewidth=2.5)
         mine = [name for name in names if tries(setting_, name)]
         for place, name in enumerate(mine):
-            results = ledger.results(ledger.group(records, setting_.group(name)))
+            results = ledger.results(records, setting_.group(name))
             x = at + 0.8 * ((place + 0.5) / len(mine) - 0.5)
             dots(axes, x, setting_, results, styles[LABELS[name]], 0.5 / len(names))
     for name in names:

@@ -29,9 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import networks, runner, tuning
-from experiments.flags import LENGTH, Config, need, need_each, setting
-from experiments.runner import Experiment, Group
+from experiments.common import networks, runner, tuning
+from experiments.common.flags import LENGTH, Config, need, setting
+from experiments.common.plan import Experiment, Group
 from lstm_jax import tasks
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
@@ -42,7 +42,7 @@ from lstm_jax.report.tables import Row
 from lstm_jax.tasks import LANGUAGES, Language
 from lstm_jax.tasks.base import split_key
 from lstm_jax.training import parallel, trials
-from lstm_jax.training.trials import MAX_SEED, Trials
+from lstm_jax.training.trials import Trials
 
 CLIP = 1.0
 GENERALISES = 0.9  # the least score of a solved task in the paper
@@ -87,9 +87,9 @@ class Formal(Config):
     long_steps: int = setting(2000, "the same where answers are as long as strings, or longer")
     tasks: tuple[str, ...] = setting(
         ("even_pairs", "parity", "cycle_navigation", "bucket_sort", "stack_manipulation",
-         "reverse_string"), f"of {', '.join(LANGUAGES)}",
+         "reverse_string"), "tasks to learn", choices=LANGUAGES,
     )  # fmt: skip
-    cells: tuple[str, ...] = setting(tuple(CELLS), f"of {', '.join(CELLS)}")
+    cells: tuple[str, ...] = setting(tuple(CELLS), "networks to train", choices=CELLS)
     learning_rates: tuple[float, ...] = setting((3e-3, 1e-2), "the grid to choose from")
     tuning_seeds: int = setting(1, "seeds to choose on, before those that are reported")
     batch_size: int = setting(32, "strings an update")
@@ -102,9 +102,6 @@ class Formal(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        need_each("tasks", self.tasks, tuple(LANGUAGES))
-        need_each("cells", self.cells, tuple(CELLS))
-        need_each("learning_rates", self.learning_rates)
         need(self.questions % QUESTIONS == 0, "questions", self.questions, "need a multiple of 10")
         first = self.test_longest // self.test_lengths
         right = (
@@ -112,8 +109,6 @@ class Formal(Config):
             f"first is {first}"
         )
         need(first > self.longest, "test_longest", self.test_longest, right)
-        last = self.seed + self.tuning_seeds + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
 
 
 SCALES = {
@@ -160,15 +155,15 @@ def plan(config: Formal, records: Sequence[Record]) -> list[Group]:
         name = group(kind, cell, "tuning")
         if len(rates) > 1:
             groups.append(Group(name, *shared, tuning.trials(tuned, rates, CLIP), "validation"))
-        rate = tuning.chosen(rates, ledger.results(ledger.group(records, name)))
+        rate = tuning.chosen(rates, ledger.results(records, name))
         best = None if rate is None else tuning.trials(reported, [rate], CLIP)
         lengths = tuple(known(config) + beyond(config))
         measure = functools.partial(
             by_length, task, model, lengths, config.questions, config.batching
         )
         name = group(kind, cell, "reported")
-        asks = [(dataclasses.replace(task, longest=max(lengths)), QUESTIONS * len(lengths))]
-        groups.append(Group(name, *shared, best, "test", measure=measure, asks=asks))
+        measured = [(dataclasses.replace(task, longest=max(lengths)), QUESTIONS * len(lengths))]
+        groups.append(Group(name, *shared, best, "test", measure=measure, measured=measured))
     return groups
 
 
@@ -228,7 +223,7 @@ class Outcome(NamedTuple):
 
 def outcome(config: Formal, records: Sequence[Record], task: str, cell: str) -> Outcome:
     """Returns the results of one network on one task."""
-    results = ledger.results(ledger.group(records, group(task, cell, "reported")))
+    results = ledger.results(records, group(task, cell, "reported"))
     by_length = [r["by_length"] for r in results]
     return Outcome(
         results[0]["learning_rate"],

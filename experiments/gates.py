@@ -32,9 +32,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 import lstm_jax as lj
-from experiments import networks, runner
-from experiments.flags import LENGTH, Config, need, need_each, setting
-from experiments.runner import Experiment, Group
+from experiments.common import networks, runner
+from experiments.common.flags import LENGTH, Config, setting
+from experiments.common.plan import Experiment, Group
 from lstm_jax import diagnostics, tasks
 from lstm_jax.cells import LSTM
 from lstm_jax.nn import SequenceSpec
@@ -47,7 +47,7 @@ from lstm_jax.report.tables import Row
 from lstm_jax.report.traces import Panel, heat_maps
 from lstm_jax.tasks import Task
 from lstm_jax.training.fit import evaluate
-from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
+from lstm_jax.training.trials import Trials, make_trials
 
 CLIP = 1.0
 NEAR = 0.1
@@ -82,16 +82,10 @@ class Gates(Config):
     seeds: int = setting(10, "networks for each task, each from its own seed")
     steps: int = setting(6000, "updates of a network that does not learn its task earlier")
     hidden: int = setting(16, "hidden units")
-    tasks: tuple[str, ...] = setting(tuple(TASKS), f"of {', '.join(TASKS)}")
+    tasks: tuple[str, ...] = setting(tuple(TASKS), "tasks to learn", choices=TASKS)
     lag: int = setting(40, "steps to remember; of adding, those of the sequence", (2, LENGTH[1]))
     learning_rate: float = setting(1e-2, "Adam's")
     batch_size: int = setting(16, "sequences an update")
-
-    def __post_init__(self):
-        super().__post_init__()
-        need_each("tasks", self.tasks, tuple(TASKS))
-        last = self.seed + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
 
 
 SCALES = {
@@ -239,7 +233,7 @@ def shown(batch: Any, gates: Any, states: Any, decay: np.ndarray) -> list[Record
 
 def learnt(records: Sequence[Record], task: str) -> list[Record]:
     """Returns the results of the networks that solve a task."""
-    results = ledger.results(ledger.group(records, task))
+    results = ledger.results(records, task)
     return [r for r in results if is_solved(r["test_correct"], r["test_n"])]
 
 
@@ -311,7 +305,7 @@ def beyond(estimate: Estimate, bar: float) -> str:
 
 def draw(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws numbers over all seeds, one network on one sequence, and interactive maps."""
-    one = {task: ledger.results(ledger.group(records, task))[0] for task in config.tasks}
+    one = {task: ledger.results(records, task)[0] for task in config.tasks}
     maps = [one_sequence(task, one[task]["shown"][0]) for task in config.tasks]
     touch = (interactive.script(), interactive.traces("traces", views(config, records), TOUCH))
     return [
@@ -438,7 +432,7 @@ def views(config: Gates, records: Sequence[Record]) -> dict[str, dict[str, list[
     """Returns network -> sequence -> panels, of all shown networks."""
     told = {}
     for task in config.tasks:
-        for result in ledger.results(ledger.group(records, task))[:NETWORKS]:
+        for result in ledger.results(records, task)[:NETWORKS]:
             right = f"{result['test_correct'] / result['test_n']:.0%} right"
             told[f"{task}, seed {result['seed']} ({right})"] = {
                 f"sequence {n + 1}, answer {sequence['answer']:g}": panels_of(task, sequence)

@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import runner
-from experiments.flags import LENGTH, Config, need, need_each, setting
-from experiments.runner import Experiment, Group
+from experiments.common import runner
+from experiments.common.flags import LENGTH, Config, need, setting
+from experiments.common.plan import Experiment, Group, continued
 from lstm_jax import cells
 from lstm_jax.cells import Cell, MemoryBlocks
 from lstm_jax.nn import SequenceSpec
@@ -42,7 +42,7 @@ from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import ContinualReber, Counting
 from lstm_jax.training import parallel
-from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
+from lstm_jax.training.trials import Trials, make_trials
 
 CLIP = 1.0
 DECAY = 0.1  # of the learning rate, in the second half
@@ -105,7 +105,7 @@ class Gers(Config):
     steps: int = setting(4000, "updates of a trial that counts")
     reber_steps: int = setting(10_000, "updates of a trial that reads streams, an even number")
     hidden: int = setting(4, "units of an LSTM that counts; the RNN has twice as many")
-    tasks: tuple[str, ...] = setting(TASKS, f"of {', '.join(TASKS)}")
+    tasks: tuple[str, ...] = setting(TASKS, "tasks to learn", choices=TASKS)
     learning_rates: tuple[float, ...] = setting((1e-2, 3e-2), "the grid to choose from")
     tuning_seeds: int = setting(2, "seeds to choose on, before those that are reported")
     longest: int = setting(10, "the largest n in training", LENGTH)
@@ -116,22 +116,12 @@ class Gers(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        need_each("tasks", self.tasks, TASKS)
-        need_each("learning_rates", self.learning_rates)
         need(self.reber_steps % 2 == 0, "reber_steps", self.reber_steps, "need an even number")
         whole = self.horizon % TRACE_STEP == 0
         need(whole, "horizon", self.horizon, f"need a multiple of {TRACE_STEP}")
         twice = 2 * self.longest
         right = f"need {twice} or more, twice --longest={self.longest}"
         need(self.tested >= twice, "tested", self.tested, right)
-        last = self.seed + self.tuning_seeds + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
-
-    @property
-    def reported(self) -> range:
-        """The reported seeds."""
-        first = self.seed + self.tuning_seeds
-        return range(first, first + self.seeds)
 
 
 SCALES = {
@@ -170,7 +160,7 @@ def counting(config: Gers, records: Sequence[Record], language: str) -> list[Gro
         model = spec(network.cell(config.hidden), task, config)
         shared = task, model, config.steps, config.batch_size
         groups += tuned(config, records, f"{language}-{name}", shared, measure, network.gate_bias)
-    return [group._replace(asks=[(longer, config.tested)]) for group in groups]
+    return [group._replace(measured=[(longer, config.tested)]) for group in groups]
 
 
 def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
@@ -191,11 +181,11 @@ def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
     *_, last = groups
     rate = None if last.trials is None else float(last.trials.learning_rate[0])
     half = last._replace(
-        name="reber-decay-half", steps=config.reber_steps // 2, keep=True, measure=None
+        name="reber-decay-half", steps=config.reber_steps // 2, save_state=True, measure=None
     )
     decayed = None if rate is None else given(config.reported, [rate * DECAY], {})
-    goes_on = functools.partial(runner.continued, half)
-    whole = last._replace(name="reber-decay-reported", trials=decayed, begin=goes_on)
+    goes_on = functools.partial(continued, half)
+    whole = last._replace(name="reber-decay-reported", trials=decayed, initial_state=goes_on)
     return [*groups, half, whole]
 
 
@@ -212,7 +202,7 @@ def tuned(
     seeds = range(config.seed, config.seed + config.tuning_seeds)
     every = given(seeds, rates, gate_bias)
     tuning = Group(f"{name}-tuning", *shared, every, "validation", measure=measured)
-    results = ledger.results(ledger.group(records, tuning.name))
+    results = ledger.results(records, tuning.name)
     rate = rates[0] if len(rates) == 1 else best_rate(rates, results)
     trials = None if rate is None else given(config.reported, [rate], gate_bias)
     reported = Group(f"{name}-reported", *shared, trials, "test", measure=measured)
@@ -355,7 +345,7 @@ def networks(task: str) -> dict[str, str]:
 
 def reported(records: Sequence[Record], task: str, name: str) -> list[Record]:
     """Returns the results of a network on the reported seeds."""
-    return ledger.results(ledger.group(records, f"{task}-{name}-reported"))
+    return ledger.results(records, f"{task}-{name}-reported")
 
 
 def passed(config: Gers, results: Sequence[Record]) -> tuple[int, int]:

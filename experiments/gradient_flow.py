@@ -28,9 +28,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import networks, runner
-from experiments.flags import LENGTH, Config, need, need_each, setting
-from experiments.runner import Experiment, Group
+from experiments.common import networks, runner
+from experiments.common.flags import LENGTH, Config, need, setting
+from experiments.common.plan import Experiment, Group, continued
 from lstm_jax import cells, diagnostics, tasks
 from lstm_jax.cells import Cell
 from lstm_jax.nn import SequenceSpec
@@ -43,7 +43,7 @@ from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Task
 from lstm_jax.tasks.base import endless
-from lstm_jax.training.trials import MAX_SEED, Trials, keys, make_trials
+from lstm_jax.training.trials import Trials, keys, make_trials
 from lstm_jax.types import Array, Batch
 
 CLIP = 1.0
@@ -159,19 +159,16 @@ class GradientFlow(Config):
     seeds: int = setting(10, "trials for each network, each from its own seed")
     steps: int = setting(1000, "updates before the last measurement")
     first: int = setting(100, "updates before the middle measurement")
-    networks: tuple[str, ...] = setting(tuple(NETWORKS), f"of {', '.join(NETWORKS)}")
+    networks: tuple[str, ...] = setting(tuple(NETWORKS), "networks to train", choices=NETWORKS)
     lag: int = setting(100, "the largest measured lag", (3, LENGTH[1]))
     learning_rate: float = setting(3e-3, "learning rate of Adam, for all networks")
     batch_size: int = setting(16, "sequences an update")
 
     def __post_init__(self):
         super().__post_init__()
-        need_each("networks", self.networks, tuple(NETWORKS))
         right = f"need fewer than --steps={self.steps}"
         need(self.first < self.steps, "first", self.first, right)
         need(self.hidden % 2 == 0, "hidden", self.hidden, "need an even number, for blocks of two")
-        last = self.seed + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
 
     @property
     def task(self) -> Task:
@@ -214,11 +211,11 @@ def plan(config: GradientFlow, records: Sequence[Record]) -> list[Group]:
         looks = functools.partial(look, network, model, config)
         first = Group(
             f"{name}-{config.first}", task, model, config.first, config.batch_size, trials, "test",
-            keep=True, measure=functools.partial(before_and_after, model, looks, config),
+            save_state=True, measure=functools.partial(before_and_after, model, looks, config),
         )  # fmt: skip
         last = first._replace(
-            name=f"{name}-{config.steps}", steps=config.steps, keep=False,
-            begin=functools.partial(runner.continued, first),
+            name=f"{name}-{config.steps}", steps=config.steps, save_state=False,
+            initial_state=functools.partial(continued, first),
             measure=functools.partial(after, looks, config),
         )  # fmt: skip
         groups += [first, last]
@@ -317,7 +314,7 @@ def seen(
 ) -> list[Mapping[str, Any]]:
     """Returns the measurements of each trial of a network at a stage."""
     group = f"{name}-{max(stage, config.first)}"
-    return [r["flow"][str(stage)] for r in ledger.results(ledger.group(records, group))]
+    return [r["flow"][str(stage)] for r in ledger.results(records, group)]
 
 
 def paths(name: str, hidden: int = 2) -> dict[str, str]:
@@ -344,7 +341,7 @@ def row(config: GradientFlow, records: Sequence[Record], name: str, stage: int, 
     """Returns one line of the table."""
     network, results = NETWORKS[name], seen(config, records, name, stage)
     told = [one[paths(name)[path]] for one in results]
-    asked = ledger.results(ledger.group(records, f"{name}-{stage}"))
+    asked = ledger.results(records, f"{name}-{stage}")
     right = [r["test_correct"] / r["test_n"] for r in asked]
     expected = None
     if path == ALONE and stage == 0 and network.keep:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import runner, searching
-from experiments.flags import LENGTH, TRIALS, Config, naming, need, need_few, setting
-from experiments.runner import Experiment, Group
-from experiments.searching import Candidate, Search
+from experiments.common import runner, searching
+from experiments.common.flags import LENGTH, TRIALS, Config, naming, need, need_few, setting
+from experiments.common.plan import Experiment, Group
+from experiments.common.searching import Candidate, Search
 from lstm_jax import tasks
 from lstm_jax.report import figures
 from lstm_jax.report.claims import Claim, of_parts
@@ -33,7 +33,6 @@ from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
 from lstm_jax.search import space as search
 from lstm_jax.tasks.base import endless
-from lstm_jax.training.trials import MAX_SEED
 
 SPACE = "learning_rate=log:1e-4:1 forget_bias=uniform:-2:6 clip=log:0.1:10"
 HALVING, RANDOM = "successive halving", "random"
@@ -69,8 +68,6 @@ class Halving(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        last = self.seed + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         searching.need_rungs(self.trials, self.steps, self.eta, self.rungs)
         need_few(seeds=self.seeds, trials=self.trials)
         tried = self.seeds * random_trials(self)

@@ -24,16 +24,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import markov, networks, runner, tuning
-from experiments.flags import Config, need, need_each, setting
-from experiments.runner import Computed, Experiment, Group
+from experiments.common import markov, networks, runner, tuning
+from experiments.common.flags import Config, setting
+from experiments.common.plan import Computed, Experiment, Group
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import UNDECIDED, Claim, of_parts
 from lstm_jax.report.figures import Picture, Style
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
-from lstm_jax.training.trials import MAX_SEED
 
 CLIP = 1.0
 GAP = 8
@@ -62,13 +61,6 @@ class Hmm(Config):
     iterations: int = setting(400, "the most iterations of EM")
     learning_rates: tuple[float, ...] = setting((3e-3, 1e-2, 3e-2), "learning rates of an LSTM")
     batch_size: int = setting(16, "sequences an update")
-
-    def __post_init__(self):
-        super().__post_init__()
-        need_each("bits", self.bits)
-        need_each("learning_rates", self.learning_rates)
-        last = self.seed + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
 
 
 SCALES = {
@@ -169,7 +161,7 @@ def points(config: Hmm, records: Sequence[Record]) -> list[Point]:
     """Returns the results of all tried points."""
     found = []
     for point in sizes(config):
-        picked = _picked(point, ledger.results(ledger.group(records, point.group)))
+        picked = _picked(point, ledger.results(records, point.group))
         accuracy, recalled = zip(*picked, strict=True)
         found.append(point._replace(accuracy=accuracy, recalled=recalled))
     return found

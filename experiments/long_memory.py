@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
-from experiments import networks, runner, tuning
-from experiments.flags import Config, naming, need, need_each, setting
-from experiments.runner import Experiment, Group
+from experiments.common import networks, runner, tuning
+from experiments.common.flags import Config, naming, setting
+from experiments.common.plan import Experiment, Group
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import Claim, above
@@ -34,7 +34,6 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, is_chance, is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Task
-from lstm_jax.training.trials import MAX_SEED
 
 CLIP = 1.0
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -83,21 +82,15 @@ class LongMemory(Config):
 
     steps: int = setting(1600, "updates of a trial")
     digits_steps: int = setting(2500, "updates of a trial on the digits, a few images repeated")
-    tasks: tuple[str, ...] = setting(("recall", "digits"), f"of {', '.join(TASKS)}")
+    tasks: tuple[str, ...] = setting(("recall", "digits"), "tasks to learn", choices=TASKS)
     lags: tuple[int, ...] = setting((10, 30, 100, 300), "steps to remember, where a task has a lag")
-    cells: tuple[str, ...] = setting(CELLS, f"of {', '.join(CELLS)}")
+    cells: tuple[str, ...] = setting(CELLS, "networks to train", choices=CELLS)
     learning_rates: tuple[float, ...] = setting(RATES, "the grid to choose from")
     tuning_seeds: int = setting(3, "seeds to choose on, before those that are reported")
     batch_size: int = setting(16, "sequences an update")
 
     def __post_init__(self):
         super().__post_init__()
-        need_each("tasks", self.tasks, TASKS)
-        need_each("lags", self.lags)
-        need_each("cells", self.cells, CELLS)
-        need_each("learning_rates", self.learning_rates)
-        last = self.seed + self.tuning_seeds + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         problems(self)
 
 
@@ -125,7 +118,7 @@ def plan(config: LongMemory, records: Sequence[Record]) -> list[Group]:
         name = problem.group(cell, "tuning")
         if len(rates) > 1:
             groups.append(Group(name, *shared, tuning.trials(tuned, rates, CLIP), "validation"))
-        rate = tuning.chosen(rates, ledger.results(ledger.group(records, name)))
+        rate = tuning.chosen(rates, ledger.results(records, name))
         best = None if rate is None else tuning.trials(reported, [rate], CLIP)
         groups.append(Group(problem.group(cell, "reported"), *shared, best, "test"))
     return groups

@@ -3,7 +3,7 @@
 Nine LSTMs of Greff et al. (2017) train from random settings on chorales by Bach and on digits read
 a few pixels at a time. Welch's tests compare the best tenth of each variant with vanilla's.
 Functional ANOVA shares the variance among the hyperparameters. The rules for the verdicts are in
-experiments/findings.py.
+experiments/common/findings.py.
 
 Command: scripts/run odyssey
 Cost: --quick a minute, by default 13 minutes, both on two cores; --scale=paper is for a GPU
@@ -26,10 +26,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import findings, runner
-from experiments.findings import TaskResults
-from experiments.flags import Config, naming, need, need_each, setting
-from experiments.runner import Experiment, Group
+from experiments.common import findings, runner
+from experiments.common.findings import TaskResults
+from experiments.common.flags import Config, naming, need, setting
+from experiments.common.plan import Experiment, Group
 from lstm_jax import cells, tasks
 from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.report import charts, figures, importance, ledger, statistics
@@ -43,7 +43,7 @@ from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.search import widths
 from lstm_jax.tasks import Task
 from lstm_jax.training.fit import State
-from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
+from lstm_jax.training.trials import Trials, make_trials
 
 VARIANTS = tuple(cells.ODYSSEY)
 PLAIN = VARIANTS[0]
@@ -89,22 +89,23 @@ class Odyssey(Config):
     steps: int = setting(4000, "updates of a trial")
     hidden: int = setting(64, "the most hidden units")
     narrowest: int = setting(8, "the fewest hidden units")
-    variants: tuple[str, ...] = setting(VARIANTS, f"of {', '.join(VARIANTS)}")
-    tasks: tuple[str, ...] = setting(("chorales", "digits"), f"of {', '.join(TASKS)}")
+    variants: tuple[str, ...] = setting(VARIANTS, "variants to train", choices=VARIANTS)
+    tasks: tuple[str, ...] = setting(("chorales", "digits"), "tasks to learn", choices=TASKS)
     pixels: int = setting(2, "of a digit, read at every step: a power of two", (1, 64))
     batch_size: int = setting(8, "sequences an update")
 
     def __post_init__(self):
         super().__post_init__()
-        need_each("variants", self.variants, VARIANTS)
         need(PLAIN in self.variants, "variants", self.variants, f"need {PLAIN} among them")
-        need_each("tasks", self.tasks, tuple(TASKS))
         right = f"need fewer than --hidden={self.hidden}, the most"
         need(self.narrowest < self.hidden, "narrowest", self.narrowest, right)
-        last = self.seed + self.seeds * len(VARIANTS) * len(TASKS) - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         with naming("pixels", self.pixels):
             tasks.Digits(pixels=self.pixels)
+
+    @property
+    def last_seed(self) -> int:
+        """The greatest seed of all variants and tasks."""
+        return self.seed + self.seeds * len(VARIANTS) * len(TASKS) - 1
 
 
 SCALES = {
@@ -182,8 +183,8 @@ def group(
     known = {"task": task, "variant": variant}
     return Group(
         f"{task}-{variant}-{bucket}", problem, model, config.steps, config.batch_size, trials,
-        "test", optimizer=OPTIMIZER, points=10,
-        begin=functools.partial(begin, problem, hidden, model, trials, config.batch_size),
+        "test", optimizer=OPTIMIZER, curve_points=10,
+        initial_state=functools.partial(begin, problem, hidden, model, trials, config.batch_size),
         labels=[{**known, **{p.name: point[p.name] for p in space(config)}} for point in points],
     )  # fmt: skip
 

@@ -26,9 +26,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from experiments import runner
-from experiments.flags import Config, naming, need, need_each, setting
-from experiments.runner import Experiment, Group
+from experiments.common import runner
+from experiments.common.flags import Config, naming, need, setting
+from experiments.common.plan import Experiment, Group
 from lstm_jax import cells, tasks
 from lstm_jax.cells import Cell
 from lstm_jax.nn import SequenceSpec
@@ -39,7 +39,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.tasks import Task
-from lstm_jax.training.trials import MAX_SEED, Trials, make_trials
+from lstm_jax.training.trials import Trials, make_trials
 
 CLIP = 1.0
 BROAD = 1.0  # decades of learning rate
@@ -115,16 +115,13 @@ class Robustness(Config):
     seeds: int = setting(320, "settings drawn for each network and task, each with its own seed")
     steps: int = setting(2500, "updates of a trial")
     hidden: int = setting(16, "hidden units of an LSTM, an even number; the RNN has twice as many")
-    tasks: tuple[str, ...] = setting(tuple(TASKS), f"of {', '.join(TASKS)}")
+    tasks: tuple[str, ...] = setting(tuple(TASKS), "tasks to learn", choices=TASKS)
     lag: int = setting(50, "steps to remember; of adding, those of the shortest sequence")
     batch_size: int = setting(16, "sequences an update")
 
     def __post_init__(self):
         super().__post_init__()
-        need_each("tasks", self.tasks, tuple(TASKS))
         need(self.hidden % 2 == 0, "hidden", self.hidden, "need an even number, for blocks of two")
-        last = self.seed + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         for name in self.tasks:
             with naming("lag", self.lag):
                 TASKS[name](self.lag)
@@ -270,7 +267,7 @@ def draw(config: Robustness, rows: Sequence[Row], records: Sequence[Record]) -> 
         of_task(
             task,
             [row for row in rows if row["task"] == task],
-            {name: ledger.results(ledger.group(records, f"{task}-{name}")) for name in NETWORKS},
+            {name: ledger.results(records, f"{task}-{name}") for name in NETWORKS},
         )
         for task in config.tasks
     ]

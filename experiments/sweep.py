@@ -21,20 +21,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import networks, runner, searching
-from experiments.flags import (
+from experiments.common import networks, runner, searching
+from experiments.common.flags import (
     TRIALS,
     Config,
     naming,
     need,
-    need_each,
     need_few,
     setting,
     spread,
     whole,
 )
-from experiments.runner import Experiment, Group
-from experiments.searching import Candidate, Found, Search
+from experiments.common.plan import Experiment, Group
+from experiments.common.searching import Candidate, Found, Search
 from lstm_jax import cells, tasks
 from lstm_jax.report import charts, figures, importance, interactive, statistics
 from lstm_jax.report.figures import Picture
@@ -50,7 +49,6 @@ from lstm_jax.tasks import Task
 from lstm_jax.tasks.base import endless
 from lstm_jax.training import optimizers
 from lstm_jax.training.fit import footprint
-from lstm_jax.training.trials import MAX_SEED
 
 STRATEGIES = ("grid", "random", "halving", "optuna")
 NETWORKS = (*networks.LABELS, *networks.CATALOGUE)
@@ -75,39 +73,28 @@ class Sweep(Config):
         "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1",
         "the searched space",
     )
-    strategy: str = setting("random", f"how: {', '.join(STRATEGIES)}")
+    strategy: str = setting("random", "how", choices=STRATEGIES)
     trials: int = setting(60, "configurations to try; a grid tries all of its own")
     tuning_seeds: int = setting(1, "seeds of each configuration, before those that are reported")
-    metric: str = setting("loss", f"ranking metric on validation: {', '.join(searching.METRICS)}")
+    metric: str = setting("loss", "ranking metric on validation", choices=searching.METRICS)
     batch: str = setting("auto", "trials trained at once (R), auto: as many as fit the memory")
     points: int = setting(5, "grid: values of each range", (2, 10_000))
     eta: int = setting(3, "halving: one in this many continues", searching.ETA)
     rungs: int = setting(4, "halving: rungs, the last at the end", searching.RUNGS)
-    sampler: str = setting("tpe", f"optuna: {', '.join(studies.SAMPLERS)}")
+    sampler: str = setting("tpe", "optuna", choices=studies.SAMPLERS)
     best: int = setting(3, "configurations to report", TRIALS)
-    task: str = setting("adding", f"of {', '.join(TASKS)}")
+    task: str = setting("adding", "the task", choices=TASKS)
     lag: int = setting(50, "steps to remember, or the length, where a task has one")
-    cell: str = setting("lstm", f"of {', '.join(NETWORKS)}")
+    cell: str = setting("lstm", "the network", choices=NETWORKS)
     depth: int = setting(1, "layers")
-    optimizer: str = setting("adam", f"of {', '.join(optimizers.DIRECTIONS)}")
+    optimizer: str = setting("adam", "the optimiser", choices=optimizers.DIRECTIONS)
     batch_size: int = setting(16, "sequences an update")
 
     def __post_init__(self):
         super().__post_init__()
-        for name, choices in (
-            ("strategy", STRATEGIES),
-            ("metric", searching.METRICS),
-            ("sampler", studies.SAMPLERS),
-            ("task", tuple(TASKS)),
-            ("cell", NETWORKS),
-            ("optimizer", tuple(optimizers.DIRECTIONS)),
-        ):
-            need_each(name, (getattr(self, name),), choices)
         known = self.batch.isdecimal() and TRIALS[0] <= int(self.batch) <= TRIALS[1]
         right = f"need {spread(TRIALS)}, or auto"
         need(known or self.batch == "auto", "batch", self.batch, right)
-        last = self.seed + self.tuning_seeds + self.seeds - 1
-        need(last <= MAX_SEED, "seed", self.seed, f"the last one, {last}, is beyond {MAX_SEED}")
         self._check_space()
         count = _count(self)
         if self.strategy == "grid":

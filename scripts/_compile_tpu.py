@@ -29,9 +29,9 @@ import numpy as np
 from absl import flags
 from jax.experimental import topologies
 
-from experiments import runner
-from experiments.flags import need, need_each, parse
-from experiments.runner import Group
+from experiments.common import runner
+from experiments.common.flags import need, need_choice, parse
+from experiments.common.plan import Group
 from lstm_jax.engines import Pallas
 from lstm_jax.report import tables
 from lstm_jax.training.fit import lower, make_trials
@@ -103,7 +103,7 @@ def read(argv: Sequence[str]) -> Request | None:
     folder = Path(values.json or ".").parent
     need(folder.is_dir(), "json", values.json, f"there is no folder {folder}")
     known = tuple(_experiments.experiments(_experiments.FOLDER))
-    need_each("experiment", (values.experiment,), known)
+    need_choice("experiment", values.experiment, known)
     experiment = importlib.import_module(f"experiments.{values.experiment}").EXPERIMENT
     asked = parse(others, type(experiment.scales["small"]))
     if asked.help:
@@ -113,7 +113,7 @@ def read(argv: Sequence[str]) -> Request | None:
     config = experiment.adapt(runner.choose(experiment, asked)[1])
     need(config.platform in ("auto", "tpu"), "platform", config.platform, "need tpu, or none")
     groups = {group.name: group for group in experiment.plan(config, [])}
-    need_each("group", (values.group,), tuple(groups))
+    need_choice("group", values.group, tuple(groups))
     groups[values.group].model.on("tpu")  # refuses an engine that cannot run it there
     devices = {name: chips(name) for name in values.topology}
     need(len(devices) > 0, "topology", "", "need one or more, such as v5e:2x2")

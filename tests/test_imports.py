@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from scripts._structure import ABOVE, PACKAGE, ROOT, graph, sources, violations
+from scripts._structure import ABOVE, PACKAGE, ROOT, graph, imported, sources, violations
 
 TEXTS = sources()
 
@@ -50,6 +50,15 @@ def test_every_room_is_in_the_order_and_no_arrow_runs_up() -> None:
 )
 def test_the_law_sees_what_breaks_it(path: str, source: str, expected: list[str]) -> None:
     assert violations(f"{PACKAGE}/{path}", source) == expected
+
+
+@pytest.mark.parametrize("folder", ["common", "hochreiter1997"])
+def test_shared_machinery_of_experiments_imports_no_experiment(folder: str) -> None:
+    shared = {"experiments.common", f"experiments.{folder}"}
+    for file in (ROOT / "experiments" / folder).rglob("*.py"):
+        names = imported(file.read_text(encoding="utf-8"), "")
+        other = {name for name in names if name.split(".")[0] == "experiments"}
+        assert {".".join(name.split(".")[:2]) for name in other} <= shared, file
 
 
 def modules_after(statement: str) -> set[str]:

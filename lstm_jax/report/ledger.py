@@ -26,9 +26,10 @@ def group(records: Iterable[Record], name: str) -> list[Record]:
     return [record for record in records if record["group"] == name]
 
 
-def results(records: Iterable[Record]) -> list[Record]:
-    """The results of a group, in the order of its trials; none while it is not finished."""
-    return [record for record in records if record["kind"] == "result"]
+def results(records: Iterable[Record], name: str | None = None) -> list[Record]:
+    """Returns the results of a group, or of all, in trial order; none of an unfinished group."""
+    some = records if name is None else group(records, name)
+    return [record for record in some if record["kind"] == "result"]
 
 
 def curve(

@@ -5,21 +5,16 @@ from collections.abc import Callable
 
 from lstm_jax.tasks import heads
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
-from lstm_jax.tasks.adding_online import AddingOnline, MultiplyingOnline
 from lstm_jax.tasks.base import SPLITS, Criterion, Judged, Rows, Stats, Stream, Target, Task
 from lstm_jax.tasks.bits import Bits
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.counting import Counting
 from lstm_jax.tasks.digits import Digits
-from lstm_jax.tasks.lags import RandomLag, TwoStrings
 from lstm_jax.tasks.languages import LANGUAGES, Language, language
 from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
-from lstm_jax.tasks.reber_online import ReberOnline
 from lstm_jax.tasks.recall import Recall
-from lstm_jax.tasks.temporal_order import TemporalOrder
 from lstm_jax.tasks.text import Text
-from lstm_jax.tasks.two_sequences import TwoSequences
 
 TASKS: dict[str, Callable[..., Task]] = {
     "recall": Recall,
@@ -33,13 +28,6 @@ TASKS: dict[str, Callable[..., Task]] = {
     "counting": Counting,
     "bits": Bits,
     "language": language,
-    "reber_online": ReberOnline,
-    "two_strings": TwoStrings,
-    "random_lag": RandomLag,
-    "two_sequences": TwoSequences,
-    "adding_online": AddingOnline,
-    "multiplying_online": MultiplyingOnline,
-    "temporal_order": TemporalOrder,
 }
 
 
@@ -66,7 +54,6 @@ __all__ = [
     "TASKS",
     "Adding",
     "Adding1997",
-    "AddingOnline",
     "Bits",
     "Chorales",
     "ContinualReber",
@@ -77,19 +64,13 @@ __all__ = [
     "EmbeddedReber",
     "Judged",
     "Language",
-    "MultiplyingOnline",
-    "RandomLag",
-    "ReberOnline",
     "Recall",
     "Rows",
     "Stats",
     "Stream",
     "Target",
     "Task",
-    "TemporalOrder",
     "Text",
-    "TwoSequences",
-    "TwoStrings",
     "adding",
     "heads",
     "language",

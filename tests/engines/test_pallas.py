@@ -13,7 +13,8 @@ from jax.nn import tanh
 from jax.sharding import AbstractDevice, AbstractMesh, PartitionSpec, use_abstract_mesh
 
 import lstm_jax as lj
-from experiments import long_memory, runner
+from experiments import long_memory
+from experiments.common import runner
 from lstm_jax.cells import sigmoid
 from lstm_jax.engines import Pallas, Reference, pallas
 from lstm_jax.training import parallel

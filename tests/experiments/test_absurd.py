@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import all as everything
-from experiments import estimate, runner
+from experiments.common import estimate, runner
 
 ROOT = Path(__file__).parents[2]
 HERE = 16_000_000_000  # bytes of memory

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from experiments import all as everything
-from experiments import runner
 from experiments.all import ORDER, All
+from experiments.common import runner
+from experiments.common.plan import Experiment
 from lstm_jax.report.claims import FAILS, REPRODUCES, TOO_SMALL, Claim
 from lstm_jax.runs.directory import RunDirectory
 from scripts._experiments import FOLDER, experiments
-from tests.experiments.test_runner import TOY
+from tests.experiments.common.test_runner import TOY
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -26,7 +27,7 @@ NAMES = ORDER[:2]
 VERDICTS: dict[str, str] = dict(zip(NAMES, (REPRODUCES, FAILS), strict=True))
 
 
-def toy(name: str) -> runner.Experiment:
+def toy(name: str) -> Experiment:
     """The toy experiment under another name, with a claim of its own."""
     claim = Claim(f"{name} | learns", "1", "-", VERDICTS[name])
     return TOY._replace(name=name, doc=f"A toy, {name}.\n\nMore.", claims=lambda c, t: [claim])

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import classic, runner
+from experiments import classic
 from experiments.classic import Classic
-from experiments.network_1997 import OnlineNetwork1997
-from lstm_jax import tasks
+from experiments.common import runner
+from experiments.common.plan import Group
+from experiments.hochreiter1997 import tasks
+from experiments.hochreiter1997.network import OnlineNetwork1997
 from lstm_jax.cells import RNN, MemoryBlocks
 from lstm_jax.report import figures, ledger
 from lstm_jax.report.claims import FAILS, PARTLY, REPRODUCES, UNDECIDED
@@ -65,7 +67,7 @@ TABLE = {
 }  # fmt: skip
 
 
-def groups(config: Classic = CONFIG) -> dict[str, runner.Group]:
+def groups(config: Classic = CONFIG) -> dict[str, Group]:
     return {group.name: group for group in classic.plan(config, [])}
 
 
@@ -223,12 +225,15 @@ def test_success_of_2a_to_2c_is_counted_to_the_first_of_ten_thousand():
 def test_2a_goes_on_from_a_network_without_its_cell():
     config = dataclasses.replace(CONFIG, experiments=("2a", "3a"), networks=("1997",))
     alone, whole, other = classic.plan(config, [])
-    assert isinstance(alone, runner.Group) and isinstance(whole, runner.Group)
-    assert (alone.steps, alone.keep, alone.begin) == (300, True, None)
-    assert (whole.steps, whole.keep) == (2 * 5040 + 10_000, False) and whole.begin is not None
+    assert isinstance(alone, Group) and isinstance(whole, Group)
+    assert (alone.steps, alone.save_state, alone.initial_state) == (300, True, None)
+    assert (whole.steps, whole.save_state) == (
+        2 * 5040 + 10_000,
+        False,
+    ) and whole.initial_state is not None
     assert alone.model == dataclasses.replace(whole.model, cells_wait=True)  # pyright: ignore
     assert alone.trials == whole.trials and alone.window == whole.window == 1
-    assert isinstance(other, runner.Group) and other.begin is None and not other.keep
+    assert isinstance(other, Group) and other.initial_state is None and not other.save_state
 
 
 def test_networks_of_today_learn_the_same_sequences_with_adam():

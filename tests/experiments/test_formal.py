@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import formal, runner
+from experiments import formal
+from experiments.common import runner
 from experiments.formal import CELLS, CLASSES, PUBLISHED, Formal
 from lstm_jax import make_trials
 from lstm_jax.report import figures

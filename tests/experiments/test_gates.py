@@ -13,7 +13,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import lstm_jax as lj
-from experiments import gates, networks, runner
+from experiments import gates
+from experiments.common import networks, runner
 from experiments.gates import FATES, HELD, MORE, SELECTORS, Gates
 from lstm_jax.report import figures, ledger
 from lstm_jax.training.trials import make_trials

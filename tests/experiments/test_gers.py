@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from experiments import gers, runner
+from experiments import gers
+from experiments.common import runner
 from experiments.gers import COUNTERS, LANGUAGES, READERS, Gers
 from lstm_jax import cells
 from lstm_jax.report import figures, ledger
@@ -85,8 +86,8 @@ def test_the_decaying_rate_goes_on_from_half_of_the_updates():
         assert isinstance(group.trials, Trials)
         assert group.trials.seed.tolist() == list(range(2, 12))
         assert_allclose(group.trials.learning_rate, [rate] * 10, rtol=1e-6)
-    assert half.keep and half.measure is None
-    assert decay.begin is not None and decay.measure is not None
+    assert half.save_state and half.measure is None
+    assert decay.initial_state is not None and decay.measure is not None
 
 
 def test_streams_are_read_by_the_blocks_of_2000_and_begin_anew_where_told():

@@ -13,7 +13,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import lstm_jax as lj
-from experiments import gradient_flow, networks, runner
+from experiments import gradient_flow
+from experiments.common import networks, runner
 from experiments.gradient_flow import ALONE, CLOSED, NETWORKS, WHOLE, GradientFlow
 from lstm_jax import diagnostics
 from lstm_jax.nn import SequenceSpec
@@ -61,8 +62,8 @@ def test_every_network_is_seen_twice_and_goes_on_in_between():
     names = [f"{name}-{steps}" for name in CONFIG.networks for steps in (10, 20)]
     assert [group.name for group in groups] == names
     for first, last in zip(groups[::2], groups[1::2], strict=True):
-        assert first.keep and first.begin is None and first.steps == 10
-        assert last.begin is not None and not last.keep and last.steps == 20
+        assert first.save_state and first.initial_state is None and first.steps == 10
+        assert last.initial_state is not None and not last.save_state and last.steps == 20
         assert (first.task, first.model) == (last.task, last.model)
         assert first.task.length == CONFIG.lag + 2
         assert not first.task.solved(lj.tasks.Stats(jnp.float32(0), jnp.float32(1)))

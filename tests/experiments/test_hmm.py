@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import hmm, markov, runner
+from experiments import hmm
+from experiments.common import markov, runner
+from experiments.common.plan import Computed, Group
 from experiments.hmm import EM, HAND, LSTM, Hmm, Needed, Point
-from experiments.runner import Computed, Group
 from lstm_jax.report import figures, ledger
 
 CONFIG = Hmm(seeds=3, steps=10, hidden=4, states=8, bits=(1, 2), learnt_bits=1, restarts=2)

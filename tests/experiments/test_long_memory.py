@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from experiments import long_memory, networks
+from experiments import long_memory
+from experiments.common import networks
+from experiments.common.plan import Group
 from experiments.long_memory import LongMemory
-from experiments.runner import Group
 from lstm_jax.report import figures
 from lstm_jax.report.statistics import wilson
 from lstm_jax.training.trials import Trials

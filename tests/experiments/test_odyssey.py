@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from experiments import findings, odyssey, runner
-from experiments.findings import TaskResults
+from experiments import odyssey
+from experiments.common import findings, runner
+from experiments.common.findings import TaskResults
 from experiments.odyssey import PLAIN, TASKS, VARIANTS, Odyssey
 from lstm_jax import cells
 from lstm_jax.nn import SequenceSpec, initializers

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.collections import QuadMesh
 from numpy.testing import assert_allclose
 
-from experiments import robustness, runner
+from experiments import robustness
+from experiments.common import runner
 from experiments.robustness import NETWORKS, RANGES, Robustness
 from lstm_jax import cells
 from lstm_jax.report import figures, ledger

@@ -16,8 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import runner, searching, sweep
-from experiments.runner import Group
+from experiments import sweep
+from experiments.common import runner, searching
+from experiments.common.plan import Group
 from experiments.sweep import EXPERIMENT, Sweep
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures
@@ -94,7 +95,7 @@ def test_structure_makes_groups_and_widths_only_buckets():
         hidden = [label["values"]["hidden"] for label in group.labels]
         assert [kinds] == [{type(group.model.cell).__name__.lower()}]
         assert all(group.model.cell.hidden / 2 < h <= group.model.cell.hidden for h in hidden)
-        assert (group.begin is None) == all(h == group.model.cell.hidden for h in hidden)
+        assert (group.initial_state is None) == all(h == group.model.cell.hidden for h in hidden)
         assert set(trials(group).gate_bias) == ({"f"} if kinds == {"lstm"} else {"z"})
 
 
@@ -143,7 +144,7 @@ def test_of_every_rung_the_best_third_goes_on_in_smaller_batches():
         mine = by_rung[name]
         assert sorted(c for c, _ in pairs(mine)) == sorted(order[:count])
         assert {group.steps for group in mine} == {steps}
-        assert {group.keep for group in mine} == {name != "rung 2"}
+        assert {group.save_state for group in mine} == {name != "rung 2"}
     assert len(by_rung["rung 2"]) < len(by_rung["rung 0"])
 
 
@@ -362,7 +363,7 @@ def test_survivors_of_a_run_are_the_trials_trained_straight_through(whole, stand
         )  # fmt: skip
         group = groups[name]
         rows = [label["configuration"] for label in group.labels]
-        begin = group.begin(run_directory) if group.begin else None
+        begin = group.initial_state(run_directory) if group.initial_state else None
         straight = fit(
             group.task, group.model, trials(group), 6, batch_size=4, begin_from=begin,
             progress=False,

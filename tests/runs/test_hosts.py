@@ -17,13 +17,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import runner
+from experiments.common import runner
 from lstm_jax import evaluate, fit, make_trials
 from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import GroupLog
 from lstm_jax.tasks import Digits
-from tests.experiments import test_runner
-from tests.experiments.test_runner import TOY, outcome
+from tests.experiments.common import test_runner
+from tests.experiments.common.test_runner import TOY, outcome
 from tests.toys import Elman
 from tests.training.test_train import NETWORK, TASK
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import runner
+from experiments.common import runner
 from lstm_jax.runs.directory import RunDirectory
-from tests.experiments.test_runner import TOY, outcome
+from tests.experiments.common.test_runner import TOY, outcome
 from tests.runs.test_damage import everything, flipped, halved, zeroed
 
 pytestmark = pytest.mark.stress

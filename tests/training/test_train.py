@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import lstm_jax as lj
-from lstm_jax.tasks import Criterion, Judged, Recall, TwoStrings
+from experiments.hochreiter1997.tasks import TwoStrings
+from lstm_jax.tasks import Criterion, Judged, Recall
 from lstm_jax.training import fit as train
 from lstm_jax.training import parallel
 from lstm_jax.training.fit import fit, lower, make_trials

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.flags import Config, Request, shown
+from experiments.common.flags import Config, Request, shown
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.tasks import Task
 from lstm_jax.training import evaluation, parallel
-from lstm_jax.training.fit import State, state_shapes
+from lstm_jax.training.fit import state_shapes
 
 if TYPE_CHECKING:
-    from experiments.runner import Computed, Group
+    from experiments.common.plan import Computed, Group
 
 FLOAT = 4  # bytes
 OTHER_FILES = 20_000_000  # bytes of the ledger, the curves and the report
@@ -62,7 +62,7 @@ def gigabytes(count: int) -> str:
 def _batches(group: "Group", batching: str) -> int:
     """Returns the bytes of the batches of all concurrent trials."""
     evaluated = min(group.sequences, evaluation.BATCH)
-    asked = [(group.task, max(group.batch_size, evaluated)), *group.asks]
+    asked = [(group.task, max(group.batch_size, evaluated)), *group.measured]
     together = parallel.resolve(batching, parallel.everywhere()) == "vmap"
     at_once = _count(group) if together else min(_count(group), jax.device_count())
     return at_once * max(_batch(task, size, group.model) for task, size in asked)
@@ -104,7 +104,7 @@ def need_disk(path: Path, groups: "Sequence[Group | Computed]") -> None:
     These are three checkpoints of the largest group (two, and one being written), the parameters of
     each group, kept states, and a constant for the rest.
     """
-    sizes = [(states_of(group), group.keep) for group in trained(groups)]
+    sizes = [(states_of(group), group.save_state) for group in trained(groups)]
     left = sum(size.params + (size.all if keep else 0) for size, keep in sizes)
     needed = 3 * max((size.all for size, _ in sizes), default=0) + left + OTHER_FILES
     there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
@@ -153,13 +153,6 @@ def _state_of_one(
     trial = jax.tree.unflatten(structure, [np.zeros(1, kind) for kind in kinds])
     state = state_shapes(task, model, trial, batch_size=batch_size, optimizer=optimizer)
     return Size(_bytes(state), _bytes(state.params))
-
-
-def state_of(group: "Group") -> State:
-    """Returns the shapes of the training state of a ready group."""
-    assert group.trials is not None
-    settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
-    return state_shapes(group.task, group.model, group.trials, **settings)
 
 
 def _bytes(shapes: Any) -> int:

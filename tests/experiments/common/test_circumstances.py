@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments import circumstances, networks
+from experiments.common import circumstances, networks
 from lstm_jax import tasks
 
 MODEL = networks.network("rnn", tasks.make("recall", lag=2), 3, "reference")

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import markov
-from experiments.markov import Model
+from experiments.common import markov
+from experiments.common.markov import Model
 from lstm_jax.tasks import Bits
 
 

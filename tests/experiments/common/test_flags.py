@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from experiments import flags
-from experiments.flags import Config, setting
+from experiments.common import flags
+from experiments.common.flags import Config, setting
 from lstm_jax.engines import ENGINES
 
 
@@ -15,10 +15,6 @@ class Toy(Config):
     lags: tuple[int, ...] = setting((10, 30), "steps to remember")
     rates: tuple[float, ...] = setting((1e-3,), "the grid")
     share: float = setting(0.5, "of all", (0, 1))
-
-    def __post_init__(self):
-        super().__post_init__()
-        flags.need_each("lags", self.lags)
 
 
 SCALES = {"quick": Toy(steps=5), "small": Toy(), "paper": Toy(lags=(10, 1000))}

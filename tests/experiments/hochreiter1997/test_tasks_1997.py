@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import tasks
+import lstm_jax as lj
+from experiments.hochreiter1997 import tasks
 from lstm_jax.tasks.base import Criterion, half_squared_error
 
 N = 20_000
@@ -79,7 +80,7 @@ def test_sampling_is_pure_splits_differ_and_vmap_is_many_calls(task):
         alone = sample(keys[i], 4, "train")
         for one, other in zip(*map(jax.tree.leaves, (together, alone)), strict=True):
             np.testing.assert_array_equal(one[i], other)
-    drawn = [np.asarray(sample(keys[0], 4, split).x)[:, :4] for split in tasks.SPLITS]
+    drawn = [np.asarray(sample(keys[0], 4, split).x)[:, :4] for split in lj.tasks.SPLITS]
     if task != tasks.TwoStrings(6):  # of which there are two in all
         assert not np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
     with pytest.raises(ValueError, match="split must be one of train, validation, test"):
@@ -98,7 +99,7 @@ def test_correct_is_a_small_deviation_and_solved_asks_the_criterion(task):
     right: Any = np.asarray(task.correct(outputs, batch))
     np.testing.assert_array_equal(right, deviation < task.criterion.tolerance)
     good = jnp.zeros((2, task.criterion.window)).at[1].set(2.0)
-    assert jax.vmap(task.solved)(tasks.Stats(good[:, 0], good[:, 0], good)).tolist() == [
+    assert jax.vmap(task.solved)(lj.tasks.Stats(good[:, 0], good[:, 0], good)).tolist() == [
         True,
         False,
     ]
@@ -311,7 +312,7 @@ def test_two_sequences_differ_in_how_they_begin(form):
 
 
 def test_adding_online_is_adding_with_half_its_loss():
-    task, other = tasks.AddingOnline(20, logistic=True), tasks.Adding1997(20)
+    task, other = tasks.AddingOnline(20, logistic=True), lj.tasks.Adding1997(20)
     batch = draw(task)
     for one, two in zip(*map(jax.tree.leaves, (batch, draw(other))), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -376,7 +377,7 @@ def test_temporal_order_reads_as_published(marks):
 
 
 def test_reber_online_asks_blocks_of_both_sets_and_learns_from_none_of_them():
-    task, plain = tasks.ReberOnline(1), tasks.EmbeddedReber(1)
+    task, plain = tasks.ReberOnline(1), lj.tasks.EmbeddedReber(1)
     sets = {split: plain.examples(split).x for split in ("train", "test")}
     seen = set()
     sample = jax.jit(lambda key: task.sample(key, 1))

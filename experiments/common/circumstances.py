@@ -9,16 +9,11 @@ from typing import Any
 
 import jax
 
-from experiments.network_1997 import Network1997
-from lstm_jax.nn import SequenceSpec
-
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scikit-learn")
 
 
-def circumstances(
-    command: Sequence[str], models: Mapping[str, SequenceSpec | Network1997]
-) -> dict[str, Any]:
+def circumstances(command: Sequence[str], models: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the command, machine, versions, devices, revision and each model's engine.
 
     Raises:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import networks
-from experiments.flags import TRIALS, need
-from experiments.runner import Group, continued
+from experiments.common import networks
+from experiments.common.flags import TRIALS, need
+from experiments.common.plan import Group, continued
 from lstm_jax.cells import Zoneout
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report.ledger import Record
@@ -295,7 +295,7 @@ def _group(
     return Group(
         name, task, wide, steps, structure["batch_size"], trials, split,
         sequences=QUESTIONS if split == "validation" else 2000, optimizer=structure["optimizer"],
-        begin=begin, keep=keep, labels=labels, points=POINTS,
+        initial_state=begin, save_state=keep, labels=labels, curve_points=POINTS,
     )  # fmt: skip
 
 

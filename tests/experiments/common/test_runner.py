@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import estimate, networks, runner, tuning
-from experiments.flags import Config, setting
-from experiments.runner import Experiment, Group
+from experiments.common import estimate, networks, report, runner, tuning
+from experiments.common.flags import Config, setting
+from experiments.common.plan import Experiment, Group, state_of
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger
 from lstm_jax.runs.directory import GroupLog, Preempted, RunDirectory
@@ -222,7 +222,7 @@ def test_a_disk_without_room_for_the_run_is_refused_before_anything_is_written(
 ):
     """Three states and the parameters of the group that is ready, and what else is written."""
     group = plan(SMALL, [])[0]
-    state = estimate.state_of(group)
+    state = state_of(group)
     sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(state)]
     params = [x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params)]
     needed = 3 * sum(sizes) + sum(params) + estimate.OTHER_FILES
@@ -243,7 +243,7 @@ def test_a_disk_without_room_for_the_run_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == [] and asked == [tmp_path]
     monkeypatch.setattr(estimate.shutil, "disk_usage", usage(needed))
     estimate.need_disk(path, [group, *plan(SMALL, [])[1:]])
-    kept = group._replace(name="kept", keep=True)
+    kept = group._replace(name="kept", save_state=True)
     with pytest.raises(OSError, match=f"{needed + sum(sizes) + sum(params):,} are needed"):
         estimate.need_disk(path, [group, kept])
 
@@ -396,5 +396,5 @@ def test_a_resume_on_a_full_disk_is_one_line(whole, tmp_path, monkeypatch, capsy
 
 def test_what_tensorboard_shows_stops_no_run(tmp_path, capsys):
     (tmp_path / "tensorboard").write_text("in the way")
-    runner.write_hparams(tmp_path / "tensorboard" / "hparams", [{"a": 1, "b": 2}], ["a"], ["b"])
+    report.write_hparams(tmp_path / "tensorboard" / "hparams", [{"a": 1, "b": 2}], ["a"], ["b"])
     assert "hparams cannot be written (Not a directory)" in capsys.readouterr().err

@@ -10,8 +10,8 @@ import jax
 import pytest
 
 from experiments import all as everything
-from experiments import runner, terminal
-from tests.experiments.test_runner import TOY
+from experiments.common import runner, terminal
+from tests.experiments.common.test_runner import TOY
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments import tuning
+from experiments.common import tuning
 
 
 def results(*trials: tuple[int, int], status: str = "finished") -> list[dict]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lstm_jax as lj
-from experiments import networks
+from experiments.common import networks
 from lstm_jax import tasks
 
 H, LAG = 8, 20

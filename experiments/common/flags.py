@@ -1,14 +1,15 @@
 """The command line as one frozen config, with a checked flag for every field.
 
-An experiment subclasses `Config`, gives each field a default and a help text with `setting`, and
-checks its own fields in `__post_init__` with `need`. Its scales are three such configs. A flag
-replaces the field of its name in the config of the scale.
+An experiment subclasses `Config` and gives each field a default, a help text, and its bounds or
+choices with `setting`; `Config` checks them. What concerns several fields, it checks in
+`__post_init__` with `need`. Its scales are three such configs. A flag replaces the field of its
+name in the config of the scale.
 """
 
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from absl import flags
@@ -41,7 +42,9 @@ BOUNDS: Mapping[Any, Bounds] = {  # by a field's name, or else its type
 }
 
 
-def setting(default: Any, help_line: str, bounds: Bounds | None = None) -> Any:
+def setting(
+    default: Any, help_line: str, bounds: Bounds | None = None, *, choices: Collection[str] = ()
+) -> Any:
     """Returns a field of a config.
 
     Args:
@@ -49,8 +52,12 @@ def setting(default: Any, help_line: str, bounds: Bounds | None = None) -> Any:
       help_line: the help text of its flag.
       bounds: the least and the largest value, elementwise; None takes those of the name or type in
         `BOUNDS`.
+      choices: the words to choose from; the help text ends with them.
     """
-    return dataclasses.field(default=default, metadata={"help": help_line, "bounds": bounds})
+    choices = tuple(choices)
+    told = f"{help_line}: {', '.join(choices)}" if choices else help_line
+    metadata = {"help": told, "bounds": bounds, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def bounds_of(config_type: Any, name: str) -> Bounds | None:
@@ -65,13 +72,21 @@ def whole(config_type: Any, name: str) -> range:
     return range(int(low), int(high) + 1)
 
 
-def need_bounds(config: Any) -> None:
-    """Raises ValueError unless all numbers of a config are within bounds."""
+def need_sound(config: Any) -> None:
+    """Raises ValueError unless every field keeps its bounds and choices.
+
+    A field of several values has one or more, all different.
+    """
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if (bounds := bounds_of(type(config), field.name)) is not None:
-            for one in value if isinstance(value, tuple) else (value,):
+        value, choices = getattr(config, field.name), field.metadata["choices"]
+        values = value if isinstance(value, tuple) else (value,)
+        if bounds := bounds_of(type(config), field.name):
+            for one in values:
                 need(bounds[0] <= one <= bounds[1], field.name, one, f"need {spread(bounds)}")
+        need(len(values) > 0, field.name, value, "need at least one")
+        need(len(set(values)) == len(values), field.name, value, "need each of them once")
+        for one in values if choices else ():
+            need_choice(field.name, one, choices)
 
 
 def need(holds: bool, flag: str, value: Any, right: str) -> None:
@@ -80,12 +95,9 @@ def need(holds: bool, flag: str, value: Any, right: str) -> None:
         raise ValueError(f"--{flag}={shown(value)}: {right}")
 
 
-def need_each(flag: str, values: Sequence[Any], choices: Sequence[Any] = ()) -> None:
-    """Raises ValueError unless values are distinct, nonempty and, if given, among `choices`."""
-    need(len(values) > 0, flag, values, "need at least one")
-    need(len(set(values)) == len(values), flag, values, "need each of them once")
-    for value in values if choices else ():
-        need(value in choices, flag, value, f"need one of {', '.join(map(str, choices))}")
+def need_choice(flag: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raises ValueError unless a value is among `choices`."""
+    need(value in choices, flag, value, f"need one of {', '.join(map(str, choices))}")
 
 
 def need_few(**counts: int) -> None:
@@ -129,15 +141,29 @@ class Config:
     seed: int = setting(0, "the first seed; the others follow it")
     steps: int = setting(1000, "updates of a trial")
     hidden: int = setting(32, "hidden units of a layer")
-    engine: str = setting("auto", f"the loop over time: {', '.join(ENGINES)}")
-    platform: str = setting("auto", f"where it runs: {', '.join(PLATFORMS)}")
-    batching: str = setting("auto", f"the trials of one device: {', '.join(BATCHINGS)}")
+    engine: str = setting("auto", "the loop over time", choices=ENGINES)
+    platform: str = setting("auto", "where it runs", choices=PLATFORMS)
+    batching: str = setting("auto", "the trials of one device", choices=BATCHINGS)
 
     def __post_init__(self):
-        need_bounds(self)
-        need_each("engine", (self.engine,), tuple(ENGINES))
-        need_each("platform", (self.platform,), PLATFORMS)
-        need_each("batching", (self.batching,), BATCHINGS)
+        need_sound(self)
+        right = f"the last one, {self.last_seed}, is beyond {MAX_SEED}"
+        need(self.last_seed <= MAX_SEED, "seed", self.seed, right)
+
+    @property
+    def tuned(self) -> range:
+        """The seeds that hyperparameters are chosen on; none by default."""
+        return range(self.seed, self.seed + getattr(self, "tuning_seeds", 0))
+
+    @property
+    def reported(self) -> range:
+        """The seeds of the reported trials, after those of tuning."""
+        return range(self.tuned.stop, self.tuned.stop + self.seeds)
+
+    @property
+    def last_seed(self) -> int:
+        """The greatest seed of all trials."""
+        return self.reported[-1]
 
 
 class Hosts(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 import lstm_jax as lj
 from experiments import classic
-from experiments.network_1997 import Network1997, OnlineNetwork1997
+from experiments.hochreiter1997.network import Network1997, OnlineNetwork1997
 from lstm_jax.types import CellParams
 
 BLOCKS = lj.cells.MemoryBlocks(4, size=2)

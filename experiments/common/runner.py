@@ -15,118 +15,24 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from experiments import estimate, flags, terminal
-from experiments.circumstances import changes, circumstances
-from experiments.flags import Config, Hosts, Request
-from experiments.network_1997 import Network1997
-from lstm_jax.nn import SequenceSpec
-from lstm_jax.report import figures, hparams, html, tables
-from lstm_jax.report.claims import Claim, at_scale
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
-from lstm_jax.report.tables import Row
+from experiments.common import estimate, flags, report, terminal
+from experiments.common.circumstances import changes, circumstances
+from experiments.common.flags import Config, Hosts, Request
+from experiments.common.plan import Computed, Experiment, Group
 from lstm_jax.runs import hosts
-from lstm_jax.runs.checkpoints import load
-from lstm_jax.runs.config import CONFIG, read_config
+from lstm_jax.runs.config import read_config
 from lstm_jax.runs.directory import Preempted, RunDirectory
-from lstm_jax.runs.ledger import sha256_of
 from lstm_jax.runs.lock import LOCK
-from lstm_jax.runs.records import TEMPORARY, Damaged, replace_file
-from lstm_jax.tasks import Task
-from lstm_jax.training.fit import State, evaluate, fit, result_records
-from lstm_jax.training.trials import Trials
+from lstm_jax.runs.records import TEMPORARY, Damaged
+from lstm_jax.training.fit import evaluate, fit, result_records
 
-POINTS = 40  # of a learning curve
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on
-
-
-class Group(NamedTuple):
-    """Trials that train together in one compiled program.
-
-    Attributes:
-      name: unique within the experiment.
-      task: the problem.
-      model: the network.
-      steps: updates of a trial.
-      batch_size: sequences of an update.
-      trials: their hyperparameters; None while they depend on another group.
-      split: "validation" or "test", for the evaluation at the end.
-      sequences: evaluated sequences, where the task samples them.
-      optimizer: by name.
-      begin: (run directory) -> the initial state, in process 0 alone; None for the model's own.
-      keep: whether another group continues from the final states.
-      labels: extra fields of the results, a mapping for each trial.
-      measure: (trained parameters [R, ...], trials) -> extra fields of the results, a mapping for
-        each trial.
-      points: of a learning curve.
-      window: time steps of an update; None for the whole batch.
-      asks: the tasks and sequences of one call of `measure`, for the estimate of memory.
-    """
-
-    name: str
-    task: Task
-    model: SequenceSpec | Network1997
-    steps: int
-    batch_size: int
-    trials: Trials | None
-    split: str
-    sequences: int = 2000
-    optimizer: str = "adam"
-    begin: Callable[[RunDirectory], State] | None = None
-    keep: bool = False
-    labels: Sequence[Record] = ()
-    measure: Callable[[Any, Trials], Sequence[Record]] | None = None
-    points: int = POINTS
-    window: int | None = None
-    asks: Sequence[tuple[Task, int]] = ()
-
-
-class Computed(NamedTuple):
-    """Results without a `fit`, as one group of a plan.
-
-    Attributes:
-      name: unique within the experiment.
-      compute: returns a mapping for each result, and arrays to save as parameters. It always
-        returns the same, so that a resume can compute it again.
-    """
-
-    name: str
-    compute: Callable[[], tuple[Sequence[Record], Any]]
-
-
-class Experiment(NamedTuple):
-    """A claim and its test; all functions are pure.
-
-    Attributes:
-      name: of its module.
-      doc: its claim, command, cost and the number to expect.
-      scales: quick, small and paper.
-      plan: (config, records so far) -> all groups, in training order.
-      summarise: (config, records) -> the table.
-      draw: (config, table, records) -> the figures.
-      adapt: (config of a new run) -> config with its machine-dependent fields set.
-      every: (config, records) -> the lines of summary.csv; None for those of the table.
-      columns: config -> the columns of `every` that are hyperparameters and metrics of
-        TensorBoard's HParams tab; none by default.
-      claims: (config, table) -> the claims with their verdicts; none by default.
-    """
-
-    name: str
-    doc: str
-    scales: Mapping[str, Config]
-    plan: Callable[[Any, Sequence[Record]], Sequence[Group | Computed]]
-    summarise: Callable[[Any, Sequence[Record]], Sequence[Row]]
-    draw: Callable[[Any, Sequence[Row], Sequence[Record]], list[Picture]]
-    adapt: Callable[[Any], Any] = lambda config: config
-    every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
-    columns: Callable[[Any], tuple[Sequence[str], Sequence[str]]] = lambda config: ((), ())
-    claims: Callable[[Any, Sequence[Row]], Sequence[Claim]] = lambda config, table: ()
 
 
 def main(experiment: Experiment, argv: Sequence[str]) -> int:
@@ -257,11 +163,6 @@ def start(platform_name: str) -> None:
         raise ValueError(f"{named}: jax finds none here ({reason})") from None
 
 
-def continued(before: Group, run: RunDirectory) -> State:
-    """Returns the final states of an earlier kept group, as a start."""
-    return load(run.state_path(before.name), estimate.state_of(before))
-
-
 def open_run(
     name: str, request: Request, scale: str, config: Config, about: Mapping[str, Any]
 ) -> RunDirectory:
@@ -320,7 +221,7 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     try:
         write(f"run directory: {run.path}")
         train_all(experiment, config, run)
-        hosts.lead(lambda: report(experiment, config, run))
+        hosts.lead(lambda: report.write(experiment, config, run))
     except Preempted:
         write(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
         return 143
@@ -387,12 +288,12 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
 def train(group: Group, batching: str, run: RunDirectory) -> None:
     """Trains a ready group, evaluates it on its split, and closes it."""
     assert group.trials is not None
-    begin = group.begin
+    initial = group.initial_state
     fitted = fit(
         group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
         optimizer=group.optimizer, batching=batching, window=group.window,
-        chunk=max(1, group.steps // group.points),
-        begin_from=hosts.lead(lambda: begin(run)) if begin else None, run=run, group=group.name,
+        chunk=max(1, group.steps // group.curve_points),
+        begin_from=hosts.lead(lambda: initial(run)) if initial else None, run=run, group=group.name,
     )  # fmt: skip
     evaluated = evaluate(
         group.task, group.model, fitted.params, group.trials, split=group.split,
@@ -404,55 +305,7 @@ def train(group: Group, batching: str, run: RunDirectory) -> None:
     if group.measure:
         measured = group.measure(fitted.params, group.trials)
         results = [{**r, **mine} for r, mine in zip(results, measured, strict=True)]
-    run.finish(group.name, results, fitted.params, fitted.state if group.keep else None)
-
-
-def report(experiment: Experiment, config: Config, run: RunDirectory) -> None:
-    """Writes summary.csv, the figures and report.html from records alone, and prints."""
-    records = run.records.read()
-    rows = experiment.summarise(config, records)
-    with figures.look():
-        drawn = experiment.draw(config, rows, records)
-        pictures = {picture: figures.png(picture.figure) for picture in drawn}
-    touch = [part for picture in drawn for part in picture.touch]
-    settings = read_config(run.path)
-    scale = settings["settings"]["scale"]
-    claims = at_scale([claim._asdict() for claim in experiment.claims(config, rows)], scale)
-    shown = at_scale(rows, scale)
-    lines = experiment.every(config, records) if experiment.every else rows
-    replace_file(run.path / "summary.csv", tables.csv(lines).encode())
-    searched, metrics = experiment.columns(config)
-    if searched and lines:
-        write_hparams(run.path / "tensorboard" / "hparams", lines, searched, metrics)
-    (run.path / "figures").mkdir(exist_ok=True)
-    for picture, png in pictures.items():
-        replace_file(run.path / "figures" / f"{picture.name}.png", png)
-    page = html.page(
-        experiment.name,
-        html.prose(experiment.doc),
-        html.heading("Results"),
-        html.table(shown),
-        *([html.heading("Claims"), html.table(claims)] if claims else []),
-        *(html.picture(png, picture.caption) for picture, png in pictures.items()),
-        *([html.heading("Interactive"), *touch] if touch else []),
-        html.heading("How it was made"),
-        html.listing("Settings and circumstances", settings),
-        html.listing("Files", _manifest(run.path)),
-    )
-    replace_file(run.path / "report.html", page.encode())
-    write(f"\n{tables.text(shown)}\n")
-    if claims:
-        write(f"{tables.text(claims)}\n")
-
-
-def write_hparams(
-    directory: Path, lines: Sequence[Row], settings: Sequence[str], metrics: Sequence[str]
-) -> None:
-    """Writes TensorBoard's HParams tab; a failure to write stops nothing."""
-    try:
-        hparams.write(directory, lines, settings, metrics)
-    except OSError as error:
-        print(f"note: {directory} cannot be written ({error.strerror})", file=sys.stderr)
+    run.finish(group.name, results, fitted.params, fitted.state if group.save_state else None)
 
 
 def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
@@ -487,13 +340,6 @@ def _made(path: Path) -> Path:
 
 def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _manifest(path: Path) -> dict[str, str]:
-    """Returns the SHA-256 of every permanent file except the report."""
-    files = [path / CONFIG, path / "records.jsonl", path / "summary.csv"]
-    files += sorted([*path.glob("figures/*"), *path.glob("params/*")])
-    return {str(file.relative_to(path)): sha256_of(file) for file in files}
 
 
 def _cache() -> Path:

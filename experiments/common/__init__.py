@@ -1,0 +1,1 @@
+"""Shared machinery of the experiments: flags, plans, the runner and the report."""

@@ -1,0 +1,71 @@
+"""The report of a run, made from its records alone: summary.csv, figures and report.html."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.common import terminal
+from experiments.common.flags import Config
+from experiments.common.plan import Experiment
+from lstm_jax.report import figures, hparams, html, tables
+from lstm_jax.report.claims import at_scale
+from lstm_jax.report.tables import Row
+from lstm_jax.runs.config import CONFIG, read_config
+from lstm_jax.runs.directory import RunDirectory
+from lstm_jax.runs.ledger import sha256_of
+from lstm_jax.runs.records import replace_file
+
+
+def write(experiment: Experiment, config: Config, run: RunDirectory) -> None:
+    """Writes summary.csv, the figures and report.html from records alone, and prints."""
+    records = run.records.read()
+    rows = experiment.summarise(config, records)
+    with figures.look():
+        drawn = experiment.draw(config, rows, records)
+        pictures = {picture: figures.png(picture.figure) for picture in drawn}
+    touch = [part for picture in drawn for part in picture.touch]
+    settings = read_config(run.path)
+    scale = settings["settings"]["scale"]
+    claims = at_scale([claim._asdict() for claim in experiment.claims(config, rows)], scale)
+    shown = at_scale(rows, scale)
+    lines = experiment.every(config, records) if experiment.every else rows
+    replace_file(run.path / "summary.csv", tables.csv(lines).encode())
+    searched, metrics = experiment.columns(config)
+    if searched and lines:
+        write_hparams(run.path / "tensorboard" / "hparams", lines, searched, metrics)
+    (run.path / "figures").mkdir(exist_ok=True)
+    for picture, png in pictures.items():
+        replace_file(run.path / "figures" / f"{picture.name}.png", png)
+    page = html.page(
+        experiment.name,
+        html.prose(experiment.doc),
+        html.heading("Results"),
+        html.table(shown),
+        *([html.heading("Claims"), html.table(claims)] if claims else []),
+        *(html.picture(png, picture.caption) for picture, png in pictures.items()),
+        *([html.heading("Interactive"), *touch] if touch else []),
+        html.heading("How it was made"),
+        html.listing("Settings and circumstances", settings),
+        html.listing("Files", _manifest(run.path)),
+    )
+    replace_file(run.path / "report.html", page.encode())
+    terminal.write(f"\n{tables.text(shown)}\n")
+    if claims:
+        terminal.write(f"{tables.text(claims)}\n")
+
+
+def write_hparams(
+    directory: Path, lines: Sequence[Row], settings: Sequence[str], metrics: Sequence[str]
+) -> None:
+    """Writes TensorBoard's HParams tab; a failure to write stops nothing."""
+    try:
+        hparams.write(directory, lines, settings, metrics)
+    except OSError as error:
+        print(f"note: {directory} cannot be written ({error.strerror})", file=sys.stderr)
+
+
+def _manifest(path: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every permanent file except the report."""
+    files = [path / CONFIG, path / "records.jsonl", path / "summary.csv"]
+    files += sorted([*path.glob("figures/*"), *path.glob("params/*")])
+    return {str(file.relative_to(path)): sha256_of(file) for file in files}

@@ -1,0 +1,17 @@
+"""The problems of Hochreiter & Schmidhuber 1997."""
+
+from experiments.hochreiter1997.tasks.adding import AddingOnline, MultiplyingOnline
+from experiments.hochreiter1997.tasks.lags import RandomLag, TwoStrings
+from experiments.hochreiter1997.tasks.reber import ReberOnline
+from experiments.hochreiter1997.tasks.temporal_order import TemporalOrder
+from experiments.hochreiter1997.tasks.two_sequences import TwoSequences
+
+__all__ = [
+    "AddingOnline",
+    "MultiplyingOnline",
+    "RandomLag",
+    "ReberOnline",
+    "TemporalOrder",
+    "TwoSequences",
+    "TwoStrings",
+]
