@@ -7,6 +7,7 @@ from lstm_jax import cells, diagnostics, engines, interop, nn, tasks, testing
 from lstm_jax.cells import Cell, LinearCell, initial_state
 from lstm_jax.data import packing
 from lstm_jax.engines import step, trace, unroll
+from lstm_jax.interop import export
 from lstm_jax.nn import initializers
 from lstm_jax.nn.initializers import init
 from lstm_jax.training.fit import Trials, evaluate, fit, make_trials
@@ -27,6 +28,7 @@ __all__ = [
     "diagnostics",
     "engines",
     "evaluate",
+    "export",
     "fit",
     "init",
     "initial_state",

@@ -15,7 +15,6 @@ import numpy as np
 
 import lstm_jax as lj
 from lstm_jax import interop
-from lstm_jax.interop import unroll_layers
 
 
 class Case(NamedTuple):
@@ -116,22 +115,20 @@ def tensors_of(module: Any) -> dict[str, np.ndarray]:
     return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
 
 
-def ours(
-    case: Case, tensors: dict[str, np.ndarray], dtype: str, engine="scan", run=None
-) -> Results:
-    """Runs our layers with torch's tensors; `run` in place of `unroll_layers`."""
-    cell, mask, run = case.cell, case.mask, run or unroll_layers
+def ours(case: Case, tensors: dict[str, np.ndarray], dtype: str, engine="scan") -> Results:
+    """Runs our layers with torch's tensors."""
+    cell, mask = case.cell, case.mask
     x, states = inputs(case, dtype)
-    directions = 1 + case.bidirectional
 
     def results(tensors, x, states):
         layers = interop.from_torch(cell, tensors)
         if case.projection:
             states = [jnp.zeros_like(states[1]), states[1]]
         rows = [cell.State(*row) for row in zip(*states, strict=True)]
-        start = tuple(zip(*[iter(rows)] * directions, strict=True))
-        finals, h = run(cell, layers, x, start, mask=mask, engine=engine)
-        flat = zip(itertools.chain(*finals), itertools.chain(*layers), strict=True)
+        start = tuple(zip(rows[::2], rows[1::2], strict=True)) if case.bidirectional else (*rows,)
+        finals, h = interop.as_stack(cell, layers, engine=engine)(x, start, mask=mask)
+        finals = itertools.chain(*finals) if case.bidirectional else finals
+        flat = zip(finals, itertools.chain(*layers), strict=True)
         final = [(s.h @ p.w_h[0] if case.projection else s.h, *s[1:]) for s, p in flat]
         return [h, *map(jnp.stack, zip(*final, strict=True))]
 

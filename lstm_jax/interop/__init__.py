@@ -6,12 +6,13 @@ Other libraries are spoken of, never imported: their tensors go in, dictionaries
 from lstm_jax.interop.flax import from_linen, from_nnx, to_linen, to_nnx
 from lstm_jax.interop.keras import from_keras, to_keras
 from lstm_jax.interop.model_files import load_model, save_model
-from lstm_jax.interop.networks import Layers, layers_of, unroll_layers, with_layers
+from lstm_jax.interop.networks import Layers, as_stack, layers_of, with_layers
 from lstm_jax.interop.tensors import load_tensors, load_tree, save_tensors
 from lstm_jax.interop.torch import from_torch, to_torch
 
 __all__ = [
     "Layers",
+    "as_stack",
     "from_keras",
     "from_linen",
     "from_nnx",
@@ -26,6 +27,5 @@ __all__ = [
     "to_linen",
     "to_nnx",
     "to_torch",
-    "unroll_layers",
     "with_layers",
 ]

@@ -36,9 +36,15 @@ class Tensor(NamedTuple):
 
 Layout = tuple[Tensor, ...]
 
-IFGO, RZX, RZH, ZRX, ZRH, H = (
-    tuple(blocks.split()) for blocks in ("i f g o", "r z nx", "r z nh", "z r nx", "z r nh", "h")
+IFGO, IOFG, RZX, RZH, ZRX, ZRH, H = (
+    tuple(blocks.split())
+    for blocks in ("i f g o", "i o f g", "r z nx", "r z nh", "z r nx", "z r nh", "h")
 )
+
+
+def _onnx(x: tuple[str, ...], h: tuple[str, ...]) -> Layout:
+    weights = Tensor("W", "w_x", x, rows=True), Tensor("R", "w_h", h, rows=True)
+    return (*weights, Tensor("Wb", "b", x), Tensor("Rb", "b", h))
 
 
 def _torch(x: tuple[str, ...], h: tuple[str, ...]) -> Layout:
@@ -66,6 +72,11 @@ TORCH: dict[str, Layout] = {
     "LSTM": _torch(IFGO, IFGO),
     "GRU": _torch(RZX, RZH),
     "RNN": _torch(H, H),
+}
+ONNX: dict[str, Layout] = {  # `Wb` and `Rb` are the halves of its tensor `B`
+    "LSTM": _onnx(IOFG, IOFG),
+    "GRU": _onnx(ZRX, ZRH),
+    "RNN": _onnx(H, H),
 }
 KERAS: dict[str, Layout] = {
     "LSTM": _keras(IFGO, IFGO, Tensor("bias", "b", IFGO)),
@@ -137,7 +148,7 @@ def read(
     found: dict[tuple[str, str], Array] = {}
     for tensor in layout:
         packed = exact(tensor.name, tensors[tensor.name])
-        for name, block in _split(cell, tensor.blocks, packed.T if tensor.rows else packed).items():
+        for name, block in split(cell, tensor.blocks, packed.T if tensor.rows else packed).items():
             at = (tensor.part, name)
             found[at] = found[at] + block if at in found else block
     w_x = jnp.concatenate([found["w_x", name] for name in cell.x_blocks], axis=1)
@@ -176,7 +187,7 @@ def write(
     left = {
         (part, name): block
         for _, part, blocks, _ in ours
-        for name, block in _split(cell, blocks, arrays[part]).items()
+        for name, block in split(cell, blocks, arrays[part]).items()
     }
     tensors = {}
     for tensor in layout:
@@ -190,7 +201,8 @@ def write(
     return tensors
 
 
-def _split(cell: Cell, blocks: tuple[str, ...], packed: Any) -> dict[str, Any]:
+def split(cell: Cell, blocks: tuple[str, ...], packed: Any) -> dict[str, Any]:
+    """Returns the blocks of columns of a packed array, by name."""
     ends = itertools.accumulate(cell.width(name) for name in blocks)
     return {b: packed[..., end - cell.width(b) : end] for b, end in zip(blocks, ends, strict=True)}
 

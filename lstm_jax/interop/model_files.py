@@ -6,10 +6,11 @@
 A fresh process needs nothing else, and nothing is unpickled.
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,40 @@ def save_model(directory: str | os.PathLike, spec: SequenceSpec, params: Any) ->
       ValueError: a parameter is missing, unexpected or of another shape or dtype than the spec's.
       TypeError: the spec holds what JSON cannot say, such as a function.
     """
-    directory = Path(directory).absolute()
     content = {"format": FORMAT, "spec": encode(spec)}
-    check("params", found := named(params), named(_template(spec, found)))
+    check_params(spec, params)
+    with new_directory(directory) as draft:
+        save_tensors(draft / PARAMETERS, params)
+        (draft / ARCHITECTURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def new_directory(directory: str | os.PathLike) -> Iterator[Path]:
+    """Yields a draft that becomes `directory`, unless an error ends the block.
+
+    Raises:
+      FileExistsError: the directory exists; it is left as it is.
+    """
+    directory = Path(directory).absolute()
     if directory.exists():
         raise FileExistsError(f"{directory} exists, and a model is never overwritten")
     draft = directory.with_name(f".{directory.name}.{os.getpid()}.draft")
     draft.mkdir(parents=True)
     try:
-        save_tensors(draft / PARAMETERS, params)
-        (draft / ARCHITECTURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        yield draft
         draft.rename(directory)  # refuses a directory that holds anything
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_params(spec: SequenceSpec, params: Any) -> None:
+    """Asserts that `params` are those of one trial of `spec`.
+
+    Raises:
+      ValueError: a parameter is missing, unexpected or of another shape or dtype: the first is
+        named; TypeError: `spec` is no `SequenceSpec`.
+    """
+    check("params", found := named(params), named(_template(spec, found)))
 
 
 def load_model(

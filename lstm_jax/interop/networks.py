@@ -1,18 +1,19 @@
-"""Layers one on another as plain parameters, and their places in a whole model."""
+"""Parameters of stacked layers: as a stack of modules, and within those of a model."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
+from flax import nnx
 
 from lstm_jax.cells import Cell
-from lstm_jax.engines import Engine, projected, unroll
+from lstm_jax.engines import Engine
 from lstm_jax.interop.checking import check, named
-from lstm_jax.types import Array, CellParams, Row
+from lstm_jax.nn import Bidirectional, Layer, Recurrent, Stack
+from lstm_jax.nn.spec import as_lists, as_numbered
+from lstm_jax.types import Array, CellParams
 
 # Of each layer, the lowest first, its one direction or both, forward first.
 Layers = tuple[tuple[CellParams, ...], ...]
-States = tuple[tuple[Row, ...], ...]
 
 
 def output_width(cell: Cell, params: CellParams) -> int:
@@ -40,38 +41,37 @@ def check_layers(cell: Cell, layers: Layers) -> Layers:
     return layers
 
 
-def unroll_layers(
-    cell: Cell,
-    layers: Layers,
-    x: Array,
-    state: States | None = None,
-    *,
-    mask: Array | None = None,
-    engine: str | Engine = "auto",
-) -> tuple[States, Array]:
-    """Runs layers one on another, each with its directions side by side.
+def as_stack(cell: Cell, layers: Layers, *, engine: str | Engine = "auto") -> Stack:
+    """Returns the stack of modules with these parameters.
 
-    Where `w_h` is a pair (P, U), a layer puts out h @ P, as torch's does; its state keeps h.
+    Inputs, outputs and operands of matrix products have the dtype of the parameters.
 
     Args:
       cell: the cell of every layer.
       layers: their parameters.
-      x: [T, B, D] inputs.
-      state: where each layer and direction starts, each [B, width]; zeros by default.
-      mask: [T, B] bool; where False states are held and the output is zero.
-      engine: what runs the loops.
+      engine: name or instance of the engine that runs the loops.
 
-    Returns:
-      The final state of each layer and direction, and the outputs [T, B, H] of the highest layer,
-      H (or the width of P) from each direction.
+    Raises:
+      ValueError: the layers do not fit one another.
     """
-    finals, h = [], x
-    for directions, starts in zip(layers, state or ((None, None),) * len(layers), strict=True):
-        each = enumerate(zip(directions, starts, strict=state is not None))
-        runs = [_run(cell, params, h, start, mask, engine, way) for way, (params, start) in each]
-        finals.append(tuple(final for final, _ in runs))
-        h = jnp.concatenate([h for _, h in runs], axis=-1)
-    return tuple(finals), h
+    check_layers(cell, layers)
+    graph, old = nnx.split(nnx.eval_shape(lambda: _drawn(cell, layers, engine)))
+    template = {"stack": as_lists(nnx.to_pure_dict(old))}
+    return nnx.merge(graph, as_numbered(with_layers(template, layers)["stack"]))
+
+
+def _drawn(cell: Cell, layers: Layers, engine: str | Engine) -> Stack:
+    """Returns a stack of the same structure, with initial parameters."""
+    kind = Bidirectional if len(layers[0]) == 2 else Recurrent
+
+    def layer(params: CellParams) -> Layer:
+        projection = params.w_h[0].shape[1] if isinstance(params.w_h, tuple) else None
+        return kind(
+            cell, params.w_x.shape[0], rngs=nnx.Rngs(0), projection=projection, engine=engine,
+            dtype=params.b.dtype, param_dtype=params.b.dtype,
+        )  # fmt: skip
+
+    return Stack([layer(directions[0]) for directions in layers])
 
 
 def layers_of(cell: Cell, params: Mapping[str, Any]) -> Layers:
@@ -80,7 +80,7 @@ def layers_of(cell: Cell, params: Mapping[str, Any]) -> Layers:
     return tuple(
         tuple(
             CellParams(part["w_x"], _pair(part), part["b"], cell.Theta(part.get("theta", {})))
-            for part in _directions(layer)
+            for part in directions_of(layer)
         )
         for layer in layers
     )
@@ -101,21 +101,13 @@ def with_layers(params: Mapping[str, Any], layers: Layers) -> dict[str, Any]:
     return {**params, "stack": {**params["stack"], "layers": new}}
 
 
-def _run(cell, params, x, start, mask, engine, reverse):
-    def turned(a):
-        return jnp.flip(a, 0) if reverse else a
-
-    mask = None if mask is None else turned(mask)
-    final, h = unroll(cell, params, turned(x), start, mask=mask, engine=engine)
-    return final, turned(projected(h, params.w_h))
-
-
 def _pair(part: Mapping[str, Any]) -> Any:
     w_h = part.get("w_h")
     return tuple(w_h) if isinstance(w_h, list) else w_h
 
 
-def _directions(layer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def directions_of(layer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the parameters of each direction of a layer of a `SequenceSpec`."""
     return [layer["forward"], layer["backward"]] if "forward" in layer else [layer]
 
 

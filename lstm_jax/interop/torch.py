@@ -5,7 +5,7 @@ ours does.
 
 With `proj_size` torch's h is projected already: h = (o * tanh(c)) P, p wide. Ours stays H wide, and
 P stands in `w_h`, the pair (P, U). Their outputs and final h are our h @ P, and so is what a layer
-above reads, as in `unroll_layers`. A projected h to start from cannot be represented: no one h of
+above reads, as in `nn.Recurrent`. A projected h to start from cannot be represented: no one h of
 ours belongs to it. Zeros can, and so can states of our own, carried on.
 """
 

@@ -25,7 +25,8 @@ OTHERS = {"from_torch": "torch", "from_keras": "keras"}  # pages that import ano
         for page in PAGES
     ],
 )
-def test_the_python_of_a_page_runs(page, standard_promotion, capsys):
+def test_the_python_of_a_page_runs(page, standard_promotion, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     if page.stem in OTHERS:
         pytest.importorskip(OTHERS[page.stem])
     names: dict[str, Any] = {"__name__": page.stem}

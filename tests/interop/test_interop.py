@@ -277,7 +277,9 @@ def random_params(spec: SequenceSpec) -> Any:
 
 
 @pytest.mark.parametrize(("cell", "projection"), [(GRU, None), (LSTM, p)])
-def test_layers_within_a_model_equal_layers_apart(cell: lj.Cell, projection: int | None) -> None:
+def test_layers_in_a_model_and_as_a_stack_are_the_same_modules(
+    cell: lj.Cell, projection: int | None
+) -> None:
     spec = SequenceSpec(
         cell, D, 2, readout="every", depth=2, bidirectional=True, engine="reference",
         projection=projection,
@@ -286,20 +288,10 @@ def test_layers_within_a_model_equal_layers_apart(cell: lj.Cell, projection: int
     params = interop.with_layers(random_params(spec), layers)
     assert jax.tree.structure(params) == jax.tree.structure(random_params(spec))
     assert_same(interop.layers_of(cell, params), layers)
-    x: Any = numbers(0, 4, 3, D).astype("float32")
-    mask: Any = np.arange(4)[:, None] < [4, 1, 2]
-
-    @jax.jit
-    def both(params, layers):
-        zeros = lj.initial_state(cell, (3,))
-        start = ((zeros._replace(h=zeros.h + 1), zeros), (zeros, zeros._replace(h=zeros.h - 1)))
-        return (
-            spec.module(params).stack(x, start, mask=mask),
-            interop.unroll_layers(cell, layers, x, start, mask=mask, engine="reference"),
-        )
-
-    found, expected = both(params, layers)
-    assert_equal(found, expected, 1e-6)
+    found = nnx.split(interop.as_stack(cell, layers, engine="reference"))
+    graph, state = nnx.split(spec.module(params).stack)
+    assert found[0] == graph
+    assert_same(nnx.to_pure_dict(found[1]), nnx.to_pure_dict(state))
 
 
 def test_a_projected_torch_module_becomes_a_model_in_a_file(tmp_path: Path) -> None:
@@ -539,6 +531,7 @@ PAGE = (ROOT / "docs/interop.md").read_text(encoding="utf-8")
 MODULES = {
     **{f"torch.nn.{name}": layout for name, layout in layouts.TORCH.items()},
     **{f"keras.layers.{keras.CLASSES[name]}": layout for name, layout in layouts.KERAS.items()},
+    **{f"onnx {name}": layout for name, layout in layouts.ONNX.items()},
     "flax.linen.LSTMCell, .OptimizedLSTMCell": layouts.LINEN["LSTM"],
     "flax.linen.GRUCell": layouts.LINEN["GRU"],
     "flax.linen.SimpleCell": layouts.LINEN["RNN"],

@@ -20,8 +20,6 @@ from peers import Case, assert_equal, numbers, ours, tensors_of, theirs, torch_m
 
 import lstm_jax as lj
 from lstm_jax import cells, interop
-from lstm_jax.nn import Bidirectional, Recurrent, Stack
-from lstm_jax.nn.spec import as_lists, as_numbered
 
 pytestmark = pytest.mark.slow
 
@@ -55,32 +53,13 @@ def torch_cases(draw: Callable, kind: str) -> Case:
     )  # fmt: skip
 
 
-def through_modules(cell: lj.Cell, layers: Any, x: Any, start: Any, *, mask: Any, engine: str):
-    """Does what `unroll_layers` does, with a stack of modules."""
-    both = len(layers[0]) == 2
-
-    def stack() -> Stack:
-        w_h = layers[0][0].w_h
-        options: Any = dict(rngs=nnx.Rngs(0), engine=engine, dtype=x.dtype)
-        options |= {"projection": w_h[0].shape[1]} if isinstance(w_h, tuple) else {}
-        make = Bidirectional if both else Recurrent
-        return Stack([make(cell, one[0].w_x.shape[0], **options) for one in layers])
-
-    graph, old = nnx.split(nnx.eval_shape(stack))
-    params = interop.with_layers({"stack": as_lists(nnx.to_pure_dict(old))}, layers)["stack"]
-    start = start if both else tuple(state for (state,) in start)
-    finals, h = nnx.merge(graph, as_numbered(params))(x, start, mask=mask)
-    return finals if both else tuple((final,) for final in finals), h
-
-
 def compare_with_torch(case: Case, dtype: str, engine: str) -> None:
     torch = pytest.importorskip("torch")
     module = torch_module(torch, case, dtype)
     expected = theirs(torch, case, module, dtype)
     with jax.enable_x64(dtype == "float64"):
-        for run in (through_modules, interop.unroll_layers)[: 1 + bool(case.projection)]:
-            found = ours(case, tensors_of(module), dtype, engine, run)
-            assert_equal(found, expected, TOLERANCE[dtype])
+        found = ours(case, tensors_of(module), dtype, engine)
+        assert_equal(found, expected, TOLERANCE[dtype])
 
 
 @DTYPES
@@ -250,7 +229,7 @@ def test_both_halves_of_a_keras_layer_equal_it(name: str) -> None:
         expected = np.asarray(both(x))
     halves = both.forward_layer, both.backward_layer
     params = (tuple(interop.from_keras(cell, half.weights) for half in halves),)
-    _, h = interop.unroll_layers(cell, params, jnp.asarray(x).swapaxes(0, 1))
+    _, h = interop.as_stack(cell, params)(jnp.asarray(x).swapaxes(0, 1))
     assert_equal(h.swapaxes(0, 1), expected, TOLERANCE["float32"])
     for weights in (both.weights, {w.path: w for w in both.weights}):
         with pytest.raises(ValueError, match="got 6; a Bidirectional has two layers"):

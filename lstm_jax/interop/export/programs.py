@@ -1,0 +1,128 @@
+"""StableHLO: a directory of programs that any process with jax runs.
+
+    directory/sequence.jax     whole sequences: (x, mask) -> y
+    directory/step.jax         one time step of a stream: (x, mask, reset, state) -> (state, y)
+    directory/manifest.json    names, shapes and dtypes of inputs and outputs
+    directory/README.md        how to call them
+
+The programs contain the parameters. T and B are symbolic. A state is a dictionary of arrays.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.engines.scan import Scan
+from lstm_jax.interop.checking import named
+from lstm_jax.interop.export.models import spec_and_params
+from lstm_jax.interop.export.readme import SEQUENCE, STEP
+from lstm_jax.interop.model_files import new_directory
+from lstm_jax.nn import SequenceSpec
+
+FORMAT = "lstm_jax programs, version 1"
+PLATFORMS = ("cpu", "cuda", "tpu")
+Shapes = dict[str, Any]  # by name of the input: a `jax.ShapeDtypeStruct`, or a tree of them
+
+
+def stablehlo(model: Any, directory: str | os.PathLike) -> None:
+    """Writes a model as StableHLO programs for CPUs, NVIDIA GPUs and TPUs.
+
+    One program runs whole sequences. Another runs one time step of a stream with explicit state,
+    unless the model is bidirectional. T and B are symbolic. The programs are without noise; a cell
+    such as `Zoneout` takes expectations.
+
+    Args:
+      model: a pair `(spec, params)`, or an object with the attributes `spec` and `params`.
+      directory: the new directory; it is written whole or not at all.
+
+    Raises:
+      FileExistsError: the directory exists; it is left as it is.
+      TypeError: `model` is no model; ValueError: the parameters are not those of the specification.
+    """
+    spec, params = spec_and_params(model)
+    # Values are not asserted in an exported program, and one engine runs on every platform.
+    spec = dataclasses.replace(spec, engine=Scan(product="hoisted"), checked=False)
+    programs = {"sequence": _sequence(spec, params)}
+    if not spec.bidirectional:
+        programs["step"] = _step(spec, params)
+    with new_directory(directory) as draft:
+        _write(draft, spec, {name: _exported(*parts) for name, parts in programs.items()})
+
+
+def _sequence(spec: SequenceSpec, params: Any) -> tuple[Callable, Shapes]:
+    def sequence(x, mask):
+        return {"y": spec.apply(params, x, mask=mask)}
+
+    T, B = jax.export.symbolic_shape("T, B")
+    return sequence, {"x": _x(spec, T, B), "mask": jax.ShapeDtypeStruct((T, B), bool)}
+
+
+def _step(spec: SequenceSpec, params: Any) -> tuple[Callable, Shapes]:
+    B: Any = jax.export.symbolic_shape("B")[0]
+    states = jax.eval_shape(lambda: spec.initial_state(params, B))
+    structure = jax.tree.structure(states)
+
+    def step(x, mask, reset, state):
+        before = jax.tree.unflatten(structure, [state[name] for name in named(states)])
+        after, y = spec.stream(params, before, x, mask_t=mask, reset_t=reset)
+        return {"state": named(after), "y": y}
+
+    flags = jax.ShapeDtypeStruct((B,), bool)
+    return step, {"x": _x(spec, B), "mask": flags, "reset": flags, "state": named(states)}
+
+
+def _x(spec: SequenceSpec, *axes: Any) -> jax.ShapeDtypeStruct:
+    if spec.front == "embed":
+        return jax.ShapeDtypeStruct(axes, jnp.int32)
+    return jax.ShapeDtypeStruct((*axes, spec.input_size), spec.dtype)
+
+
+def _exported(function: Callable, inputs: Shapes) -> jax.export.Exported:
+    return jax.export.export(jax.jit(function), platforms=PLATFORMS)(**inputs)
+
+
+def _write(directory: Path, spec: SequenceSpec, programs: dict[str, jax.export.Exported]) -> None:
+    for name, program in programs.items():
+        (directory / f"{name}.jax").write_bytes(program.serialize())
+    described = {name: _described(f"{name}.jax", program) for name, program in programs.items()}
+    manifest = {
+        "format": FORMAT, "jax": jax.__version__, "platforms": PLATFORMS, "model": repr(spec),
+        "programs": described,
+    }  # fmt: skip
+    (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (directory / "README.md").write_text(_readme(described))
+
+
+def _described(file: str, program: jax.export.Exported) -> dict[str, Any]:
+    _, inputs = jax.tree.unflatten(program.in_tree, program.in_avals)
+    outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+    return {"file": file, "inputs": _arrays(inputs), "outputs": _arrays(outputs)}
+
+
+def _readme(programs: dict[str, Any]) -> str:
+    def words(array: dict[str, Any]) -> str:
+        return f"[{', '.join(map(str, array['shape']))}] {array['dtype']}"
+
+    sequence, step = programs["sequence"], programs.get("step")
+    x, y = words(sequence["inputs"]["x"]), words(sequence["outputs"]["y"])
+    text = SEQUENCE.format(jax=jax.__version__, platforms=", ".join(PLATFORMS), x=x, y=y)
+    if step is None:
+        return text
+    state = step["inputs"]["state"]
+    widths = {name: array["shape"][1] for name, array in state.items()}
+    dtype = next(iter(state.values()))["dtype"]
+    return text + STEP.format(widths=widths, state_dtype=dtype)
+
+
+def _arrays(tree: Any) -> dict[str, Any]:
+    """Returns a tree of dictionaries with a description of each array."""
+    if isinstance(tree, dict):
+        return {name: _arrays(value) for name, value in tree.items()}
+    shape = [size if isinstance(size, int) else str(size) for size in tree.shape]
+    return {"shape": shape, "dtype": str(tree.dtype)}

@@ -1,0 +1,264 @@
+"""Exported models equal ours: ONNX in onnxruntime, StableHLO in a process without lstm_jax."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import lstm_jax as lj
+from lstm_jax import cells
+from lstm_jax.interop.checking import named
+from lstm_jax.nn import SequenceSpec
+from tests.interop.test_interop import random_params
+
+T, B, D, H, V = 6, 4, 3, 5, 2
+LENGTHS = np.array([6, 2, 0, 4], np.int32)
+VALID = np.arange(T)[:, None] < LENGTHS
+# A stream in which rows hold their state and start anew, each at time steps of its own.
+HELD = np.random.default_rng(0).random((T, B)) < 0.7
+RESET = np.random.default_rng(1).random((T, B)) < 0.3
+RESET[0] = True
+
+
+def spec_of(cell: lj.Cell, **options: Any) -> SequenceSpec:
+    options |= {"front_width": 4} if "front" in options else {}
+    return SequenceSpec(cell, D, V, engine="reference", **options)
+
+
+ODYSSEY = {
+    f"odyssey {name}": spec_of(cells.odyssey(name, H), readout="every")
+    for name in ("vanilla", "NIG", "NFG", "NOG", "NIAF", "NOAF", "CIFG", "NP")
+}
+SPECS = {
+    "lstm, stack": spec_of(cells.LSTM(H), depth=2),
+    "gru, every": spec_of(cells.GRU(H), readout="every"),
+    "tanh, dense": spec_of(cells.RNN(H), front="dense"),
+    "relu, embed": spec_of(cells.RNN(H, "relu"), front="embed", readout="every"),
+    "projection": spec_of(cells.LSTM(H), projection=2, learn_initial=True, depth=2),
+    "peephole, learned": spec_of(cells.PeepholeLSTM(H), learn_initial=True, front="embed"),
+}
+BOTH_WAYS = {
+    "lstm, both ways": spec_of(cells.LSTM(H), bidirectional=True, learn_initial=True, depth=2),
+    "gru, both ways": spec_of(cells.GRU(H), bidirectional=True, front="embed"),
+    "relu, both ways": spec_of(cells.RNN(H, "relu"), bidirectional=True, readout="every"),
+    "peephole, both ways": spec_of(cells.odyssey("CIFG", H), bidirectional=True, front="dense"),
+    "projection, both ways": spec_of(
+        cells.LSTM(H), bidirectional=True, projection=2, depth=2, readout="every"
+    ),
+}
+
+
+def inputs(spec: SequenceSpec, valid: np.ndarray) -> np.ndarray:
+    """Returns an input that is NaN where masked."""
+    rng = np.random.default_rng(2)
+    if spec.front == "embed":
+        return rng.integers(0, D, (T, B)).astype("int32")
+    x = rng.normal(size=(T, B, D))
+    return np.where(valid[..., None], x, np.nan).astype(spec.dtype)
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    def close(a, b):
+        a, b = (np.asarray(array, np.float32) for array in (a, b))
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1, np.abs(b).max()))
+
+    jax.tree.map(close, found, expected)
+
+
+def stream(spec: SequenceSpec, params: Any) -> tuple[dict[str, Any], Any]:
+    """Returns the final states by name and the outputs of a stream, zero where masked."""
+    every = dataclasses.replace(spec, readout="every")
+    x = inputs(spec, HELD)
+    final, y = jax.jit(lambda: every.unroll(params, x, mask=HELD, reset=RESET))()
+    return named(final), np.where(HELD[..., None], y, 0)
+
+
+# ONNX. --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Any:
+    """Returns a function that exports a model and loads it in onnxruntime."""
+    runtime = pytest.importorskip("onnxruntime")
+
+    def load(export, *model: Any) -> Any:
+        export(model, tmp_path / "model.onnx")
+        return runtime.InferenceSession(tmp_path / "model.onnx")
+
+    return load
+
+
+@pytest.mark.parametrize("name", SPECS | ODYSSEY | BOTH_WAYS)
+def test_onnx_of_ragged_sequences_equals_ours(name: str, session: Any) -> None:
+    spec = (SPECS | ODYSSEY | BOTH_WAYS)[name]
+    params, x = random_params(spec), inputs(spec, VALID)
+    run = session(lj.export.onnx, spec, params).run
+    expected = jax.jit(lambda: spec.apply(params, x, mask=VALID))()
+    (y,) = run(["y"], {"x": x, "lengths": LENGTHS})
+    assert_close(y, expected)
+    # T and B are free: rows alone, with less padding.
+    (part,) = run(["y"], {"x": x[:4, 1:], "lengths": LENGTHS[1:]})
+    assert_close(part, y[1:] if spec.readout == "last" else y[:4, 1:])
+
+
+@pytest.mark.parametrize("name", SPECS | ODYSSEY)
+def test_onnx_of_one_time_step_equals_ours(name: str, session: Any) -> None:
+    spec = (SPECS | ODYSSEY)[name]
+    params, x = random_params(spec), inputs(spec, HELD)
+    step = session(lj.export.onnx_step, spec, params)
+    *names, last = (output.name.removeprefix("next.") for output in step.get_outputs())
+    assert last == "y"
+    # What a state is before a reset has no effect.
+    found, y = dict.fromkeys(names, np.full((B, H), np.inf, "float32")), []
+    for t in range(T):
+        given = {"x": x[t], "mask": HELD[t], "reset": RESET[t]}
+        given |= {f"state.{name}": state for name, state in found.items()}
+        *after, y_t = step.run(None, given)
+        found = dict(zip(names, after, strict=True))
+        y.append(np.where(HELD[t][:, None], y_t, 0))
+    assert_close((found, np.stack(y)), stream(spec, params))
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(cells.LSTM):
+    """A subclass may have equations of its own."""
+
+
+REFUSED = {
+    "LayerNormLSTM": (cells.LayerNormLSTM(H), {}),
+    "Zoneout": (cells.Zoneout(cells.LSTM(H), {"h": 0.1}), {}),
+    "Own": (Own(H), {}),
+    "clip=3.0": (cells.PeepholeLSTM(H, clip=3.0), {}),
+    "gate_recurrence=True": (cells.odyssey("FGR", H), {}),
+    "dtype must be float32 for ONNX, got bfloat16": (cells.LSTM(H), {"dtype": "bfloat16"}),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_onnx_cannot_say_is_refused_by_name(words: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    cell, options = REFUSED[words]
+    spec = spec_of(cell, **options)
+    for export in (lj.export.onnx, lj.export.onnx_step):
+        with pytest.raises(ValueError, match=words):
+            export((spec, random_params(spec)), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bidirectional_step_and_what_is_no_model_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    spec, file = BOTH_WAYS["gru, both ways"], tmp_path / "model.onnx"
+    params = random_params(spec)
+    with pytest.raises(ValueError, match=r"bidirectional model .* cannot stream"):
+        lj.export.onnx_step((spec, params), file)
+    for export in (lj.export.onnx, lj.export.stablehlo):
+        with pytest.raises(TypeError, match=r"model must be a pair \(spec, params\)"):
+            export(spec, file)
+        with pytest.raises(ValueError, match=r"'head\.bias' is missing"):
+            export((spec, {**params, "head": {}}), file)
+    lj.export.onnx(types.SimpleNamespace(spec=spec, params=params), file)
+    with pytest.raises(FileExistsError):
+        lj.export.onnx((spec, params), file)
+
+
+def test_without_onnx_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    spec = SPECS["lstm, stack"]
+    with pytest.raises(ImportError, match=r"lstm_jax\[export\]"):
+        lj.export.onnx((spec, random_params(spec)), tmp_path / "model.onnx")
+
+
+# StableHLO. ---------------------------------------------------------------------------------------
+
+PROGRAMS = {
+    "zoneout": spec_of(
+        cells.Zoneout(cells.LSTM(H), {"h": 0.1, "c": 0.5}), depth=2, learn_initial=True
+    ),
+    "bfloat16": spec_of(cells.GRU(H), front="embed", readout="every", dtype="bfloat16"),
+    "projection": BOTH_WAYS["projection, both ways"],
+    "checked": spec_of(cells.LayerNormLSTM(H), front="dense", checked=True),
+}
+# Runs the README of each directory as it is written.
+READER = """
+import os, re, sys
+import numpy as np
+
+sys.modules["lstm_jax"] = None
+for directory in sys.argv[1:]:
+    os.chdir(directory)
+    given = np.load("given.npz")
+    sequence, *step = re.findall(r"```python\\n(.*?)```", open("README.md").read(), re.DOTALL)
+    names = {"x": given["x"], "mask": given["valid"], "B": given["x"].shape[1]}
+    exec(sequence, names)
+    found = {"y": names["y"]}
+    if step:
+        start, call = step[0].split("result = ")
+        exec(start, names)
+        y = []
+        for x_t, mask_t, reset in zip(given["x_t"], given["held"], given["reset"]):
+            names |= {"x_t": x_t, "mask_t": mask_t, "reset": reset}
+            exec("result = " + call, names)
+            y.append(np.where(mask_t[:, None], names["y_t"], 0))
+        found |= {"stream": np.stack(y), **names["state"]}
+    np.savez("found.npz", **{name: np.asarray(a, np.float32) for name, a in found.items()})
+"""
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exports every model of `PROGRAMS` and runs it in a process without lstm_jax."""
+    root = tmp_path_factory.mktemp("programs")
+    for name, spec in PROGRAMS.items():
+        lj.export.stablehlo((spec, random_params(spec)), root / name)
+        given = {"x": inputs(spec, VALID), "valid": VALID}
+        given |= {"x_t": inputs(spec, HELD), "held": HELD, "reset": RESET}
+        np.savez(root / name / "given.npz", **given)
+    command = [sys.executable, "-c", READER, *(str(root / name) for name in PROGRAMS)]
+    subprocess.run(command, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    return root
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_without_lstm_jax_equal_ours(name: str, directories: Path) -> None:
+    spec = dataclasses.replace(PROGRAMS[name], checked=False)
+    params, found = random_params(spec), dict(np.load(directories / name / "found.npz"))
+    x = inputs(spec, VALID)
+    assert_close(found.pop("y"), jax.jit(lambda: spec.apply(params, x, mask=VALID))())
+    if not spec.bidirectional:
+        states, y = stream(spec, params)
+        assert_close((found.pop("stream"), found), (y, states))
+    assert (directories / name / "step.jax").exists() == (not spec.bidirectional)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_manifest_describes_the_programs(name: str, directories: Path) -> None:
+    manifest = json.loads((directories / name / "manifest.json").read_text())
+    for described in manifest["programs"].values():
+        content = (directories / name / described["file"]).read_bytes()
+        program = jax.export.deserialize(bytearray(content))
+        assert list(program.platforms) == manifest["platforms"] == ["cpu", "cuda", "tpu"]
+        arrays = jax.tree.leaves(described["inputs"], is_leaf=lambda tree: "dtype" in tree)
+        found = [(list(map(str, a.shape)), str(a.dtype)) for a in program.in_avals]
+        assert [(list(map(str, a["shape"])), a["dtype"]) for a in arrays] == found
+
+
+def test_a_directory_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = PROGRAMS["bfloat16"], random_params(PROGRAMS["bfloat16"])
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FileExistsError):
+        lj.export.stablehlo(model, tmp_path / "there")
+    monkeypatch.setattr(json, "dumps", None)
+    with pytest.raises(TypeError):
+        lj.export.stablehlo(model, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
