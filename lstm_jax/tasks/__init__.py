@@ -14,6 +14,7 @@ from lstm_jax.tasks.digits import Digits
 from lstm_jax.tasks.languages import LANGUAGES, Language, language
 from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
 from lstm_jax.tasks.recall import Recall
+from lstm_jax.tasks.supervised import Classification, Labelling, Regression
 from lstm_jax.tasks.text import Text
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -56,6 +57,7 @@ __all__ = [
     "Adding1997",
     "Bits",
     "Chorales",
+    "Classification",
     "ContinualReber",
     "CopyMemory",
     "Counting",
@@ -63,8 +65,10 @@ __all__ = [
     "Digits",
     "EmbeddedReber",
     "Judged",
+    "Labelling",
     "Language",
     "Recall",
+    "Regression",
     "Rows",
     "Stats",
     "Stream",

@@ -130,7 +130,7 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
             "the digits task needs scikit-learn: pip install 'lstm_jax[experiments]'"
         ) from error
     pixels, labels = datasets.load_digits(return_X_y=True)
-    return (pixels / BRIGHTEST).astype(np.float32), labels.astype(np.int32)
+    return np.asarray(pixels / BRIGHTEST, np.float32), np.asarray(labels, np.int32)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

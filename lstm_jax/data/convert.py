@@ -1,0 +1,118 @@
+"""Arrays as people have them: lists, NumPy, JAX, pandas and polars, made into NumPy arrays."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+CHUNK = 2**22  # numbers that are checked at a time, so that a check needs no copy of the data
+NUMBERS = "biuf"  # the kinds of dtypes that are numbers
+
+
+def chunks(array: np.ndarray) -> Iterator[slice]:
+    """Yields slices of axis 0 that cover an array in parts of about `CHUNK` numbers."""
+    size = max(1, CHUNK // max(1, int(np.prod(array.shape[1:]))))
+    for start in range(0, len(array), size):
+        yield slice(start, start + size)
+
+
+def is_ragged(values: Any) -> bool:
+    """Returns whether these are rows of their own: a list, or an array of objects, of arrays."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return False
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
+        return False
+    return len(values) > 0 and all(np.ndim(_array(row)) > 0 for row in values)
+
+
+def _array(values: Any) -> np.ndarray:
+    """Returns the values as an array, of objects where they have no common type or shape."""
+    if hasattr(values, "to_numpy"):  # pandas and polars
+        values = values.to_numpy()
+    try:
+        array = np.asarray(values)
+        mixed = array.dtype.kind == "U" and not isinstance(values, np.ndarray)
+        return np.asarray(values, object) if mixed else array  # NumPy makes strings of numbers
+    except ValueError:  # lists of different lengths
+        array = np.empty(len(values), object)
+        array[:] = values
+        return array
+
+
+def numbers(name: str, values: Any) -> np.ndarray:
+    """Returns an array of bools, integers or floats; None and missing values become NaN.
+
+    Raises:
+      TypeError: a value is not a number; the message names its place.
+    """
+    array = _array(values)
+    if array.dtype.kind in NUMBERS:
+        return array
+    if array.dtype != object:
+        raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}")
+    flat = [_number(name, place, value) for place, value in np.ndenumerate(array)]
+    whole = bool(flat) and all(isinstance(value, int | np.integer) for value in flat)
+    return np.array(flat, np.int64 if whole else np.float64).reshape(array.shape)
+
+
+def _number(name: str, place: tuple[int, ...], value: Any) -> Any:
+    if isinstance(value, bool | int | float | np.bool_ | np.number):
+        return value
+    if is_missing(value):
+        return np.nan
+    where = "".join(f"[{n}]" for n in place)
+    raise TypeError(f"{name}{where} must be a number, got {_short(value)}")
+
+
+def is_missing(value: Any) -> bool:
+    """Returns whether a value is None, NaN or the missing value of a frame."""
+    nan = isinstance(value, float | np.floating) and bool(np.isnan(value))
+    return nan or value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def labels(name: str, values: Any) -> np.ndarray:
+    """Returns an array of numbers, or of strings with "" where a label is missing.
+
+    Raises:
+      TypeError: a label is neither a number nor a string, or some are and some are not.
+    """
+    array = _array(values)
+    if array.dtype.kind in NUMBERS + "U":
+        return array
+    if array.dtype == object and any(isinstance(value, str) for value in array.flat):
+        for place, value in np.ndenumerate(array):
+            if not isinstance(value, str) and not is_missing(value):
+                where = "".join(f"[{n}]" for n in place)
+                raise TypeError(f"{name}{where} must be a string like others, got {_short(value)}")
+        flat = [value if isinstance(value, str) else "" for value in array.flat]
+        return np.array(flat, str).reshape(array.shape)
+    return numbers(name, array)
+
+
+def _short(value: Any) -> str:
+    shape = np.shape(value) if isinstance(value, list | tuple | np.ndarray) else ()
+    return f"an array of shape {list(shape)}" if shape else f"{value!r:.60}"
+
+
+def one_of_each_row(name: str, values: Any, rows: int) -> np.ndarray:
+    """Returns an array [N, ...] of numbers or strings with one entry for each of `rows` rows.
+
+    Raises:
+      ValueError: it has another number of rows.
+    """
+    array = labels(name, values)
+    if array.shape[:1] != (rows,):
+        raise ValueError(f"{name} must have an entry for each of {rows} rows, got {_size(array)}")
+    return array
+
+
+def _size(array: np.ndarray) -> str:
+    return f"shape {list(array.shape)}"
+
+
+def padded(rows: list[np.ndarray], length: int, dtype: Any) -> np.ndarray:
+    """Returns the rows [T_i, ...] as one array [N, length, ...], zeros behind each."""
+    whole = np.zeros((len(rows), length, *rows[0].shape[1:]), dtype)
+    for n, row in enumerate(rows):
+        whole[n, : len(row)] = row
+    return whole

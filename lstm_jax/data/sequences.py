@@ -1,0 +1,367 @@
+"""Sequences: rows of numbers or symbols with their targets, checked and in one form."""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+from lstm_jax.data import convert, splits
+from lstm_jax.data.digest import digest
+
+Missing = Literal["mask", "indicator", "refuse"]
+MISSING: tuple[Missing, ...] = ("mask", "indicator", "refuse")
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, init=False)
+class Sequences:
+    """N sequences, one a row, with what is known of each.
+
+    Floats are stored as float32 and symbols as int32. An array that has this dtype already is not
+    copied. Values behind the end of a sequence and where `mask` is False count nowhere.
+
+    Attributes:
+      x: [N, T, D] float32, NaN where a number is missing; or [N, T] int32 symbols.
+      lengths: [N] int32, the time steps of each sequence.
+      mask: [N, T] bool, False at time steps that hold the state; None without such.
+      y: [N, ...] or [N, T, ...], the targets as they were given; None without.
+      static: [N, S] float32, what does not change within a sequence; None without.
+      weight: [N] float32, how much a row counts; None where all count alike.
+      group: [N], rows of one group stay on one side of a split; None without.
+      missing: "mask" holds the state where a whole time step is missing, and replaces other missing
+        numbers by the mean; "indicator" replaces all and adds an input that is 1 where the number
+        was missing, for each of the D; "refuse" accepts none.
+      names: the names of the D features.
+    """
+
+    x: np.ndarray
+    lengths: np.ndarray
+    mask: np.ndarray | None
+    y: np.ndarray | None
+    static: np.ndarray | None
+    weight: np.ndarray | None
+    group: np.ndarray | None
+    missing: Missing
+    names: tuple[str, ...]
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        static: Any = None,
+        weight: Any = None,
+        group: Any = None,
+        missing: Missing = "mask",
+        names: tuple[str, ...] | None = None,
+    ):
+        """Checks the arrays and brings them into one form.
+
+        Args:
+          x: numbers [N, T, D] or [N, T], integer symbols [N, T], or a list of sequences [T_i, D] or
+            [T_i] of different lengths: of NumPy, JAX, pandas or polars, or nested lists.
+          y: one target a row, [N] or [N, K], or one a time step, [N, T] or [N, T, K], or a list of
+            those for each row; labels may be strings.
+          lengths: [N] time steps of each sequence, where x is one array.
+          mask: [N, T], False at time steps that do not count.
+          static: [N, S] or [N] numbers.
+          weight: [N] numbers of at least 0.
+          group: [N] labels.
+          missing: the use of missing numbers.
+          names: the names of the features, for messages.
+
+        Raises:
+          ValueError: a shape or a value does not fit; TypeError: something is not a number.
+        """
+        if missing not in MISSING:
+            raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
+        x, own_lengths = _inputs(x)
+        rows, longest = x.shape[:2]
+        if own_lengths is not None and lengths is not None:
+            raise ValueError("lengths must be None for a list of sequences, which have their own")
+        names = names or tuple(f"x{d}" for d in range(x.shape[2] if x.ndim == 3 else 0))
+        lengths = _lengths(own_lengths if lengths is None else lengths, rows, longest)
+        mask = None if mask is None else _mask(mask, (rows, longest))
+        if x.ndim == 3:
+            mask = _check_numbers(x, lengths, mask, missing, names)
+        elif static is not None:
+            raise ValueError("static must be None where x holds symbols, got numbers beside them")
+        _check_steps(lengths, mask)
+        stored = {
+            "x": x,
+            "lengths": lengths,
+            "mask": mask,
+            "y": None if y is None else _targets(y, lengths, longest),
+            "static": None if static is None else _static(static, rows),
+            "weight": None if weight is None else _weight(weight, rows),
+            "group": None if group is None else convert.one_of_each_row("group", group, rows),
+            "missing": missing,
+            "names": names,
+        }
+        for name, value in stored.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        width = f"{self.width} features" if self.x.ndim == 3 else "symbols"
+        return f"Sequences({len(self)} rows, {self.steps} time steps, {width})"
+
+    @property
+    def steps(self) -> int:
+        """T, the time steps of the longest row, padding included."""
+        return self.x.shape[1]
+
+    @property
+    def width(self) -> int:
+        """D, the features of a time step; 1 for symbols."""
+        return self.x.shape[2] if self.x.ndim == 3 else 1
+
+    @property
+    def digest(self) -> str:
+        """The hash of the contents."""
+        names = ("x", "lengths", "mask", "y", "static", "weight", "group")
+        return digest({name: getattr(self, name) for name in names} | {"missing": self.missing})
+
+    def valid(self, rows: Any = slice(None)) -> np.ndarray:
+        """Returns [n, T] bool, True at the time steps of these rows that count."""
+        inside = np.arange(self.steps) < self.lengths[rows][:, None]
+        return inside if self.mask is None else inside & self.mask[rows]
+
+    def split(
+        self,
+        validation: float = 0.1,
+        test: "float | Sequences" = 0.2,
+        *,
+        seed: int = 0,
+        stratify: bool = False,
+    ) -> splits.Split:
+        """Returns the rows divided into training, validation and test.
+
+        Rows of one `group` stay together.
+
+        Args:
+          validation: the share of the rows that validates; 0 for none.
+          test: the share that tests, 0 for none; or other sequences that test.
+          seed: which rows, at least 0.
+          stratify: takes the same share of every label.
+
+        Raises:
+          ValueError: a share is out of range, or too few rows or groups are left to train.
+        """
+        if isinstance(test, Sequences):
+            own = self.split(validation, 0.0, seed=seed, stratify=stratify)
+            return splits.append(own, test)
+        divided = splits.divide(self, validation, test, seed=seed, stratify=stratify)
+        return splits.Split.of(self, divided)
+
+
+def join(parts: list[Sequences]) -> Sequences:
+    """Returns the rows of several sequences as one, padded to the longest.
+
+    Raises:
+      ValueError: the parts have different features, or one has what another lacks.
+    """
+    first, longest = parts[0], max(part.steps for part in parts)
+    for part in parts[1:]:
+        _check_alike(first, part)
+    per_step = {id(part): part.y is not None and _every(part) for part in parts}
+
+    def joined(name: str, time: bool) -> Any:
+        arrays = [getattr(part, name) for part in parts]
+        if any(array is None for array in arrays):
+            return None
+        return np.concatenate([_extended(a, longest) if time else a for a in arrays])
+
+    mask = np.concatenate([_extended(part.valid(), longest) for part in parts])
+    return Sequences(
+        joined("x", True),
+        joined("y", all(per_step.values())),
+        lengths=joined("lengths", False),
+        mask=None if all(part.mask is None for part in parts) else mask,
+        static=joined("static", False),
+        weight=joined("weight", False),
+        missing=first.missing,
+        names=first.names,
+    )
+
+
+def _extended(array: np.ndarray, length: int) -> np.ndarray:
+    """Returns [N, T, ...] with zeros behind, up to `length` time steps."""
+    behind = [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
+    return np.pad(array, behind)
+
+
+def _every(part: Sequences) -> bool:
+    assert part.y is not None
+    return part.y.ndim > 1 and part.y.shape[1] == part.steps
+
+
+def _check_alike(first: Sequences, other: Sequences) -> None:
+    """Raises ValueError unless rows of both can stand in one array."""
+    if first.x.shape[2:] != other.x.shape[2:] or first.x.dtype != other.x.dtype:
+        raise ValueError(f"all parts of a split must have the same features, got {first}, {other}")
+    if first.missing != other.missing:
+        parts = f"{first.missing!r} and {other.missing!r}"
+        raise ValueError(f"all parts of a split must have the same missing, got {parts}")
+    for name in ("y", "static", "weight"):
+        mine, others = getattr(first, name), getattr(other, name)
+        if (mine is None) != (others is None):
+            raise ValueError(f"{name} must be given for all parts of a split or for none")
+
+
+def _inputs(x: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns x [N, T, D] float32 or [N, T] int32, and of a list the lengths of its rows."""
+    if len(x) == 0:
+        raise ValueError("x must hold at least one sequence, got none")
+    if not convert.is_ragged(x):
+        return _typed(convert.numbers("x", x)), None
+    rows = [convert.numbers(f"x[{n}]", row) for n, row in enumerate(x)]
+    _check_rows(rows)
+    symbols = rows[0].ndim == 1 and all(row.dtype.kind in "iu" for row in rows)
+    lengths = np.array([len(row) for row in rows], np.int32)
+    array = convert.padded(rows, int(lengths.max()), np.int64 if symbols else np.float32)
+    return _typed(array), lengths
+
+
+def _check_rows(rows: list[np.ndarray]) -> None:
+    """Raises ValueError unless all rows are [T_i, D] with one D, or all are [T_i]."""
+    first = rows[0].shape
+    for n, row in enumerate(rows):
+        if row.ndim not in (1, 2) or row.shape[1:] != first[1:]:
+            hint = ""
+            if row.ndim == len(first) == 2 and row.shape[0] == first[0]:
+                hint = "; time comes first: transpose each sequence"
+            wanted = "the shape [T_i, D] with the same D as" if len(first) == 2 else "the rank of"
+            shapes = f"{list(row.shape)} after {list(first)}"
+            raise ValueError(f"x[{n}] must have {wanted} x[0], got {shapes}{hint}")
+
+
+def _typed(array: np.ndarray) -> np.ndarray:
+    """Returns numbers as [N, T, D] float32 and symbols as [N, T] int32."""
+    if array.ndim not in (2, 3):
+        raise ValueError(f"x must be [N, T, D] or [N, T], got shape {list(array.shape)}")
+    if array.ndim == 2 and array.dtype.kind in "iu":
+        _check_symbols(array)
+        return array.astype(np.int32, copy=False)
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32, copy=False)
+    return numbers if array.ndim == 3 else numbers[..., None]
+
+
+def _check_symbols(x: np.ndarray) -> None:
+    if x.size and (x.min() < 0 or x.max() >= 2**31 - 1):
+        row, step = np.argwhere((x < 0) | (x >= 2**31 - 1))[0]
+        raise ValueError(f"x[{row}, {step}] must be a symbol of at least 0, got {x[row, step]}")
+
+
+def _lengths(lengths: Any, rows: int, longest: int) -> np.ndarray:
+    if lengths is None:
+        return np.full(rows, longest, np.int32)
+    given = convert.one_of_each_row("lengths", lengths, rows)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise ValueError(f"lengths must be [N] integers, got {given.dtype} {list(given.shape)}")
+    (bad,) = np.nonzero((given < 1) | (given > longest))
+    if len(bad):
+        right = f"between 1 and the {longest} time steps of x"
+        raise ValueError(f"lengths[{bad[0]}] must be {right}, got {given[bad[0]]}")
+    return given.astype(np.int32)
+
+
+def _mask(mask: Any, shape: tuple[int, int]) -> np.ndarray:
+    given = convert.numbers("mask", mask)
+    if given.shape != shape or not np.isin(given, (0, 1)).all():
+        wanted = f"[N, T] = {list(shape)} zeros and ones"
+        raise ValueError(f"mask must be {wanted}, got {given.dtype} of shape {list(given.shape)}")
+    return given.astype(bool)
+
+
+def _check_numbers(
+    x: np.ndarray,
+    lengths: np.ndarray,
+    mask: np.ndarray | None,
+    missing: Missing,
+    names: tuple[str, ...],
+) -> np.ndarray | None:
+    """Checks the numbers that count; returns the mask without the steps that are missing."""
+    if len(names) != x.shape[2]:
+        raise ValueError(f"names must name the {x.shape[2]} features of x, got {list(names)}")
+    for part in convert.chunks(x):
+        valid = np.arange(x.shape[1]) < lengths[part, None]
+        valid = valid if mask is None else valid & mask[part]
+        _check_finite(x[part], valid, missing, names, part.start)
+        if missing == "mask":
+            gone = valid & np.isnan(x[part]).all(-1)
+            if gone.any():
+                mask = np.ones(x.shape[:2], bool) if mask is None else mask
+                mask[part] &= ~gone
+    return mask
+
+
+def _check_finite(
+    x: np.ndarray, valid: np.ndarray, missing: Missing, names: tuple[str, ...], first: int
+) -> None:
+    """Raises ValueError at a number that is infinite, or missing where none may be."""
+    bad = np.isinf(x) if missing != "refuse" else ~np.isfinite(x)
+    bad &= valid[..., None]
+    if bad.any():
+        n, t, d = np.argwhere(bad)[0]
+        place = f"row {first + n}, time step {t}, feature {names[d]}"
+        right = "finite, or NaN where it is missing" if missing != "refuse" else "finite"
+        raise ValueError(f"x at {place} must be {right}, got {x[n, t, d]}")
+
+
+def _check_steps(lengths: np.ndarray, mask: np.ndarray | None) -> None:
+    """Raises ValueError where no time step of a row counts."""
+    if mask is None:
+        return
+    inside = np.arange(mask.shape[1]) < lengths[:, None]
+    (empty,) = np.nonzero(~(inside & mask).any(1))
+    if len(empty):
+        raise ValueError(
+            f"row {empty[0]} of x must have a number at one time step, got none that counts"
+        )
+
+
+def _targets(y: Any, lengths: np.ndarray, longest: int) -> np.ndarray:
+    """Returns y [N, ...], a list of rows of different lengths padded to [N, T, ...]."""
+    rows = len(lengths)
+    if not convert.is_ragged(y) or len({np.shape(row)[:1] for row in y}) == 1:
+        return convert.one_of_each_row("y", y, rows)
+    each = [convert.labels(f"y[{n}]", row) for n, row in enumerate(y)]
+    if len(each) != rows:
+        raise ValueError(f"y must have an entry for each of {rows} rows, got {len(each)}")
+    for n, row in enumerate(each):
+        if len(row) != lengths[n]:
+            raise ValueError(
+                f"y[{n}] must have the {lengths[n]} time steps of x[{n}], got {len(row)}"
+            )
+    kinds = {row.dtype.kind == "U" for row in each}
+    if len(kinds) > 1 or len({row.shape[1:] for row in each}) > 1:
+        raise ValueError("y must have targets of one kind and shape in all rows, got several")
+    return convert.padded(each, longest, np.result_type(*each))
+
+
+def _static(static: Any, rows: int) -> np.ndarray:
+    array = convert.one_of_each_row("static", static, rows)
+    if array.dtype.kind not in convert.NUMBERS or array.ndim > 2:
+        raise ValueError(f"static must be [N, S] numbers, got {array.dtype} {list(array.shape)}")
+    array = array.astype(np.float32).reshape(rows, -1)
+    if np.isinf(array).any():
+        n, s = np.argwhere(np.isinf(array))[0]
+        raise ValueError(f"static[{n}, {s}] must be finite, or NaN where it is missing, got inf")
+    return array
+
+
+def _weight(weight: Any, rows: int) -> np.ndarray:
+    array = convert.one_of_each_row("weight", weight, rows)
+    if array.dtype.kind not in convert.NUMBERS or array.ndim != 1:
+        raise ValueError(f"weight must be [N] numbers, got {array.dtype} {list(array.shape)}")
+    (bad,) = np.nonzero(~np.isfinite(array.astype(float)) | (array < 0))
+    if len(bad):
+        raise ValueError(f"weight[{bad[0]}] must be finite and at least 0, got {array[bad[0]]}")
+    if not array.any():
+        raise ValueError("weight must be above 0 for one row at least, got zeros alone")
+    return array.astype(np.float32)

@@ -1,0 +1,480 @@
+"""Problems over rows of sequences: a class, numbers, or an answer at every time step."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.data import Sequences, Split
+from lstm_jax.data.splits import check_split
+from lstm_jax.tasks import answers, base, heads, inputs
+from lstm_jax.types import Array, Batch
+
+
+class Form(NamedTuple):
+    """The sizes that a program over rows is built from.
+
+    Attributes:
+      length: T, the time steps of the longest row.
+      width: D, the width of an input, or the number of symbols.
+      symbols: whether inputs are integer symbols.
+      missing: as in `Sequences`.
+      targets: K, how many targets an answer has.
+    """
+
+    length: int
+    width: int
+    symbols: bool
+    missing: Any
+    targets: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """What a task knows of its data; equal to itself alone.
+
+    Attributes:
+      arrays: all rows, their splits, and "fitted", the constants.
+      classes: the labels in the order of their numbers; none for numbers.
+      names: of the features.
+      chance: the metric of the best answer that ignores the input.
+      digest: the hash of the data.
+    """
+
+    arrays: dict[str, Any]
+    classes: tuple[Any, ...]
+    names: tuple[str, ...]
+    chance: float
+    digest: str
+
+
+class Numbers(NamedTuple):
+    """Targets that are numbers, [..., K]: as the head takes them, and the unit of an error."""
+
+    value: Array
+    unit: Array
+
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class Supervised(base.Rows):
+    """A problem over rows of sequences with targets.
+
+    x holds the numbers of a time step, scaled to mean 0 and standard deviation 1 over the training
+    rows, 0 where they are missing; behind them the indicators of missing numbers and the static
+    features. Symbols stay integers [T, B]. y is a `Target` of values [B, K] or [T, B, K]: the
+    numbers of classes, zeros and ones, or `Numbers`.
+
+    The loss is that of the head. The metric is the share of classes that are right; of numbers it
+    is R2, 1 - mean(((prediction - y) / s)^2) with s the standard deviation of the training targets.
+    An answer is correct where all classes are right; of numbers, where each prediction is nearer to
+    the target than the mean of the training targets is.
+
+    Attributes:
+      form: the sizes.
+      head: the loss of the outputs, and the predictions they stand for.
+      importance: the weight of each class in the loss, of mean 1 over the training rows; or None.
+      known: the data and what was fitted to them; None in `static`.
+    """
+
+    form: Form
+    head: heads.Head
+    importance: tuple[float, ...] | None
+    known: Known | None
+
+    # What a kind of answers writes. ---------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _targets(self, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        """Returns y [N, K] or [N, T, K], and bools of the same axes, K of 1: what counts."""
+
+    # Construction. --------------------------------------------------------------------------------
+
+    def _set(self, **values: Any) -> Self:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        return self
+
+    def _build(self, split: Split, fitted: answers.Fitted) -> None:
+        """Stores what was fitted to the training rows, and the arrays of all rows."""
+        data, train = split.data, split.rows["train"]
+        symbols = inputs.symbols(data, train)
+        form = Form(
+            length=data.steps,
+            width=symbols or inputs.width(data),
+            symbols=bool(symbols),
+            missing=data.missing,
+            targets=self._targets(data)[0].shape[-1],
+        )
+        constants = {"fitted": inputs.fit(data, train) | dict(fitted.constants)}
+        known = Known(constants, fitted.classes, data.names, fitted.chance, split.digest)
+        self._set(form=form, head=fitted.head, importance=fitted.importance, known=known)
+        arrays = self.encode(data) | {"splits": split.rows}
+        self._set(known=dataclasses.replace(known, arrays=arrays))
+
+    def encode(
+        self, x: Any, *, lengths: Any = None, mask: Any = None, static: Any = None, y: Any = None
+    ) -> dict[str, Any]:
+        """Returns the arrays of new rows, in the form that `batch` takes.
+
+        Args:
+          x: `Sequences`, or what they are made of, as all others.
+          lengths: [N] time steps of each sequence.
+          mask: [N, T], False at time steps that do not count.
+          static: [N, S] numbers.
+          y: targets; without them a batch has none.
+
+        Raises:
+          ValueError: the rows do not have the features or the classes of the training rows.
+        """
+        known = self._known()
+        if not isinstance(x, Sequences):
+            options = dict(lengths=lengths, mask=mask, static=static, missing=self.form.missing)
+            x = Sequences(x, y, **options)
+        inputs.check_width(x, known.arrays["fitted"], known.names, self.form.symbols)
+        arrays = inputs.arrays_of(x) | {"fitted": known.arrays["fitted"]}
+        if x.y is None:
+            return arrays
+        values, counts = self._targets(x)
+        if isinstance(self.head, heads.CrossEntropy):
+            return arrays | {"y": answers.numbered(values, counts, known.classes)}
+        return arrays | {"y": answers.as_numbers(values, counts)}
+
+    def _known(self) -> Known:
+        if self.known is None:
+            raise ValueError(f"{self!r} has no data: it is the static part of a task")
+        return self.known
+
+    # The contract of tasks. -----------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        content = f", data {self.known.digest[:8]}" if self.known else ""
+        kind = "symbols" if self.form.symbols else "inputs"
+        sizes = f"{self.form.length} time steps, {self.form.width} {kind}, {self.head}"
+        return f"{type(self).__name__}({sizes}{content})"
+
+    @property
+    def static(self) -> Self:
+        """The sizes, the head and the weights of classes."""
+        return (
+            type(self)
+            .__new__(type(self))
+            ._set(form=self.form, head=self.head, importance=self.importance, known=None)
+        )
+
+    @property
+    def digest(self) -> str:
+        """The hash of the data."""
+        return self._known().digest
+
+    @property
+    def input_size(self) -> int:
+        """D, or the number of symbols."""
+        return self.form.width
+
+    @property
+    def input_kind(self) -> str:
+        """The kind of inputs, "numbers" [T, B, D] or "symbols" [T, B]."""
+        return "symbols" if self.form.symbols else "numbers"
+
+    @property
+    def output_size(self) -> int:
+        """V, what the head reads for all targets."""
+        return self.head.width(self.form.targets)
+
+    @property
+    def length(self) -> int:
+        """T, the time steps of the longest row."""
+        return self.form.length
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """The labels in the order of their numbers; none for numbers."""
+        return self._known().classes
+
+    @property
+    def chance(self) -> float:
+        """The metric of the best answer that ignores the input."""
+        return self._known().chance
+
+    @property
+    def metric_name(self) -> str:  # pyright: ignore
+        """The share of classes that are right, or R2."""
+        return "accuracy" if self._has_classes else "R2"
+
+    @property
+    def _has_classes(self) -> bool:
+        return isinstance(self.head, heads.CrossEntropy | heads.Bernoulli)
+
+    def arrays(self) -> dict[str, Any]:
+        """Returns the data of all rows, the constants fitted to them, and the splits."""
+        return self._known().arrays
+
+    def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
+        """Returns rows as x [T, B, D] and y, a `Target`; y is None where rows have no targets."""
+        symbols = self.form.width if self.form.symbols else 0
+        x, mask = inputs.gather(arrays, index, symbols, self.form.missing == "indicator")
+        y = self._target(arrays, index, weight, mask) if "y" in arrays else None
+        return Batch(x, y, mask)
+
+    def _target(self, arrays: Any, index: Array, weight: Array, mask: Any) -> base.Target:
+        value, weight = jnp.asarray(arrays["y"])[index], jnp.asarray(weight, jnp.float32)
+        if "weight" in arrays:
+            weight = weight * jnp.asarray(arrays["weight"])[index]
+        if self.readout == "every":
+            value = jnp.swapaxes(value, 0, 1)
+            weight = jnp.broadcast_to(weight[None], value.shape[:2])
+            weight = weight if mask is None else jnp.where(mask, weight, 0)
+        known = ~jnp.isnan(value) if value.dtype == jnp.float32 else value >= 0
+        weight = jnp.where(known.all(-1), weight, 0)
+        value = jnp.where((weight > 0)[..., None], value, jnp.zeros_like(value))
+        return base.Target(self._scaled(arrays, value), weight)
+
+    def _scaled(self, arrays: Any, value: Array) -> Array | Numbers:
+        if self._has_classes:
+            return value
+        mean, scale = (_like(value, leaf) for leaf in arrays["fitted"]["y"])
+        unit = jnp.broadcast_to(_like(value, arrays["fitted"]["unit"]), value.shape)
+        return Numbers((value - mean) / scale, unit)
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Returns the weighted mean of the head's loss, averaged over targets."""
+        value = batch.y.value.value if isinstance(batch.y.value, Numbers) else batch.y.value
+        each = jnp.mean(self.head.losses(self._split(outputs), value), axis=-1)
+        if self.importance is not None:
+            each = each * jnp.asarray(self.importance, each.dtype)[value[..., 0]]
+        return base.weighted_mean(each, batch.y.weight.astype(each.dtype))
+
+    def metric(self, outputs: Array, batch: Batch) -> Array:
+        """Returns the share of classes that are right, or R2."""
+        right = self._right(outputs, batch) if self._has_classes else self._r2(outputs, batch)
+        return base.weighted_mean(jnp.mean(right, axis=-1), batch.y.weight.astype(right.dtype))
+
+    def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where the whole answer to a row is right, [B]; 0 where nothing counts."""
+        right = jnp.all(self._right(outputs, batch) > 0, axis=-1)
+        counts = batch.y.weight > 0
+        if self.readout == "every":
+            right, counts = jnp.all(right | ~counts, axis=0), jnp.any(counts, axis=0)
+        return (right & counts).astype(jnp.float32)
+
+    def _right(self, outputs: Array, batch: Batch) -> Array:
+        """Returns 1.0 for each target that is right, else 0.0, [..., K]."""
+        predictions, value = self.head.predict(self._split(outputs)), batch.y.value
+        if not isinstance(value, Numbers):
+            return (predictions == value.astype(jnp.int32)).astype(jnp.float32)
+        error, target = predictions - value.value.astype(predictions.dtype), value.value
+        return (jnp.abs(error) < jnp.abs(target).astype(error.dtype)).astype(jnp.float32)
+
+    def _r2(self, outputs: Array, batch: Batch) -> Array:
+        """Returns 1 - ((prediction - y) / s)^2 of each target, [..., K]."""
+        value, unit = (leaf.astype(jnp.float32) for leaf in batch.y.value)
+        predictions = self.head.predict(self._split(outputs)).astype(jnp.float32)
+        return 1 - ((predictions - value) / unit) ** 2
+
+    # Predictions. ---------------------------------------------------------------------------------
+
+    def decode(self, outputs: Any) -> np.ndarray:
+        """Returns predictions [N], [N, K], [N, T] or [N, T, K]: labels, or numbers in their units.
+
+        Args:
+          outputs: of a model, [N, V] or [T, N, V].
+        """
+        values = self._rows_first(self.head.predict(self._split(outputs)))
+        if isinstance(self.head, heads.CrossEntropy):
+            values = np.array(self.classes)[values]
+        elif not self._has_classes:
+            mean, scale = self._known().arrays["fitted"]["y"]
+            values = values * scale + mean
+        return self._without_single(values, -1)
+
+    def probabilities(self, outputs: Any) -> np.ndarray:
+        """Returns the probability of each class, [N, classes] or [N, T, classes].
+
+        Raises:
+          TypeError: the targets are numbers.
+        """
+        if not isinstance(self.head, heads.CrossEntropy | heads.Bernoulli):
+            raise TypeError(f"probabilities need classes, got {self.head}")
+        values = self._rows_first(self.head.probabilities(self._split(outputs)))
+        return self._without_single(values, -1 - isinstance(self.head, heads.CrossEntropy))
+
+    def quantiles(self, outputs: Any, levels: Sequence[float]) -> np.ndarray:
+        """Returns the quantiles of each number in its units, the levels last.
+
+        Raises:
+          TypeError: the head predicts no quantiles.
+        """
+        values = self._rows_first(self.head.quantile(self._split(outputs), levels))
+        mean, scale = (leaf[:, None] for leaf in self._known().arrays["fitted"]["y"])
+        return self._without_single(values * scale + mean, -2)
+
+    def _split(self, outputs: Any) -> Array:
+        return self.head.split(jnp.asarray(outputs))
+
+    def _rows_first(self, values: Array) -> np.ndarray:
+        rows = np.asarray(values)
+        return np.swapaxes(rows, 0, 1) if self.readout == "every" else rows
+
+    def _without_single(self, values: np.ndarray, axis: int) -> np.ndarray:
+        """Returns the values without the axis of targets where there is one target."""
+        return np.squeeze(values, axis) if self.form.targets == 1 else values
+
+    # Saved with a model. --------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Returns what predictions need: JSON-able entries, and the constants as arrays."""
+        known = self._known()
+        description = {
+            "kind": type(self).__name__,
+            "form": self.form._asdict(),
+            "head": self.head.describe(),
+            "importance": self.importance,
+            "classes": known.classes,
+            "names": known.names,
+            "chance": known.chance,
+            "digest": known.digest,
+        }
+        return description, inputs.flat(known.arrays["fitted"])
+
+    @classmethod
+    def restore(cls, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """Returns a task without rows from its `state`."""
+        weights = description["importance"]
+        known = Known(
+            {"fitted": inputs.unflat(arrays)},
+            tuple(description["classes"]),
+            tuple(description["names"]),
+            description["chance"],
+            description["digest"],
+        )
+        return cls.__new__(cls)._set(
+            form=Form(**description["form"]),
+            head=heads.make(**description["head"]),
+            importance=None if weights is None else tuple(weights),
+            known=known,
+        )
+
+
+def _like(value: Array, constant: Any) -> Array:
+    """Returns constants [K] with as many axes as values [..., K]."""
+    return jnp.asarray(constant).reshape((1,) * (value.ndim - 1) + (-1,))
+
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class Classification(Supervised):
+    """Name the class of a sequence, or say of each of several labels whether it applies.
+
+    Labels may be strings, integers, booleans or floats. Zeros and ones [N, K] are K labels that
+    apply independently of each other.
+    """
+
+    name: ClassVar = "classification"
+    readout: ClassVar = "last"
+
+    def __init__(self, split: Split, class_weights: answers.ClassWeights = None):
+        """Fits the classes and the scale of the inputs on the training rows.
+
+        Args:
+          split: sequences with one label a row, divided.
+          class_weights: None, "balanced" for weights inverse to the size of a class, or a
+            dictionary from class to weight.
+
+        Raises:
+          ValueError: y does not fit, or the training rows have a single class.
+        """
+        y, counts, train = _training(self, split)
+        if answers.is_flags(y):
+            answers.refuse_weights(class_weights)
+            fitted = answers.fit_flags(y[train], counts[train])
+        else:
+            fitted = answers.fit_classes(y[train], counts[train], class_weights)
+        self._build(split, fitted)
+
+    def _targets(self, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        return _one_a_row(data)
+
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class Regression(Supervised):
+    """Predict numbers of a sequence; a head of counts takes them as they are, others scaled."""
+
+    name: ClassVar = "regression"
+    readout: ClassVar = "last"
+
+    def __init__(self, split: Split, head: heads.Head | None = None):
+        """Fits the scales of inputs and targets on the training rows.
+
+        Args:
+          split: sequences with one number, or [K], a row, divided.
+          head: the loss of a number, such as `heads.Huber()`; `heads.Squared()` by default.
+
+        Raises:
+          ValueError: y does not fit, or does not differ; TypeError: y holds no numbers.
+        """
+        y, counts, train = _training(self, split)
+        head = answers.number_head(head)
+        self._build(split, answers.fit_numbers(y[train], counts[train], head))
+
+    def _targets(self, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        return _one_a_row(data)
+
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class Labelling(Supervised):
+    """Answer at every time step: a class where y holds labels, numbers where it holds floats.
+
+    Zeros and ones [N, T, K] are K labels that apply independently of each other. A time step whose
+    target is missing, None or NaN, counts nowhere.
+    """
+
+    name: ClassVar = "labelling"
+    readout: ClassVar = "every"
+
+    def __init__(
+        self,
+        split: Split,
+        head: heads.Head | None = None,
+        class_weights: answers.ClassWeights = None,
+    ):
+        """Fits classes and scales on the training rows.
+
+        Args:
+          split: sequences with a target at every time step, divided.
+          head: the loss of a number; makes numbers of integers, too.
+          class_weights: as in `Classification`.
+
+        Raises:
+          ValueError: y does not fit; TypeError: y holds no numbers where the head needs them.
+        """
+        y, counts, train = _training(self, split)
+        y, counts = y[train], counts[train]
+        if head is not None or y.dtype.kind == "f":
+            answers.refuse_weights(class_weights)
+            fitted = answers.fit_numbers(y, counts, answers.number_head(head))
+        elif answers.is_flags(y):
+            answers.refuse_weights(class_weights)
+            fitted = answers.fit_flags(y, counts)
+        else:
+            fitted = answers.fit_classes(y, counts, class_weights)
+        self._build(split, fitted)
+
+    def _targets(self, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        y = answers.per_step(data)
+        return y, data.valid()[..., None] & ~answers.missing(y).any(-1, keepdims=True)
+
+
+def _training(task: Supervised, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the targets of all rows, where they count, and the rows that train."""
+    check_split(split)
+    if not len(split.rows["train"]):
+        raise ValueError("split must have rows that train, got none")
+    return *task._targets(split.data), split.rows["train"]
+
+
+def _one_a_row(data: Sequences) -> tuple[np.ndarray, np.ndarray]:
+    y = answers.per_row(data)
+    answers.check_present(y)
+    return y, np.ones((len(y), 1), bool)

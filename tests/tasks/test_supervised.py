@@ -1,0 +1,383 @@
+"""Tasks over sequences: scales of the training rows, weights, missing numbers, predictions."""
+
+import json
+import re
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lstm_jax as lj
+from lstm_jax.data import Sequences, Split
+from lstm_jax.tasks import Classification, Labelling, Regression, heads
+from lstm_jax.tasks.supervised import Supervised
+
+RNG = np.random.default_rng(0)
+N, T, D = 24, 6, 3
+X = 5 + 2 * RNG.normal(size=(N, T, D)).astype(np.float32)
+LENGTHS = RNG.integers(2, T + 1, N)
+LABELS = np.array(["cat", "dog", "eel"])[np.arange(N) % 3]
+NUMBERS = 100 + 10 * RNG.normal(size=N)
+TAGS = [np.where(X[n, : LENGTHS[n], 0] > 5, "hi", "lo") for n in range(N)]
+RAGGED = [X[n, : LENGTHS[n]] for n in range(N)]
+
+
+def every_row(task: Supervised, arrays: Any = None, weight: Any = None) -> Any:
+    """Returns one batch of all rows."""
+    arrays = task.arrays() if arrays is None else arrays
+    index = jnp.arange(len(arrays["x"]), dtype=jnp.int32)
+    weight = jnp.ones(len(index)) if weight is None else jnp.asarray(weight, jnp.float32)
+    return task.batch(arrays, index, weight)
+
+
+def outputs_of(task: Supervised, rows: int = N, seed: int = 0) -> jax.Array:
+    shape = (T, rows) if task.readout == "every" else (rows,)
+    return jax.random.normal(jax.random.key(seed), (*shape, task.output_size))
+
+
+def same(one: Any, other: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+# Inputs. ------------------------------------------------------------------------------------------
+
+
+def test_inputs_are_scaled_by_the_valid_steps_of_the_training_rows() -> None:
+    split = Sequences(RAGGED, LABELS, static=NUMBERS).split(seed=1)
+    task, train = Classification(split), split.rows["train"]
+    steps = np.concatenate([RAGGED[n] for n in train]).astype(np.float64)
+    batch = every_row(task)
+    assert batch.x.shape == (T, N, D + 1) and task.input_size == D + 1
+    for n in range(N):
+        wanted = (RAGGED[n] - steps.mean(0)) / steps.std(0)
+        np.testing.assert_allclose(batch.x[: LENGTHS[n], n, :D], wanted, rtol=1e-4, atol=1e-5)
+        assert not np.any(batch.x[LENGTHS[n] :, n, :D])
+        assert batch.mask[:, n].sum() == LENGTHS[n]
+    static = (NUMBERS - NUMBERS[train].mean()) / NUMBERS[train].std()
+    np.testing.assert_allclose(batch.x[2, :, D], static, rtol=1e-4, atol=1e-5)
+
+
+@hypothesis.given(st.integers(0, 2**16), st.booleans())
+@hypothesis.settings(max_examples=20)
+def test_nothing_fitted_depends_on_the_test_rows(seed: int, symbols: bool) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 7, (N, T)) if symbols else X
+    other = rng.integers(0, 50, (5, T)) if symbols else 1000 * rng.normal(size=(5, T, D))
+    for kind, y, others in ((Classification, LABELS, ["dog"] * 5), (Regression, NUMBERS, range(5))):
+        train = Sequences(x, y)
+        one, two = kind(Split(train)), kind(Split(train, test=Sequences(other, list(others))))
+        same(one.state()[1], two.state()[1])
+        assert one.static == two.static and one.chance == two.chance
+
+
+def test_symbols_beyond_those_of_training_are_one_symbol() -> None:
+    train, test = Sequences([[3, 1, 2], [0, 1]], ["a", "b"]), Sequences([[9, 4, 3]], ["a"])
+    task = Classification(Split(train, test=test))
+    assert (task.input_size, task.input_kind) == (5, "symbols")
+    assert every_row(task).x.T.tolist() == [[3, 1, 2], [0, 1, 0], [4, 4, 3]]
+
+
+def test_ragged_lists_are_padded_arrays_with_lengths() -> None:
+    padded = X.copy()
+    for n in range(N):
+        padded[n, LENGTHS[n] :] = [np.nan, np.inf, 1e30]
+    mask = np.arange(T) < LENGTHS[:, None]
+    forms = [
+        Sequences(RAGGED, LABELS),
+        Sequences(padded, LABELS, lengths=LENGTHS),
+        Sequences(padded, LABELS, mask=mask),
+    ]
+    batches = [every_row(Classification(data.split(seed=2))) for data in forms]
+    same(batches[0], batches[1])
+    same(batches[0], batches[2])
+
+
+def model_of(task: Supervised, cell: Any) -> Any:
+    return lj.nn.SequenceSpec(cell, task.input_size, task.output_size, task.readout)
+
+
+@pytest.mark.parametrize("cell", [lj.cells.LSTM(3), lj.cells.GRU(3)], ids=["LSTM", "GRU"])
+@pytest.mark.parametrize("kind", [Classification, Labelling])
+def test_what_is_missing_or_masked_changes_no_value_and_no_gradient(cell: Any, kind: Any) -> None:
+    """Whatever stands where a step does not count: numbers, NaN, infinity, also in targets."""
+    y = LABELS if kind is Classification else X[..., 1]
+    gone = RNG.uniform(size=(N, T)) < 0.2
+    gone[:, 0] = False
+    mask = (np.arange(T) < LENGTHS[:, None]) & ~gone
+    task = kind(Split(Sequences(np.where(mask[..., None], X, 0), y, mask=mask)))
+    model = model_of(task, cell)
+    params = model.init(jax.random.key(0))
+
+    @jax.jit
+    def value_and_grad(arrays: Any) -> Any:
+        batch = every_row(task, arrays)
+        loss = lambda p: task.loss(model.apply(p, batch.x, mask=batch.mask), batch)  # noqa: E731
+        return jax.value_and_grad(loss)(params)
+
+    expected = value_and_grad(task.arrays())
+    assert np.isfinite(expected[0])
+    for stray in (np.nan, np.inf, -1e38):
+        x = np.where(mask[..., None], X, np.float32(stray))
+        y = task.arrays()["y"]
+        y = y if kind is Classification else np.where(mask[..., None], y, np.float32(stray))
+        same(value_and_grad(task.arrays() | {"x": x, "y": y}), expected)
+
+
+def test_a_missing_number_is_the_mean_and_has_an_indicator() -> None:
+    x = X.copy()
+    x[2, 1, 0], x[3, 4] = np.nan, np.nan
+    batch = every_row(Regression(Sequences(x, NUMBERS, missing="indicator").split()))
+    assert batch.mask is None and batch.x.shape == (T, N, 2 * D)
+    assert np.argwhere(batch.x[..., D:]).tolist() == [[1, 2, 0], [4, 3, 0], [4, 3, 1], [4, 3, 2]]
+    assert batch.x[1, 2, 0] == 0 and not np.any(batch.x[4, 3, :D])
+    masked = every_row(Regression(Sequences(x, NUMBERS).split()))
+    assert np.argwhere(~masked.mask).tolist() == [[4, 3]]
+    np.testing.assert_array_equal(masked.x, batch.x[..., :D])
+
+
+# Losses and metrics. ------------------------------------------------------------------------------
+
+
+def test_loss_and_metric_are_weighted_means_in_numpy() -> None:
+    weight, importance = RNG.uniform(0.1, 2, N), {"cat": 1, "dog": 4, "eel": 1}
+    weight[3] = 0
+    split = Split(Sequences(X, LABELS, weight=weight))
+    task = Classification(split, class_weights=importance)
+    outputs, filled = outputs_of(task), np.arange(N) < 20
+    batch = every_row(task, weight=filled)
+    logits, label = np.asarray(outputs, np.float64), np.searchsorted(task.classes, LABELS)
+    each = np.log(np.exp(logits).sum(1)) - logits[np.arange(N), label]
+    total = weight * filled
+    scale = np.where(LABELS == "dog", 4, 1) / 2  # of mean 1 over the rows, a third of each class
+    wanted = (total * scale * each).sum() / total.sum()
+    np.testing.assert_allclose(task.loss(outputs, batch), wanted, rtol=1e-5)
+    right = logits.argmax(1) == label
+    np.testing.assert_allclose(
+        task.metric(outputs, batch), (total * right).sum() / total.sum(), rtol=1e-5
+    )
+    np.testing.assert_array_equal(task.correct(outputs, batch), right & (total > 0))
+
+
+def test_balanced_weights_are_inverse_to_the_size_of_a_class() -> None:
+    y = np.array(["a"] * 18 + ["b"] * 6)
+    weights = Classification(Split(Sequences(X, y)), class_weights="balanced").importance
+    assert weights is not None
+    np.testing.assert_allclose(weights, [N / 2 / 18, N / 2 / 6])
+
+
+def test_r2_is_one_minus_the_share_of_the_training_variance() -> None:
+    split = Split(Sequences(X, NUMBERS))
+    for head in (heads.Squared(), heads.Huber(), heads.Gaussian()):
+        task = Regression(split, head)
+        outputs, batch = outputs_of(task), every_row(task)
+        predictions = task.decode(outputs)
+        wanted = 1 - np.mean((predictions - NUMBERS) ** 2) / NUMBERS.var()
+        np.testing.assert_allclose(task.metric(outputs, batch), wanted, rtol=1e-4)
+    nearer = np.abs(predictions - NUMBERS) < np.abs(NUMBERS - NUMBERS.mean())
+    np.testing.assert_array_equal(task.correct(outputs, batch), nearer)
+
+
+def test_counts_are_not_scaled() -> None:
+    y = RNG.poisson(7, N)
+    task = Regression(Split(Sequences(X, y)), heads.NegativeBinomial())
+    outputs, batch = outputs_of(task), every_row(task)
+    np.testing.assert_array_equal(batch.y.value.value[:, 0], y)
+    each = task.head.losses(outputs[:, None], jnp.asarray(y, jnp.float32)[:, None])
+    np.testing.assert_allclose(task.loss(outputs, batch), each.mean(), rtol=1e-5)
+    wanted = 1 - np.mean((task.decode(outputs) - y) ** 2) / y.var()
+    np.testing.assert_allclose(task.metric(outputs, batch), wanted, rtol=1e-4)
+
+
+def test_answers_at_every_step_count_where_there_is_one() -> None:
+    tags = [np.array(row, object) for row in TAGS]
+    tags[4][1] = None
+    task = Labelling(Split(Sequences(RAGGED, tags)))
+    outputs, batch = outputs_of(task), every_row(task)
+    counts = np.arange(T)[:, None] < LENGTHS[None]
+    counts[1, 4] = False
+    np.testing.assert_array_equal(batch.y.weight, counts)
+    right = np.zeros((T, N), bool)
+    decoded = task.decode(outputs)
+    for n in range(N):
+        right[: LENGTHS[n], n] = decoded[n, : LENGTHS[n]] == TAGS[n]
+    np.testing.assert_allclose(task.metric(outputs, batch), right[counts].mean(), rtol=1e-6)
+    np.testing.assert_array_equal(task.correct(outputs, batch), (right | ~counts).all(0))
+
+
+def test_several_labels_apply_independently() -> None:
+    y = RNG.integers(0, 2, (N, 4))
+    task = Classification(Split(Sequences(X, y)))
+    outputs, batch = outputs_of(task), every_row(task)
+    assert task.output_size == 4 and task.head == heads.Bernoulli()
+    logits = np.asarray(outputs, np.float64)
+    wanted = np.mean(np.logaddexp(0, logits) - y * logits)
+    np.testing.assert_allclose(task.loss(outputs, batch), wanted, rtol=1e-5)
+    np.testing.assert_array_equal(task.decode(outputs), logits > 0)
+    np.testing.assert_allclose(task.metric(outputs, batch), np.mean((logits > 0) == y), rtol=1e-6)
+
+
+# Values and predictions. --------------------------------------------------------------------------
+
+
+def tasks_of_every_kind() -> list[Supervised]:
+    static = RNG.normal(size=(N, 2))
+    return [
+        Classification(Sequences(RAGGED, LABELS, static=static, missing="indicator").split()),
+        Classification(Sequences(RNG.integers(0, 5, (N, T)), np.arange(N) % 2 == 0).split()),
+        Regression(Sequences(X, np.stack([NUMBERS, -NUMBERS], 1)).split(), heads.Quantiles()),
+        Labelling(Sequences(RAGGED, TAGS).split(), class_weights="balanced"),
+        Labelling(Sequences(X, X[..., 0]).split()),
+    ]
+
+
+@pytest.mark.parametrize("task", tasks_of_every_kind(), ids=range(5))
+def test_a_task_is_restored_without_its_data(task: Supervised) -> None:
+    description, constants = task.state()
+    again = type(task).restore(json.loads(json.dumps(description)), constants)
+    assert again.static == task.static and hash(again.static) == hash(task.static)
+    assert again.digest == task.digest and again.classes == task.classes
+    outputs, arrays = outputs_of(task), task.arrays()
+    same(again.decode(outputs), task.decode(outputs))
+    data = dict(x=arrays["x"], lengths=arrays.get("lengths"), static=arrays.get("static"))
+    one, other = every_row(again, again.encode(**data)), every_row(task)
+    same((one.x, one.mask), (other.x, other.mask))
+    assert one.y is None
+
+
+@pytest.mark.parametrize("task", tasks_of_every_kind(), ids=range(5))
+def test_a_program_is_built_from_the_static_part_alone(task: Supervised) -> None:
+    static = task.static
+    assert static.known is None
+    index, weight = jnp.arange(4, dtype=jnp.int32), jnp.ones(4)
+
+    def loss(task: Any, arrays: Any) -> Any:
+        batch = task.batch(arrays, index, weight)
+        return task.loss(outputs_of(task, 4), batch), task.metric(outputs_of(task, 4), batch)
+
+    traced = jax.jit(loss, static_argnums=0)(static, task.arrays())
+    np.testing.assert_allclose(traced, loss(task, task.arrays()), rtol=1e-5)
+    same(
+        task.sample(jax.random.key(1), 4), static.sample(jax.random.key(1), 4, arrays=task.arrays())
+    )
+
+
+def test_new_rows_with_targets_are_numbered_as_those_of_training() -> None:
+    task = Classification(Sequences(X, LABELS).split())
+    batch = every_row(task, task.encode(X[:4], y=["eel", "cat", "dog", "cat"]))
+    assert batch.y.value[:, 0].tolist() == [2, 0, 1, 0]
+
+
+def test_quantiles_come_in_the_units_of_the_targets() -> None:
+    task = Regression(Split(Sequences(X, NUMBERS)), heads.Quantiles((0.1, 0.5, 0.9)))
+    outputs = jnp.sort(outputs_of(task))
+    wanted = np.asarray(outputs) * NUMBERS.std() + NUMBERS.mean()
+    np.testing.assert_allclose(task.quantiles(outputs, (0.1, 0.5, 0.9)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(task.decode(outputs), wanted[:, 1], rtol=1e-5)
+
+
+# Refusals. ----------------------------------------------------------------------------------------
+
+LATE = np.array(["cat"] * 23 + ["cow"])
+ONE = np.zeros((N, T, 1), np.float32)
+UNDIVIDED: Any = Sequences(X, LABELS)
+EVEN: Any = "even"
+BAD = [
+    (lambda: Classification(UNDIVIDED), "split must be a Split, such as"),
+    (
+        lambda: Classification(Split(Sequences(X))),
+        "y must be given: these Sequences have no targets",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, ["a"] * N))),
+        "y must have at least 2 classes in the training rows, got one, 'a'",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS), test=Sequences(X, LATE))),
+        "y of row 47 must be a class of the training rows, 'cat', 'dog', 'eel', got 'cow'",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, ["a", None] * 12))),
+        "y must have a target in every row, got none in row 1",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, np.eye(3)[np.arange(N) % 3]))),
+        "one class: use y.argmax(1), got one-hot rows of shape [24, 3]",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, X[..., 0]))),
+        "y must be [N] labels, or [N, K] zeros and ones, got float32 of shape [24, 6]",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS)), EVEN),
+        "class_weights must be None, 'balanced' or a dictionary from class to weight, got 'even'",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS)), {"cat": 1}),
+        "class_weights must have a number above 0 for class 'dog', got None",
+    ),
+    (
+        lambda: Classification(
+            Split(Sequences(X, LABELS)), dict.fromkeys([*"abc", "cat", "dog", "eel"], 1)
+        ),
+        "class_weights must name classes alone, 'cat', 'dog', 'eel', got 'a'",
+    ),
+    (
+        lambda: Regression(Split(Sequences(X, LABELS))),
+        "y must hold numbers, got strings such as 'cat'",
+    ),
+    (
+        lambda: Regression(Split(Sequences(X, [np.nan, *NUMBERS[1:]]))),
+        "y must have a target in every row, got none in row 0",
+    ),
+    (
+        lambda: Regression(Split(Sequences(X, [np.inf, *NUMBERS[1:]]))),
+        "y of row 0 must be finite, got inf",
+    ),
+    (
+        lambda: Regression(Split(Sequences(X, [3.0] * N))),
+        "target 0 of y must differ between training rows, got 3.0 alone",
+    ),
+    (
+        lambda: Regression(Split(Sequences(X, NUMBERS)), heads.CrossEntropy(3)),
+        "head must be one of numbers, such as heads.Huber(), got CrossEntropy",
+    ),
+    (
+        lambda: Regression(Split(Sequences(X, -NUMBERS)), heads.NegativeBinomial()),
+        "y must hold counts 0, 1, 2, ... for NegativeBinomial(), got -",
+    ),
+    (
+        lambda: Labelling(Split(Sequences(X, LABELS))),
+        "y must be [N, T] = [24, 6] or [N, T, K], one answer a time step, got shape [24]",
+    ),
+    (
+        lambda: Labelling(Split(Sequences(X, X[..., 0])), class_weights="balanced"),
+        "class_weights must be None where a target is no single class",
+    ),
+    (
+        lambda: Regression(Split(Sequences(np.concatenate([X, np.nan * ONE], 2), NUMBERS))),
+        "feature x3 of x must have a number in the training rows, got NaN alone",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS))).encode(X[..., :2]),
+        "x must have the 3 features x0, x1, x2, got 2",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS))).encode([[1, 2]]),
+        "x must hold numbers [N, T, D], as the training rows do",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS))).encode(X, static=NUMBERS),
+        "static must have the 0 features of training, got 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), BAD, ids=range(len(BAD)))
+def test_bad_data_are_refused_in_one_sentence(make: Any, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)) as refusal:
+        make()
+    assert "\n" not in str(refusal.value)
