@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.tasks.base import Stream, Task
 from lstm_jax.training.trials import Trials
 from lstm_jax.types import Array, Batch, Model, StreamModel
@@ -27,6 +28,14 @@ def check_kinds(task: Task, model: Model, trials: Trials) -> None:
             raise TypeError(
                 f"{name} must be {right}, got {type(value).__name__}: {error}"
             ) from None
+
+
+def check_run(run: Any) -> None:
+    """Raises TypeError unless it is a run directory or nothing."""
+    if run is not None and not isinstance(run, RunDirectory):
+        raise TypeError(
+            f"run must be a RunDirectory, such as RunDirectory.create makes, got {run!r}"
+        )
 
 
 def check_windows(task: Task, model: Model, window: int | None) -> None:
@@ -78,3 +87,8 @@ def output_shape(task: Task, batch: Batch) -> tuple[int, ...]:
 def zero_outputs(task: Task, batch: Batch) -> Array:
     """Returns zeros in the place of a model's outputs for a batch."""
     return jnp.zeros(output_shape(task, batch), jnp.float32)
+
+
+def sized(task: Task, model: Any) -> Any:
+    """Returns the model with the sizes of the task, where it leaves them open."""
+    return model.sized(task) if hasattr(model, "sized") else model

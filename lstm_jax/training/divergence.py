@@ -11,9 +11,9 @@ from lstm_jax.tasks.base import Task
 from lstm_jax.training.agreement import zero_outputs
 from lstm_jax.types import Array, Batch
 
-RUNNING, SOLVED, LOSS, GRADIENT, UPDATE, INPUTS, SYMBOLS, TARGETS, LABELS = range(9)
+RUNNING, SOLVED, LOSS, GRADIENT, UPDATE, INPUTS, SYMBOLS, TARGETS, LABELS, STOPPED = range(10)
 
-STATUS = np.array(["finished", "solved"] + ["diverged"] * 7)
+STATUS = np.array(["finished", "solved"] + ["diverged"] * 7 + ["stopped"])
 REASONS = {
     LOSS: "the loss is not finite at step {step}",
     GRADIENT: "the gradient is not finite at step {step}",

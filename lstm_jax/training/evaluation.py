@@ -1,4 +1,4 @@
-"""Asking trained trials questions they have not seen."""
+"""Evaluation of trained trials on sequences of one split."""
 
 import functools
 from collections.abc import Callable
@@ -10,8 +10,9 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from lstm_jax.tasks.base import Task
+from lstm_jax.tasks.base import Rows, Target, Task
 from lstm_jax.training import agreement, captures, parallel
+from lstm_jax.training.step import given
 from lstm_jax.training.trials import Trials, keys
 from lstm_jax.types import Array, Batch, Model
 
@@ -59,79 +60,99 @@ def evaluate(
       batching: as in `fit`.
 
     Raises:
-      ValueError: an argument out of its range, parameters of other trials, or outputs that are not
-        of the task's shape.
+      ValueError: an argument out of its range, parameters of other trials, an empty split, or
+        outputs that are not of the task's shape.
       TypeError: an argument is of another kind.
     """
     agreement.check_kinds(task, model, trials)
     agreement.check_params(params, trials)
     if not isinstance(sequences, int) or sequences < 1:
         raise ValueError(f"sequences must be a whole number of at least 1, got {sequences}")
+    model = agreement.sized(task, model)
     count = task.split_size(split)
+    if count == 0:
+        raise ValueError(f"split must have sequences, got {split!r}, which has none")
     mesh = parallel.everywhere()
     batching = parallel.resolve(batching, mesh)
     layout = parallel.Layout(len(trials.seed), batching, mesh)
-    args = layout.spread((trials, params))
-    if count is None:
-        captured = captures.fingerprint(functools.partial(_ask_zeros, task, split, sequences))
-        sums = _drawn(task, model, split, sequences, batching, mesh, captured)(args)
-    else:
-        examples = task.examples(split)
-        captured = captures.fingerprint(functools.partial(_score_zeros, task), examples)
-        sums = _whole(task, model, batching, mesh, captured)(args, layout.share(examples))
-    correct, loss, metric = layout.gather(sums)
+    data = data_of(task, split, task.arrays())
+    asked = Asked(split, count, sequences)
+    captured = captures.fingerprint(functools.partial(_score_zeros, task.static, asked), data)
+    program = _program(task.static, model, asked, batching, mesh, captured)
+    sums = program(layout.spread((trials, params)), layout.share(data))
+    correct, loss, metric, weight = layout.gather(sums)
     n = sequences if count is None else count
-    return Evaluation(np.rint(correct).astype(int), np.full(len(correct), n), loss / n, metric / n)
+    return Evaluation(
+        np.rint(correct).astype(int), np.full(len(correct), n), loss / weight, metric / weight
+    )
 
 
-Sums = tuple[Array, Array, Array]
+class Asked(NamedTuple):
+    """Which sequences are asked: all `count` of a finite split, else `sequences` that are drawn."""
+
+    split: str
+    count: int | None
+    sequences: int
+
+
+class Sums(NamedTuple):
+    """Sums over sequences; divided by `weight`, loss and metric are means."""
+
+    correct: Array
+    loss: Array
+    metric: Array
+    weight: Array
+
+
+def data_of(task: Task, split: str, arrays: Any) -> Any:
+    """Returns what `measure` reads a split from: the task's data, or its sequences."""
+    drawn = isinstance(task, Rows) or task.split_size(split) is None
+    return arrays if drawn else task.examples(split)
+
+
+def measure(task: Task, model: Model, asked: Asked, params: Any, trial: Trials, data: Any) -> Sums:
+    """Returns the sums over the sequences of a split; `data` as `data_of` returns it."""
+
+    def ask(index, size):
+        batch = _batch(task, asked, trial, data, index, size)
+        outputs = model.apply(params, batch.x, mask=batch.mask, reset=batch.reset, trial=trial)
+        agreement.check_outputs(task, outputs, batch)
+        return _scored(task, outputs, batch, size)
+
+    return _over_batches(ask, asked.sequences if asked.count is None else asked.count)
 
 
 @functools.lru_cache(maxsize=64)
-def _drawn(
-    task: Task, model: Model, split: str, sequences: int, batching: str, mesh: Mesh, captured: str
+def _program(
+    task: Task, model: Model, asked: Asked, batching: str, mesh: Mesh, captured: str
 ) -> Callable:
-    """Returns f((trials, params)) -> sums over `sequences` drawn."""
+    """Returns f((trials, params), data) -> Sums, compiled."""
     del captured  # part of the key: a program holds the arrays that were captured in its making
 
-    def one(args):
+    def one(args, data):
         trial, params = args
-        root = keys(trial).evaluation
-
-        def ask(index, size):
-            batch = task.sample(jax.random.fold_in(root, index), size, split)
-            return _sums(task, model, params, trial, batch, size)
-
-        return _over_batches(ask, sequences)
+        return measure(task, model, asked, params, trial, data)
 
     return parallel.over_trials(one, batching, mesh)
 
 
-@functools.lru_cache(maxsize=64)
-def _whole(task: Task, model: Model, batching: str, mesh: Mesh, captured: str) -> Callable:
-    """Returns f((trials, params), batch) -> sums over all sequences of one large batch."""
-    del captured  # part of the key, as that of `_drawn`
-
-    def one(args, examples):
-        trial, params = args
-        target_axis = 1 if task.readout == "every" else 0
-
-        def ask(index, size):
-            batch = _slice(examples, index * BATCH, size, target_axis)
-            return _sums(task, model, params, trial, batch, size)
-
-        return _over_batches(ask, examples.x.shape[1])
-
-    return parallel.over_trials(one, batching, mesh)
+def _batch(task: Any, asked: Asked, trial: Trials, data: Any, index: Any, size: int) -> Batch:
+    """Returns batch number `index`, of `size` sequences."""
+    if asked.count is None:
+        key = jax.random.fold_in(keys(trial).evaluation, index)
+        return task.sample(key, size, asked.split, **given(data))
+    if isinstance(task, Rows):
+        members = lax.dynamic_slice_in_dim(data["splits"][asked.split], index * BATCH, size)
+        return task.batch(data, members, jnp.ones(size))
+    return _slice(data, index * BATCH, size, 1 if task.readout == "every" else 0)
 
 
-def _ask_zeros(task: Task, split: str, sequences: int) -> Sums:
-    """Returns the sums of outputs of zero on a batch that is drawn."""
-    return _score_zeros(task, task.sample(jax.random.key(0), min(BATCH, sequences), split))
-
-
-def _score_zeros(task: Task, batch: Batch) -> Sums:
-    return _scored(task, agreement.zero_outputs(task, batch), batch, 1)
+def _score_zeros(task: Task, asked: Asked, data: Any) -> Sums:
+    """Returns the sums of outputs of zero: what the task's measures capture is found by it."""
+    trial = Trials(*[jnp.uint32(0)] * len(Trials._fields))
+    size = min(BATCH, asked.sequences if asked.count is None else asked.count)
+    batch = _batch(task, asked, trial, data, 0, size)
+    return _scored(task, agreement.zero_outputs(task, batch), batch, size)
 
 
 def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
@@ -144,16 +165,15 @@ def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
     return jax.tree.map(lambda *leaves: sum(leaves), *parts)
 
 
-def _sums(task: Task, model: Model, params: Any, trial: Trials, batch: Batch, size: int) -> Sums:
-    outputs = model.apply(params, batch.x, mask=batch.mask, reset=batch.reset, trial=trial)
-    agreement.check_outputs(task, outputs, batch)
-    return _scored(task, outputs, batch, size)
-
-
 def _scored(task: Task, outputs: Array, batch: Batch, size: int) -> Sums:
-    means = task.loss(outputs, batch), task.metric(outputs, batch)
-    loss, metric = (size * mean.astype(jnp.float32) for mean in means)
-    return task.correct(outputs, batch).astype(jnp.float32).sum(), loss, metric
+    weight = batch.y.weight.sum() if isinstance(batch.y, Target) else jnp.float32(size)
+    loss, metric = task.loss(outputs, batch), task.metric(outputs, batch)
+    return Sums(
+        task.correct(outputs, batch).astype(jnp.float32).sum(),
+        weight * loss.astype(jnp.float32),
+        weight * metric.astype(jnp.float32),
+        weight,
+    )
 
 
 def _slice(batch: Batch, start: Array | int, size: int, target_axis: int) -> Batch:

@@ -11,6 +11,9 @@ import optax
 from lstm_jax.training.trials import Trials
 from lstm_jax.types import Array
 
+# A name, or a function of a trial (its fields are traced scalars), hashable: compiled by it.
+Optimizer = str | Callable[[Trials], optax.GradientTransformation]
+
 LARGEST = 1e18  # a number whose square is finite in float32
 
 
@@ -38,10 +41,13 @@ DIRECTIONS: dict[str, Callable[[Trials], optax.GradientTransformation]] = {
 }
 
 
-def make(name: str, trial: Trials) -> optax.GradientTransformation:
-    """Returns p <- p - learning_rate (direction(clipped gradient) + weight_decay p).
+def make(optimizer: Optimizer, trial: Trials) -> optax.GradientTransformation:
+    """Returns the optimiser of one trial; of a function, what it returns, as it is.
 
-    With a `decay` the learning rate of the update after t others is that of half a cosine,
+    A name gives p <- p - learning_rate (direction(clipped gradient) + weight_decay p).
+
+    With a `warmup` the learning rate of the update after t others is multiplied by
+    min((t + 1) / warmup, 1). With a `decay` it is that of half a cosine,
     learning_rate (1 + cos(pi min(t / decay, 1))) / 2 (Loshchilov & Hutter 2017, without restarts).
     The gradient g is clipped by its global norm, g min(1, clip / |g|). The direction is
       sgd: g;
@@ -57,11 +63,13 @@ def make(name: str, trial: Trials) -> optax.GradientTransformation:
     compilation serves every value.
 
     Raises:
-      ValueError: no optimiser is called `name`.
+      ValueError: no optimiser has that name.
     """
+    if callable(optimizer):
+        return optimizer(trial)
     return optax.chain(
         clip_by_global_norm(trial.clip),
-        check_name(name)(trial),
+        check_name(optimizer)(trial),
         optax.add_decayed_weights(trial.weight_decay, mask=_matrices),
         optax.scale_by_learning_rate(_rate(trial)),
     )
@@ -95,14 +103,38 @@ def _scaled(tree: Any) -> tuple[Any, Array]:
 
 
 def _rate(trial: Trials) -> optax.ScalarOrSchedule:
-    if trial.decay is None:
+    if trial.decay is None and trial.warmup is None:
         return trial.learning_rate
     falls = optax.cosine_decay_schedule(trial.learning_rate, 1)  # optax takes no traced length
-    return lambda t: falls(t / trial.decay)
+
+    def rate(t):
+        fallen = trial.learning_rate if trial.decay is None else falls(t / trial.decay)
+        return fallen if trial.warmup is None else fallen * jnp.minimum((t + 1) / trial.warmup, 1)
+
+    return rate
 
 
 def _matrices(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+
+def describe(optimizer: Optimizer) -> str:
+    """Returns the name by which a run knows an optimiser."""
+    if isinstance(optimizer, str):
+        return optimizer
+    kind = optimizer if hasattr(optimizer, "__qualname__") else type(optimizer)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def check(optimizer: Optimizer) -> None:
+    """Raises unless it is a name there is, or a hashable function."""
+    if isinstance(optimizer, str):
+        check_name(optimizer)
+    elif not callable(optimizer) or isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer must be a name or a function of a trial that returns a "
+            f"GradientTransformation, got {optimizer!r}"
+        )
 
 
 def check_name(name: str) -> Callable[[Trials], optax.GradientTransformation]:

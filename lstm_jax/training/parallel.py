@@ -146,6 +146,14 @@ class Layout:
 
         return jax.tree.map(shape, tree)
 
+    def outline_whole(self, tree: Any) -> Any:
+        """Returns the shapes of leaves that are whole on every device, which need not be here."""
+
+        def shape(leaf):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._everywhere)
+
+        return jax.tree.map(shape, tree)
+
     def gather(self, tree: Any) -> Any:
         """Returns leaves [places, ...] as NumPy leaves [R, ...], in every process; waits."""
         return jax.tree.map(lambda leaf: hosts.fetch(leaf)[self._place], tree)

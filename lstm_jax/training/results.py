@@ -1,31 +1,55 @@
 """Results of training: of R trials at the end, and between two calls of the loop."""
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from lstm_jax.tasks.base import Task
 from lstm_jax.training import parallel
 from lstm_jax.training.divergence import RUNNING, SOLVED, STATUS
-from lstm_jax.training.evaluation import Evaluation
-from lstm_jax.training.step import State
+from lstm_jax.training.evaluation import Evaluation, evaluate
+from lstm_jax.training.predictor import Predictor
+from lstm_jax.training.step import Best, State, current_params
 from lstm_jax.training.trials import Trials, describe_trials
+from lstm_jax.types import Model
 
 
-class Result(NamedTuple):
-    """What training made of R trials; NumPy arrays.
+@functools.partial(
+    jax.tree_util.register_dataclass, meta_fields=("task", "model"),
+    data_fields=(
+        "trials", "params", "status", "step", "solved_at", "reason", "loss", "metric",
+        "validation_loss", "best_step", "state",
+    ),
+)  # fmt: skip
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """What training made of R trials; a pytree of NumPy arrays.
 
     Attributes:
-      params: the parameters, leaves [R, ...].
-      status: [R] "finished" all steps, "solved" before their end, or "diverged".
+      task: the problem.
+      model: the network, with the task's sizes.
+      trials: the R settings.
+      params: the parameters, leaves [R, ...]: those with the least validation loss, or the last
+        where there was no validation.
+      status: [R] "finished" all steps, "solved" before their end, "stopped" by validation, or
+        "diverged".
       step: [R] updates done.
       solved_at: [R] updates until the task called the trial solved, -1 where it did not.
       reason: [R] why a trial diverged, such as "the loss is not finite at step 12"; else "".
       loss: [R] running mean of the training loss, over about the last 1,000 sequences; nan where a
         trial diverged at its first batch.
       metric: [R] the same of the task's metric.
+      validation_loss: [R] the least loss of a validation; nan where there was none.
+      best_step: [R] the updates before that validation; the last step where there was none.
       state: everything a trial had in hand, leaves [R, ...]; rows of it may go on as `begin_from`.
     """
 
+    task: Task
+    model: Model
+    trials: Trials
     params: Any
     status: np.ndarray
     step: np.ndarray
@@ -33,7 +57,68 @@ class Result(NamedTuple):
     reason: np.ndarray
     loss: np.ndarray
     metric: np.ndarray
+    validation_loss: np.ndarray
+    best_step: np.ndarray
     state: State
+
+    def table(self) -> "Table":
+        """Returns one row a trial: its settings and what came of them."""
+        return Table(result_records(self.trials, self))
+
+    def evaluate(self, split: str = "test", **settings: Any) -> Evaluation:
+        """Returns how the R trials do on a split, see `lj.evaluate`."""
+        return evaluate(self.task, self.model, self.params, self.trials, split=split, **settings)
+
+    def best(self, by: str = "validation") -> Predictor:
+        """Returns the network of the trial with the least loss, which did not diverge.
+
+        Args:
+          by: "validation", or "train" for the running mean of the training loss.
+
+        Raises:
+          ValueError: `by` is neither, nothing was validated, or every trial diverged.
+        """
+        losses = {"validation": self.validation_loss, "train": self.loss}
+        if by not in losses:
+            raise ValueError(f"by must be one of validation, train, got {by!r}")
+        loss = np.where(self.status == "diverged", np.nan, losses[by])
+        if np.isnan(loss).all():
+            right = "no trial has a finite loss; fit with epochs or validate_every, or by='train'"
+            raise ValueError(f"by={by!r}: {right}")
+        return self._predictor(np.array([np.nanargmin(loss)]))
+
+    def ensemble(self) -> Predictor:
+        """Returns the networks of all trials that did not diverge; predictions are their mean.
+
+        Raises:
+          ValueError: every trial diverged.
+        """
+        members = np.flatnonzero(self.status != "diverged")
+        if not members.size:
+            raise ValueError("an ensemble needs a trial that did not diverge, got none")
+        return self._predictor(members)
+
+    def _predictor(self, rows: np.ndarray) -> Predictor:
+        params, trials = jax.tree.map(lambda leaf: leaf[rows], (self.params, self.trials))
+        return Predictor(self.task, self.model, params, trials)
+
+
+class Table(list):
+    """Rows of a result, dictionaries by column; prints as a table of the columns that differ."""
+
+    def __str__(self) -> str:
+        names = [n for n in self[0] if n in _ALWAYS or len({str(row[n]) for row in self}) > 1]
+        lines = [names, *([_short(row[name]) for name in names] for row in self)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        aligned = (map(str.rjust, line, widths) for line in lines)
+        return "\n".join(map("  ".join, aligned))
+
+
+_ALWAYS = ("trial", "loss", "metric", "validation_loss")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 
 
 class Snapshot(NamedTuple):
@@ -43,12 +128,15 @@ class Snapshot(NamedTuple):
     loss: np.ndarray
     metric: np.ndarray
     status: np.ndarray
+    validation_loss: np.ndarray | tuple[()] = ()
 
     @classmethod
     def of(cls, layout: parallel.Layout, state: State) -> "Snapshot":
         """Returns the small part of a state."""
         loss, metric, _ = state.stats
-        return layout.gather(cls(state.step, loss, metric, state.status))  # pyright: ignore
+        validated = state.best.loss if isinstance(state.best, Best) else ()
+        small: Any = cls(state.step, loss, metric, state.status, validated)  # pyright: ignore
+        return layout.gather(small)
 
     @property
     def running(self) -> np.ndarray:
@@ -57,10 +145,9 @@ class Snapshot(NamedTuple):
 
     def records(self) -> list[dict[str, Any]]:
         """Returns a progress record for each trial still running."""
-        return [
-            {"trial": i, "step": self.step[i], "loss": self.loss[i], "metric": self.metric[i]}
-            for i in np.flatnonzero(self.running)
-        ]
+        columns = {"step": self.step, "loss": self.loss, "metric": self.metric} | self._validated
+        running = np.flatnonzero(self.running)
+        return [{"trial": i} | {name: v[i] for name, v in columns.items()} for i in running]
 
     def curves(self, before: "Snapshot", seconds: float) -> dict[str, float]:
         """Returns the quartiles over the trials still running, their number and the speed."""
@@ -68,7 +155,7 @@ class Snapshot(NamedTuple):
             "running": float(self.running.sum()),
             "trial_steps_per_second": float((self.step - before.step).sum() / seconds),
         }
-        for name, values in (("loss", self.loss), ("metric", self.metric)):
+        for name, values in ({"loss": self.loss, "metric": self.metric} | self._validated).items():
             for share in (25, 50, 75) if self.running.any() else ():
                 points[f"{name}/{share}"] = float(np.percentile(values[self.running], share))
         return points
@@ -79,13 +166,32 @@ class Snapshot(NamedTuple):
         loss = float(np.median(self.loss[running])) if running.any() else float("nan")
         return done, int(np.where(running, steps, self.step).sum()), loss, int(running.sum())
 
+    @property
+    def _validated(self) -> dict[str, np.ndarray]:
+        validated = isinstance(self.validation_loss, np.ndarray)
+        return {"validation_loss": self.validation_loss} if validated else {}
 
-def result_of(state: State, reasons: np.ndarray) -> Result:
+
+def result_of(
+    task: Task, model: Model, trials: Trials, state: State, reasons: np.ndarray
+) -> Result:
     """Returns the result of trials in this state, NumPy arrays, with their reasons."""
     held: Any = state
-    solved_at = np.where(held.status == SOLVED, held.step, -1)
-    numbers = STATUS[held.status], held.step, solved_at, reasons
-    return Result(state.params, *numbers, held.stats.loss, held.stats.metric, state)
+    best, nothing = held.best, np.full(len(held.step), np.nan, np.float32)
+    validated = isinstance(best, Best)
+    return Result(
+        task, model, trials,
+        params=best.params if validated else current_params(held),
+        status=STATUS[held.status],
+        step=held.step,
+        solved_at=np.where(held.status == SOLVED, held.step, -1),
+        reason=reasons,
+        loss=held.stats.loss,
+        metric=held.stats.metric,
+        validation_loss=best.loss if validated else nothing,
+        best_step=best.step if validated else held.step,
+        state=state,
+    )  # fmt: skip
 
 
 def result_records(
@@ -94,11 +200,12 @@ def result_records(
     """Returns one record a trial for `RunDirectory.finish`: its settings and what came of them.
 
     {"trial", "seed", "learning_rate", ..., "gate_bias_f", ..., "status", "step", "solved_at",
-    "reason", "loss", "metric"}, and for `test=evaluation` {"test_correct", "test_n", "test_loss",
-    "test_metric"}.
+    "reason", "loss", "metric"}, with validation {"validation_loss", "best_step"}, and for
+    `test=evaluation` {"test_correct", "test_n", "test_loss", "test_metric"}.
     """
-    columns = describe_trials(trials) | result._asdict()
-    del columns["params"], columns["state"]
+    names = ["status", "step", "solved_at", "reason", "loss", "metric"]
+    names += ["validation_loss", "best_step"] if isinstance(result.state.best, Best) else []
+    columns = describe_trials(trials) | {name: getattr(result, name) for name in names}
     for split, evaluation in evaluations.items():
         columns |= {f"{split}_{name}": values for name, values in evaluation._asdict().items()}
     count = len(trials.seed)

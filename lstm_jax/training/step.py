@@ -8,7 +8,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from lstm_jax.tasks.base import Judged, Stats, Stream, Task
+from lstm_jax.tasks.base import Judged, Rows, Stats, Stream, Task
 from lstm_jax.training import agreement, divergence, optimizers, parallel
 from lstm_jax.training.divergence import RUNNING, SOLVED
 from lstm_jax.training.trials import Trials, keys
@@ -27,7 +27,9 @@ class State(NamedTuple):
       stats: running means of the training batches' loss and metric, and what a criterion looks at.
       status: int32, RUNNING or why it stopped, a code of `divergence`; a trial that stopped never
         changes again.
-      carried: of a task that is a stream, where it and the model's state are; else nothing.
+      carried: of a stream and of epochs, where they are; else nothing.
+      average: the moving average of the parameters, if one is kept.
+      best: what validation found so far, if there is validation.
     """
 
     params: Any
@@ -36,54 +38,113 @@ class State(NamedTuple):
     stats: Stats
     status: Array
     carried: "Carried | tuple[()]"
+    average: Any = ()
+    best: "Best | tuple[()]" = ()
+
+
+class Best(NamedTuple):
+    """What validation found so far.
+
+    Attributes:
+      params: those with the least validation loss.
+      loss: that loss.
+      step: int32, the updates before it.
+      checked: int32, the updates before the last validation.
+      waited: int32, validations since the least loss.
+      stalled: int32, the same, or those since the learning rate was last reduced.
+      rate: factor of the learning rate.
+    """
+
+    params: Any
+    loss: Array
+    step: Array
+    checked: Array
+    waited: Array
+    stalled: Array
+    rate: Array
 
 
 class Carried(NamedTuple):
-    """What goes on from one window of a stream to the next.
+    """What goes on from one batch to the next.
 
     Attributes:
-      cursor: the task's.
-      state: the model's, before the next window.
+      cursor: a stream's; of epochs, [N] int32, the order of the rows in this one.
+      state: the model's, before the next window of a stream.
     """
 
     cursor: Any
     state: Any
 
 
+class Validated(NamedTuple):
+    """What is done with the loss on the validation split.
+
+    Attributes:
+      every: updates from one validation to the next.
+      sequences: how many are drawn where the split is not finite.
+      patience: validations without a lower loss after which a trial stops; None for never.
+      plateau: validations without a lower loss after which its learning rate is reduced, or None.
+      factor: what the learning rate is then multiplied by.
+    """
+
+    every: int
+    sequences: int = 2000
+    patience: int | None = None
+    plateau: int | None = None
+    factor: float = 0.5
+
+
 class Settings(NamedTuple):
     """What is compiled into the loop besides the task and the model."""
 
     batch_size: int
-    optimizer: str
+    optimizer: optimizers.Optimizer
     batching: str
     window: int | None = None
+    epochs: bool = False
+    validated: Validated | None = None
+    average: float | None = None
 
 
-def begin(task: Task, model: Model, settings: Settings, trial: Trials) -> State:
+def begin(task: Task, model: Model, settings: Settings, trial: Trials, arrays: Any) -> State:
     """Returns a trial before its first step."""
-    return begin_with(task, model, settings, trial, model.init(keys(trial).init, trial))
+    params = model.init(keys(trial).init, trial)
+    return begin_with(task, model, settings, trial, params, arrays)
 
 
-def begin_with(task: Task, model: Model, settings: Settings, trial: Trials, params: Any) -> State:
+def begin_with(
+    task: Task, model: Model, settings: Settings, trial: Trials, params: Any, arrays: Any
+) -> State:
     """Returns a trial before its first step, with these parameters."""
+    zero = jnp.int32(0)
+    best = Best(params, jnp.float32(jnp.inf), zero, zero, zero, zero, jnp.float32(1))
     return State(
         params=params,
         optimizer=optimizers.make(settings.optimizer, trial).init(_wide(params)),
-        step=jnp.int32(0),
+        step=zero,
         stats=Stats(jnp.float32(jnp.nan), jnp.float32(jnp.nan), _no_answers(task)),
         status=jnp.int32(RUNNING),
-        carried=_carried(task, model, settings, trial, params),
+        carried=_carried(task, model, settings, trial, params, arrays),
+        average=() if settings.average is None else _wide(params),
+        best=best if settings.validated else (),
     )
 
 
 def _carried(
-    task: Task, model: Any, settings: Settings, trial: Trials, params: Any
+    task: Task, model: Any, settings: Settings, trial: Trials, params: Any, arrays: Any
 ) -> Carried | tuple[()]:
-    """Returns the beginning of a stream; of other tasks, nothing."""
+    """Returns the beginning of a stream or of the first epoch; else nothing."""
+    if settings.epochs:
+        return Carried(jnp.zeros(len(arrays["splits"]["train"]), jnp.int32), ())
     if not isinstance(task, Stream):
         return ()
-    cursor = task.begin(keys(trial).data, settings.batch_size)
+    cursor = task.begin(keys(trial).data, settings.batch_size, **given(arrays))
     return Carried(cursor, model.initial_state(params, settings.batch_size))
+
+
+def given(arrays: Any) -> dict[str, Any]:
+    """Returns the argument that a task's methods take where it has arrays."""
+    return {"arrays": arrays} if jax.tree.leaves(arrays) else {}
 
 
 def _no_answers(task: Task) -> Array | tuple[()]:
@@ -91,25 +152,60 @@ def _no_answers(task: Task) -> Array | tuple[()]:
     return jnp.full(task.criterion.window, jnp.inf) if isinstance(task, Judged) else ()
 
 
-def draw(task: Task, settings: Settings, trial: Trials, state: State) -> tuple[Any, Batch]:
-    """Returns a stream's next window, and its cursor; or a batch drawn for this step."""
-    if isinstance(task, Stream) and isinstance(state.carried, Carried):
-        return task.next(state.carried.cursor)
-    return (), task.sample(jax.random.fold_in(keys(trial).data, state.step), settings.batch_size)
+def draw(
+    task: Task, settings: Settings, trial: Trials, state: State, arrays: Any
+) -> tuple[Any, Batch]:
+    """Returns the next cursor and batch: of an epoch, of a stream, or drawn for this step."""
+    if isinstance(state.carried, Carried):
+        if settings.epochs:
+            return _next_rows(task, settings, trial, state, arrays)
+        assert isinstance(task, Stream)
+        return task.next(state.carried.cursor, **given(arrays))
+    key = jax.random.fold_in(keys(trial).data, state.step)
+    return (), task.sample(key, settings.batch_size, "train", **given(arrays))
+
+
+def _next_rows(
+    task: Any, settings: Settings, trial: Trials, state: Any, arrays: Any
+) -> tuple[Array, Batch]:
+    """Returns the order of the rows in this epoch, and the next rows; the last may be fewer."""
+    members, size = arrays["splits"]["train"], settings.batch_size
+    count = len(members)
+    epoch, part = jnp.divmod(state.step, steps_per_epoch(count, size))
+    key = jax.random.fold_in(keys(trial).data, epoch)
+    order = lax.cond(
+        part == 0,
+        lambda: jax.random.permutation(key, count).astype(jnp.int32),
+        lambda: state.carried.cursor,
+    )
+    place = part * size + jnp.arange(size, dtype=jnp.int32)
+    index = members[order[jnp.minimum(place, count - 1)]]
+    return order, task.batch(arrays, index, (place < count).astype(jnp.float32))
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Returns the updates in which all rows are seen once."""
+    return -(-rows // batch_size)
 
 
 def _run(
-    model: Any, params: Any, batch: Batch, carried: Carried | tuple[()], **noise: Any
+    task: Task, model: Any, params: Any, batch: Batch, carried: Any, **noise: Any
 ) -> tuple[Any, Array]:
     """Returns the model's state behind a window, nothing of other batches, and the outputs."""
     x, _, mask, reset = batch
-    if isinstance(carried, Carried):
+    if isinstance(carried, Carried) and not isinstance(task, Rows):
         return model.unroll(params, x, carried.state, mask=mask, reset=reset, **noise)
     return (), model.apply(params, x, mask=mask, reset=reset, **noise)
 
 
 def take_step(
-    task: Task, model: Model, settings: Settings, mesh: Mesh, trial: Trials, state: State
+    task: Task,
+    model: Model,
+    settings: Settings,
+    mesh: Mesh,
+    trial: Trials,
+    state: State,
+    arrays: Any,
 ) -> State:
     """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite.
 
@@ -117,13 +213,13 @@ def take_step(
     its own, with noise of its own, and all know the outputs and so the loss.
     """
     if settings.window is not None:
-        return _step_in_windows(task, model, settings, trial, state)
+        return _step_in_windows(task, model, settings, trial, state, arrays)
     noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
-    cursor, batch = draw(task, settings, trial, state)
+    cursor, batch = draw(task, settings, trial, state, arrays)
     mine = parallel.share(mesh, batch._replace(y=None), axis=1)
 
     def objective(params):
-        after, outputs = _run(model, params, mine, state.carried, trial=trial, key=noise_key)
+        after, outputs = _run(task, model, params, mine, state.carried, trial=trial, key=noise_key)
         outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
         seen = batch_stats(task, outputs, batch)
         return seen.loss, (seen, after)
@@ -131,17 +227,19 @@ def take_step(
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
     (_, (seen, after)), grads = value_and_grad(state.params)
     grads = parallel.mean(mesh, grads)
-    params, moments = _update(settings, trial, state.params, state.optimizer, grads)
-    carried = Carried(cursor, after) if isinstance(task, Stream) else ()
-    learnt = state._replace(params=params, optimizer=moments, carried=carried)
+    rate = state.best.rate if isinstance(state.best, Best) else None
+    params, moments = _update(settings, trial, state.params, state.optimizer, grads, rate)
+    carried = Carried(cursor, after) if isinstance(state.carried, Carried) else ()
+    average = _averaged(settings, state.average, params, state.step)
+    learnt = state._replace(params=params, optimizer=moments, carried=carried, average=average)
     return _update_or_freeze(task, settings, state, learnt, seen, grads)
 
 
 def _step_in_windows(
-    task: Task, model: Any, settings: Settings, trial: Trials, state: State
+    task: Task, model: Any, settings: Settings, trial: Trials, state: State, arrays: Any
 ) -> State:
     """Draws a batch and goes through it in windows of time, with an update after each."""
-    _, batch = draw(task, settings, trial, state)
+    _, batch = draw(task, settings, trial, state, arrays)
     windows = jax.tree.map(lambda a: a.reshape(-1, settings.window, *a.shape[1:]), batch)
     noise_key = jax.random.fold_in(keys(trial).noise, state.step)
     noise_keys = jax.random.split(noise_key, windows.x.shape[0])
@@ -150,7 +248,7 @@ def _step_in_windows(
         (params, moments, carried), (window, key) = carry, part
 
         def objective(params):
-            after, outputs = _run(model, params, window, carried, trial=trial, key=key)
+            after, outputs = _run(task, model, params, window, carried, trial=trial, key=key)
             return task.loss(outputs, window), (after, outputs)
 
         grads, (after, outputs) = jax.grad(objective, has_aux=True)(params)
@@ -163,6 +261,13 @@ def _step_in_windows(
     seen = batch_stats(task, outputs.reshape(-1, *outputs.shape[2:]), batch)
     learnt = state._replace(params=params, optimizer=moments)
     return _update_or_freeze(task, settings, state, learnt, seen)
+
+
+def current_params(state: Any) -> Any:
+    """Returns the parameters to use now: their moving average where one is kept."""
+    if isinstance(state.average, tuple) and not state.average:
+        return state.params
+    return jax.tree.map(lambda a, p: a.astype(p.dtype), state.average, state.params)
 
 
 def batch_stats(task: Task, outputs: Array, batch: Batch) -> Stats:
@@ -190,11 +295,27 @@ def _update_or_freeze(
     )
 
 
-def _update(settings: Settings, trial: Trials, params: Any, moments: Any, grads: Any) -> Any:
-    """Returns the parameters and the optimiser's state after one update."""
+def _update(
+    settings: Settings, trial: Trials, params: Any, moments: Any, grads: Any, rate: Any = None
+) -> Any:
+    """Returns the parameters and the optimiser's state after one update, shortened by `rate`."""
     optimizer = optimizers.make(settings.optimizer, trial)
     updates, moments = optimizer.update(_wide(grads), moments, _wide(params))
+    if rate is not None:
+        updates = jax.tree.map(lambda leaf: leaf * rate.astype(leaf.dtype), updates)
     return optax.apply_updates(params, updates), moments
+
+
+def _averaged(settings: Settings, average: Any, params: Any, step: Array) -> Any:
+    """A <- d a + (1 - d) p, with d at most t / (t + 1) after t updates: at first a plain mean."""
+    if settings.average is None:
+        return average
+    decay = jnp.minimum(jnp.float32(settings.average), step / (step + 1.0))
+
+    def moved(a, p):
+        return a + (p.astype(a.dtype) - a) * (1 - decay).astype(a.dtype)
+
+    return jax.tree.map(moved, average, params)
 
 
 def count_step(task: Task, settings: Settings, state: State, seen: Stats) -> State:

@@ -25,6 +25,7 @@ class Trials(NamedTuple):
       learning_rate: [R].
       decay: [R] updates in which the learning rate falls to zero along half a cosine, inf for
         never, or None.
+      warmup: [R] updates in which the learning rate rises linearly from zero, or None.
       b1: [R] momentum, or Adam's first decay.
       b2: [R] decay of the second moment (Adam, RMSProp).
       clip: [R] largest global norm of a gradient; inf for no clipping.
@@ -44,6 +45,7 @@ class Trials(NamedTuple):
     seed: Any
     learning_rate: Any
     decay: Any
+    warmup: Any
     b1: Any
     b2: Any
     clip: Any
@@ -78,6 +80,7 @@ def make_trials(
     seed: Values = 0,
     learning_rate: Values = 1e-3,
     decay: Values | None = None,
+    warmup: Values | None = None,
     b1: Values = 0.9,
     b2: Values = 0.999,
     clip: Values = np.inf,
@@ -100,14 +103,31 @@ def make_trials(
       ValueError: a value out of its range, or lists of different lengths; the message names it.
     """
     given = Trials(
-        seed, learning_rate, decay, b1, b2, clip, weight_decay, init_scale, dropout, input_dropout,
-        recurrent_dropout, weight_drop, input_noise, _named("zoneout", zoneout),
+        seed, learning_rate, decay, warmup, b1, b2, clip, weight_decay, init_scale, dropout,
+        input_dropout, recurrent_dropout, weight_drop, input_noise, _named("zoneout", zoneout),
         _named("gate_bias", gate_bias),
     )  # fmt: skip
     leaves, tree = jax.tree.flatten_with_path(given, is_leaf=_is_column)
     columns = {jax.tree_util.keystr(path)[1:]: np.asarray(values) for path, values in leaves}
     count = _count(columns)
     return tree.unflatten(_checked(n, np.broadcast_to(v, count)) for n, v in columns.items())
+
+
+def over_seeds(settings: Trials, seeds: int | Sequence[int]) -> Trials:
+    """Returns every setting with each seed: those of the first setting, then of the second, ...
+
+    Args:
+      settings: R settings; their own seeds are dropped.
+      seeds: a number n, for 0 .. n - 1, or a list.
+
+    Raises:
+      ValueError: there is no seed, or one is out of its range.
+    """
+    chosen = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
+    if chosen.ndim != 1 or chosen.size == 0:
+        raise ValueError(f"seeds must be a number of at least 1 or a list, got {seeds!r}")
+    repeated = jax.tree.map(lambda values: np.repeat(values, len(chosen)), settings)
+    return repeated._replace(seed=_checked("seed", np.tile(chosen, len(settings.seed))))
 
 
 def describe_trials(trials: Trials) -> dict[str, np.ndarray]:
@@ -150,6 +170,7 @@ _FROM_ZERO = _Range("at least 0 and finite", lambda v: (v >= 0) & np.isfinite(v)
 _RANGES = {  # by field; those of a mapping have one range
     "learning_rate": _POSITIVE,
     "decay": _Range("positive (inf for never)", lambda v: v > 0),
+    "warmup": _POSITIVE,
     "b1": _RATE,
     "b2": _RATE,
     "clip": _Range("positive (inf for none)", lambda v: v > 0),

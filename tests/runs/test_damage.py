@@ -14,7 +14,7 @@ import pytest
 from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from lstm_jax.runs.records import Damaged
-from lstm_jax.training import fit as train
+from lstm_jax.training import loop
 from lstm_jax.training.fit import fit, make_trials, result_records, state_shapes
 from tests.toys import Line, Slope
 
@@ -72,7 +72,7 @@ def stopped(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setattr(GroupLog, "checkpoint", interrupted)
-        patch.setattr(train, "PATIENCE", np.inf)  # the same strides on a slow machine
+        patch.setattr(loop, "PATIENCE", np.inf)  # the same strides on a slow machine
         with pytest.raises(Stop):
             carry_out(RunDirectory.create(path, {"who": "x", "steps": 40}, save_seconds=0))
     assert sorted(p.name[:3] for p in path.glob("checkpoints/b/*")) == ["24.", "28."]

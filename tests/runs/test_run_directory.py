@@ -17,7 +17,7 @@ from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.runs.records import RecordLog
 from lstm_jax.tasks import Recall
-from lstm_jax.training import fit as train
+from lstm_jax.training import loop
 from lstm_jax.training.fit import evaluate, fit, make_trials, result_records
 from tests.toys import Elman, Line, Slope
 
@@ -164,7 +164,7 @@ def test_sigterm_saves_and_stops(undisturbed, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
     assert list(run.room("checkpoints", "lag=1, elman/a").glob("24.*.npz"))
     lines = run.records.path.read_bytes()
-    monkeypatch.setattr(train, "PATIENCE", 0.0)
+    monkeypatch.setattr(loop, "PATIENCE", 0.0)
     carry_out(RunDirectory.resume(tmp_path))
     assert left(tmp_path) == left(undisturbed)
     assert left(tmp_path)["records.jsonl"].startswith(lines)

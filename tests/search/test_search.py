@@ -42,7 +42,7 @@ def test_a_space_is_read_as_it_is_written():
         ("cell=", "cell=: the choice is empty"),
         (
             "momentum=0.9",
-            "momentum is unknown: need cell, hidden, learning_rate, decay, b1, b2, clip",
+            "momentum is unknown: need cell, hidden, learning_rate, decay, warmup, b1",
         ),
         ("seed=1", "seed is unknown"),
         ("gate_bias=1", "gate_bias is unknown"),

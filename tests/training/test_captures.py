@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from lstm_jax.tasks import SPLITS
-from lstm_jax.training import captures
-from lstm_jax.training import fit as train
+from lstm_jax.training import captures, loop
 from lstm_jax.training.fit import evaluate, fit, make_trials
 from lstm_jax.types import Batch
 from tests.toys import Line, Slope
@@ -105,8 +104,8 @@ def test_new_data_are_learnt_from_and_asked(task, put, make) -> None:
 
     put(make(1))
     first = both()
-    compiled = train._loop.cache_info().misses
-    assert both() == first and train._loop.cache_info().misses == compiled
+    compiled = loop._program.cache_info().misses
+    assert both() == first and loop._program.cache_info().misses == compiled
     put(make(50))
     second = both()
     assert min(second) > 100 * max(first)

@@ -13,8 +13,8 @@ import lstm_jax as lj
 from lstm_jax.nn.initializers import identity
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from lstm_jax.tasks import SPLITS, Text
-from lstm_jax.training import fit as train
 from lstm_jax.training.fit import evaluate, fit, make_trials
+from lstm_jax.training.loop import Job
 from lstm_jax.training.trials import keys
 from lstm_jax.types import Batch
 from tests.toys import Elman, Line
@@ -225,13 +225,14 @@ def test_a_stream_goes_on_from_a_checkpoint_to_the_same_bytes(tmp_path, monkeypa
         train_in(tmp_path / "a")
     monkeypatch.undo()
     starts = []
-    original_train = train._train
+    original_start = Job._start
 
-    def spied(advance, layout, state, step, *rest):
-        starts.append((step, layout.gather(state.carried)))
-        return original_train(advance, layout, state, step, *rest)
+    def spied(self, *args):
+        step, state = original_start(self, *args)
+        starts.append((step, self.layout.gather(state.carried)))
+        return step, state
 
-    monkeypatch.setattr(train, "_train", spied)
+    monkeypatch.setattr(Job, "_start", spied)
     resumed, undisturbed = train_in(tmp_path / "a"), train_in(tmp_path / "b")
     assert resumed[1] == undisturbed[1]
     assert_same(resumed[0], undisturbed[0])

@@ -12,9 +12,10 @@ import lstm_jax as lj
 from experiments.hochreiter1997.tasks import TwoStrings
 from lstm_jax.tasks import Criterion, Judged, Recall
 from lstm_jax.training import fit as train
-from lstm_jax.training import parallel
+from lstm_jax.training import loop, parallel
 from lstm_jax.training.fit import fit, lower, make_trials
-from lstm_jax.training.step import WINDOW
+from lstm_jax.training.loop import Job
+from lstm_jax.training.step import WINDOW, Settings
 from lstm_jax.training.trials import keys
 from lstm_jax.types import Batch
 from scripts import _hlo as hlo
@@ -67,7 +68,7 @@ def test_what_is_lowered_is_what_fit_runs(batching):
     begin, run = (program.compile() for program in lower(LINE, SLOPE, trials, devices, **settings))
     layout = parallel.Layout(3, batching, parallel.everywhere())
     placed = layout.spread(trials)
-    state = run((placed, layout.idle, begin(placed)), np.int32(5))
+    state = run((placed, layout.idle, begin(placed, ())), np.int32(5), ())
     fitted = fit(LINE, SLOPE, trials, 5, progress=False, **settings)
     assert_same(layout.gather(state.params), fitted.params)
     assert hlo.loop_collectives(run.as_text() or "") == {}
@@ -148,7 +149,7 @@ def test_how_steps_are_cut_and_trials_are_ordered_makes_no_difference(monkeypatc
     assert_same(fit(TASK, NETWORK, trials, 41, chunk=7, progress=False), once)
     order = np.array([2, 4, 0, 3, 1])
     assert_same(fit(TASK, NETWORK, pick(trials, order), 41, progress=False), pick(once, order))
-    monkeypatch.setattr(train, "PATIENCE", 0.0)  # one step a call
+    monkeypatch.setattr(loop, "PATIENCE", 0.0)  # one step a call
     assert_same(fit(TASK, NETWORK, trials, 41, progress=False), once)
 
 
@@ -216,8 +217,8 @@ def test_idle_places_take_no_step(batching):
     mesh = parallel.everywhere()
     layout = parallel.Layout(3, batching, mesh)
     trials = layout.spread(make_trials(seed=[0, 1, 2]))
-    loop = train._loop(LINE, SLOPE, train.Settings(16, "sgd", batching), mesh, "")
-    state = loop.run((trials, layout.idle, loop.begin(trials)), np.int32(5))
+    program = Job(LINE, SLOPE, make_trials(seed=[0, 1, 2]), Settings(16, "sgd", batching)).program
+    state = program.run((trials, layout.idle, program.begin(trials, ())), np.int32(5), ())
     assert np.asarray(layout.idle).any()
     np.testing.assert_array_equal(state.step, np.where(layout.idle, 0, 5))
 

@@ -1,0 +1,426 @@
+"""The compiled loop: a batch of training runs as one program, and its way through the steps."""
+
+import contextlib
+import functools
+import re
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from lstm_jax.runs import hosts
+from lstm_jax.runs.directory import NoLog
+from lstm_jax.runs.progress import Quiet
+from lstm_jax.tasks.base import Stream, Task
+from lstm_jax.training import agreement, captures, divergence, optimizers, parallel
+from lstm_jax.training.divergence import RUNNING, STATUS
+from lstm_jax.training.evaluation import Asked, data_of
+from lstm_jax.training.results import Snapshot
+from lstm_jax.training.step import (
+    Settings,
+    State,
+    batch_stats,
+    begin,
+    begin_with,
+    count_step,
+    draw,
+    take_step,
+)
+from lstm_jax.training.trials import Trials, describe_trials, make_trials
+from lstm_jax.training.validation import validate
+from lstm_jax.types import Array, Model
+
+PATIENCE = 1.0  # seconds between two looks at the clock and for SIGTERM, about
+
+
+class Program(NamedTuple):
+    """What is compiled, each for R trials.
+
+    Attributes:
+      begin: begin(trials, arrays) gives a State.
+      run: run((trials, idle, state), stop, arrays) gives the State at step `stop`.
+      validate: validate((trials, state), data) gives the State after validation.
+    """
+
+    begin: jax.stages.Wrapped
+    run: jax.stages.Wrapped
+    validate: jax.stages.Wrapped
+
+
+class Lowered(NamedTuple):
+    """What `fit` compiles: the program that begins the trials, and the one that trains them."""
+
+    begin: jax.stages.Lowered
+    run: jax.stages.Lowered
+
+
+class Job:
+    """R trials of one task and model, and the devices that train them.
+
+    Attributes:
+      task: the problem.
+      model: the network, with the task's sizes.
+      trials: R settings.
+      settings: what else is compiled in.
+      layout: where the trials lie.
+      program: the compiled functions, the same for equal jobs.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: Model,
+        trials: Trials,
+        settings: Settings,
+        devices: parallel.Devices | None = None,
+    ):
+        agreement.check_kinds(task, model, trials)
+        check_counts(batch_size=settings.batch_size)
+        optimizers.check(settings.optimizer)
+        count, mesh = len(trials.seed), parallel.everywhere(devices)
+        settings = settings._replace(batching=parallel.resolve(settings.batching, mesh))
+        if not isinstance(task, Stream):  # whose rows go on with the model's state
+            mesh = parallel.shared(mesh, count, settings.batch_size, settings.batching)
+        self.task, self.model = task, agreement.sized(task, model)
+        self.trials, self.settings = trials, settings
+        self.layout = parallel.Layout(count, settings.batching, mesh)
+        self._captured = _captured(task, self.model, settings, trials)
+        asked = _asked(task, settings)
+        self.program = _program(task.static, self.model, settings, asked, mesh, self._captured)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what a resumed group must have in common with the one begun, in JSON's values."""
+        settings = self.settings._asdict()
+        settings = {name: value for name, value in settings.items() if value not in (None, False)}
+        return {
+            "task": repr(self.task),
+            "model": re.sub(r" at 0x[0-9a-f]+", "", repr(self.model)),
+            "data": self.task.digest,
+            **describe_trials(self.trials),
+            **settings,
+            "optimizer": optimizers.describe(self.settings.optimizer),
+        }
+
+    def train(
+        self,
+        steps: int,
+        chunk: int,
+        log: NoLog,
+        bar: Callable[[int], Quiet],
+        begin_from: State | None = None,
+    ) -> State:
+        """Takes all trials to the end; returns their state, NumPy leaves [R, ...].
+
+        Args:
+          steps: updates of each trial.
+          chunk: steps from one progress record to the next.
+          log: where records and checkpoints go.
+          bar: makes the progress bar, of the trial-steps done before.
+          begin_from: as in `fit`.
+        """
+        placed, arrays = self.layout.spread(self.trials), self.task.arrays()
+        data = data_of(self.task, "validation", arrays) if self.settings.validated else ()
+        one = data is arrays
+        arrays = self.layout.share(arrays)
+        data = arrays if one else self.layout.share(data)
+        step, state = self._start(placed, arrays, log, begin_from)
+
+        def advance(state: State, step: int) -> State:
+            return self.program.run((placed, self.layout.idle, state), np.int32(step), arrays)
+
+        def check(state: State) -> State:
+            return self.program.validate((placed, state), data)
+
+        with contextlib.closing(bar(int(self._snapshot(state).step.sum()))) as shown:
+            state = self._train(advance, check, state, step, steps, chunk, log, shown)
+        return self.layout.gather(state)
+
+    def _start(
+        self, placed: Trials, arrays: Any, log: NoLog, begin_from: State | None
+    ) -> tuple[int, State]:
+        """Returns the step and state to go on from: the last checkpoint, or the beginning."""
+        shapes = jax.eval_shape(self.program.begin, placed, arrays)
+        template = self.layout.gather(jax.tree.map(_blank, shapes))
+        restored = log.restore(template)
+        if restored is not None:
+            return restored[0], self.layout.spread(restored[1])
+        if begin_from is None:
+            return 0, self.program.begin(placed, arrays)
+        _check_begin(begin_from, template)
+        running = np.asarray(begin_from.step)[np.asarray(begin_from.status) == RUNNING]
+        return int(running.min()) if running.size else 0, self.layout.spread(begin_from)
+
+    def _train(
+        self,
+        advance: Callable[[State, int], State],
+        check: Callable[[State], State],
+        state: State,
+        step: int,
+        steps: int,
+        chunk: int,
+        log: NoLog,
+        bar: Quiet,
+    ) -> State:
+        """Returns to Python about once a second; what is recorded does not depend on the clock.
+
+        Only steps that are multiples of `chunk` (and the last) are recorded.
+        """
+        rules, seen, stride = self.settings.validated, self._snapshot(state), 1
+        every = [chunk, rules.every] if rules else [chunk]
+        while step < steps and seen.running.any():
+            boundary = min(steps, *(step - step % n + n for n in every))
+            began, before, step = time.monotonic(), seen, min(boundary, step + stride)
+            state = advance(state, step)
+            seen = self._snapshot(state)
+            last = step == steps or not seen.running.any()
+            if rules and (step % rules.every == 0 or last):
+                state = check(state)
+                seen = self._snapshot(state)
+                last = last or not seen.running.any()
+            seconds = time.monotonic() - began
+            stride = int(hosts.each(min(chunk, _paced(stride, seconds)))[0, 0])  # by one clock
+            if step % chunk == 0 or step == steps:
+                log.progress(seen.records())
+                log.curves(step, seen.curves(before, seconds))
+            bar.update(*seen.extent(steps))
+            log.checkpoint(step, functools.partial(self.layout.gather, state), last)
+        return state
+
+    def _snapshot(self, state: State) -> Snapshot:
+        return Snapshot.of(self.layout, state)
+
+    def lower(self) -> Lowered:
+        """Returns what `train` runs, traced and lowered, on devices that need not be here."""
+        placed = self.layout.outline(self.trials)
+        arrays = self.layout.outline_whole(self.task.arrays())
+        state = self.layout.outline(jax.eval_shape(self.program.begin, placed, arrays))
+        idle = self.layout.outline(jax.ShapeDtypeStruct((1,), bool))
+        stop = jax.ShapeDtypeStruct((), np.int32)
+        return Lowered(
+            self.program.begin.lower(placed, arrays),
+            self.program.run.lower((placed, idle, state), stop, arrays),
+        )
+
+    def reasons(self, state: State) -> np.ndarray:
+        """Returns why each trial diverged, "" where it did not; warns of batches at fault.
+
+        Batches are looked at after the loop, which costs the loop nothing: the trial stands before
+        the step that it failed, and draws the same batch again.
+        """
+        cursors = (
+            self.trials,
+            state._replace(params=(), optimizer=(), stats=(), best=(), average=()),
+        )
+        diverged = np.flatnonzero(STATUS[state.status] == "diverged").tolist()
+        arrays = self.task.arrays() if diverged else ()
+        fault = _batch_fault(self.task.static, self.settings, self._captured)
+        faults = {
+            i: int(fault(*jax.tree.map(lambda leaf, i=i: leaf[i], cursors), arrays))
+            for i in diverged
+        }
+        codes = [faults.get(i) or code for i, code in enumerate(state.status.tolist())]
+        each = zip(codes, state.step.tolist(), strict=True)
+        reasons = [divergence.reason(self.task, code, step) for code, step in each]
+        if blamed := [i for i, fault in faults.items() if fault != RUNNING]:
+            told = f"{len(blamed)} of {len(codes)} trials, the first of them trial {blamed[0]}"
+            warnings.warn(f"data made {told}, diverge: {reasons[blamed[0]]}", stacklevel=3)
+        return np.array(reasons)
+
+
+def check_counts(**counts: int) -> None:
+    """Raises ValueError unless each is a whole number of at least 1."""
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+
+
+def fingerprint(state: State) -> int:
+    """Returns a checksum of all leaves: what tells one beginning from another."""
+    leaves = map(np.asarray, jax.tree.leaves(state))
+    return functools.reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), leaves, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(
+    task: Task, model: Model, settings: Settings, asked: Asked, mesh: Mesh, captured: str
+) -> Program:
+    """Returns the compiled functions, the same for equal arguments, so that they compile once."""
+    del captured  # part of the key: a loop holds the arrays that were captured when it was traced
+
+    def begin_trial(trial, arrays):
+        return begin(task, model, settings, trial, arrays)
+
+    def run(args, stop, arrays):
+        trial, idle, state = args
+        return lax.while_loop(
+            lambda state: (state.status == RUNNING) & ~idle & (state.step < stop),
+            lambda state: take_step(task, model, settings, mesh, trial, state, arrays),
+            state,
+        )
+
+    def validated(args, data):
+        return validate(task, model, settings, asked, *args, data)
+
+    # Not vmap on a CPU, by any name: batched QR (orthogonal weights) on several host devices waits
+    # for a thread of a pool in which all threads wait for it.
+    return Program(
+        begin=parallel.over_trials(begin_trial, parallel.resolve("auto", mesh), mesh),
+        run=parallel.over_trials(run, settings.batching, mesh),
+        validate=parallel.over_trials(validated, settings.batching, mesh),
+    )
+
+
+def _asked(task: Task, settings: Settings) -> Asked:
+    """Returns which sequences validation asks."""
+    rules = settings.validated
+    count = task.split_size("validation") if rules else None
+    return Asked("validation", count, rules.sequences if rules else 1)
+
+
+def _captured(task: Task, model: Model, settings: Settings, trials: Trials) -> str:
+    """Returns a checksum of what `task` and `model.init` take from outside, such as a dataset."""
+    static = task.static
+
+    def first_step(trial, arrays):
+        state = begin(static, model, settings, trial, arrays)
+        _, batch = draw(static, settings, trial, state, arrays)
+        seen = batch_stats(static, agreement.zero_outputs(static, batch), batch)
+        return count_step(static, settings, state, seen), batch.x, batch.mask, batch.reset
+
+    first = jax.tree.map(lambda leaf: leaf[0], trials)
+    return captures.fingerprint(first_step, first, _shapes(task.arrays()))
+
+
+@functools.lru_cache(maxsize=64)
+def _batch_fault(task: Task, settings: Settings, captured: str) -> Callable[..., Array]:
+    """Returns f(trial, state, arrays), compiled: what is wrong with the trial's next batch."""
+    del captured  # part of the key, as that of `_program`
+
+    def batch_fault(trial, state, arrays):
+        return divergence.batch_fault(task, draw(task, settings, trial, state, arrays)[1])
+
+    return jax.jit(batch_fault)
+
+
+def _check_begin(begin_from: State, template: State) -> None:
+    """Raises ValueError unless `begin_from` is made as the states of these trials are."""
+    given, wanted = (
+        {jax.tree_util.keystr(at): (np.shape(leaf), np.asarray(leaf).dtype) for at, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (begin_from, template))
+    )
+    for name in sorted(given.keys() | wanted.keys()):
+        if given.get(name) != wanted.get(name):
+            raise ValueError(
+                f"begin_from{name} must be {wanted.get(name)} for these trials and this model, "
+                f"got {given.get(name)}"
+            )
+
+
+def _shapes(arrays: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
+
+
+def _blank(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    return np.zeros(leaf.shape, leaf.dtype)
+
+
+def _paced(stride: int, seconds: float) -> int:
+    """Returns a stride that comes nearer to taking `PATIENCE` seconds."""
+    if seconds > 2 * PATIENCE:
+        return max(1, stride // 2)
+    return 2 * stride if seconds < PATIENCE / 2 else stride
+
+
+# Programs and states without training. ------------------------------------------------------------
+
+
+def lower(
+    task: Task,
+    model: Model,
+    trials: Trials,
+    devices: parallel.Devices,
+    *,
+    batch_size: int = 16,
+    optimizer: optimizers.Optimizer = "adam",
+    batching: str = "auto",
+) -> Lowered:
+    """Returns the programs that `fit` would run on `devices`, traced and lowered, not compiled.
+
+    The devices need not be here: those of `jax.experimental.topologies` will do, so that programs
+    can be compiled and looked at ahead of time. "auto" batching is that of the devices; a model's
+    "auto" engine is not, see `SequenceSpec.on`.
+
+    Args:
+      task: the problem.
+      model: the network.
+      trials: R settings; only their number and kinds matter.
+      devices: where it is to run, all of one platform.
+      batch_size: B, sequences a step.
+      optimizer: as in `fit`.
+      batching: as in `fit`.
+
+    Raises:
+      ValueError: an argument out of its range.
+    """
+    return Job(task, model, trials, Settings(batch_size, optimizer, batching), devices).lower()
+
+
+def fresh(
+    task: Task, model: Model, params: Any, trials: Trials, *, batch_size: int = 16,
+    optimizer: optimizers.Optimizer = "adam",
+) -> State:  # fmt: skip
+    """Returns R trials before their first step with parameters of one's own, for `begin_from`.
+
+    Args:
+      task: the problem.
+      model: the network.
+      params: leaves [R, ...].
+      trials: R settings.
+      batch_size: as in `fit`.
+      optimizer: as in `fit`.
+    """
+    agreement.check_kinds(task, model, trials)
+    agreement.check_params(params, trials)
+    settings, arrays = Settings(batch_size, optimizer, "map"), task.arrays()
+
+    def begin_one(trial, one):
+        return begin_with(task.static, model, settings, trial, one, arrays)
+
+    return jax.tree.map(np.asarray, jax.vmap(begin_one)(trials, params))
+
+
+def state_shapes(
+    task: Task, model: Model, trials: Trials, *, batch_size: int = 16,
+    optimizer: optimizers.Optimizer = "adam",
+) -> State:  # fmt: skip
+    """Returns the shapes and types of R trials' state: what `checkpoints.load` reads them by."""
+    settings, arrays = Settings(batch_size, optimizer, "map"), _shapes(task.arrays())
+    begin_all = jax.vmap(
+        lambda trial, arrays: begin(task.static, model, settings, trial, arrays), (0, None)
+    )
+    return jax.eval_shape(begin_all, trials, arrays)
+
+
+def footprint(
+    task: Task, model: Model, *, batch_size: int = 16, optimizer: optimizers.Optimizer = "adam",
+    batching: str = "auto", places: int = 1,
+) -> int:  # fmt: skip
+    """Returns the bytes a device needs to train `places` trials, as the compiler plans them.
+
+    Arguments, results and temporaries of the compiled loop, which is not run. With vmap every place
+    costs nearly the same; with map the temporaries are those of one trial.
+    """
+    trials = make_trials(seed=np.arange(places * jax.device_count()))
+    settings = Settings(batch_size, optimizer, batching)
+    planned = Job(task, model, trials, settings, jax.devices()).lower().run.compile()
+    sizes: Any = planned.memory_analysis()
+    return (
+        sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+        - sizes.alias_size_in_bytes
+    )  # fmt: skip
