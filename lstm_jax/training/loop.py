@@ -265,7 +265,8 @@ def _program(
         )
 
     def validated(args, data):
-        return validate(task, model, settings, asked, *args, data)
+        trial, state = args
+        return validate(task, model, settings, asked, trial, state, data)
 
     # Not vmap on a CPU, by any name: batched QR (orthogonal weights) on several host devices waits
     # for a thread of a pool in which all threads wait for it.

@@ -168,8 +168,8 @@ class Snapshot(NamedTuple):
 
     @property
     def _validated(self) -> dict[str, np.ndarray]:
-        validated = isinstance(self.validation_loss, np.ndarray)
-        return {"validation_loss": self.validation_loss} if validated else {}
+        loss = self.validation_loss
+        return {} if isinstance(loss, tuple) else {"validation_loss": loss}
 
 
 def result_of(
@@ -177,8 +177,8 @@ def result_of(
 ) -> Result:
     """Returns the result of trials in this state, NumPy arrays, with their reasons."""
     held: Any = state
-    best, nothing = held.best, np.full(len(held.step), np.nan, np.float32)
-    validated = isinstance(best, Best)
+    validated, best = isinstance(held.best, Best), held.best
+    nothing = np.full(len(held.step), np.nan, np.float32)
     return Result(
         task, model, trials,
         params=best.params if validated else current_params(held),

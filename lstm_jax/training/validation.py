@@ -24,12 +24,13 @@ def validate(
     data: Any,
 ) -> State:
     """Returns a trial after validation; one that has not moved since the last is left alone."""
-    assert settings.validated is not None and isinstance(state.best, Best)
+    rules = settings.validated
+    assert rules is not None and isinstance(state.best, Best)
 
     def look():
         params = current_params(state)
         sums = measure(task, model, asked, params, trial, data)
-        return _judged(settings.validated, state, params, sums.loss / sums.weight)
+        return _judged(rules, state, params, sums.loss / sums.weight)
 
     return lax.cond(state.step > state.best.checked, look, lambda: state)
 
