@@ -3,7 +3,7 @@
 A cell has the equations of one time step; the library runs the loop.
 """
 
-from lstm_jax import cells, data, diagnostics, engines, interop, nn, tasks, testing
+from lstm_jax import cells, data, diagnostics, engines, interop, metrics, nn, tasks, testing
 from lstm_jax.cells import Cell, LinearCell, initial_state
 from lstm_jax.data import packing
 from lstm_jax.engines import step, trace, unroll
@@ -36,6 +36,7 @@ __all__ = [
     "initializers",
     "interop",
     "make_trials",
+    "metrics",
     "nn",
     "packing",
     "step",

@@ -1,7 +1,9 @@
-"""Data of your own: sequences, how they are divided, and packing."""
+"""Data of your own: sequences, series over time, how they are divided, and packing."""
 
 from lstm_jax.data import packing
 from lstm_jax.data.sequences import Sequences
+from lstm_jax.data.series import Series
 from lstm_jax.data.splits import Split
+from lstm_jax.data.windows import Windows
 
-__all__ = ["Sequences", "Split", "packing"]
+__all__ = ["Sequences", "Series", "Split", "Windows", "packing"]

@@ -48,9 +48,10 @@ def numbers(name: str, values: Any) -> np.ndarray:
     array = _array(values)
     if array.dtype.kind in NUMBERS:
         return array
-    if array.dtype != object:
+    if array.dtype.kind not in "OU":
         raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}")
-    flat = [_number(name, place, value) for place, value in np.ndenumerate(array)]
+    places = np.ndenumerate(array.astype(object, copy=False))
+    flat = [_number(name, place, value) for place, value in places]
     whole = bool(flat) and all(isinstance(value, int | np.integer) for value in flat)
     return np.array(flat, np.int64 if whole else np.float64).reshape(array.shape)
 

@@ -11,6 +11,7 @@ from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.counting import Counting
 from lstm_jax.tasks.digits import Digits
+from lstm_jax.tasks.forecast import Forecast
 from lstm_jax.tasks.languages import LANGUAGES, Language, language
 from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
 from lstm_jax.tasks.recall import Recall
@@ -64,6 +65,7 @@ __all__ = [
     "Criterion",
     "Digits",
     "EmbeddedReber",
+    "Forecast",
     "Judged",
     "Labelling",
     "Language",

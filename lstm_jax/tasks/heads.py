@@ -240,7 +240,7 @@ class Quantiles(Head):
         return interpolate(u, jnp.sort(_wide(outputs), axis=-1))
 
 
-class _Density(Head):
+class Density(Head):
     """A head whose loss is the negative log-likelihood of the target."""
 
     size = 2
@@ -251,7 +251,7 @@ class _Density(Head):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(_Density):
+class Gaussian(Density):
     """-log N(y; m, s^2), m = output 0, s = softplus(output 1) + 1e-4."""
 
     def parameters(self, outputs: Array) -> tuple[Array, Array]:
@@ -281,7 +281,7 @@ class Gaussian(_Density):
 
 
 @dataclasses.dataclass(frozen=True)
-class StudentT(_Density):
+class StudentT(Density):
     """-log t(y; v, m, s): heavy tails, v = 2 + softplus(output 2) degrees of freedom.
 
     m = output 0 and s = softplus(output 1) + 1e-4 are location and scale.
@@ -320,7 +320,7 @@ class StudentT(_Density):
 
 
 @dataclasses.dataclass(frozen=True)
-class NegativeBinomial(_Density):
+class NegativeBinomial(Density):
     """-log NB(y; m, a): counts of mean m and variance m + a m^2.
 
     m = softplus(output 0) + 1e-4 and a = softplus(output 1) + 1e-4. The count of failures r = 1 / a

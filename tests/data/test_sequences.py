@@ -141,7 +141,7 @@ BAD = [
     ),
     (lambda: Sequences([[0.1, "x"], [1.0, 2.0]]), "x[0][1] must be a number, got 'x'"),
     (lambda: Sequences(np.array([[[1.0, {}]]], object)), "x[0][0][1] must be a number, got {}"),
-    (lambda: Sequences(np.array([["a", "b"]])), "x must hold numbers, got dtype <U1"),
+    (lambda: Sequences(np.array([["a", "b"]])), "x[0][0] must be a number, got 'a'"),
     (lambda: Sequences([[1, -2]]), "x[0, 1] must be a symbol of at least 0, got -2"),
     (lambda: Sequences([[1, 2]], static=[1.0]), "static must be None where x holds symbols"),
     (lambda: Sequences(X * np.inf), "x at row 0, time step 0, feature x0 must be finite, or NaN"),

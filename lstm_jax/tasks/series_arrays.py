@@ -1,0 +1,106 @@
+"""Series as the arrays of a forecasting task: windows, units of errors, scales of covariates."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.data import scaling
+from lstm_jax.data.series import Series
+from lstm_jax.data.windows import Windows
+from lstm_jax.metrics import naive_error
+
+COVARIATES = ("known", "past", "static")
+
+
+def covariates(series: Series) -> dict[str, np.ndarray | None]:
+    """Returns what stands beside the values, None where there is nothing."""
+    return {name: getattr(series, name) for name in COVARIATES}
+
+
+def fit(data: Windows, context: int) -> dict[str, Any]:
+    """Returns the arrays of all windows, with "fitted", the scales of the covariates.
+
+    Raises:
+      ValueError: no window has numbers to train on.
+    """
+    series, counts = data.series, trains(data)
+    arrays = arrays_of(series, data.trained) | _rows_of(data, context)
+    return arrays | {"fitted": _fitted(series, counts)}
+
+
+def trains(data: Windows) -> np.ndarray:
+    """Returns [S] bool, the time steps that train."""
+    offsets = data.series.offsets
+    step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+    return step < np.repeat(data.trained, np.diff(offsets))
+
+
+def arrays_of(series: Series, trained: np.ndarray) -> dict[str, Any]:
+    """Returns the series as arrays, with the unit of errors of each."""
+    parts = {name: part for name, part in covariates(series).items() if part is not None}
+    arrays = {name: part.astype(np.float32) for name, part in parts.items()}
+    unit = [_unit(series[n][: trained[n]], series.season) for n in range(len(series))]
+    return arrays | {
+        "values": series.values.astype(np.float32),
+        "offsets": series.offsets.astype(np.int32),
+        "unit": np.array(unit, np.float32),
+    }
+
+
+def _unit(history: np.ndarray, season: int) -> float:
+    """Returns the naive error of a series: over a season, else a step; else its mean magnitude."""
+    there = history[~np.isnan(history)]
+    magnitude = float(np.abs(there).mean()) if there.size else 0.0
+    errors = (naive_error(history, season), naive_error(history), magnitude, 1.0)
+    return next(error for error in errors if error > 1e-6 * magnitude)
+
+
+def _fitted(series: Series, trains: np.ndarray) -> dict[str, scaling.Scale]:
+    """Returns the scales of the covariates, over the time steps and series that train."""
+    fitted, rows = {}, np.array([0])
+    for name, part in covariates(series).items():
+        if part is not None:
+            counts = np.ones(len(part), bool) if name == "static" else trains
+            names = tuple(f"{name}[:, {n}]" for n in range(part.shape[1]))
+            fitted[name] = scaling.fit(part[None], counts[None], rows, names)
+    return fitted
+
+
+def _rows_of(data: Windows, context: int) -> dict[str, Any]:
+    """Returns the windows whose context and horizon have a number, and their splits.
+
+    Raises:
+      ValueError: none trains.
+    """
+    usable = {name: ends[_usable(data, ends, context)] for name, ends in data.ends.items()}
+    if not len(usable["train"]):
+        raise ValueError("data must have a window to train on, got gaps in all of them")
+    stops = np.cumsum([0, *(len(ends) for ends in usable.values())])
+    places = [np.arange(a, b, dtype=np.int32) for a, b in itertools.pairwise(stops)]
+    return {
+        "windows": np.concatenate(list(usable.values())),
+        "splits": dict(zip(usable, places, strict=True)),
+    }
+
+
+def _usable(data: Windows, ends: np.ndarray, context: int) -> np.ndarray:
+    """Returns [W] bool, where a number is in the context and one in the horizon."""
+    known = np.cumsum([0, *~np.isnan(data.series.values)])
+    first = data.series.offsets[ends[:, 0]]
+    end = first + ends[:, 1]
+    before = known[end] - known[np.maximum(end - context, first)]
+    behind = known[np.minimum(end + data.horizon, len(known) - 1)] - known[end]
+    return (before > 0) & (behind > 0)
+
+
+def seasonal_naive(arrays: dict[str, Any], data: Windows) -> float:
+    """Returns the MASE of the seasonal naive forecast on the windows that validate, else train."""
+    split = "validation" if len(arrays["splits"]["validation"]) else "train"
+    member, end = arrays["windows"][arrays["splits"][split]].T
+    h, season = np.arange(data.horizon), data.series.season
+    first, values = arrays["offsets"][member][:, None], arrays["values"]
+    back = np.maximum(end[:, None] - season + h % season, 0)
+    errors = np.abs(values[first + end[:, None] + h] - values[first + back])
+    errors = errors / arrays["unit"][member][:, None]
+    return float(np.nanmean(errors))

@@ -1,0 +1,291 @@
+"""Forecast: windows are read where they lie, normalised and back, and nothing leaks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_jax import metrics
+from lstm_jax.data import Series
+from lstm_jax.tasks import heads
+from lstm_jax.tasks.forecast import Forecast
+
+H, C = 3, 4
+RNG = np.random.default_rng(0)
+SIZES = (30, 18, 7)
+VALUES = [np.exp(RNG.normal(size=n)).round(2) + 1 for n in SIZES]
+KNOWN = [RNG.normal(size=(n + H, 2)) for n in SIZES]
+PAST = [RNG.normal(size=(n, 1)) for n in SIZES]
+STATIC = RNG.normal(size=(3, 1))
+
+
+def series_of(values=VALUES, known=KNOWN, past=PAST):
+    return Series(values, known=known, past=past, static=STATIC, season=2)
+
+
+def gappy():
+    values = [part.copy() for part in VALUES]
+    values[0][[3, 10, 11, 12, 13, 20]] = np.nan
+    return values
+
+
+def task_of(series=None, head=None, scale=None):
+    series = series_of() if series is None else series
+    return Forecast(series.split(H), context=C, head=head, scale=scale)
+
+
+def batch_of(task, split="train", arrays=None):
+    arrays = task.arrays() if arrays is None else arrays
+    index = arrays["splits"][split] if "splits" in arrays else np.arange(len(arrays["windows"]))
+    index = jnp.asarray(index, jnp.int32)
+    return jax.jit(task.static.batch)(arrays, index, jnp.ones(len(index)))
+
+
+def truth(task, batch):
+    """Returns the outputs whose forecasts are the targets, [B, V]."""
+    target = batch.y.value
+    z = task.normalise(target.value, target.window)
+    return jnp.repeat(z, task.head.size, axis=1)
+
+
+def test_a_window_is_read_where_it_lies():
+    task = task_of(series_of(gappy()))
+    for split in ("train", "validation", "test"):
+        batch = batch_of(task, split)
+        windows = task.arrays()["windows"][task.arrays()["splits"][split]]
+        assert batch.x.shape == (C, len(windows), task.input_size)
+        assert len(windows)
+        for b, (n, end) in enumerate(windows):
+            steps = np.arange(end - C, end)
+            inside = steps >= 0
+            np.testing.assert_array_equal(batch.mask[:, b], inside)
+            read = gappy()[n][steps[inside]]
+            level, there = np.nanmean(read), ~np.isnan(read)
+            z, flags = np.asarray(batch.x[:, b, :2])[inside].T
+            np.testing.assert_array_equal(flags, there)
+            expected = np.where(there, np.log(read / level), 0)
+            np.testing.assert_allclose(z, expected, atol=1e-6)
+            target = gappy()[n][end : end + H]
+            np.testing.assert_array_equal(batch.y.value.there[b], ~np.isnan(target))
+            np.testing.assert_allclose(batch.y.value.value[b], np.nan_to_num(target), rtol=1e-6)
+
+
+def test_covariates_stand_beside_the_values_and_known_ones_reach_ahead():
+    task = task_of()
+    batch, (windows, fitted) = batch_of(task), (task.arrays()[k] for k in ("windows", "fitted"))
+    b = 12
+    n, end = windows[b]
+    scaled = {
+        name: (np.asarray(part, float) - fitted[name].mean) / fitted[name].scale
+        for name, part in {"known": KNOWN[n], "past": PAST[n], "static": STATIC[n]}.items()
+    }
+    x = np.asarray(batch.x[:, b])
+    assert end >= C
+    np.testing.assert_allclose(x[:, 2:4], scaled["known"][end - C : end], atol=1e-5)
+    np.testing.assert_allclose(x[:, 4:5], scaled["past"][end - C : end], atol=1e-5)
+    ahead = np.tile(scaled["known"][end : end + H].reshape(-1), (C, 1))
+    np.testing.assert_allclose(x[:, 5:11], ahead, atol=1e-5)
+    np.testing.assert_allclose(x[:, 11:], np.tile(scaled["static"], (C, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["log_ratio", "standard"])
+@pytest.mark.parametrize("head", [heads.Absolute(), heads.Quantiles((0.2, 0.5, 0.8))])
+def test_perfect_outputs_cost_nothing_and_decode_to_the_targets(scale, head):
+    task = task_of(head=head, scale=scale)
+    batch = batch_of(task, "test")
+    outputs = truth(task, batch)
+    assert task.loss(outputs, batch) == pytest.approx(0, abs=1e-5)
+    assert task.metric(outputs, batch) == pytest.approx(0, abs=1e-5)
+    assert task.correct(outputs, batch).tolist() == [1, 1, 1]
+    arrays = task.encode(series_of(), ends=task.arrays()["windows"][-3:])
+    expected = np.stack([values[-H:] for values in VALUES])
+    np.testing.assert_allclose(task.point(outputs, arrays), expected, rtol=1e-5)
+    forecast = task.decode(outputs, arrays)
+    levels = forecast if head.size > 1 else forecast[..., None]
+    np.testing.assert_allclose(levels, np.repeat(expected[..., None], head.size, 2), rtol=1e-5)
+
+
+def test_the_loss_and_the_metric_are_scaled_errors():
+    task = task_of(head=heads.Absolute())
+    batch = batch_of(task, "test")
+    outputs = jnp.zeros((3, task.output_size))  # a forecast of each window's mean
+    history = [values[: len(values) - 2 * H] for values in VALUES]
+    means = [np.mean(values[-H - C : -H]) for values in VALUES]
+    targets = [values[-H:] for values in VALUES]
+    expected = metrics.mase(targets, np.repeat(means, H).reshape(3, H), [*history[:2], [0, 1]], 2)
+    each = [task.metric(outputs, only(batch, n)) for n in range(3)]
+    np.testing.assert_allclose(each[:2], expected[:2], rtol=1e-5)
+    assert task.metric(outputs, batch) == pytest.approx(np.mean(each), rel=1e-5)
+    assert task.loss(outputs, batch) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+def only(batch, n):
+    weight = jnp.zeros_like(batch.y.weight).at[n].set(1)
+    return batch._replace(y=batch.y._replace(weight=weight))
+
+
+def test_the_median_alone_costs_what_its_absolute_error_does():
+    batch = batch_of(task_of(), "train")
+    outputs = jax.random.normal(jax.random.key(0), (batch.x.shape[1], H))
+    losses = [
+        task_of(head=head).loss(outputs, batch)
+        for head in (heads.Absolute(), heads.Quantiles((0.5,)))
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_chance_is_the_error_of_the_seasonal_naive_forecast():
+    task = task_of()
+    history = [values[: len(values) - 2 * H] for values in VALUES[:2]]
+    targets = [values[-2 * H : -H] for values in VALUES[:2]]
+    naive = [np.tile(values[-2:], 2)[:H] for values in history]
+    expected = metrics.mase(targets, naive, history, 2)
+    two = Forecast(Series(VALUES[:2], season=2).split(H), context=C)
+    assert two.chance == pytest.approx(expected.mean(), rel=1e-5)
+    assert task.static.form == task.form
+
+
+@pytest.mark.parametrize("scale", ["log_ratio", "standard"])
+def test_the_unit_of_a_series_does_not_matter(scale):
+    one, other = task_of(scale=scale), task_of(series_of([v * 1000 for v in VALUES]), scale=scale)
+    batches = batch_of(one), batch_of(other)
+    np.testing.assert_allclose(batches[0].x, batches[1].x, atol=1e-5)
+    outputs = jax.random.normal(jax.random.key(0), (len(batches[0].y.weight), one.output_size))
+    a, b = (task.loss(outputs, batch) for task, batch in zip((one, other), batches, strict=True))
+    assert a == pytest.approx(float(b), rel=1e-4)
+    newest = [
+        task.encode(s)
+        for task, s in ((one, series_of()), (other, series_of([v * 1000 for v in VALUES])))
+    ]
+    small, large = (
+        task.decode(outputs[:3], arrays) for task, arrays in zip((one, other), newest, strict=True)
+    )
+    np.testing.assert_allclose(large, 1000 * small, rtol=1e-4)
+
+
+def test_what_comes_after_the_context_does_not_enter():
+    task, late = task_of(), 20
+    values, past = [[part.copy() for part in parts] for parts in (VALUES, PAST)]
+    values[0][late:] = 9.0
+    past[0][late:] = 9.0
+    ends = np.array([[0, late]])
+    x = [
+        batch_of(task, arrays=task.encode(s, ends=ends)).x
+        for s in (series_of(), series_of(values, past=past))
+    ]
+    np.testing.assert_array_equal(*x)
+
+
+def test_nothing_that_is_fitted_or_trained_on_knows_what_validates_or_tests():
+    changed = [[part.copy() for part in parts] for parts in (VALUES, KNOWN, PAST)]
+    for values, known, past in zip(*changed, strict=True):
+        values[-2 * H :] = 77.0
+        known[-3 * H :] = 77.0
+        past[-2 * H :] = 77.0
+    one, other = task_of(), task_of(series_of(*changed))
+    assert one.digest != other.digest
+    jax.tree.map(np.testing.assert_array_equal, one.arrays()["fitted"], other.arrays()["fitted"])
+    np.testing.assert_array_equal(one.arrays()["unit"][:2], other.arrays()["unit"][:2])
+    x = [batch_of(task) for task in (one, other)]
+    jax.tree.map(np.testing.assert_array_equal, *x)
+
+
+@pytest.mark.parametrize("head", [heads.Quantiles(), heads.Gaussian(), heads.StudentT()])
+def test_missing_targets_change_no_loss_and_no_gradient(head):
+    task = task_of(series_of(gappy()), head=head)
+    batch = batch_of(task)
+    target = batch.y.value
+    assert not bool(target.there.all())
+    value = jnp.where(target.there, target.value, 1e30)
+    hidden = batch._replace(y=batch.y._replace(value=target._replace(value=value)))
+    outputs = jax.random.normal(jax.random.key(0), (len(value), task.output_size))
+    step = jax.jit(jax.value_and_grad(task.loss))
+    (loss, gradient), (other, same) = step(outputs, batch), step(outputs, hidden)
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    assert loss == other
+    np.testing.assert_array_equal(gradient, same)
+
+
+@pytest.mark.parametrize("head", [heads.Gaussian(), heads.StudentT(), heads.Quantiles((0.1, 0.9))])
+def test_a_forecast_is_quantiles_in_the_units_of_the_series(head):
+    task = task_of(head=head)
+    arrays = task.encode(series_of())
+    outputs = jax.random.normal(jax.random.key(0), (3, task.output_size))
+    levels = [0.1, 0.25, 0.9]
+    forecast = task.decode(outputs, arrays, levels)
+    assert forecast.shape == (3, H, 3)
+    assert np.all(np.diff(forecast) >= 0) and np.all(forecast > 0)
+    default = task.decode(outputs, arrays)
+    np.testing.assert_allclose(default[..., [0, -1]], forecast[..., [0, -1]], rtol=1e-4)
+
+
+def test_a_task_is_described_without_its_data_and_made_again():
+    task = task_of()
+    description, arrays = task.state()
+    again = Forecast.restore(description, arrays)
+    assert hash(task.static) == hash(again.static)
+    assert task.static == again.static and task.static == task_of().static
+    assert (again.chance, again.digest) == (task.chance, task.digest)
+    assert not any(
+        isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(dataclasses.asdict(task.static))
+    )
+    encoded = [t.encode(series_of()) for t in (task, again)]
+    jax.tree.map(np.testing.assert_array_equal, *encoded)
+    with pytest.raises(ValueError, match="a static task has no data"):
+        task.static.arrays()
+
+
+def test_scales_and_contexts_have_defaults_that_fit():
+    assert task_of().scale == "log_ratio"
+    zeros = [np.where(np.arange(n) == 2, 0, v) for n, v in zip(SIZES, VALUES, strict=True)]
+    assert task_of(series_of(zeros)).scale == "standard"
+    assert Forecast(series_of(), horizon=H).form.context == 2 * H
+    assert Forecast(Series(np.arange(1.0, 9), season=4), horizon=2).form.context == 4
+    constant = task_of(Series(np.ones(20)))
+    assert np.isfinite(constant.loss(jnp.ones((1, 9)), batch_of(constant, "test")))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Forecast(Series(np.arange(9.0))), "horizon must be an integer of at least 1"),
+        (lambda: Forecast(series_of().split(H), horizon=2), "horizon must be that of data, 3, got"),
+        (
+            lambda: Forecast(series_of().split(H), context=0),
+            "context must be an integer of at leas",
+        ),
+        (lambda: task_of(Series(-np.arange(20.0)), scale="log_ratio"), "scale must be 'standard'"),
+        (lambda: task_of(scale="ratio"), "scale must be one of log_ratio, standard, got 'ratio'"),
+        (
+            lambda: task_of(Series([1.0] + [np.nan] * 20 + [1.0])),
+            "data must have a window to train on, got gaps",
+        ),
+        (lambda: task_of().encode(VALUES), "known must have 2 columns, as in training, got 0"),
+        (lambda: task_of().encode(series_of(known=None)), "known must have 2 columns"),
+        (
+            lambda: task_of().encode(series_of(known=[k[:-1] for k in KNOWN])),
+            "known of series 0 must reach 3 time steps beyond the window, got 2",
+        ),
+        (
+            lambda: task_of().encode(series_of(), ends=[[1, 19]]),
+            "ends must be 1 to the 18 time ste",
+        ),
+        (lambda: task_of(Series(VALUES)).encode([[-1.0, 2.0]]), "values must not be negative"),
+        (
+            lambda: task_of(Series(VALUES)).encode([[1.0, *[np.nan] * 9, 2.0]][0:1], ends=[[0, 8]]),
+            "series 0 must have a number to forecast from, got none in 4 time steps",
+        ),
+    ],
+)
+def test_what_cannot_be_forecast_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_other_data_and_heads_are_refused():
+    with pytest.raises(TypeError, match=r"data must be windows, .* got ndarray"):
+        Forecast(np.ones(9))  # pyright: ignore
+    with pytest.raises(TypeError, match=r"head must be Quantiles, .* got CrossEntropy"):
+        task_of(head=heads.CrossEntropy(2))
