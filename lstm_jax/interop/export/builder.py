@@ -8,7 +8,6 @@ import numpy as np
 
 OPSET, IR_VERSION = 17, 8  # of 2022: every current runtime reads them
 NONE = ""  # ONNX's name of an optional input that is left out
-BOOL = 9  # ONNX's number of the type
 
 
 class Graph:

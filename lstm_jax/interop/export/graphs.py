@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_jax.cells import Cell
-from lstm_jax.interop.export.builder import BOOL, NONE, Graph
+from lstm_jax.interop.export.builder import NONE, Graph
 from lstm_jax.interop.export.models import spec_and_params
-from lstm_jax.interop.export.operators import operator, weights
+from lstm_jax.interop.export.operators import check_cell, operator, weights
 from lstm_jax.interop.networks import directions_of, layers_of
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.nn.recurrent import NOT_STREAMED
@@ -43,11 +43,11 @@ def onnx(model: Any, file: str | os.PathLike) -> None:
     lengths = graph.input("lengths", np.int32, ["B"])
     h, final = _front(graph, params.get("front"), x), NONE
     for layer in _layers(spec.cell, params):
-        starts = _learned(graph, layer, lengths)
+        starts = _initial(graph, layer, lengths)
         h, (final, *_) = _recurrent(graph, spec.cell, layer, h, lengths, starts)
     axes = ["T", "B"]
     if spec.readout == "last":
-        h, axes = _last(graph, layer, final, lengths), ["B"]
+        h, axes = _side_by_side(graph, layer, final, [1, 0, 2]), ["B"]
     graph.output("y", _linear(graph, params["head"], h), [*axes, spec.output_size])
     graph.write(file, "sequence")
 
@@ -88,17 +88,16 @@ class Layer(NamedTuple):
 
     Attributes:
       directions: the parameters of its one direction, or of both.
-      initial: its initial states in the order of the cell's, each [directions, 1, H].
-      learned: whether they are parameters; else they are zero.
+      initial: its initial states, learned or zero, in the cell's order, each [directions, 1, H].
     """
 
     directions: tuple[CellParams, ...]
     initial: list[np.ndarray]
-    learned: bool
 
 
 def _exportable(model: Any) -> tuple[SequenceSpec, Any]:
     spec, params = spec_and_params(model)
+    check_cell(spec.cell)
     if spec.dtype != np.float32:
         raise ValueError(f"dtype must be float32 for ONNX, got {spec.dtype}")
     return spec, params
@@ -111,7 +110,7 @@ def _layers(cell: Cell, params: Mapping[str, Any]) -> Iterator[Layer]:
         zeros = {state: np.zeros(cell.hidden) for state in cell.states}
         rows = learned or [zeros] * len(directions)
         initial = [np.stack([row[state] for row in rows])[:, None] for state in cell.states]
-        yield Layer(directions, initial, bool(learned))
+        yield Layer(directions, initial)
 
 
 def _input(graph: Graph, spec: SequenceSpec, *axes: str) -> str:
@@ -138,10 +137,8 @@ def _linear(graph: Graph, params: Mapping[str, Any], x: str) -> str:
     return graph.node("Add", product, graph.constant(params["bias"]))
 
 
-def _learned(graph: Graph, layer: Layer, lengths: str) -> list[str]:
-    """Returns learned initial states for every row, each [directions, B, H]; none for zeros."""
-    if not layer.learned:
-        return []
+def _initial(graph: Graph, layer: Layer, lengths: str) -> list[str]:
+    """Returns the initial states of every row, each [directions, B, H]."""
     directions, _, H = layer.initial[0].shape
     sizes = graph.constant([directions]), graph.node("Shape", lengths), graph.constant([H])
     shape = graph.node("Concat", *sizes, axis=0)
@@ -181,10 +178,7 @@ def _recurrent(
     """Returns the outputs [T, B, directions * H], and the final states [directions, B, H]."""
     name, attributes = operator(cell, len(layer.directions))
     own = {key: graph.constant(array) for key, array in weights(cell, layer.directions).items()}
-    states = [*starts, NONE, NONE][:2] if name == "LSTM" else [*starts, NONE][:1]
-    inputs = [x, own["W"], own["R"], own["B"], lengths, *states, own.get("P", NONE)]
-    while inputs[-1] == NONE:
-        del inputs[-1]
+    inputs = [x, own.pop("W"), own.pop("R"), own.pop("B"), lengths, *starts, *own.values()]
     h, *finals = graph.nodes(name, inputs, 1 + len(cell.states), **attributes)
     return _side_by_side(graph, layer, h, [0, 2, 1, 3]), finals
 
@@ -197,12 +191,3 @@ def _side_by_side(graph: Graph, layer: Layer, h: str, order: list[int]) -> str:
     turned = graph.node("Transpose", h, perm=order)
     shape = graph.constant([*[0] * (len(order) - 2), -1])  # 0 keeps an axis
     return graph.node("Reshape", turned, shape)
-
-
-def _last(graph: Graph, layer: Layer, final: str, lengths: str) -> str:
-    """Returns the last valid output [B, directions * H]; zeros for rows of length zero."""
-    h = _side_by_side(graph, layer, final, [1, 0, 2])
-    if not layer.learned:
-        return h
-    some = graph.node("Unsqueeze", graph.node("Cast", lengths, to=BOOL), graph.constant([1]))
-    return graph.node("Where", some, h, graph.constant(np.zeros((1, 1))))

@@ -21,13 +21,19 @@ OPEN = 100.0  # sigmoid(100) is one in float32
 ACTIVATIONS = {"tanh": "Tanh", "relu": "Relu", "identity": "Affine"}
 
 
-def operator(cell: Cell, directions: int) -> tuple[str, dict[str, Any]]:
-    """Returns the operator's name and its attributes.
+def check_cell(cell: Cell) -> None:
+    """Raises ValueError unless ONNX has an operator for the cell."""
+    plain = type(cell) in (LSTM, GRU, RNN)
+    peephole = type(cell) is PeepholeLSTM and not cell.gate_recurrence and cell.clip is None
+    if not (plain or peephole):
+        raise ValueError(
+            "cell must be an LSTM, GRU, RNN, or PeepholeLSTM without gate_recurrence and clip: "
+            f"ONNX has no operator for {cell}; export.stablehlo has no such limit"
+        )
 
-    Raises:
-      ValueError: ONNX has no operator for the cell.
-    """
-    _check_cell(cell)
+
+def operator(cell: Cell, directions: int) -> tuple[str, dict[str, Any]]:
+    """Returns the operator's name and its attributes."""
     activations, attributes = _own_attributes(cell)
     attributes |= {"hidden_size": cell.hidden, "activations": activations * directions}
     attributes |= {"direction": "bidirectional" if directions == 2 else "forward"}
@@ -40,16 +46,6 @@ def weights(cell: Cell, directions: tuple[CellParams, ...]) -> dict[str, np.ndar
     """Returns the operator's tensors W, R, B and, with peepholes, P, by name."""
     each = [_weights(cell, params) for params in directions]
     return {name: np.stack([one[name] for one in each]) for name in each[0]}
-
-
-def _check_cell(cell: Cell) -> None:
-    plain = type(cell) in (LSTM, GRU, RNN)
-    peephole = type(cell) is PeepholeLSTM and not cell.gate_recurrence and cell.clip is None
-    if not (plain or peephole):
-        raise ValueError(
-            "cell must be an LSTM, GRU, RNN, or PeepholeLSTM without gate_recurrence and clip: "
-            f"ONNX has no operator for {cell}; export.stablehlo has no such limit"
-        )
 
 
 def _name(cell: Cell) -> str:
