@@ -327,6 +327,8 @@ def test_layers_that_do_not_belong_into_a_model_are_refused() -> None:
         interop.with_layers(params, (one, one))
     with pytest.raises(ValueError, match=r"'0\.w_h' is missing"):
         interop.with_layers(params, ((params_of(LSTM, projected=True),), one))
+    with pytest.raises(ValueError, match=r"layers\[1\]\[0\]\.w_x must have D = 3 rows, got 2"):
+        interop.as_stack(LSTM, (one, one))
 
 
 # Errors. ------------------------------------------------------------------------------------------
