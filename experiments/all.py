@@ -266,7 +266,7 @@ def outcome(experiment: Experiment, path: Path, seconds: float) -> Outcome:
     ledger.check(path)
     config, read = runner.stored(experiment, str(path))[1], ledger.read()
     table = experiment.summarise(config, read)
-    with figures.look():
+    with figures.theme():
         drawn = experiment.draw(config, table, read)
         pictures = [(figures.png(picture.figure), picture.caption) for picture in drawn]
     scale = settings["settings"]["scale"]

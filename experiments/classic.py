@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 
 from experiments.common import networks, runner
 from experiments.common.flags import BATCHINGS, Config, need, setting
-from experiments.common.plan import Experiment, Group, continued
+from experiments.common.plan import Experiment
 from experiments.hochreiter1997 import tasks
 from experiments.hochreiter1997.network import Network1997, OnlineNetwork1997
 from lstm_jax import cells
@@ -38,6 +38,7 @@ from lstm_jax.report.figures import Picture, Style
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
+from lstm_jax.search import Group, continued
 from lstm_jax.tasks import Judged
 from lstm_jax.training.trials import make_trials
 

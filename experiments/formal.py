@@ -31,7 +31,7 @@ from matplotlib.axes import Axes
 
 from experiments.common import networks, runner, tuning
 from experiments.common.flags import LENGTH, Config, need, setting
-from experiments.common.plan import Experiment, Group
+from experiments.common.plan import Experiment
 from lstm_jax import tasks
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
@@ -39,6 +39,7 @@ from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim
 from lstm_jax.report.figures import Picture, Style
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
+from lstm_jax.search import Group
 from lstm_jax.tasks import LANGUAGES, Language
 from lstm_jax.tasks.base import split_key
 from lstm_jax.training import parallel, trials

@@ -34,7 +34,7 @@ from matplotlib.ticker import MaxNLocator
 import lstm_jax as lj
 from experiments.common import networks, runner
 from experiments.common.flags import LENGTH, Config, setting
-from experiments.common.plan import Experiment, Group
+from experiments.common.plan import Experiment
 from lstm_jax import diagnostics, tasks
 from lstm_jax.cells import LSTM
 from lstm_jax.nn import SequenceSpec
@@ -45,6 +45,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, Estimate, is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.report.traces import Panel, heat_maps
+from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 from lstm_jax.training.fit import evaluate
 from lstm_jax.training.trials import Trials, make_trials
@@ -311,7 +312,7 @@ def draw(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> list[
     return [
         over_seeds(config, rows, records),
         what_becomes(config, {task: one[task]["shown"][0] for task in config.tasks}),
-        maps[0]._replace(touch=touch),
+        maps[0]._replace(interactive=touch),
         *maps[1:],
     ]
 
@@ -348,7 +349,7 @@ def saturation(axes: Axes, at: Mapping[tuple[str, str], Estimate]) -> None:
     for offset, (name, look) in zip((-0.1, 0.1), looks.items(), strict=True):
         y = [at["share of gate values", f"{gate} {name}"] for gate in SELECTORS]
         style = {**look, "linestyle": "none"}
-        figures.points(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
+        figures.error_bars(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
     axes.set_xticks(range(len(SELECTORS)), SELECTORS)
     axes.set(xlabel="gate", ylim=(-0.02, 1.02))
 
@@ -370,7 +371,7 @@ def accuracies(axes: Axes, at: Mapping[tuple[str, str], Estimate], chance: float
     for offset, (name, look) in zip((-0.1, 0.1), looks.items(), strict=True):
         y = [at["accuracy", f"{gate} {name}"] for gate in SELECTORS]
         style = {**look, "linestyle": "none"}
-        figures.points(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
+        figures.error_bars(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
     figures.level(axes, at["accuracy", "intact"].value, "intact")
     figures.level(axes, chance, "chance")
     axes.set_xticks(range(len(SELECTORS)), SELECTORS)

@@ -30,7 +30,7 @@ from matplotlib.axes import Axes
 
 from experiments.common import runner
 from experiments.common.flags import LENGTH, Config, need, setting
-from experiments.common.plan import Experiment, Group, continued
+from experiments.common.plan import Experiment
 from lstm_jax import cells
 from lstm_jax.cells import Cell, MemoryBlocks
 from lstm_jax.nn import SequenceSpec
@@ -40,6 +40,7 @@ from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
+from lstm_jax.search import Group, continued
 from lstm_jax.tasks import ContinualReber, Counting
 from lstm_jax.training import parallel
 from lstm_jax.training.trials import Trials, make_trials

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 
 from experiments.common import networks, runner
 from experiments.common.flags import LENGTH, Config, need, setting
-from experiments.common.plan import Experiment, Group, continued
+from experiments.common.plan import Experiment
 from lstm_jax import cells, diagnostics, tasks
 from lstm_jax.cells import Cell
 from lstm_jax.nn import SequenceSpec
@@ -41,6 +41,7 @@ from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
+from lstm_jax.search import Group, continued
 from lstm_jax.tasks import Task
 from lstm_jax.tasks.base import endless
 from lstm_jax.training.trials import Trials, keys, make_trials

@@ -16,14 +16,23 @@ import itertools
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from experiments.common import runner, searching
-from experiments.common.flags import LENGTH, TRIALS, Config, naming, need, need_few, setting
-from experiments.common.plan import Experiment, Group
-from experiments.common.searching import Candidate, Search
+from experiments.common import networks, runner
+from experiments.common.flags import (
+    ETA,
+    LENGTH,
+    RUNGS,
+    TRIALS,
+    Config,
+    naming,
+    need,
+    need_few,
+    need_rungs,
+    setting,
+)
+from experiments.common.plan import Experiment
 from lstm_jax import tasks
 from lstm_jax.report import figures
 from lstm_jax.report.claims import Claim, of_parts
@@ -31,6 +40,7 @@ from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
+from lstm_jax.search import Candidate, Group, Search, plans, strategies
 from lstm_jax.search import space as search
 from lstm_jax.tasks.base import endless
 
@@ -59,8 +69,8 @@ class Halving(Config):
     steps: int = setting(12_000, "updates of a trial that is trained to its end")
     space: str = setting(SPACE, "the searched space, as in sweep; numbers only")
     trials: int = setting(28, "configurations at the start of successive halving")
-    eta: int = setting(7, "one in this many continues", searching.ETA)
-    rungs: int = setting(2, "rungs, the last at the end", searching.RUNGS)
+    eta: int = setting(7, "one in this many continues", ETA)
+    rungs: int = setting(2, "rungs, the last at the end", RUNGS)
     budget: int = setting(4, "updates of random search, times those of halving", (1, 1000))
     lag: int = setting(100, "T, the length of the sequences", (2, LENGTH[1]))
     batch_size: int = setting(16, "sequences an update")
@@ -68,7 +78,7 @@ class Halving(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        searching.need_rungs(self.trials, self.steps, self.eta, self.rungs)
+        need_rungs(self.trials, self.steps, self.eta, self.rungs)
         need_few(seeds=self.seeds, trials=self.trials)
         tried = self.seeds * random_trials(self)
         right = f"random search has {tried} trials, need at most {TRIALS[1]}"
@@ -109,16 +119,16 @@ def contenders(config: Halving) -> dict[str, list[Candidate]]:
 
 def plan(config: Halving, records: Sequence[Record]) -> list[Group]:
     """Returns random search and the rungs of halving; repeats share groups."""
-    given: dict[str, Any] = {"cell": "lstm", "depth": 1, "optimizer": "adam"}
-    given |= {name: getattr(config, name) for name in ("hidden", "batch_size", "lag")}
     task = endless(tasks.make("adding", length=config.lag))
+    network = networks.network("lstm", task, config.hidden, config.engine)
+    given = {"hidden": config.hidden, "batch_size": config.batch_size, "optimizer": "adam"}
     shared = Search(
-        search.parse(config.space, {}), given, lambda lag: task, config.steps, config.engine,
-        config.batch, "loss",
+        search.parse(config.space, {}), given, lambda structure: task,
+        lambda structure, task: network, config.steps, config.batch,
     )  # fmt: skip
-    both, results = contenders(config), searching.results_by_group(records)
-    whole = searching.try_all(shared, both[RANDOM], results)
-    halved = searching.halve(shared, both[HALVING], config.eta, config.rungs, results)
+    both, results = contenders(config), plans.results_by_group(records)
+    whole = strategies.try_all(shared, both[RANDOM], results)
+    halved = strategies.halve(shared, both[HALVING], config.eta, config.rungs, results)
     return whole.groups + halved.groups
 
 
@@ -130,7 +140,7 @@ def curves(
     numbers = {s: {c.configuration for c in some} for s, some in contenders(config).items()}
     return {
         strategy: [
-            searching.best_so_far(
+            plans.best_so_far(
                 [r for r in results if r["configuration"] in own and r["bracket"] == repeat], "loss"
             )
             for repeat in range(config.seeds)

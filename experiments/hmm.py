@@ -26,13 +26,14 @@ from matplotlib.axes import Axes
 
 from experiments.common import markov, networks, runner, tuning
 from experiments.common.flags import Config, setting
-from experiments.common.plan import Computed, Experiment, Group
+from experiments.common.plan import Computed, Experiment
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import UNDECIDED, Claim, of_parts
 from lstm_jax.report.figures import Picture, Style
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
+from lstm_jax.search import Group
 
 CLIP = 1.0
 GAP = 8
@@ -316,7 +317,7 @@ def over_sizes(
             ]
             middle = [_interval(*values) for values in told]
             if series or bits == shown[0]:
-                figures.points(axes, [p.size for p in series], middle, styles[model], model)
+                figures.error_bars(axes, [p.size for p in series], middle, styles[model], model)
         if name == "information":
             k = np.geomspace(1, 2**bits, 50)
             axes.plot(k, np.log2(k), color="0.35", linewidth=1.4, label="$\\log_2 K$")

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from experiments.common import networks, runner, tuning
 from experiments.common.flags import Config, naming, setting
-from experiments.common.plan import Experiment, Group
+from experiments.common.plan import Experiment
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import Claim, above
@@ -33,6 +33,7 @@ from lstm_jax.report.figures import Picture, Style
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, is_chance, is_solved
 from lstm_jax.report.tables import Row
+from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 
 CLIP = 1.0
@@ -196,8 +197,8 @@ def against_lag(task: str, rows: Sequence[Row], styles: Mapping[str, Style]) -> 
     for place, label in enumerate(labels):
         mine = sorted((row for row in rows if row["network"] == label), key=lambda row: row["lag"])
         x = [lag * 1.06 ** (place - len(labels) // 2) for lag in lags]  # side by side
-        figures.points(success, x, [row["solved"] for row in mine], styles[label], label)
-        figures.points(accuracy, x, [row["accuracy"] for row in mine], styles[label], label)
+        figures.error_bars(success, x, [row["solved"] for row in mine], styles[label], label)
+        figures.error_bars(accuracy, x, [row["accuracy"] for row in mine], styles[label], label)
     figures.level(accuracy, OVER_LAGS[task](lags[0]).chance, "chance")
     for axes, name in ((success, "seeds that solve it"), (accuracy, "test accuracy, mean")):
         axes.set(xscale="log", xlabel="lag (steps)", ylabel=name, ylim=(-0.02, 1.02))
@@ -216,7 +217,7 @@ def on_digits(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
     """Draws the test accuracy of every network on the digits."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 4))
     for place, row in enumerate(rows):
-        figures.points(axes, [place], [row["accuracy"]], styles[row["network"]], row["network"])
+        figures.error_bars(axes, [place], [row["accuracy"]], styles[row["network"]], row["network"])
     figures.level(axes, tasks.make("digits").chance, "chance")
     axes.set_xticks(range(len(rows)), [row["network"].replace(" ", "\n", 1) for row in rows])
     axes.set(ylabel="test accuracy, mean", ylim=(0, 1.03), xlim=(-0.5, len(rows) - 0.5))

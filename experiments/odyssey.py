@@ -29,7 +29,7 @@ import numpy as np
 from experiments.common import findings, runner
 from experiments.common.findings import TaskResults
 from experiments.common.flags import Config, naming, need, setting
-from experiments.common.plan import Experiment, Group
+from experiments.common.plan import Experiment
 from lstm_jax import cells, tasks
 from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.report import charts, figures, importance, ledger, statistics
@@ -40,7 +40,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.tables import Row
 from lstm_jax.runs.directory import RunDirectory
-from lstm_jax.search import widths
+from lstm_jax.search import Group, widths
 from lstm_jax.tasks import Task
 from lstm_jax.training.fit import State
 from lstm_jax.training.trials import Trials, make_trials

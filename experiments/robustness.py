@@ -28,7 +28,7 @@ from matplotlib.collections import QuadMesh
 
 from experiments.common import runner
 from experiments.common.flags import Config, naming, need, setting
-from experiments.common.plan import Experiment, Group
+from experiments.common.plan import Experiment
 from lstm_jax import cells, tasks
 from lstm_jax.cells import Cell
 from lstm_jax.nn import SequenceSpec
@@ -38,6 +38,7 @@ from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
 from lstm_jax.report.tables import Row
+from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 from lstm_jax.training.trials import Trials, make_trials
 
@@ -342,7 +343,7 @@ def volumes(axes: Axes, rows: Sequence[Row]) -> None:
     best = Estimate(*(width / DECADES for width in rows[-1]["best_quarter"]))
     told.append(("RNN, best scale", best, LOOKS[-1]))
     for place, (name, share, style) in enumerate(told):
-        figures.points(axes, [place], [share], style, name)
+        figures.error_bars(axes, [place], [share], style, name)
     axes.set_xticks(range(len(told)), [name.replace(" ", "\n") for name, _, _ in told])
     axes.set(title="all settings", ylabel="trials that solve it")
     axes.set(ylim=(-0.02, 1.02), xlim=(-0.5, len(told) - 0.5))
@@ -359,7 +360,7 @@ def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:
         found = zip(over.middles, shares(results[name], field), strict=True)
         shown = [(middle + aside, decades(share)) for middle, share in found if share is not None]
         label = f"{NETWORKS[name].label}: {over.label.removesuffix('-gate bias')}"
-        figures.points(axes, [x for x, _ in shown], [y for _, y in shown], style, label)
+        figures.error_bars(axes, [x for x, _ in shown], [y for _, y in shown], style, label)
     figures.level(axes, BROAD, "broad")
     axes.set(title="each quarter of a bias", xlabel="bias", ylabel="working decades of rate")
     axes.set(ylim=(-0.05, DECADES), xlim=(-6.2, 6.2), xticks=range(-6, 7, 3))

@@ -3,14 +3,28 @@
 A cell has the equations of one time step; the library runs the loop.
 """
 
-from lstm_jax import cells, data, diagnostics, engines, interop, metrics, nn, tasks, testing
+from lstm_jax import (
+    cells,
+    data,
+    diagnostics,
+    engines,
+    interop,
+    metrics,
+    nn,
+    runs,
+    search,
+    tasks,
+    testing,
+    training,
+)
 from lstm_jax.cells import Cell, LinearCell, initial_state
 from lstm_jax.data import packing
 from lstm_jax.engines import step, trace, unroll
 from lstm_jax.interop import export
 from lstm_jax.nn import initializers
 from lstm_jax.nn.initializers import init
-from lstm_jax.training.fit import Trials, evaluate, fit, make_trials
+from lstm_jax.runs.directory import RunDirectory
+from lstm_jax.training.fit import Trials, evaluate, fit, make_trials, result_records
 from lstm_jax.types import Batch, CellParams, LSTMState, Model, Noise
 
 __version__ = "0.1.0"
@@ -23,6 +37,7 @@ __all__ = [
     "LinearCell",
     "Model",
     "Noise",
+    "RunDirectory",
     "Trials",
     "cells",
     "data",
@@ -39,9 +54,13 @@ __all__ = [
     "metrics",
     "nn",
     "packing",
+    "result_records",
+    "runs",
+    "search",
     "step",
     "tasks",
     "testing",
     "trace",
+    "training",
     "unroll",
 ]

@@ -101,7 +101,7 @@ def gains_along(cell: lj.Cell, params: lj.CellParams, x: jax.Array) -> Gains:
 
 def carousel_figure(measured: Mapping[str, Gains]) -> Figure:
     """Draws gains against lag, medians and extremes over draws."""
-    with figures.look():
+    with figures.theme():
         figure, ((left, right),) = figures.canvas(1, 2, (6.4, 5.6))
         for name, style in figures.styles(list(measured)).items():
             for axes, gain in ((left, measured[name].cell), (right, measured[name].whole)):
@@ -162,7 +162,7 @@ def gates_figure(batch: lj.Batch, trace: lj.engines.Trace) -> Figure:
     h, c = (state[0, :, 0, by_memory] for state in trace.states)
     selectors = {"input": batch.x[:, 0].T, "gate i": i, "gate f": f, "gate o": o}
     signed = {"candidate g": g, "cell c": c, "hidden h": h}
-    with figures.look():
+    with figures.theme():
         figure = Figure((9.5, 13.5), layout="constrained")
         axes = figure.subplots(7, 1, sharex=True, height_ratios=[5, *[10] * 6])
         _heat_maps(figure, axes[:4], selectors, 0, "viridis", "neither")

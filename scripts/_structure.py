@@ -26,7 +26,7 @@ ABOVE: dict[str, set[str]] = {
     "tasks": {"types", "metrics", "data"},
     "runs": {"types"},
     "training": {"types", "metrics", "tasks", "runs"},
-    "search": {"types", "cells", "engines", "nn", "tasks", "training"},
+    "search": {"types", "cells", "engines", "nn", "tasks", "runs", "training"},
     "report": set(),
 }
 NOWHERE = {"absl", "experiments", "scripts", "tests"}

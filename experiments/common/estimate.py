@@ -18,7 +18,8 @@ from lstm_jax.training import evaluation, parallel
 from lstm_jax.training.fit import state_shapes
 
 if TYPE_CHECKING:
-    from experiments.common.plan import Computed, Group
+    from experiments.common.plan import Computed
+from lstm_jax.search import Group
 
 FLOAT = 4  # bytes
 OTHER_FILES = 20_000_000  # bytes of the ledger, the curves and the report

@@ -27,6 +27,8 @@ PROCESSES = 10_000  # the most
 Bounds = tuple[float, float]
 LENGTH: Bounds = (1, 1_000_000)
 TRIALS: Bounds = (1, 20_000)  # listed one by one when a run is planned
+ETA: Bounds = (2, TRIALS[1])  # of successive halving
+RUNGS: Bounds = (1, 30)
 BOUNDS: Mapping[Any, Bounds] = {  # by a field's name, or else its type
     "seed": (0, MAX_SEED),
     "seeds": (2, 10_000),  # two, for an interval
@@ -105,6 +107,13 @@ def need_few(**counts: int) -> None:
     total, given = math.prod(counts.values()), (f"--{n}={c}" for n, c in counts.items())
     if total > TRIALS[1]:
         raise ValueError(f"{' '.join(given)}: are {total} trials, need at most {TRIALS[1]}")
+
+
+def need_rungs(trials: int, steps: int, eta: int, count: int) -> None:
+    """Raises ValueError, with the flag, for too few trials or steps for the rungs of halving."""
+    least = eta ** (count - 1)
+    for name, value in (("trials", trials), ("steps", steps)):
+        need(value >= least, name, value, f"--rungs={count} by --eta={eta} need {least} or more")
 
 
 @contextlib.contextmanager

@@ -8,65 +8,7 @@ from lstm_jax.report.claims import Claim
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
-from lstm_jax.runs.checkpoints import load
-from lstm_jax.runs.directory import RunDirectory
-from lstm_jax.tasks import Task
-from lstm_jax.training.fit import State, state_shapes
-from lstm_jax.training.trials import Trials
-
-
-class Group(NamedTuple):
-    """Trials that train together in one compiled program.
-
-    Attributes:
-      name: unique within the experiment.
-      task: the problem.
-      model: the network, with `engine` and `on` besides, as `SequenceSpec` has them.
-      steps: updates of a trial.
-      batch_size: sequences of an update.
-      trials: their hyperparameters; None while they depend on another group.
-      split: "validation" or "test", for the evaluation at the end.
-      sequences: evaluated sequences, where the task samples them.
-      optimizer: by name.
-      initial_state: (run directory) -> the initial state, in process 0 alone; None for the model's
-        own.
-      save_state: whether another group continues from the final states.
-      labels: extra fields of the results, a mapping for each trial.
-      measure: (trained parameters [R, ...], trials) -> extra fields of the results, a mapping for
-        each trial.
-      curve_points: of a learning curve.
-      window: time steps of an update; None for the whole batch.
-      measured: the tasks and sequences of one call of `measure`, for the estimate of memory.
-    """
-
-    name: str
-    task: Task
-    model: Any
-    steps: int
-    batch_size: int
-    trials: Trials | None
-    split: str
-    sequences: int = 2000
-    optimizer: str = "adam"
-    initial_state: Callable[[RunDirectory], State] | None = None
-    save_state: bool = False
-    labels: Sequence[Record] = ()
-    measure: Callable[[Any, Trials], Sequence[Record]] | None = None
-    curve_points: int = 40
-    window: int | None = None
-    measured: Sequence[tuple[Task, int]] = ()
-
-
-def state_of(group: Group) -> State:
-    """Returns the shapes of the training state of a ready group."""
-    assert group.trials is not None
-    settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
-    return state_shapes(group.task, group.model, group.trials, **settings)
-
-
-def continued(before: Group, run: RunDirectory) -> State:
-    """Returns the saved final states of an earlier group, as a start."""
-    return load(run.state_path(before.name), state_of(before))
+from lstm_jax.search import Group
 
 
 class Computed(NamedTuple):

@@ -20,10 +20,10 @@ def write(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     """Writes summary.csv, the figures and report.html from records alone, and prints."""
     records = run.records.read()
     rows = experiment.summarise(config, records)
-    with figures.look():
+    with figures.theme():
         drawn = experiment.draw(config, rows, records)
         pictures = {picture: figures.png(picture.figure) for picture in drawn}
-    touch = [part for picture in drawn for part in picture.touch]
+    touch = [part for picture in drawn for part in picture.interactive]
     settings = read_config(run.path)
     scale = settings["settings"]["scale"]
     claims = at_scale([claim._asdict() for claim in experiment.claims(config, rows)], scale)

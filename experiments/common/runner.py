@@ -24,13 +24,14 @@ import jax
 from experiments.common import estimate, flags, report, terminal
 from experiments.common.circumstances import changes, circumstances
 from experiments.common.flags import Config, Hosts, Request
-from experiments.common.plan import Computed, Experiment, Group
+from experiments.common.plan import Computed, Experiment
+from lstm_jax import search
 from lstm_jax.runs import hosts
 from lstm_jax.runs.config import read_config
 from lstm_jax.runs.directory import Preempted, RunDirectory
 from lstm_jax.runs.lock import LOCK
 from lstm_jax.runs.records import TEMPORARY, Damaged
-from lstm_jax.training.fit import evaluate, fit, result_records
+from lstm_jax.search import Group
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on
 
@@ -282,30 +283,7 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
         if isinstance(group, Computed):
             run.finish(group.name, *hosts.lead(group.compute))
         else:
-            train(group, config.batching, run)
-
-
-def train(group: Group, batching: str, run: RunDirectory) -> None:
-    """Trains a ready group, evaluates it on its split, and closes it."""
-    assert group.trials is not None
-    initial = group.initial_state
-    fitted = fit(
-        group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
-        optimizer=group.optimizer, batching=batching, window=group.window,
-        chunk=max(1, group.steps // group.curve_points),
-        begin_from=hosts.lead(lambda: initial(run)) if initial else None, run=run, group=group.name,
-    )  # fmt: skip
-    evaluated = evaluate(
-        group.task, group.model, fitted.params, group.trials, split=group.split,
-        sequences=group.sequences, batching=batching,
-    )  # fmt: skip
-    results = result_records(group.trials, fitted, **{group.split: evaluated})
-    if group.labels:
-        results = [{**r, **label} for r, label in zip(results, group.labels, strict=True)]
-    if group.measure:
-        measured = group.measure(fitted.params, group.trials)
-        results = [{**r, **mine} for r, mine in zip(results, measured, strict=True)]
-    run.finish(group.name, results, fitted.params, fitted.state if group.save_state else None)
+            search.train(group, run, batching=config.batching)
 
 
 def stored(experiment: Experiment, path: str) -> tuple[str, Config]:

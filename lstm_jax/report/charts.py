@@ -9,7 +9,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from lstm_jax.report.figures import COLOURS, Style, points
+from lstm_jax.report.figures import COLOURS, Style, error_bars
 from lstm_jax.report.importance import Curve, Effect, Surface
 from lstm_jax.report.ledger import Quantiles
 from lstm_jax.report.space import Parameter
@@ -42,7 +42,7 @@ def heat_map(
       axes: to draw in.
       parameters: along x and y.
       trials: their positions, [n, 2], as `space.points` gives them.
-      response: [n], all finite (`statistics.settled`).
+      response: [n], all finite (`statistics.impute`).
       label: what the colours mean, with its unit.
       bins: cells along a continuous parameter.
       limits: of the colours; by default the least and greatest mean.
@@ -117,7 +117,7 @@ def marginal_curve(axes: Axes, curve: Curve, label: str, style: Style, name: str
     """The marginal of one parameter with its band; for a choice, a point for each value."""
     x = _places(curve.parameter, curve.parameter.positions(curve.values))
     if curve.parameter.choices:
-        points(axes, x.tolist(), curve.response, {**style, "linestyle": "none"}, name)
+        error_bars(axes, x.tolist(), curve.response, {**style, "linestyle": "none"}, name)
     else:
         low, high = [e.low for e in curve.response], [e.high for e in curve.response]
         axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)

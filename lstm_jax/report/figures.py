@@ -16,7 +16,7 @@ from lstm_jax.report.statistics import Estimate, Share
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), ":", "--")
-LOOK: Any = {
+THEME: Any = {
     "font.size": 15,
     "axes.titlesize": 15,
     "legend.fontsize": 14,
@@ -38,12 +38,12 @@ class Picture(NamedTuple):
     name: str
     caption: str
     figure: Figure
-    touch: tuple[str, ...] = ()
+    interactive: tuple[str, ...] = ()
 
 
-def look() -> AbstractContextManager[None]:
+def theme() -> AbstractContextManager[None]:
     """The house's fonts and lines, to draw under: `with look(): ...`."""
-    return matplotlib.rc_context(LOOK)
+    return matplotlib.rc_context(THEME)
 
 
 def canvas(rows: int, columns: int, panel: tuple[float, float] = (5.6, 4.6)) -> tuple[Figure, Any]:
@@ -51,6 +51,17 @@ def canvas(rows: int, columns: int, panel: tuple[float, float] = (5.6, 4.6)) -> 
     figure = Figure((panel[0] * columns, panel[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def grid(
+    count: int, columns: int, panel: tuple[float, float] = (5, 4)
+) -> tuple[Figure, Sequence[Axes]]:
+    """Returns a figure of `count` panels in rows of at most `columns`, and their axes in order."""
+    columns = max(1, min(columns, count))
+    figure, panels = canvas(max(1, -(-count // columns)), columns, panel)
+    for axes in panels.flat[count:]:
+        axes.remove()
+    return figure, list(panels.flat[:count])
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
@@ -64,7 +75,7 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     return {name: {"color": c, "marker": m, "linestyle": d} for name, c, m, d in looks}
 
 
-def points(
+def error_bars(
     axes: Axes, x: Sequence[float], y: Sequence[Estimate | Share], style: Style, label: str
 ) -> None:
     """A series of estimates over x, each with its interval as a bar."""

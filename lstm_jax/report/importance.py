@@ -28,7 +28,7 @@ from sklearn.ensemble import RandomForestRegressor
 from lstm_jax.report import space as spaces
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
-from lstm_jax.report.statistics import CONFIDENCE, Estimate, settled
+from lstm_jax.report.statistics import CONFIDENCE, Estimate, impute
 
 SMALL = 16  # trees of a forest that is there for its scatter only
 
@@ -150,7 +150,7 @@ def fit(
       records: one a trial, a field for each parameter and one for the response.
       response: the name of that field.
       goal: "min" or "max", what is good in a response.
-      divergent: "worst", "rank", "drop" or "refuse": see `statistics.settled`.
+      divergent: "worst", "rank", "drop" or "refuse": see `statistics.impute`.
       trees: how many the forest has, two or more.
       resamples: bootstrap samples of the trials, with a small forest each, for intervals.
       seed: of the trees and of the resampling.
@@ -161,7 +161,7 @@ def fit(
     """
     if trees < 2 or resamples < 2:
         raise ValueError(f"trees {trees}, resamples {resamples}: need two or more of each")
-    y, kept = settled(spaces.column(records, response), goal=goal, divergent=divergent)
+    y, kept = impute(spaces.column(records, response), goal=goal, divergent=divergent)
     x = spaces.points(space, [records[trial] for trial in kept])
     if np.ptp(y) == 0:
         raise ValueError(f"{response} is {y[0]:g} in all {len(y)} trials: nothing to explain")

@@ -18,7 +18,7 @@ from lstm_jax.report.charts import words
 from lstm_jax.report.importance import Surface
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
-from lstm_jax.report.statistics import settled
+from lstm_jax.report.statistics import impute
 from lstm_jax.report.tables import cell
 from lstm_jax.report.traces import Panel
 
@@ -64,10 +64,10 @@ def parallel(
       records: one a trial.
       response: the field that tells how good a trial is.
       goal: "min" or "max", what is good in it.
-      divergent: what a diverged trial counts for, as in `statistics.settled`.
+      divergent: what a diverged trial counts for, as in `statistics.impute`.
       caption: what to see.
     """
-    y, kept = settled(spaces.column(records, response), goal=goal, divergent=divergent)
+    y, kept = impute(spaces.column(records, response), goal=goal, divergent=divergent)
     at = spaces.points(space, [records[trial] for trial in kept])
     axes = [_dimension(p, along) for p, along in zip(space, at.T, strict=True)]
     low, high = np.quantile(y, (0.05, 0.95)).tolist()
@@ -95,7 +95,7 @@ def scatter(
     A menu chooses the parameter. Trials that diverged are crosses beyond the worst of the others.
     The arguments are those of `parallel`.
     """
-    y, _ = settled(spaces.column(records, response), goal=goal, divergent="worst")
+    y, _ = impute(spaces.column(records, response), goal=goal, divergent="worst")
     spaces.points(space, records)  # refuses values that are none of their parameter
     known = np.isfinite(np.array([_number(record[response]) for record in records]))
     beyond = 0.06 * float(np.ptp(y)) * (1 if goal == "min" else -1)

@@ -150,7 +150,7 @@ def median_steps(solved_at: Sequence[int]) -> Median:
     return Median(steps, len(solved_at) - len(successes))
 
 
-def settled(
+def impute(
     responses: Sequence[float | None], *, goal: str, divergent: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Responses without what is no number, by a named rule, and whose they are.

@@ -16,6 +16,7 @@ from experiments import all as everything
 from experiments.all import ORDER, All
 from experiments.common import runner
 from experiments.common.plan import Experiment
+from lstm_jax import search
 from lstm_jax.report.claims import FAILS, REPRODUCES, TOO_SMALL, Claim
 from lstm_jax.runs.directory import RunDirectory
 from scripts._experiments import FOLDER, experiments
@@ -95,15 +96,15 @@ def test_all_are_run_in_order_and_told_from_their_records(tmp_path, toys):
 
 
 def test_what_was_stopped_goes_on_and_is_told_as_if_it_was_not(tmp_path, toys, monkeypatch, capsys):
-    folder, train = tmp_path / "run", runner.train
+    folder, train = tmp_path / "run", search.train
 
-    def interrupted(group, batching, run):
+    def interrupted(group, run, batching):
         if len(toys) == 2 and group.name == "second":
             raise KeyboardInterrupt
-        train(group, batching, run)
+        train(group, run, batching=batching)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "train", interrupted)
+        patch.setattr(search, "train", interrupted)
         assert run(f"--workdir={folder}") == 130
     assert f"--resume={folder}" in capsys.readouterr().err
     text = (folder / "results.md").read_text()

@@ -12,13 +12,13 @@ import pytest
 from experiments import classic
 from experiments.classic import Classic
 from experiments.common import runner
-from experiments.common.plan import Group
 from experiments.hochreiter1997 import tasks
 from experiments.hochreiter1997.network import OnlineNetwork1997
 from lstm_jax.cells import RNN, MemoryBlocks
 from lstm_jax.report import figures, ledger
 from lstm_jax.report.claims import FAILS, PARTLY, REPRODUCES, UNDECIDED
 from lstm_jax.report.statistics import wilson
+from lstm_jax.search import Group
 from lstm_jax.training.trials import Trials
 
 CONFIG = Classic(
@@ -337,7 +337,7 @@ def test_guessing_and_learning_are_compared_where_both_succeed():
 
 
 def test_the_figure_has_a_dot_a_trial_and_a_bar_for_every_mean_of_the_paper():
-    with figures.look():
+    with figures.theme():
         (picture,) = classic.draw(CONFIG, ROWS, RECORDS)
     (axes,) = picture.figure.axes
     drawn = [line for line in axes.lines if len(line.get_xdata()) == 1]  # pyright: ignore

@@ -116,7 +116,7 @@ def test_claims_are_of_the_networks_the_paper_speaks_of():
 
 def test_a_panel_for_each_task_has_a_curve_for_each_network():
     records = told({}, {})
-    with figures.look():
+    with figures.theme():
         (picture,) = formal.draw(CONFIG, formal.summarise(CONFIG, records), records)
     panels = picture.figure.axes
     assert [axes.get_title() for axes in panels] == [

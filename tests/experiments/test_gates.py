@@ -187,12 +187,12 @@ def test_claims_take_the_interval_at_its_word():
         record["test_correct"] = 0
     rows = gates.summarise(CONFIG, records)
     assert {claim.verdict for claim in gates.claims(CONFIG, rows)} == {"undecided"}
-    with figures.look():
+    with figures.theme():
         assert len(gates.draw(CONFIG, rows, records)) == 4
 
 
 def test_figures_are_drawn_and_the_page_has_the_numbers():
-    with figures.look():
+    with figures.theme():
         numbers, fates, recall, adding = gates.draw(CONFIG, ROWS, RECORDS)
     names = ["gates", "fates", "trace-recall", "trace-adding"]
     assert [p.name for p in (numbers, fates, recall, adding)] == names
@@ -201,8 +201,8 @@ def test_figures_are_drawn_and_the_page_has_the_numbers():
     assert [axes.get_ylabel() for axes in recall.figure.axes[:7]] == [
         "input", "gate i", "gate f", "gate o", "candidate g", "cell c", "hidden h",
     ]  # fmt: skip
-    assert not adding.touch
-    _, chart = recall.touch
+    assert not adding.interactive
+    _, chart = recall.interactive
     data = re.search(r'<script type="application/json" id="traces-data">(.*?)</script>', chart)
     assert data is not None
     views = json.loads(data[1])

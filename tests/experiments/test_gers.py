@@ -211,7 +211,7 @@ def test_claims_are_held_to_whole_intervals():
 
 def test_figures_show_what_was_measured():
     rows = list(ROWS.values())
-    with figures.look():
+    with figures.theme():
         reber, counting = gers.draw(CONFIG, rows, RECORDS)
     state, length = reber.figure.axes
     lines = dict(zip(READERS, state.lines, strict=True))

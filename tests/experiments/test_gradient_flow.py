@@ -214,12 +214,12 @@ def test_a_trial_that_diverged_has_no_say():
     rows = gradient_flow.summarise(CONFIG, records)
     row = next(r for r in rows if r["updates"] == 20)
     assert_allclose(row["slope"].value, -0.2 * 1.015)
-    with figures.look():
+    with figures.theme():
         assert len(gradient_flow.draw(CONFIG, rows, records)) == 4
 
 
 def test_figures_draw_the_closed_form_beside_what_was_measured():
-    with figures.look():
+    with figures.theme():
         pictures = {p.name: p for p in gradient_flow.draw(CONFIG, ROWS, told())}
     assert list(pictures) == ["start", "training", "cell", "jacobians"]
     _, alone, _ = pictures["start"].figure.axes

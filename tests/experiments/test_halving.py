@@ -88,7 +88,7 @@ def test_each_repeat_chooses_its_own_survivors():
 
 
 def test_both_curves_are_drawn():
-    with figures.look():
+    with figures.theme():
         (picture,) = halving.draw(CONFIG, [], RECORDS)
         assert figures.png(picture.figure).startswith(b"\x89PNG")
     assert {t.get_text() for t in picture.figure.legends[0].get_texts()} == {HALVING, RANDOM}

@@ -11,9 +11,10 @@ import pytest
 
 from experiments import hmm
 from experiments.common import markov, runner
-from experiments.common.plan import Computed, Group
+from experiments.common.plan import Computed
 from experiments.hmm import EM, HAND, LSTM, Hmm, Needed, Point
 from lstm_jax.report import figures, ledger
+from lstm_jax.search import Group
 
 CONFIG = Hmm(seeds=3, steps=10, hidden=4, states=8, bits=(1, 2), learnt_bits=1, restarts=2)
 GOOD, BAD = (1.0, 0.0), (0.5, math.log(2))  # accuracy and loss
@@ -119,7 +120,7 @@ def test_claims_take_the_records_at_their_word():
 def test_figures_show_what_is_needed_and_what_is_recalled():
     records = world()
     rows = hmm.summarise(CONFIG, records)
-    with figures.look():
+    with figures.theme():
         pictures = hmm.draw(CONFIG, rows, records)
     assert [picture.name for picture in pictures] == ["needed", "information", "accuracy"]
     axes: Any = pictures[0].figure.axes[0]

@@ -17,10 +17,10 @@ from matplotlib.container import ErrorbarContainer
 
 from experiments import long_memory
 from experiments.common import networks
-from experiments.common.plan import Group
 from experiments.long_memory import LongMemory
 from lstm_jax.report import figures
 from lstm_jax.report.statistics import wilson
+from lstm_jax.search import Group
 from lstm_jax.training.trials import Trials
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ def test_steps_to_success_are_those_of_the_solved_and_the_rest_is_censored():
 
 
 def test_figures_show_the_rows(tmp_path):
-    with figures.look():
+    with figures.theme():
         pictures = long_memory.draw(CONFIG, ROWS, reported())
     assert [picture.name for picture in pictures] == ["recall", "digits", "learning"]
     success, accuracy = pictures[0].figure.axes

@@ -160,7 +160,7 @@ def test_nothing_is_said_where_vanilla_has_not_learnt():
     flat = told(CONFIG, lambda v, p: 99.0)
     rows = odyssey.summarise(CONFIG, flat)
     assert verdict(rows) == dict.fromkeys(findings.CLAIMS, "undecided")
-    with figures.look():
+    with figures.theme():
         assert [p.name for p in odyssey.draw(CONFIG, rows, flat)] == ["variants"]
 
 
@@ -225,7 +225,7 @@ def test_only_tasks_that_were_learnt_have_a_say():
 
 
 def test_figures_show_the_tests_and_tell_the_verdicts():
-    with figures.look():
+    with figures.theme():
         boxes, shares = odyssey.draw(CONFIG, ROWS, RECORDS)
     (axes,) = boxes.figure.axes
     marks = dict(zip(VARIANTS, [text.get_text() for text in axes.texts], strict=True))

@@ -199,7 +199,7 @@ def test_maps_show_the_share_solved_in_each_bin():
     # below 0.1 the 1997 cell always works with a closed input gate, never with an open one
     assert (solved[:3, :5] == tried[:3, :5]).all()
     assert solved[3].sum() == 0 and solved[:, 5:].sum() == 0
-    with figures.look():
+    with figures.theme():
         (picture,) = robustness.draw(CONFIG, list(ROWS.values()), RECORDS)
     assert picture.name == "adding"
     assert (
@@ -223,7 +223,7 @@ def test_a_bin_without_trials_is_blank_and_has_no_say():
     assert all(row["trials"] == 2 for row in rows)
     results = ledger.results(ledger.group(records, "adding-rnn"))
     assert robustness.shares(results, "init_scale").count(None) >= 2
-    with figures.look():
+    with figures.theme():
         assert len(robustness.draw(few, rows, records)) == 1
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from experiments import sweep
-from experiments.common import runner, searching
-from experiments.common.plan import Group
+from experiments.common import runner
 from experiments.sweep import EXPERIMENT, Sweep
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures
 from lstm_jax.report.space import points
 from lstm_jax.runs.directory import GroupLog, RunDirectory
+from lstm_jax.search import Group, plans, sweeps
 from lstm_jax.tasks import make
 from lstm_jax.tasks.base import endless
 from lstm_jax.training.fit import fit
@@ -202,7 +202,7 @@ def test_r_is_settled_from_the_machine_and_what_is_asked():
     devices = jax.device_count()
     assert sweep.adapt(automatic).batch == "40"  # 20 configurations, two seeds
     many = dataclasses.replace(automatic, trials=10_000)
-    assert sweep.adapt(many).batch == str(sweep.ON_A_CPU * devices)
+    assert sweep.adapt(many).batch == str(sweeps.ON_A_CPU * devices)
     asked = dataclasses.replace(many, strategy="optuna", trials=100)
     assert sweep.adapt(asked).batch == "20" and sweep.adapt(CONFIG) == CONFIG
 
@@ -214,12 +214,12 @@ def test_elsewhere_than_on_a_cpu_memory_decides(monkeypatch):
         def memory_stats(self):
             return {"bytes_limit": 1000, "bytes_in_use": 200}
 
-    monkeypatch.setattr(sweep.jax, "local_devices", lambda: [Device()])
-    monkeypatch.setattr(sweep.jax, "device_count", lambda: 2)
-    monkeypatch.setattr(sweep, "footprint", lambda *args, places, **kw: places * 64.0)
+    monkeypatch.setattr(sweeps.jax, "local_devices", lambda: [Device()])
+    monkeypatch.setattr(sweeps.jax, "device_count", lambda: 2)
+    monkeypatch.setattr(sweeps, "footprint", lambda *args, places, **kw: places * 64.0)
     config = dataclasses.replace(CONFIG, batch="auto", trials=1000)
     assert sweep.adapt(config).batch == "20"  # 0.8 of 800 bytes, 64 each, two devices
-    monkeypatch.setattr(sweep, "footprint", lambda *args, places, **kw: places * 1e6)
+    monkeypatch.setattr(sweeps, "footprint", lambda *args, places, **kw: places * 1e6)
     with pytest.raises(ValueError, match="--batch=auto: not even one trial fits"):
         sweep.adapt(config)
 
@@ -248,7 +248,6 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(flag, words, tmp_p
     space = [] if "space" in flag else ["--space=clip=1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "start", lambda platform: None)
-        patch.setattr(runner, "fit", None)
         arguments = [f"--{part}" for part in flag.removeprefix("--").split(" --")] + space
         code = runner.main(EXPERIMENT, ["sweep", f"--workdir={tmp_path / 'run'}", *arguments])
     said = capsys.readouterr()
@@ -262,12 +261,12 @@ def test_the_best_so_far_is_against_all_updates_a_survivor_s_counted_once():
         return {**kinds, "validation_loss": loss}
 
     results = [result(0, 10, 3.0), result(1, 10, 2.0), result(1, 30, 2.5), result(2, 5, 1.0)]
-    assert searching.best_so_far(results, "loss") == ([10, 20, 40, 45], [3.0, 2.0, 2.0, 1.0])
+    assert plans.best_so_far(results, "loss") == ([10, 20, 40, 45], [3.0, 2.0, 2.0, 1.0])
 
 
 def test_the_figures_are_drawn_of_ranges_choices_and_diverged_trials():
     records, _ = trained(CONFIG, diverging=lambda v: v["learning_rate"] > 5e-2)
-    with figures.look():
+    with figures.theme():
         pictures = sweep.draw(CONFIG, sweep.summarise(CONFIG, records), records)
         assert all(figures.png(p.figure).startswith(b"\x89PNG") for p in pictures)
     axes = pictures[0].figure.axes
@@ -282,19 +281,19 @@ def test_the_figures_are_drawn_of_ranges_choices_and_diverged_trials():
 def test_what_matters_is_told_by_a_forest_and_drawn_for_hands():
     records, _ = trained(CONFIG, diverging=lambda v: v["learning_rate"] > 5e-2)
     searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
-    weighed, trials, name = sweep.scored(CONFIG, searched)
+    weighed, trials, name = sweep.searched(CONFIG, searched)
     assert [p.name for p in weighed] == ["learning_rate", "cell", "hidden", "forget_bias"]
     assert len(trials) == 20 * CONFIG.tuning_seeds
     assert any(trial[name] is None for trial in trials)  # diverged
     assert all(t["learning_rate"] > 5e-2 for t in trials if t[name] is None)
-    with figures.look():
+    with figures.theme():
         pictures = sweep.draw(CONFIG, sweep.summarise(CONFIG, records), records)
     *_, bars, surface = pictures
     assert [bars.name, surface.name] == ["importance", "two_that_matter"]
     first, second = surface.figure.axes[0].get_xlabel(), surface.figure.axes[0].get_ylabel()
     tops = [t.get_text() for t in bars.figure.axes[0].get_yticklabels()]
     assert [t for t in tops if "×" not in t][:2] == [first, second]
-    page = "".join(part for picture in pictures for part in picture.touch)
+    page = "".join(part for picture in pictures for part in picture.interactive)
     assert page.count("Plotly.newPlot") >= 3 and "forget bias" in page
 
 
@@ -303,7 +302,7 @@ def test_a_search_too_small_for_a_forest_has_none():
     records, _ = trained(few)
     tried, progress = sweep.draw(few, sweep.summarise(few, records), records)
     assert [tried.name, progress.name] == ["responses", "search"]
-    assert len(tried.touch) == 3 and not progress.touch  # script, scatter, parallel
+    assert len(tried.interactive) == 3 and not progress.interactive  # script, scatter, parallel
 
 
 # Runs. --------------------------------------------------------------------------------------------

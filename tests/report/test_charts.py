@@ -89,7 +89,7 @@ def test_a_surface_and_its_trials_share_their_colours(axes):
     forest = importance.fit(
         SPACE, records, "loss", goal="min", divergent="drop", trees=4, resamples=2
     )
-    loss, kept = statistics.settled([r["loss"] for r in records], goal="min", divergent="drop")
+    loss, kept = statistics.impute([r["loss"] for r in records], goal="min", divergent="drop")
     points = spaces.points((WIDTH, CELL), [records[i] for i in kept])
     marginal = importance.surface(forest, "width", "cell")
     charts.surface(axes[0], axes[1], marginal, points, loss, "loss, nats")

@@ -178,12 +178,12 @@ def test_every_trial_is_one_row_with_the_columns_of_all():
 
 
 def draw():
-    with figures.look():
+    with figures.theme():
         figure, axes = figures.canvas(1, 2)
         looks = figures.styles(["a", "b"])
         for name, style in looks.items():
             estimates = [Estimate(0.5, 0.4, 0.6), Estimate(0.7, 0.6, 0.9)]
-            figures.points(axes[0, 0], [1, 2], estimates, style, name)
+            figures.error_bars(axes[0, 0], [1, 2], estimates, style, name)
             figures.band(axes[0, 1], [1, 2], estimates, style, name)
         figures.level(axes[0, 0], 0.125, "chance")
         figures.legend(figure, axes[0, 0])

@@ -109,7 +109,7 @@ def test_diverged_trials_are_settled_by_name():
     loss = [0.5, None, 0.2, math.inf, 0.9, math.nan, 0.2]
 
     def by(rule, goal="min"):
-        values, kept = statistics.settled(loss, goal=goal, divergent=rule)
+        values, kept = statistics.impute(loss, goal=goal, divergent=rule)
         return values.tolist(), kept.tolist()
 
     every = list(range(7))
@@ -126,7 +126,7 @@ def test_diverged_trials_are_settled_by_name():
     with pytest.raises(ValueError, match="divergent='ignore'"):
         by("ignore")
     with pytest.raises(ValueError, match="none of 2 responses"):
-        statistics.settled([None, math.nan], goal="min", divergent="worst")
+        statistics.impute([None, math.nan], goal="min", divergent="worst")
 
 
 def test_the_best_configuration_has_the_spread_of_its_seeds():

@@ -16,11 +16,12 @@ import pytest
 
 from experiments.common import estimate, networks, report, runner, tuning
 from experiments.common.flags import Config, setting
-from experiments.common.plan import Experiment, Group, state_of
-from lstm_jax import tasks
+from experiments.common.plan import Experiment
+from lstm_jax import search, tasks
 from lstm_jax.report import figures, ledger
 from lstm_jax.runs.directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.runs.records import Damaged, RecordLog
+from lstm_jax.search import Group, state_of
 from lstm_jax.training.fit import evaluate, fit
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -174,7 +175,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_was_not(moment, whole, tmp_pat
 
 
 def test_a_finished_run_is_told_again_without_training(whole, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "train", None)
+    monkeypatch.setattr(search, "train", None)
     before = outcome(whole)
     assert run(f"--resume={whole}", "--hidden=3") == 0
     assert outcome(whole) == before
@@ -182,10 +183,10 @@ def test_a_finished_run_is_told_again_without_training(whole, monkeypatch, capsy
 
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (Preempted("told"), 143)])
 def test_a_stopped_run_says_how_to_go_on(stop, code, tmp_path, monkeypatch, capsys):
-    def stopped(*arguments):
+    def stopped(*arguments, **settings):
         raise stop
 
-    monkeypatch.setattr(runner, "train", stopped)
+    monkeypatch.setattr(search, "train", stopped)
     assert run(f"--workdir={tmp_path}") == code
     assert capsys.readouterr().err == f"stopped; to continue: --resume={tmp_path}\n"
 
@@ -251,14 +252,14 @@ def test_a_disk_without_room_for_the_run_is_refused_before_anything_is_written(
 def test_a_disk_that_others_filled_stops_a_run_before_its_next_group(
     whole, tmp_path, monkeypatch, capsys
 ):
-    train, path = runner.train, tmp_path / "run"
+    train, path = search.train, tmp_path / "run"
 
-    def last(*arguments):
-        train(*arguments)
+    def last(*arguments, **settings):
+        train(*arguments, **settings)
         full = types.SimpleNamespace(free=1)
         monkeypatch.setattr(estimate.shutil, "disk_usage", lambda path: full)
 
-    monkeypatch.setattr(runner, "train", last)
+    monkeypatch.setattr(search, "train", last)
     assert run(f"--workdir={path}") == 1
     told = capsys.readouterr().err
     assert told.startswith("stopped: 1 bytes are free there, 20,") and str(path) in told
@@ -355,23 +356,23 @@ def test_what_a_start_that_was_killed_at_once_leaves_is_taken(whole, tmp_path, m
 
 
 def test_damage_that_shows_on_the_way_is_one_line(whole, tmp_path, monkeypatch, capsys):
-    def damaged(*_):
+    def damaged(*_, **settings):
         raise Damaged(tmp_path / "states" / "first.npz", "it is missing")
 
-    monkeypatch.setattr(runner, "train", damaged)
+    monkeypatch.setattr(search, "train", damaged)
     assert run(f"--workdir={tmp_path / 'run'}") == 1
     right = "it is missing; restore it from a copy, or begin a new run"
     assert capsys.readouterr().err == f"stopped: {tmp_path / 'states' / 'first.npz'}: {right}\n"
 
 
 def test_a_directory_that_is_taken_away_is_one_line(tmp_path, monkeypatch, capsys):
-    path, train = tmp_path / "run", runner.train
+    path, train = tmp_path / "run", search.train
 
-    def robbed(*arguments):
+    def robbed(*arguments, **settings):
         shutil.rmtree(path)
-        train(*arguments)
+        train(*arguments, **settings)
 
-    monkeypatch.setattr(runner, "train", robbed)
+    monkeypatch.setattr(search, "train", robbed)
     assert run(f"--workdir={path}") == 1
     told = capsys.readouterr().err
     assert told.startswith("note: ") and "no curves from here on" in told

@@ -1,0 +1,100 @@
+"""Groups: trials that train together in one compiled program, then are evaluated and recorded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lstm_jax.runs import hosts
+from lstm_jax.runs.checkpoints import load
+from lstm_jax.runs.directory import RunDirectory
+from lstm_jax.tasks.base import Task
+from lstm_jax.training.fit import State, evaluate, fit, result_records, state_shapes
+from lstm_jax.training.trials import Trials
+
+Record = Mapping[str, Any]
+
+
+class Group(NamedTuple):
+    """Trials that train together in one compiled program.
+
+    Attributes:
+      name: unique within the run.
+      task: the problem.
+      model: the network.
+      steps: updates of a trial.
+      batch_size: sequences of an update.
+      trials: their hyperparameters; None while they depend on another group.
+      split: "validation" or "test", for the evaluation at the end.
+      sequences: evaluated sequences, where the task samples them.
+      optimizer: by name.
+      initial_state: (run directory) -> the initial state, in process 0 alone; None for the model's
+        own.
+      save_state: whether another group continues from the final states.
+      labels: extra fields of the results, a mapping for each trial.
+      measure: (trained parameters [R, ...], trials) -> extra fields of the results, a mapping for
+        each trial.
+      curve_points: of a learning curve.
+      window: time steps of an update; None for the whole batch.
+      measured: the tasks and sequences of one call of `measure`, for estimates of memory.
+    """
+
+    name: str
+    task: Task
+    model: Any
+    steps: int
+    batch_size: int
+    trials: Trials | None
+    split: str
+    sequences: int = 2000
+    optimizer: str = "adam"
+    initial_state: Callable[[RunDirectory], State] | None = None
+    save_state: bool = False
+    labels: Sequence[Record] = ()
+    measure: Callable[[Any, Trials], Sequence[Record]] | None = None
+    curve_points: int = 40
+    window: int | None = None
+    measured: Sequence[tuple[Task, int]] = ()
+
+
+def train(
+    group: Group, run: RunDirectory, *, batching: str = "auto", progress: bool = True
+) -> None:
+    """Trains a ready group, evaluates it on its split, and records its results.
+
+    Args:
+      group: with its trials.
+      run: the run; the same call continues a group in it.
+      batching: as in `fit`.
+      progress: as in `fit`.
+    """
+    assert group.trials is not None
+    initial = group.initial_state
+    fitted = fit(
+        group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
+        optimizer=group.optimizer, batching=batching, window=group.window,
+        chunk=max(1, group.steps // group.curve_points),
+        begin_from=hosts.lead(lambda: initial(run)) if initial else None, run=run,
+        group=group.name, progress=progress,
+    )  # fmt: skip
+    evaluated = evaluate(
+        group.task, group.model, fitted.params, group.trials, split=group.split,
+        sequences=group.sequences, batching=batching,
+    )  # fmt: skip
+    results = result_records(group.trials, fitted, **{group.split: evaluated})
+    if group.labels:
+        results = [{**r, **label} for r, label in zip(results, group.labels, strict=True)]
+    if group.measure:
+        measured = group.measure(fitted.params, group.trials)
+        results = [{**r, **mine} for r, mine in zip(results, measured, strict=True)]
+    run.finish(group.name, results, fitted.params, fitted.state if group.save_state else None)
+
+
+def state_of(group: Group) -> State:
+    """Returns the shapes of the training state of a ready group."""
+    assert group.trials is not None
+    settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
+    return state_shapes(group.task, group.model, group.trials, **settings)
+
+
+def continued(before: Group, run: RunDirectory) -> State:
+    """Returns the saved final states of an earlier group, as a start."""
+    return load(run.state_path(before.name), state_of(before))

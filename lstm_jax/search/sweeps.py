@@ -1,0 +1,230 @@
+"""A sweep: search a space of hyperparameters, then train the best again from fresh seeds."""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lstm_jax.nn import SequenceSpec
+from lstm_jax.runs.directory import RunDirectory
+from lstm_jax.search.groups import Group, Record, train
+from lstm_jax.search.plans import Found, Search, furthest, score, waves
+from lstm_jax.search.space import Space, parse
+from lstm_jax.search.strategies import Strategy
+from lstm_jax.tasks.base import Task, endless
+from lstm_jax.training import optimizers
+from lstm_jax.training.fit import footprint
+
+ON_A_CPU = 32  # places of a device: with map more are no faster, and results come later
+MEMORY_SHARE = 0.8  # of a device's memory
+BATCHES = 10  # the least batches of optuna
+COUNTS = range(1, 1_000_000)
+
+Structure = Mapping[str, Any]
+
+
+class Ranked(NamedTuple):
+    """One of the best configurations.
+
+    Attributes:
+      configuration: its number.
+      values: the point.
+      validation: its mean score in the search; less is better.
+      results: of its fresh seeds, on test.
+    """
+
+    configuration: int
+    values: Mapping[str, Any]
+    validation: float
+    results: Sequence[Record]
+
+
+class SweepResult(NamedTuple):
+    """The results of a sweep.
+
+    Attributes:
+      best: the best configurations, the best first.
+      records: of the run: the results of all trials, and their progress.
+    """
+
+    best: list[Ranked]
+    records: Sequence[Record]
+
+
+def sweep(
+    task: Task | Callable[[Structure], Task],
+    space: str | Space,
+    model: SequenceSpec | Callable[[Structure, Task], SequenceSpec],
+    *,
+    strategy: str | Strategy = "random",
+    trials: int = 60,
+    steps: int = 1000,
+    batch_size: int = 16,
+    optimizer: str = "adam",
+    metric: str = "loss",
+    seed: int = 0,
+    tuning_seeds: int = 1,
+    best: int = 3,
+    seeds: int = 5,
+    structure: Mapping[str, Any] | None = None,
+    places: int | None = None,
+    batching: str = "auto",
+    run: RunDirectory | None = None,
+    progress: bool = True,
+) -> SweepResult:
+    """Searches a space, then trains the best configurations again from fresh seeds.
+
+    Configurations that differ in numbers alone share one compiled program. Widths share programs in
+    buckets of powers of two. A ranking by loss trains each trial to its last step, even where its
+    task counts it as solved.
+
+    Args:
+      task: the problem, or a function of the structure.
+      space: one line such as "learning_rate=log:1e-4:1e-1 hidden=logint:8:64", or a `Space`.
+      model: the network, whose width ("hidden") and depth may be in the space; or a function of the
+        structure and the task.
+      strategy: "grid", "random", "halving", "optuna", or a `Strategy` with its settings.
+      trials: configurations to try; a `Strategy` has its own.
+      steps: updates of a complete trial.
+      batch_size: sequences an update.
+      optimizer: as in `fit`.
+      metric: ranks on validation: "loss" or "accuracy".
+      seed: the first seed; it also draws the points.
+      tuning_seeds: trials of each configuration.
+      best: configurations to train again.
+      seeds: their trials, from fresh seeds, evaluated on test.
+      structure: further names of the space for functions `task` and `model`, such as
+        {"cell": ("lstm", "gru")}; a `range` of whole numbers or words. The first value is used
+        where the space leaves a name out.
+      places: the most trials of one program; by default as many as fit the machine.
+      batching: as in `fit`.
+      run: the run to record in, or to continue; a temporary one by default.
+      progress: as in `fit`.
+
+    Raises:
+      ValueError: for a bad space, and as `fit`.
+    """
+    how = strategy if isinstance(strategy, Strategy) else Strategy(strategy, trials)
+    given = {"batch_size": batch_size, "optimizer": optimizer}
+    allowed = {"batch_size": COUNTS, "optimizer": tuple(optimizers.DIRECTIONS), "hidden": COUNTS}
+    if isinstance(model, SequenceSpec):
+        given |= {"hidden": model.cell.hidden, "depth": model.depth}
+        allowed["depth"] = COUNTS
+    more = dict(structure or {})
+    given = {"hidden": 1} | given | {name: values[0] for name, values in more.items()}
+    search = Search(
+        parse(space, allowed | more) if isinstance(space, str) else space, given,
+        _problem(task, metric), _network(model), steps, metric=metric,
+    )  # fmt: skip
+    search.check_names()
+    search.check_widths()
+    tuned = tuple(range(seed, seed + tuning_seeds))
+    fresh = tuple(range(tuned[-1] + 1, tuned[-1] + 1 + seeds))
+    most = places or fitting(search, how, tuning_seeds, best * seeds, batching)
+    search = dataclasses.replace(search, places=most)
+    with tempfile.TemporaryDirectory() as folder:
+        run = run or RunDirectory.create(f"{folder}/run", {"space": str(search.space)}, {})
+        while True:
+            records, finished = run.read(), run.finished()
+            found, groups = plan(search, how, tuned, fresh, best, records)
+            left = [group for group in groups if group.name not in finished]
+            if not left:
+                return SweepResult(ranked(search, found, best, records), records)
+            train(left[0], run, batching=batching, progress=progress)
+
+
+def plan(
+    search: Search, strategy: Strategy, tuned: tuple[int, ...], fresh: tuple[int, ...], best: int,
+    records: Sequence[Record],
+) -> tuple[Found, list[Group]]:  # fmt: skip
+    """Returns the progress of the search, and its groups with those of the best on fresh seeds."""
+    found = strategy.find(search, tuned, records)
+    again = [c._replace(seeds=fresh) for c in (found.ranking or [])[:best]]
+    return found, found.groups + waves(search, "best", again, search.steps, split="test")
+
+
+def ranked(search: Search, found: Found, best: int, records: Sequence[Record]) -> list[Ranked]:
+    """Returns the best configurations with their results; none until the search ends."""
+    rows = []
+    for candidate in (found.ranking or [])[:best]:
+        mine = [
+            r for r in records
+            if r["kind"] == "result" and r["configuration"] == candidate.configuration
+        ]  # fmt: skip
+        searched = furthest(r for r in mine if "validation_n" in r)
+        mean = float(np.mean([score(r, search.metric) for r in searched]))
+        tested = [r for r in mine if "test_n" in r]
+        rows.append(Ranked(candidate.configuration, candidate.values, mean, tested))
+    return rows
+
+
+def fitting(
+    search: Search, strategy: Strategy, tuning_seeds: int, reported: int, batching: str
+) -> int:
+    """Returns R: the trials of one program that fit this machine, or all of them.
+
+    A CPU trains one trial at a time on each core, so a trial's memory does not matter. On other
+    devices the compiler reports the needs of the largest network of the space.
+
+    Raises:
+      ValueError: if not even one trial fits, or the device does not report its memory.
+    """
+    wanted = tuning_seeds * strategy.count(search)
+    if strategy.name == "optuna":
+        wanted = tuning_seeds * math.ceil(strategy.trials / BATCHES)
+    device = jax.local_devices()[0]
+    fit = ON_A_CPU
+    if device.platform != "cpu":
+        fit = int(MEMORY_SHARE * _free(device) // _bytes_a_trial(search, batching))
+    if fit < 1:
+        raise ValueError("not even one trial fits the memory of this device")
+    return min(max(wanted, reported), fit * jax.device_count())
+
+
+def _problem(task: Task | Callable[[Structure], Task], metric: str) -> Callable[[Structure], Task]:
+    def made(structure):
+        one = task if isinstance(task, Task) else task(structure)
+        return endless(one) if metric == "loss" else one
+
+    return made
+
+
+def _network(model: Any) -> Callable[[Structure, Task], SequenceSpec]:
+    if not isinstance(model, SequenceSpec):
+        return model
+
+    def made(structure, task):
+        del task
+        hidden, depth = structure["hidden"], structure["depth"]
+        if (hidden, depth) == (model.cell.hidden, model.depth):
+            return model
+        cell = dataclasses.replace(model.cell, hidden=hidden)
+        return dataclasses.replace(model, cell=cell, depth=depth)
+
+    return made
+
+
+def _free(device: Any) -> int:
+    """Returns the free bytes of a device."""
+    stats = device.memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        raise ValueError(f"{device} does not report its memory; need a number of places")
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def _bytes_a_trial(search: Search, batching: str) -> float:
+    """Returns the device bytes of a trial of the largest structure."""
+    count = 8
+    return max(
+        footprint(
+            search.task(structure),
+            search.network(search.space.draw(0, 0) | structure, wide=True),
+            batch_size=structure["batch_size"], optimizer=structure["optimizer"],
+            batching=batching, places=count,
+        ) / count
+        for structure in search.largest()
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""Sweeps as a library call: any task, cell and model; what is ranked, continued and refused."""
+
+import numpy as np
+import pytest
+
+import lstm_jax as lj
+from tests.experiments.common.test_runner import Killed
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+TASK = lj.tasks.make("recall", lag=2, symbols=2)
+MODEL = lj.nn.SequenceSpec(lj.cells.RNN(3), TASK.input_size, TASK.output_size, engine="reference")
+SETTINGS = {"steps": 4, "batch_size": 4, "best": 1, "seeds": 2, "trials": 4, "progress": False}
+SPACE = "learning_rate=log:1e-3:1e-1 hidden=3,4 clip=1"
+
+
+def test_the_best_of_validation_is_trained_again_from_fresh_seeds_and_tested():
+    found = lj.search.sweep(TASK, SPACE, MODEL, **SETTINGS)
+    tried = [r for r in found.records if r["kind"] == "result" and "validation_n" in r]
+    least = min(tried, key=lambda r: r["validation_loss"])
+    assert len(tried) == 4 and {r["seed"] for r in tried} == {0}
+    (best,) = found.best
+    assert (best.configuration, best.values) == (least["configuration"], least["values"])
+    assert best.validation == pytest.approx(least["validation_loss"])
+    assert [r["seed"] for r in best.results] == [1, 2] and best.results[0]["test_n"] == 2000
+
+
+def test_halving_continues_survivors_and_a_killed_sweep_equals_one_that_was_not(tmp_path):
+    """Without a run, and in one that is killed in between and continued."""
+    how = lj.search.Strategy("halving", trials=4, eta=2, rungs=2)
+    whole = lj.search.sweep(TASK, SPACE, MODEL, strategy=how, **SETTINGS)
+    run, finish = lj.RunDirectory.create(tmp_path / "run", {}, {}), lj.RunDirectory.finish
+    with pytest.MonkeyPatch.context() as patch:
+
+        def killed(*arguments):
+            finish(*arguments)
+            raise Killed
+
+        patch.setattr(lj.RunDirectory, "finish", killed)
+        with pytest.raises(Killed):
+            lj.search.sweep(TASK, SPACE, MODEL, strategy=how, run=run, **SETTINGS)
+    again = lj.search.sweep(TASK, SPACE, MODEL, strategy=how, run=run, **SETTINGS)
+    assert again.best == whole.best
+    steps = [r["step"] for r in whole.records if r["kind"] == "result" and "validation_n" in r]
+    assert sorted(steps) == [2, 2, 2, 2, 4, 4]
+
+
+def test_task_and_model_are_functions_of_a_structure_of_the_callers_own():
+    cells = {"rnn": lj.cells.RNN, "gru": lj.cells.GRU}
+    found = lj.search.sweep(
+        lambda s: lj.tasks.make("recall", lag=s["lag"], symbols=2),
+        "lag=1,2 cell=rnn,gru learning_rate=0.01",
+        lambda s, task: lj.nn.SequenceSpec(
+            cells[s["cell"]](3), task.input_size, task.output_size, engine="reference"
+        ),
+        strategy="grid", structure={"cell": tuple(cells), "lag": range(1, 9)}, **SETTINGS,
+    )  # fmt: skip
+    groups = {r["group"] for r in found.records if "validation_n" in r}
+    assert groups == {f"search cell={c},lag={n} 0" for c in cells for n in (1, 2)}
+    assert np.isfinite(found.best[0].validation)
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "words"),
+    [
+        ("input_bias=1", {}, "input_bias: RNN has no such bias"),
+        ("size=3", {}, "size is unknown: need batch_size, optimizer, hidden"),
+        ("clip=1", {"strategy": "best"}, "strategy must be one of grid, random, halving, optuna"),
+    ],
+)
+def test_a_bad_space_or_strategy_is_refused_before_training(space, settings, words, monkeypatch):
+    monkeypatch.setattr(lj.search.sweeps, "train", None)
+    with pytest.raises(ValueError, match=words):
+        lj.search.sweep(TASK, space, MODEL, **SETTINGS, **settings)
