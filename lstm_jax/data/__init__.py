@@ -4,6 +4,7 @@ from lstm_jax.data import packing
 from lstm_jax.data.sequences import Sequences
 from lstm_jax.data.series import Series
 from lstm_jax.data.splits import Split
+from lstm_jax.data.text import Text, Vocabulary
 from lstm_jax.data.windows import Windows
 
-__all__ = ["Sequences", "Series", "Split", "Windows", "packing"]
+__all__ = ["Sequences", "Series", "Split", "Text", "Vocabulary", "Windows", "packing"]

@@ -77,7 +77,7 @@ def divide(
     Raises:
       ValueError: as `Sequences.split`.
     """
-    _check_shares(validation, test)
+    check_shares(validation, test)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
     rng = np.random.default_rng(seed)
@@ -93,7 +93,8 @@ def divide(
     return {split: np.sort(parts[split]).astype(np.int32) for split in SPLITS}
 
 
-def _check_shares(validation: float, test: float) -> None:
+def check_shares(validation: float, test: float) -> None:
+    """Raises ValueError unless both are shares that leave something to train."""
     for name, share in (("validation", validation), ("test", test)):
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
             right = "a share of the rows in [0, 1)"

@@ -12,11 +12,11 @@ from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.counting import Counting
 from lstm_jax.tasks.digits import Digits
 from lstm_jax.tasks.forecast import Forecast
+from lstm_jax.tasks.language_model import LanguageModel
 from lstm_jax.tasks.languages import LANGUAGES, Language, language
 from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
 from lstm_jax.tasks.recall import Recall
 from lstm_jax.tasks.supervised import Classification, Labelling, Regression
-from lstm_jax.tasks.text import Text
 
 TASKS: dict[str, Callable[..., Task]] = {
     "recall": Recall,
@@ -24,7 +24,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "adding": adding,
     "digits": Digits,
     "chorales": Chorales,
-    "text": Text,
+    "text": LanguageModel,
     "embedded_reber": EmbeddedReber,
     "continual_reber": ContinualReber,
     "counting": Counting,
@@ -69,6 +69,7 @@ __all__ = [
     "Judged",
     "Labelling",
     "Language",
+    "LanguageModel",
     "Recall",
     "Regression",
     "Rows",
@@ -76,7 +77,6 @@ __all__ = [
     "Stream",
     "Target",
     "Task",
-    "Text",
     "adding",
     "heads",
     "language",

@@ -43,7 +43,8 @@ class Task(abc.ABC):
         are [T, B, V].
       metric_name: what `metric` measures.
       higher_is_better: whether a larger metric is the better one.
-      input_size: D, the width of an input.
+      input_kind: "numbers" where inputs are [T, B, D]; "symbols" where they are integers [T, B].
+      input_size: D, the width of an input, or the number of symbols.
       output_size: V, the width of a model's output.
       length: T, the steps of a batch: the longest sequence, padding included.
       chance: the expected metric of the best answer that ignores the input.
@@ -53,6 +54,7 @@ class Task(abc.ABC):
     readout: ClassVar[Literal["last", "every"]]
     metric_name: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
+    input_kind: Literal["numbers", "symbols"] = "numbers"
     input_size: int
     output_size: int
     length: int
@@ -158,6 +160,13 @@ class Rows(Task):
         members = jnp.asarray(arrays["splits"][split])
         index = jax.random.randint(key, (batch_size,), 0, len(members), jnp.int32)
         return self.batch(arrays, members[index], jnp.ones(batch_size))
+
+    def examples(self, split: str) -> Batch:
+        """Returns every row of a split once."""
+        check_choice("split", split, SPLITS)
+        arrays = self.arrays()
+        members = jnp.asarray(arrays["splits"][split])
+        return self.batch(arrays, members, jnp.ones(len(members)))
 
     def split_size(self, split: str) -> int:
         """Returns how many rows a split holds."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.data.digest import digest
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -91,16 +92,30 @@ class Chorales(base.Task):
         frames = _scores().frames
         return float(np.unique(frames, axis=0, return_counts=True)[1].max() / len(frames))
 
-    def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
+    def arrays(self) -> dict[str, Any]:
+        """Returns the frames of all chorales, and where the windows of each split may begin."""
+        starts = {split: self._starts(split, everywhere=True) for split in base.SPLITS}
+        return {"frames": _scores().frames, "starts": starts}
+
+    @property
+    def digest(self) -> str:
+        """The hash of the frames and of the splits."""
+        return digest(self.arrays())
+
+    def sample(
+        self, key: Array, batch_size: int, split: str = "train", arrays: Any = None
+    ) -> Batch:
         """Draws windows of one split that begin anywhere, with replacement."""
         key = base.split_key(key, split)
-        starts = jnp.asarray(self._starts(split, everywhere=True))
+        arrays = self.arrays() if arrays is None else arrays
+        starts = jnp.asarray(arrays["starts"][split])
         chosen = jax.random.randint(key, (batch_size,), 0, len(starts), jnp.int32)
-        return self._windows(starts[chosen])
+        return self._windows(arrays, starts[chosen])
 
     def examples(self, split: str) -> Batch:
         """Returns every frame of a split, in windows: x and y [T, N, 88]."""
-        return self._windows(jnp.asarray(self._starts(split, everywhere=False)))
+        starts = jnp.asarray(self._starts(split, everywhere=False))
+        return self._windows(self.arrays(), starts)
 
     def split_size(self, split: str) -> int:
         """Returns how many windows `examples` has."""
@@ -123,9 +138,9 @@ class Chorales(base.Task):
         base.check_choice("split", split, base.SPLITS)
         return _starts(self.window, self.seed, everywhere)[split]
 
-    def _windows(self, starts: Array) -> Batch:
+    def _windows(self, arrays: dict[str, Any], starts: Array) -> Batch:
         at = starts[None] + jnp.arange(self.window, dtype=jnp.int32)[:, None]
-        frames = jnp.asarray(_scores().frames)
+        frames = jnp.asarray(arrays["frames"])
         return Batch(*(frames[places].astype(jnp.float32) for places in (at, at + 1)))
 
 

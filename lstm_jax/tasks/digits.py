@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.data.digest import digest
+from lstm_jax.data.splits import stratified
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -17,7 +19,7 @@ BRIGHTEST = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits(base.Task):
+class Digits(base.Rows):
     """Name a handwritten digit after reading its 8 x 8 image pixel by pixel, or a few at a time.
 
     The 1,797 images of scikit-learn's `load_digits`, row after row, 64 steps of one brightness each
@@ -27,10 +29,10 @@ class Digits(base.Task):
         pixel    0    0  .44 ..    0  .50  .81  .38  .94  .25    0    0 ..    0
         answer                                                                3
 
-    D = pixels, V = 10, T = 64 / pixels; y [B] int32. Tenths of every class are set apart by `seed`:
-    seven train, one validates, two test. `sample` draws from a split with replacement, `examples`
-    gives it whole. The loss is the mean cross-entropy and chance 1/10; no accuracy on images that
-    are seen again and again counts as solved.
+    D = pixels, V = 10, T = 64 / pixels; y is a `Target` of labels [B] int32. Tenths of every class
+    are set apart by `seed`: seven train, one validates, two test. The loss is the mean
+    cross-entropy and chance 1/10; no accuracy on images that are seen again and again counts as
+    solved.
 
     Attributes:
       seed: which images train, validate and test (and the order of the pixels), at least 0.
@@ -66,58 +68,52 @@ class Digits(base.Task):
         """T: the steps of an image."""
         return 64 // self.pixels
 
-    def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
-        """Draws images of one split, with replacement."""
-        key = base.split_key(key, split)
-        whole = self.examples(split)
-        index = jax.random.randint(key, (batch_size,), 0, whole.y.shape[0], jnp.int32)
-        return Batch(whole.x[:, index], whole.y[index])
+    def arrays(self) -> dict[str, Any]:
+        """Returns the pixels of all images in the order they are read, and their labels."""
+        return _arrays(self.seed, self.permuted)
 
-    def examples(self, split: str) -> Batch:
-        """Returns every image of a split once, x [T, N, D] and y [N]."""
-        base.check_choice("split", split, base.SPLITS)
-        pixels, labels = _splits(self.seed, self.permuted)[split]
-        steps = np.swapaxes(pixels.reshape(self.length, self.pixels, -1), 1, 2)
-        return Batch(jnp.asarray(steps), jnp.asarray(labels))
+    @property
+    def digest(self) -> str:
+        """The hash of the images and their splits."""
+        return digest(self.arrays())
 
-    def split_size(self, split: str) -> int:
-        """Returns how many images a split holds."""
-        base.check_choice("split", split, base.SPLITS)
-        return len(_splits(self.seed, self.permuted)[split][1])
+    def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
+        """Returns images, x [T, B, D], and y, a `Target` of their labels [B]."""
+        pixels = jnp.asarray(arrays["pixels"])[index].reshape(-1, self.length, self.pixels)
+        label = jnp.asarray(arrays["label"])[index]
+        target = base.Target(label, jnp.asarray(weight, jnp.float32))
+        return Batch(jnp.swapaxes(pixels, 0, 1), target)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Mean cross-entropy of the digit, in nats; outputs [B, 10]."""
-        return base.cross_entropy(outputs, batch.y)
+        each = base.cross_entropies(outputs, batch.y.value)
+        return base.weighted_mean(each, batch.y.weight.astype(each.dtype))
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
         """Where the largest output is that of the digit, [B]."""
-        return base.labelled(outputs, batch.y)
+        right = base.labelled(outputs, batch.y.value)
+        return jnp.where(batch.y.weight > 0, right, jnp.zeros_like(right))
+
+    def metric(self, outputs: Array, batch: Batch) -> Array:
+        """Returns the share of digits that are right."""
+        return base.weighted_mean(base.labelled(outputs, batch.y.value), batch.y.weight)
 
 
 @functools.cache
-def _splits(seed: int, permuted: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns for each split its pixels [64, N, 1] float32 and labels [N] int32, read-only."""
+def _arrays(seed: int, permuted: bool) -> dict[str, Any]:
+    """Returns pixels [1797, 64] and labels, and the rows of each split, read-only."""
     pixels, labels = _load()
     rng = np.random.default_rng(seed)
-    members = _stratified(rng, labels)
+    splits = stratified(rng, labels, VALIDATION_SHARE, TEST_SHARE)
     order = rng.permutation(64) if permuted else np.arange(64)
-    splits = {}
-    for split, index in members.items():
-        x = np.ascontiguousarray(pixels[index][:, order].T[..., None])
-        splits[split] = _read_only(x), _read_only(labels[index])
-    return splits
-
-
-def _stratified(rng: np.random.Generator, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the rows of each split, the same shares of every class, in the order of the data."""
-    members = {split: [] for split in base.SPLITS}
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        validation, test = round(len(rows) * VALIDATION_SHARE), round(len(rows) * TEST_SHARE)
-        parts = np.split(rows, [validation, validation + test])
-        for split, part in zip(("validation", "test", "train"), parts, strict=True):
-            members[split].append(part)
-    return {split: np.sort(np.concatenate(parts)) for split, parts in members.items()}
+    arrays = {
+        "pixels": np.ascontiguousarray(pixels[:, order]),
+        "label": labels,
+        "splits": {split: splits[split].astype(np.int32) for split in base.SPLITS},
+    }
+    for array in jax.tree.leaves(arrays):
+        array.setflags(write=False)
+    return arrays
 
 
 @functools.cache
@@ -131,8 +127,3 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
         ) from error
     pixels, labels = datasets.load_digits(return_X_y=True)
     return np.asarray(pixels / BRIGHTEST, np.float32), np.asarray(labels, np.int32)
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    array.setflags(write=False)
-    return array

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -175,7 +175,7 @@ class Supervised(base.Rows):
         return self.form.width
 
     @property
-    def input_kind(self) -> str:
+    def input_kind(self) -> Literal["numbers", "symbols"]:  # pyright: ignore
         """The kind of inputs, "numbers" [T, B, D] or "symbols" [T, B]."""
         return "symbols" if self.form.symbols else "numbers"
 

@@ -17,7 +17,9 @@ def rows(task, split):
     """Returns a split as rows of 64 pixels and a label, [N, 65]."""
     batch = task.examples(split)
     assert batch.mask is None
-    return np.concatenate([np.asarray(batch.x[..., 0]).T, np.asarray(batch.y)[:, None]], axis=1)
+    return np.concatenate(
+        [np.asarray(batch.x[..., 0]).T, np.asarray(batch.y.value)[:, None]], axis=1
+    )
 
 
 def in_order(table):
@@ -48,7 +50,7 @@ def test_every_class_is_shared_out_alike():
 
 def test_the_split_is_fixed_by_the_seed_alone():
     first = rows(tasks.Digits(3), "test")
-    digits._splits.cache_clear()
+    digits._arrays.cache_clear()
     rows(tasks.Digits(4), "test")
     np.testing.assert_array_equal(rows(tasks.Digits(3), "test"), first)
     other = rows(tasks.Digits(4), "test")
@@ -85,21 +87,25 @@ def test_permuted_pixels_are_the_same_in_one_other_order():
     assert np.any(steps != others)
     np.testing.assert_array_equal(in_order(steps), in_order(others))  # whole steps moved
     for split in tasks.SPLITS:
-        assert bool(jnp.array_equal(plain.examples(split).y, permuted.examples(split).y))
+        assert bool(
+            jnp.array_equal(plain.examples(split).y.value, permuted.examples(split).y.value)
+        )
 
 
 def test_samples_come_from_their_split_with_their_labels():
     task = tasks.Digits()
     for split in tasks.SPLITS:
         batch = jax.jit(lambda key, split=split: task.sample(key, 500, split))(jax.random.key(0))
-        drawn = np.concatenate([np.asarray(batch.x[..., 0]).T, np.asarray(batch.y)[:, None]], 1)
+        drawn = np.concatenate(
+            [np.asarray(batch.x[..., 0]).T, np.asarray(batch.y.value)[:, None]], 1
+        )
         assert {tuple(row) for row in drawn} <= {tuple(row) for row in rows(task, split)}
 
 
 def test_samples_are_drawn_evenly_and_with_replacement():
     task, n = tasks.Digits(), 20_000  # counts held to 4.5 binomial standard errors
-    y = np.asarray(task.sample(jax.random.key(1), n).y)
-    p = np.bincount(np.asarray(task.examples("train").y)) / task.split_size("train")
+    y = np.asarray(task.sample(jax.random.key(1), n).y.value)
+    p = np.bincount(np.asarray(task.examples("train").y.value)) / task.split_size("train")
     assert n > task.split_size("train")
     assert np.all(np.abs(np.bincount(y) - n * p) <= 4.5 * np.sqrt(n * p * (1 - p)))
     few = np.asarray(task.sample(jax.random.key(2), n, "validation").x[..., 0]).T
@@ -112,23 +118,22 @@ def test_any_fixed_answer_is_right_by_chance():
     for split in tasks.SPLITS:
         batch = task.examples(split)
         for digit in range(10):
-            outputs = jax.nn.one_hot(jnp.full_like(batch.y, digit), 10)
+            outputs = jax.nn.one_hot(jnp.full_like(batch.y.value, digit), 10)
             assert task.metric(outputs, batch) == pytest.approx(task.chance, abs=0.0075)
 
 
 def test_the_images_are_loaded_once_and_cannot_be_changed():
-    pixels, labels = digits._splits(0, False)["train"]
-    assert digits._splits(0, False)["train"][0] is pixels
-    with pytest.raises(ValueError, match="read-only"):
-        pixels[0] = 1
-    with pytest.raises(ValueError, match="read-only"):
-        labels[0] = 1
+    arrays = tasks.Digits().arrays()
+    assert tasks.Digits(pixels=8).arrays()["pixels"] is arrays["pixels"]
+    for name in ("pixels", "label"):
+        with pytest.raises(ValueError, match="read-only"):
+            arrays[name][0] = 1
 
 
 def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setattr(digits, "_load", digits._load.__wrapped__)
-    digits._splits.cache_clear()
+    digits._arrays.cache_clear()
     task = tasks.Digits()  # describing the task needs no data
     with pytest.raises(ModuleNotFoundError, match=r"scikit-learn: pip install 'lstm_jax\[exper"):
         task.sample(jax.random.key(0), 2)

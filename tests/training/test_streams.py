@@ -12,7 +12,7 @@ import pytest
 import lstm_jax as lj
 from lstm_jax.nn.initializers import identity
 from lstm_jax.runs.directory import GroupLog, RunDirectory
-from lstm_jax.tasks import SPLITS, Text
+from lstm_jax.tasks import SPLITS, LanguageModel
 from lstm_jax.training.fit import evaluate, fit, make_trials
 from lstm_jax.training.loop import Job
 from lstm_jax.training.trials import keys
@@ -22,7 +22,8 @@ from tests.toys import Elman, Line
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 WORDS = "the cat sat on the mat, and the dog sat on the cat. "
-TASK = Text(2 * WORDS, window=5)  # 94 symbols train: of 2 rows each names 46
+TEXT = 2 * WORDS
+TASK = LanguageModel(TEXT, window=5)  # 94 symbols train: of 2 rows each names 46
 MODEL = lj.nn.SequenceSpec(
     lj.cells.LSTM(4), TASK.input_size, TASK.output_size, "every",
     w_x=identity(), w_h=identity(0.5), learn_initial=True, engine="reference",
@@ -57,7 +58,7 @@ def one_batch(batches: list[Batch]) -> Batch:
 
 
 def spelt(x: Any) -> str:
-    return "".join(TASK.symbols[n] for n in np.asarray(x).argmax(-1))
+    return "".join(TASK.vocabulary.symbols[n] for n in np.asarray(x).argmax(-1))
 
 
 # The text. ----------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def test_windows_are_the_parts_of_the_text_in_a_row_with_a_reset_where_a_part_be
     x, y, _, reset = (np.asarray(leaf) for leaf in one_batch(windows(3)))
     (begins,) = np.flatnonzero(reset[:, 0])
     for row, first in enumerate([0, 46]):
-        part = TASK.text[first : first + 47]
+        part = TEXT[first : first + 47]
         read, asked = spelt(x[:, row]), spelt(np.eye(TASK.input_size)[y[:, row]])
         assert read[begins:] == part[: len(read) - begins]
         assert asked[begins:] == part[1 : len(read) - begins + 1]
@@ -77,20 +78,20 @@ def test_windows_are_the_parts_of_the_text_in_a_row_with_a_reset_where_a_part_be
 
 
 def test_splits_share_the_text_out_and_are_asked_whole() -> None:
-    read = [jax.jit(TASK.examples, static_argnums=0)(split) for split in SPLITS]
-    told = [spelt(batch.x[:, 0]) + TASK.symbols[int(batch.y[-1, 0])] for batch in read]
-    assert "".join(told) == TASK.text
+    read = [TASK.examples(split) for split in SPLITS]
+    told = [spelt(batch.x[:, 0]) + TASK.vocabulary.symbols[int(batch.y[-1, 0])] for batch in read]
+    assert "".join(told) == TEXT
     assert [len(t) for t in told] == [94, 5, 5]
     for batch in read:
         x, y = np.asarray(batch.x), np.asarray(batch.y)
         np.testing.assert_array_equal(x[1:, 0].argmax(-1), y[:-1, 0])
-    assert TASK.chance == TASK.text.count(" ") / len(TASK.text)
+    assert TASK.chance == TEXT[:94].count(" ") / 94
 
 
 def test_a_text_is_a_value_and_says_little() -> None:
-    again = Text(2 * WORDS, window=5)
+    again = LanguageModel(2 * WORDS, window=5)
     assert again == TASK and hash(again) == hash(TASK) and repr(again) == repr(TASK)
-    assert repr(Text(WORDS + WORDS.upper(), 5)) != repr(TASK)
+    assert repr(LanguageModel(WORDS + WORDS.upper(), 5)) != repr(TASK)
     assert len(repr(TASK)) < 80 and "cat" not in repr(TASK)
     assert lj.tasks.make("text", text=2 * WORDS, window=5) == TASK
 
@@ -98,9 +99,15 @@ def test_a_text_is_a_value_and_says_little() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Text("short"), "text must be a string of at least 40 symbols, got 'short'"),
-        (lambda: Text(WORDS, window=0), "window must be an integer of at least 1, got 0"),
-        (lambda: TASK.begin(jax.random.key(0), 94), "batch_size must be at most 93 for Text"),
+        (
+            lambda: LanguageModel("short"),
+            "text must be long enough for two symbols of validation, got 5 symbols",
+        ),
+        (lambda: LanguageModel(WORDS, window=0), "window must be an integer of at least 1, got 0"),
+        (
+            lambda: TASK.begin(jax.random.key(0), 94),
+            "batch_size must be at most 93 for LanguageModel",
+        ),
         (lambda: TASK.begin(jax.random.key(0), 2, "tset"), "split must be one of train, val"),
     ],
 )

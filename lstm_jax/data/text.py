@@ -1,0 +1,132 @@
+"""Text as numbers: characters of its training part, or bytes."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from lstm_jax.data.digest import digest
+from lstm_jax.data.splits import SPLITS, check_shares
+
+UNSEEN = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The symbols of texts and their numbers; equal by value.
+
+    Attributes:
+      level: "char" for characters, "byte" for the bytes of UTF-8.
+      symbols: the characters in the order of their numbers; "" for bytes.
+    """
+
+    level: Literal["char", "byte"]
+    symbols: str = ""
+
+    def __len__(self) -> int:
+        return 256 if self.level == "byte" else len(self.symbols)
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Returns the numbers of a text's symbols, `len(self)` for one that is not among them."""
+        points = _points(text, self.level)
+        if self.level == "byte":
+            return points
+        known = _points(self.symbols, "char")
+        place = np.searchsorted(known, points)
+        found = known[np.minimum(place, len(known) - 1)] == points
+        dtype = np.min_scalar_type(len(known))
+        return np.where(found, place, len(known)).astype(dtype)
+
+    def decode(self, numbers: Sequence[int] | np.ndarray) -> str:
+        """Returns the text of numbers, with `UNSEEN` for what is not a symbol."""
+        if self.level == "byte":
+            return bytes(np.asarray(numbers, np.uint8)).decode("utf-8", "replace")
+        symbols = self.symbols + UNSEEN
+        return "".join(symbols[min(int(n), len(self))] for n in numbers)
+
+
+class Text:
+    """A text whose first part trains, and whose last parts validate and test.
+
+    Attributes:
+      vocabulary: the symbols of the training part.
+      numbers: [N], the number of each symbol of the text, unsigned.
+      bounds: {"train": (start, stop), ...} of each part.
+    """
+
+    vocabulary: Vocabulary
+    numbers: np.ndarray
+    bounds: dict[str, tuple[int, int]]
+
+    def __init__(
+        self,
+        text: str | bytes,
+        level: Literal["char", "byte"] = "char",
+        *,
+        validation: float = 0.05,
+        test: float = 0.05,
+    ):
+        """Numbers the symbols of a text.
+
+        Args:
+          text: any Unicode string; bytes, too, for level="byte".
+          level: "char", or "byte" for the 256 bytes of UTF-8.
+          validation: the share of the text that validates, 0 for none.
+          test: the share that tests, 0 for none.
+
+        Raises:
+          ValueError: a part has fewer than two symbols, or the training part has one symbol only.
+          TypeError: the text is no string.
+        """
+        if level not in ("char", "byte"):
+            raise ValueError(f"level must be one of char, byte, got {level!r}")
+        if not isinstance(text, str) and not (isinstance(text, bytes) and level == "byte"):
+            right = "a string or bytes" if level == "byte" else "a string"
+            raise TypeError(f"text must be {right} for level={level!r}, got {type(text).__name__}")
+        check_shares(validation, test)
+        points = _points(text, level)
+        self.bounds = _bounds(len(points), validation, test)
+        symbols = np.unique(points[slice(*self.bounds["train"])])
+        if len(symbols) < 2:
+            raise ValueError(f"text must have two different symbols to train, got {text!r:.60}")
+        characters = "" if level == "byte" else "".join(map(chr, symbols))
+        self.vocabulary = Vocabulary(level, characters)
+        self.numbers = self.vocabulary.encode(text)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        kind = "bytes" if self.vocabulary.level == "byte" else "characters"
+        return f"Text({len(self)} {kind}, {len(self.vocabulary)} different)"
+
+    @property
+    def digest(self) -> str:
+        """The hash of the text and of its division."""
+        symbols = np.array([self.vocabulary.level, self.vocabulary.symbols])
+        bounds = np.array(list(self.bounds.values()))
+        return digest({"symbols": symbols, "numbers": self.numbers, "bounds": bounds})
+
+
+def _points(text: str | bytes, level: Any) -> np.ndarray:
+    """Returns the code point of each character, or the bytes."""
+    if level == "byte":
+        text = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        return np.frombuffer(text, np.uint8)
+    assert isinstance(text, str)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _bounds(size: int, validation: float, test: float) -> dict[str, tuple[int, int]]:
+    ends = np.cumsum([0, 1 - (validation + test), validation, test])
+    places = [round(end * size) for end in ends]
+    bounds = {split: (places[n], places[n + 1]) for n, split in enumerate(SPLITS)}
+    shares = (1.0, validation, test)
+    for (split, (start, stop)), share in zip(bounds.items(), shares, strict=True):
+        if share and stop - start < 2:
+            raise ValueError(
+                f"text must be long enough for two symbols of {split}, got {size} symbols for "
+                f"validation={validation} and test={test}"
+            )
+    return bounds

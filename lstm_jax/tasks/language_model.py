@@ -1,0 +1,258 @@
+"""Language models: predict the next symbol of a text that is read as one stream."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.data.text import Text, Vocabulary
+from lstm_jax.tasks import base
+from lstm_jax.types import Array, Batch
+
+
+class Cursor(NamedTuple):
+    """Where every row of a stream reads.
+
+    Attributes:
+      first: [B] int32, where in the text the part of each row begins.
+      size: int32, how many symbols every part has to name.
+      offset: int32, how many of them were asked since its beginning.
+    """
+
+    first: Array
+    size: Array
+    offset: Array
+
+
+class Known(NamedTuple):
+    """What a task knows of its text: none of it is compiled into a program."""
+
+    numbers: np.ndarray
+    vocabulary: Vocabulary
+    chance: float
+
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class LanguageModel(base.Stream):
+    """Predict the next symbol of a text, at every time step.
+
+    A batch cuts its split into B parts of equal length, one a row, and reads all of them `window`
+    steps an update, from a step that the key draws; a row that has come to the end of its part
+    begins it again, with a reset. With the text "the cat sat", in windows of 4, of one row:
+
+        x       t h e _ | c a t _ | s a          reset at the t
+        y       h e _ c | a t _ s | a t
+
+    D = V = the number of different symbols of the training part, x one-hot in their order, y [T, B]
+    int32, T = window. Another symbol is zeros as an input and -1 as a target, which counts nowhere.
+    `examples` is a whole split as one sequence, from a fresh state. The loss is the mean
+    cross-entropy of a symbol in nats, the metric the share of symbols predicted right, and chance
+    that of the most common symbol of the training part. No loss counts as solved.
+
+    Source: of windows with carried state, Williams & Peng 1990; on texts, Mikolov et al. 2010.
+
+    Attributes:
+      window: steps between two updates.
+      symbols: how many different symbols the training part has.
+      bounds: where each split starts and stops in the text.
+      content: the hash of the text; "" in `static`.
+      known: the text and its vocabulary; None in `static`.
+    """
+
+    window: int
+    symbols: int
+    bounds: tuple[tuple[int, int], ...]
+    content: str
+    known: Known | None = dataclasses.field(compare=False)
+
+    name: ClassVar = "text"
+    readout: ClassVar = "every"
+    metric_name: ClassVar = "accuracy of a symbol"
+
+    def __init__(self, text: Text | str, window: int = 64):
+        """Takes a text.
+
+        Args:
+          text: a `data.Text`, or a string: its characters, with shares of a twentieth to validate
+            and to test.
+          window: steps between two updates, at least 1.
+
+        Raises:
+          ValueError: the text is too short, or window is too small or no integer.
+          TypeError: text is neither.
+        """
+        text = text if isinstance(text, Text) else Text(text)
+        base.check_size("window", window, 1)
+        train = text.numbers[slice(*text.bounds["train"])]
+        chance = float(np.bincount(train).max() / len(train))
+        known = Known(text.numbers, text.vocabulary, chance)
+        bounds = tuple(text.bounds[split] for split in base.SPLITS)
+        self._set(
+            window=window,
+            symbols=len(text.vocabulary),
+            bounds=bounds,
+            content=text.digest,
+            known=known,
+        )
+
+    def _set(self, **values: Any) -> Self:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        content = f", data {self.content[:8]}" if self.content else ""
+        sizes = f"{self.bounds[-1][1]} symbols, {self.symbols} different"
+        return f"{type(self).__name__}({sizes}, window={self.window}{content})"
+
+    @property
+    def static(self) -> Self:
+        """The sizes of the text and the window."""
+        sizes = dict(window=self.window, symbols=self.symbols, bounds=self.bounds)
+        return type(self).__new__(type(self))._set(**sizes, content="", known=None)
+
+    @property
+    def digest(self) -> str:
+        """The hash of the text."""
+        return self.content
+
+    @property
+    def input_size(self) -> int:
+        """D: the symbols of the training part."""
+        return self.symbols
+
+    @property
+    def output_size(self) -> int:
+        """V: one logit for each symbol."""
+        return self.symbols
+
+    @property
+    def length(self) -> int:
+        """T: the steps of a window."""
+        return self.window
+
+    @property
+    def chance(self) -> float:
+        """The share of the most common symbol of the training part."""
+        return self._known().chance
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols and their numbers."""
+        return self._known().vocabulary
+
+    def _known(self) -> Known:
+        if self.known is None:
+            raise ValueError(f"{self!r} has no text: it is the static part of a task")
+        return self.known
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns the numbers of the symbols, one after another."""
+        return {"numbers": self._known().numbers}
+
+    def begin(
+        self, key: Array, batch_size: int, split: str = "train", arrays: Any = None
+    ) -> Cursor:
+        """Returns the cursor before the first window; all rows begin at one step of their parts.
+
+        Raises:
+          ValueError: split is none of `SPLITS`, or has fewer symbols than rows were asked for.
+        """
+        del arrays  # the sizes are enough
+        start, stop = self._bounds(split)
+        size = (stop - start - 1) // batch_size
+        if size < 1:
+            most = stop - start - 1
+            raise ValueError(f"batch_size must be at most {most} for {self}, got {batch_size}")
+        offset = jax.random.randint(base.split_key(key, split), (), 0, size, jnp.int32)
+        first = start + size * jnp.arange(batch_size, dtype=jnp.int32)
+        return Cursor(first, jnp.int32(size), offset)
+
+    def next(self, cursor: Cursor, arrays: Any = None) -> tuple[Cursor, Batch]:
+        """Reads one window of every row."""
+        step = (cursor.offset + jnp.arange(self.window, dtype=jnp.int32)) % cursor.size
+        at = step[:, None] + cursor.first[None]
+        reset = jnp.broadcast_to((step == 0)[:, None], at.shape)
+        offset = (cursor.offset + self.window) % cursor.size
+        arrays = self.arrays() if arrays is None else arrays
+        return cursor._replace(offset=offset), self._batch(arrays, at)._replace(reset=reset)
+
+    def examples(self, split: str) -> Batch:
+        """Returns a whole split as one sequence, x [N, 1, D] and y [N, 1]."""
+        start, stop = self._bounds(split)
+        return self._batch(self.arrays(), jnp.arange(start, stop - 1, dtype=jnp.int32)[:, None])
+
+    def split_size(self, split: str) -> int:
+        """Returns how many sequences a split holds: one, or none of an empty split."""
+        start, stop = self._bounds(split)
+        return int(stop > start)
+
+    def _bounds(self, split: str) -> tuple[int, int]:
+        base.check_choice("split", split, base.SPLITS)
+        return self.bounds[base.SPLITS.index(split)]
+
+    def _batch(self, arrays: Any, at: Array) -> Batch:
+        """Returns the symbols at these places of the text, and those behind them."""
+        numbers = jnp.asarray(arrays["numbers"])
+        x, y = (numbers[places].astype(jnp.int32) for places in (at, at + 1))
+        return Batch(jax.nn.one_hot(x, self.symbols), jnp.where(y < self.symbols, y, -1))
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Mean cross-entropy of a symbol, in nats; outputs [T, B, V]."""
+        each = base.cross_entropies(outputs, jnp.maximum(batch.y, 0))
+        return base.weighted_mean(each, (batch.y >= 0).astype(each.dtype))
+
+    def correct(self, outputs: Array, batch: Batch) -> Array:
+        """Where every symbol of a row is right, [B]."""
+        right = jnp.where(batch.y >= 0, base.labelled(outputs, batch.y), 1.0)
+        return jnp.min(right, axis=0)
+
+    def metric(self, outputs: Array, batch: Batch) -> Array:
+        """Returns the share of symbols predicted right, a scalar."""
+        right = base.labelled(outputs, batch.y)
+        return base.weighted_mean(right, (batch.y >= 0).astype(right.dtype))
+
+    # Predictions. ---------------------------------------------------------------------------------
+
+    def encode(self, text: str | bytes) -> dict[str, np.ndarray]:
+        """Returns the arrays of another text, with the vocabulary of this one."""
+        return {"numbers": self.vocabulary.encode(text)}
+
+    def inputs(self, arrays: dict[str, Any]) -> Array:
+        """Returns a whole text as one sequence x [N, 1, D]."""
+        numbers = jnp.asarray(arrays["numbers"]).astype(jnp.int32)
+        return jax.nn.one_hot(numbers, self.symbols)[:, None]
+
+    def decode(self, outputs: Any) -> list[str]:
+        """Returns the most probable next symbols of each row, for outputs [T, B, V]."""
+        return [self.vocabulary.decode(row) for row in np.argmax(np.asarray(outputs), -1).T]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Returns what predictions need: JSON-able entries; there are no arrays."""
+        description = {
+            "kind": type(self).__name__,
+            "window": self.window,
+            "bounds": self.bounds,
+            "digest": self.content,
+            "chance": self.chance,
+            "level": self.vocabulary.level,
+            "symbols": [ord(symbol) for symbol in self.vocabulary.symbols],
+        }
+        return description, {}
+
+    @classmethod
+    def restore(cls, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """Returns a task without its text from its `state`."""
+        del arrays
+        symbols = "".join(map(chr, description["symbols"]))
+        vocabulary = Vocabulary(description["level"], symbols)
+        known = Known(np.zeros(0, np.uint8), vocabulary, description["chance"])
+        return cls.__new__(cls)._set(
+            window=description["window"],
+            symbols=len(vocabulary),
+            bounds=tuple(map(tuple, description["bounds"])),
+            content=description["digest"],
+            known=known,
+        )
