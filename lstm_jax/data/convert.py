@@ -22,10 +22,10 @@ def is_ragged(values: Any) -> bool:
         return False
     if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
         return False
-    return len(values) > 0 and all(np.ndim(_array(row)) > 0 for row in values)
+    return len(values) > 0 and all(np.ndim(as_array(row)) > 0 for row in values)
 
 
-def _array(values: Any) -> np.ndarray:
+def as_array(values: Any) -> np.ndarray:
     """Returns the values as an array, of objects where they have no common type or shape."""
     if hasattr(values, "to_numpy"):  # pandas and polars
         values = values.to_numpy()
@@ -45,7 +45,7 @@ def numbers(name: str, values: Any) -> np.ndarray:
     Raises:
       TypeError: a value is not a number; the message names its place.
     """
-    array = _array(values)
+    array = as_array(values)
     if array.dtype.kind in NUMBERS:
         return array
     if array.dtype.kind not in "OU":
@@ -77,7 +77,7 @@ def labels(name: str, values: Any) -> np.ndarray:
     Raises:
       TypeError: a label is neither a number nor a string, or some are and some are not.
     """
-    array = _array(values)
+    array = as_array(values)
     if array.dtype.kind in NUMBERS + "U":
         return array
     if array.dtype == object and any(isinstance(value, str) for value in array.flat):

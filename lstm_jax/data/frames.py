@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_jax.data import convert
+from lstm_jax.data import convert, times
 
 
 def columns(frame: Any) -> Mapping[str, Any]:
@@ -58,8 +58,107 @@ def numbers(columns: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
     """
     if isinstance(names, str):
         raise TypeError(f"columns must be a list of names, got {names!r}")
-    parts = [convert.numbers(f"column {name!r}", column(columns, name)) for name in names]
-    return np.stack(parts, axis=-1).astype(np.float64)
+    return np.stack([_numbers(name, column(columns, name)) for name in names], axis=-1)
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """Returns a column as float64; strings that spell numbers are read."""
+    array = convert.as_array(values)
+    if array.dtype.kind not in convert.NUMBERS:
+        array = [_number(name, row, value) for row, value in enumerate(array)]
+    array = np.asarray(array, np.float64)
+    if np.isinf(array).any():
+        row = int(np.argmax(np.isinf(array)))
+        raise ValueError(f"column {name!r} must hold finite numbers, got {array[row]} in row {row}")
+    return array
+
+
+def _number(name: str, row: int, value: Any) -> float:
+    if convert.is_missing(value):
+        return np.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        got = f"{value!r:.60} in row {row}"
+        raise TypeError(f"column {name!r} must hold numbers, got {got}") from None
+
+
+def members(names: np.ndarray) -> tuple[tuple[Any, ...], list[np.ndarray]]:
+    """Returns the different names in the order in which they appear, and the rows of each."""
+    ids, first, member = np.unique(names, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return tuple(ids[order].tolist()), [np.flatnonzero(member == n) for n in order]
+
+
+def sequences_of(
+    columns: Mapping[str, Any],
+    *,
+    id: str,
+    time: str | None,
+    features: Sequence[str] | None,
+    target: str | None,
+    every: bool,
+    static: Sequence[str],
+    weight: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """Returns the arguments of `Sequences` for the rows of a table; see `Sequences.from_frame`.
+
+    Raises:
+      ValueError: a column is missing or does not fit; TypeError: one does not hold numbers.
+    """
+    used = [id, time, target, weight, group, *static, *(features or ())]
+    for name in filter(None, used):
+        column(columns, name)  # before any other is read
+    ids, rows_of = members(names(columns, id))
+    if time is not None:
+        when = times.as_times(column(columns, time))
+        for name, rows in zip(ids, rows_of, strict=True):
+            times.check_order(f"sequence {name!r}", when[rows], rows)
+    if features is None:
+        features = [name for name in columns if name not in used]
+    if not features:
+        raise ValueError("features must name a column at least, got none")
+    table = numbers(columns, features)
+
+    def single(name: str | None) -> Any:
+        """Returns the value of a column in each sequence, within which it does not change."""
+        if name is None:
+            return None
+        values = convert.labels(f"column {name!r}", column(columns, name))
+        return _unchanging(name, values, ids, rows_of)
+
+    y = single(None if every else target)
+    if every and target is not None:
+        values = convert.labels(f"column {target!r}", column(columns, target))
+        y = [values[rows] for rows in rows_of]
+    fixed = constant(numbers(columns, static), static, ids, rows_of) if static else None
+    return {
+        "x": [table[rows].astype(np.float32) for rows in rows_of],
+        "y": y,
+        "static": fixed,
+        "weight": single(weight),
+        "group": single(group),
+        "names": tuple(features),
+        "ids": ids,
+    }
+
+
+def _unchanging(
+    name: str, values: np.ndarray, ids: Sequence[Any], rows_of: list[np.ndarray]
+) -> np.ndarray:
+    for id, rows in zip(ids, rows_of, strict=True):
+        own = values[rows]
+        changed = own != own[0]
+        if values.dtype.kind == "f":
+            changed &= ~(np.isnan(own) & np.isnan(own[0]))
+        if changed.any():
+            at = int(np.argmax(changed))
+            raise ValueError(
+                f"column {name!r} must not change within sequence {id!r}, got {own.item(at)!r} "
+                f"after {own.item(0)!r} in row {rows[at]}; every=True takes a target at every row"
+            )
+    return values[[rows[0] for rows in rows_of]]
 
 
 def constant(

@@ -1,11 +1,12 @@
 """Sequences: rows of numbers or symbols with their targets, checked and in one form."""
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 
-from lstm_jax.data import convert, splits
+from lstm_jax.data import convert, frames, splits
 from lstm_jax.data.digest import digest
 
 Missing = Literal["mask", "indicator", "refuse"]
@@ -31,6 +32,7 @@ class Sequences:
         numbers by the mean; "indicator" replaces all and adds an input that is 1 where the number
         was missing, for each of the D; "refuse" accepts none.
       names: the names of the D features.
+      ids: the names of the rows; None without.
     """
 
     x: np.ndarray
@@ -42,6 +44,7 @@ class Sequences:
     group: np.ndarray | None
     missing: Missing
     names: tuple[str, ...]
+    ids: tuple[Any, ...] | None
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Sequences:
         group: Any = None,
         missing: Missing = "mask",
         names: tuple[str, ...] | None = None,
+        ids: tuple[Any, ...] | None = None,
     ):
         """Checks the arrays and brings them into one form.
 
@@ -70,6 +74,7 @@ class Sequences:
           group: [N] labels.
           missing: the use of missing numbers.
           names: the names of the features, for messages.
+          ids: [N] names of the rows.
 
         Raises:
           ValueError: a shape or a value does not fit; TypeError: something is not a number.
@@ -98,9 +103,58 @@ class Sequences:
             "group": None if group is None else convert.one_of_each_row("group", group, rows),
             "missing": missing,
             "names": names,
+            "ids": None if ids is None else tuple(ids),
         }
         for name, value in stored.items():
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        id: str,
+        time: str | None = None,
+        features: Sequence[str] | None = None,
+        target: str | None = None,
+        every: bool = False,
+        static: Sequence[str] = (),
+        weight: str | None = None,
+        group: str | None = None,
+        missing: Missing = "mask",
+    ) -> Self:
+        """Returns the sequences of a table with one row for each time step.
+
+        Args:
+          frame: of pandas, polars or pyarrow, or a dictionary of columns.
+          id: the column that names the sequence of a row.
+          time: the column of dates or numbers, in increasing order within each sequence; None where
+            rows are in order.
+          features: the columns of the inputs; all columns that are not named here by default.
+          target: the column of the targets, the same in all rows of a sequence.
+          every: whether the target has a value at every time step.
+          static: columns of numbers that are the same in all rows of a sequence.
+          weight: a column, the same in all rows of a sequence; so is that of `group`.
+          group: as in `Sequences`.
+          missing: as in `Sequences`.
+
+        Raises:
+          ValueError: a column is missing or changes within a sequence, or times do not increase.
+          TypeError: a column does not hold numbers. Messages name the column and the row.
+        """
+        columns = frames.columns(frame)
+        parts = frames.sequences_of(
+            columns,
+            id=id,
+            time=time,
+            features=features,
+            target=target,
+            every=every,
+            static=static,
+            weight=weight,
+            group=group,
+        )
+        return cls(**parts, missing=missing)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -156,60 +210,6 @@ class Sequences:
             return splits.append(own, test)
         divided = splits.divide(self, validation, test, seed=seed, stratify=stratify)
         return splits.Split.of(self, divided)
-
-
-def join(parts: list[Sequences]) -> Sequences:
-    """Returns the rows of several sequences as one, padded to the longest.
-
-    Raises:
-      ValueError: the parts have different features, or one has what another lacks.
-    """
-    first, longest = parts[0], max(part.steps for part in parts)
-    for part in parts[1:]:
-        _check_alike(first, part)
-    per_step = {id(part): part.y is not None and _every(part) for part in parts}
-
-    def joined(name: str, time: bool) -> Any:
-        arrays = [getattr(part, name) for part in parts]
-        if any(array is None for array in arrays):
-            return None
-        return np.concatenate([_extended(a, longest) if time else a for a in arrays])
-
-    mask = np.concatenate([_extended(part.valid(), longest) for part in parts])
-    return Sequences(
-        joined("x", True),
-        joined("y", all(per_step.values())),
-        lengths=joined("lengths", False),
-        mask=None if all(part.mask is None for part in parts) else mask,
-        static=joined("static", False),
-        weight=joined("weight", False),
-        missing=first.missing,
-        names=first.names,
-    )
-
-
-def _extended(array: np.ndarray, length: int) -> np.ndarray:
-    """Returns [N, T, ...] with zeros behind, up to `length` time steps."""
-    behind = [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
-    return np.pad(array, behind)
-
-
-def _every(part: Sequences) -> bool:
-    assert part.y is not None
-    return part.y.ndim > 1 and part.y.shape[1] == part.steps
-
-
-def _check_alike(first: Sequences, other: Sequences) -> None:
-    """Raises ValueError unless rows of both can stand in one array."""
-    if first.x.shape[2:] != other.x.shape[2:] or first.x.dtype != other.x.dtype:
-        raise ValueError(f"all parts of a split must have the same features, got {first}, {other}")
-    if first.missing != other.missing:
-        parts = f"{first.missing!r} and {other.missing!r}"
-        raise ValueError(f"all parts of a split must have the same missing, got {parts}")
-    for name in ("y", "static", "weight"):
-        mine, others = getattr(first, name), getattr(other, name)
-        if (mine is None) != (others is None):
-            raise ValueError(f"{name} must be given for all parts of a split or for none")
 
 
 def _inputs(x: Any) -> tuple[np.ndarray, np.ndarray | None]:

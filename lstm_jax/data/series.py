@@ -134,9 +134,7 @@ class Series:
         columns = frames.columns(frame)
         values = frames.numbers(columns, [target])[:, 0]
         names = np.zeros(len(values), int) if id is None else frames.names(columns, id)
-        ids, first, member = np.unique(names, return_index=True, return_inverse=True)
-        order = np.argsort(first)  # series in the order in which they appear
-        rows_of = [np.flatnonzero(member == n) for n in order]
+        ids, rows_of = frames.members(names)
         ahead, behind = (frames.numbers(columns, part) if part else None for part in (known, past))
         when = None if time is None else times.as_times(frames.column(columns, time))
         rows = [
@@ -145,11 +143,9 @@ class Series:
         ]
         fixed = None
         if static:
-            fixed = frames.constant(
-                frames.numbers(columns, static), static, ids[order].tolist(), rows_of
-            )
+            fixed = frames.constant(frames.numbers(columns, static), static, ids, rows_of)
         series = cls.__new__(cls)
-        series._lay(tuple(ids[order].tolist()), rows, fixed, frequency, season, rows_of)
+        series._lay(ids, rows, fixed, frequency, season, rows_of)
         return series
 
     def _lay(
@@ -166,7 +162,7 @@ class Series:
         if rows[0].time is not None:
             numbered = rows_of or [np.arange(len(one.values)) for one in rows]
             for name, one, places in zip(ids, rows, numbered, strict=True):
-                _check_order(name, one.time, places)
+                times.check_order(f"series {name!r}", one.time, places)
             frequency = frequency or times.infer([one.time for one in rows])  # pyright: ignore
             start = np.array([one.time[0] for one in rows])  # pyright: ignore
             rows = [_on_grid(name, one, frequency) for name, one in zip(ids, rows, strict=True)]
@@ -285,22 +281,6 @@ def _filled(part: np.ndarray, length: int) -> np.ndarray:
     whole = np.full((length, *part.shape[1:]), np.nan)
     whole[: len(part)] = part
     return whole
-
-
-def _check_order(name: Any, time: Any, places: np.ndarray) -> None:
-    """Raises ValueError unless times increase; the message names the row."""
-    step = np.diff(_ticks(time))
-    if np.any(step <= 0):
-        at = int(np.argmax(step <= 0))
-        what = "is there twice" if step[at] == 0 else f"comes after {time[at]}"
-        raise ValueError(
-            f"time must increase within series {name!r}: {time[at + 1]} in row {places[at + 1]} "
-            f"{what}"
-        )
-
-
-def _ticks(time: np.ndarray) -> np.ndarray:
-    return time.astype(np.int64) if time.dtype.kind == "M" else time
 
 
 def _on_grid(name: Any, one: _One, frequency: times.Frequency) -> _One:

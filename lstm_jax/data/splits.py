@@ -34,7 +34,7 @@ class Split:
         Raises:
           ValueError: the parts have different features.
         """
-        from lstm_jax.data.sequences import join
+        from lstm_jax.data.joining import join
 
         given = [train, validation, test]
         parts = [part for part in given if part is not None]
@@ -62,7 +62,7 @@ class Split:
 
 def append(split: Split, test: "Sequences") -> Split:
     """Returns a split without test rows with these as its test rows."""
-    from lstm_jax.data.sequences import join
+    from lstm_jax.data.joining import join
 
     first = len(split.data)
     rows = np.arange(first, first + len(test), dtype=np.int32)

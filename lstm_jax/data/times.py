@@ -183,3 +183,19 @@ def after(first: Any, frequency: Frequency, steps: np.ndarray) -> np.ndarray:
     moved = month.astype("datetime64[s]") + (first - first.astype("datetime64[M]"))
     of_day = first - first.astype("datetime64[D]")
     return longest + of_day if _at_end(first) else np.minimum(moved, longest + of_day)
+
+
+def check_order(name: str, time: Any, rows: np.ndarray) -> None:
+    """Raises ValueError unless times increase; the message names what has them, and the row."""
+    step = np.diff(ticks(time))
+    if np.any(step <= 0):
+        at = int(np.argmax(step <= 0))
+        place = "is there twice" if step[at] == 0 else f"comes after {time[at]}"
+        raise ValueError(
+            f"time must increase within {name}: {time[at + 1]} in row {rows[at + 1]} {place}"
+        )
+
+
+def ticks(time: np.ndarray) -> np.ndarray:
+    """Returns times as numbers."""
+    return time.astype(np.int64) if time.dtype.kind == "M" else time

@@ -16,7 +16,7 @@ from lstm_jax.tasks.language_model import LanguageModel
 from lstm_jax.tasks.languages import LANGUAGES, Language, language
 from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
 from lstm_jax.tasks.recall import Recall
-from lstm_jax.tasks.supervised import Classification, Labelling, Regression
+from lstm_jax.tasks.sequence_tasks import Classification, Labelling, Regression
 
 TASKS: dict[str, Callable[..., Task]] = {
     "recall": Recall,

@@ -1,4 +1,4 @@
-"""Problems over rows of sequences: a class, numbers, or an answer at every time step."""
+"""What problems over rows of sequences share: arrays, batches, losses and predictions."""
 
 import abc
 import dataclasses
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.data import Sequences, Split
-from lstm_jax.data.splits import check_split
 from lstm_jax.tasks import answers, base, heads, inputs
 from lstm_jax.types import Array, Batch
 
@@ -361,120 +360,3 @@ class Supervised(base.Rows):
 def _like(value: Array, constant: Any) -> Array:
     """Returns constants [K] with as many axes as values [..., K]."""
     return jnp.asarray(constant).reshape((1,) * (value.ndim - 1) + (-1,))
-
-
-@dataclasses.dataclass(frozen=True, init=False, repr=False)
-class Classification(Supervised):
-    """Name the class of a sequence, or say of each of several labels whether it applies.
-
-    Labels may be strings, integers, booleans or floats. Zeros and ones [N, K] are K labels that
-    apply independently of each other.
-    """
-
-    name: ClassVar = "classification"
-    readout: ClassVar = "last"
-
-    def __init__(self, split: Split, class_weights: answers.ClassWeights = None):
-        """Fits the classes and the scale of the inputs on the training rows.
-
-        Args:
-          split: sequences with one label a row, divided.
-          class_weights: None, "balanced" for weights inverse to the size of a class, or a
-            dictionary from class to weight.
-
-        Raises:
-          ValueError: y does not fit, or the training rows have a single class.
-        """
-        y, counts, train = _training(self, split)
-        if answers.is_flags(y):
-            answers.refuse_weights(class_weights)
-            fitted = answers.fit_flags(y[train], counts[train])
-        else:
-            fitted = answers.fit_classes(y[train], counts[train], class_weights)
-        self._build(split, fitted)
-
-    def _targets(self, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
-        return _one_a_row(data)
-
-
-@dataclasses.dataclass(frozen=True, init=False, repr=False)
-class Regression(Supervised):
-    """Predict numbers of a sequence; a head of counts takes them as they are, others scaled."""
-
-    name: ClassVar = "regression"
-    readout: ClassVar = "last"
-
-    def __init__(self, split: Split, head: heads.Head | None = None):
-        """Fits the scales of inputs and targets on the training rows.
-
-        Args:
-          split: sequences with one number, or [K], a row, divided.
-          head: the loss of a number, such as `heads.Huber()`; `heads.Squared()` by default.
-
-        Raises:
-          ValueError: y does not fit, or does not differ; TypeError: y holds no numbers.
-        """
-        y, counts, train = _training(self, split)
-        head = answers.number_head(head)
-        self._build(split, answers.fit_numbers(y[train], counts[train], head))
-
-    def _targets(self, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
-        return _one_a_row(data)
-
-
-@dataclasses.dataclass(frozen=True, init=False, repr=False)
-class Labelling(Supervised):
-    """Answer at every time step: a class where y holds labels, numbers where it holds floats.
-
-    Zeros and ones [N, T, K] are K labels that apply independently of each other. A time step whose
-    target is missing, None or NaN, counts nowhere.
-    """
-
-    name: ClassVar = "labelling"
-    readout: ClassVar = "every"
-
-    def __init__(
-        self,
-        split: Split,
-        head: heads.Head | None = None,
-        class_weights: answers.ClassWeights = None,
-    ):
-        """Fits classes and scales on the training rows.
-
-        Args:
-          split: sequences with a target at every time step, divided.
-          head: the loss of a number; makes numbers of integers, too.
-          class_weights: as in `Classification`.
-
-        Raises:
-          ValueError: y does not fit; TypeError: y holds no numbers where the head needs them.
-        """
-        y, counts, train = _training(self, split)
-        y, counts = y[train], counts[train]
-        if head is not None or y.dtype.kind == "f":
-            answers.refuse_weights(class_weights)
-            fitted = answers.fit_numbers(y, counts, answers.number_head(head))
-        elif answers.is_flags(y):
-            answers.refuse_weights(class_weights)
-            fitted = answers.fit_flags(y, counts)
-        else:
-            fitted = answers.fit_classes(y, counts, class_weights)
-        self._build(split, fitted)
-
-    def _targets(self, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
-        y = answers.per_step(data)
-        return y, data.valid()[..., None] & ~answers.missing(y).any(-1, keepdims=True)
-
-
-def _training(task: Supervised, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the targets of all rows, where they count, and the rows that train."""
-    check_split(split)
-    if not len(split.rows["train"]):
-        raise ValueError("split must have rows that train, got none")
-    return *task._targets(split.data), split.rows["train"]
-
-
-def _one_a_row(data: Sequences) -> tuple[np.ndarray, np.ndarray]:
-    y = answers.per_row(data)
-    answers.check_present(y)
-    return y, np.ones((len(y), 1), bool)
