@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.data import Sequences, Split
+from lstm_jax.data.scaling import Scale
 from lstm_jax.tasks import answers, base, heads, inputs
 from lstm_jax.types import Array, Batch
 
@@ -192,6 +193,11 @@ class Supervised(base.Rows):
     def classes(self) -> tuple[Any, ...]:
         """The labels in the order of their numbers; none for numbers."""
         return self._known().classes
+
+    @property
+    def scale(self) -> Scale | None:
+        """The scale of the features of x; None for symbols."""
+        return self._known().arrays["fitted"].get("x")
 
     @property
     def chance(self) -> float:

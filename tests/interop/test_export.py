@@ -5,11 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +17,7 @@ import lstm_jax as lj
 from lstm_jax import cells
 from lstm_jax.interop.checking import named
 from lstm_jax.nn import SequenceSpec
+from lstm_jax.training.predictor import Predictor
 from tests.interop.test_interop import random_params
 
 T, B, D, H, V = 6, 4, 3, 5, 2
@@ -90,9 +91,9 @@ def session(tmp_path: Path) -> Any:
     """Returns a function that exports a model and loads it in onnxruntime."""
     runtime = pytest.importorskip("onnxruntime")
 
-    def load(export, *model: Any) -> Any:
-        export(model, tmp_path / "model.onnx")
-        return runtime.InferenceSession(tmp_path / "model.onnx")
+    def load(export, model: Any, file: str = "model.onnx") -> Any:
+        export(model, tmp_path / file)
+        return runtime.InferenceSession(tmp_path / file)
 
     return load
 
@@ -101,7 +102,7 @@ def session(tmp_path: Path) -> Any:
 def test_onnx_of_ragged_sequences_equals_ours(name: str, session: Any) -> None:
     spec = (SPECS | ODYSSEY | BOTH_WAYS)[name]
     params, x = random_params(spec), inputs(spec, VALID)
-    run = session(lj.export.onnx, spec, params).run
+    run = session(lj.export.onnx, (spec, params)).run
     expected = jax.jit(lambda: spec.apply(params, x, mask=VALID))()
     (y,) = run(["y"], {"x": x, "lengths": LENGTHS})
     assert_close(y, expected)
@@ -114,7 +115,7 @@ def test_onnx_of_ragged_sequences_equals_ours(name: str, session: Any) -> None:
 def test_onnx_of_one_time_step_equals_ours(name: str, session: Any) -> None:
     spec = (SPECS | ODYSSEY)[name]
     params, x = random_params(spec), inputs(spec, HELD)
-    step = session(lj.export.onnx_step, spec, params)
+    step = session(lj.export.onnx_step, (spec, params))
     *names, last = (output.name.removeprefix("next.") for output in step.get_outputs())
     assert last == "y"
     # What a state is before a reset has no effect.
@@ -165,9 +166,55 @@ def test_a_bidirectional_step_and_what_is_no_model_are_refused(tmp_path: Path) -
             export(spec, file)
         with pytest.raises(ValueError, match=r"'head\.bias' is missing"):
             export((spec, {**params, "head": {}}), file)
-    lj.export.onnx(types.SimpleNamespace(spec=spec, params=params), file)
+    lj.export.onnx((spec, params), file)
     with pytest.raises(FileExistsError):
         lj.export.onnx((spec, params), file)
+
+
+def trained(missing: Any = "mask", networks: int = 1) -> Predictor:
+    """Returns networks for a task over data in units of their own, some of them missing."""
+    x = 5 + 3 * np.random.default_rng(3).normal(size=(B, T, D))
+    x[0, 0, 2] = np.nan
+    data = lj.data.Sequences(x, ["cat", "dog"] * 2, missing=missing)
+    task = lj.tasks.Classification(lj.data.Split(data))
+    spec = SequenceSpec(cells.LSTM(H), task.input_size, task.output_size, engine="reference")
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf] * networks), random_params(spec))
+    return Predictor(task, spec, params, lj.make_trials())
+
+
+def test_a_trained_network_takes_inputs_in_the_units_of_its_data(
+    session: Any, tmp_path: Path
+) -> None:
+    best: Any = trained()
+    arrays, params = best.task.arrays(), jax.tree.map(lambda leaf: leaf[0], best.params)
+    x = np.swapaxes(arrays["x"], 0, 1)
+    scaled = best.task.batch(arrays, jnp.arange(B), jnp.ones(B)).x
+    first, y = (best.model.apply(params, scaled[:end]) for end in (1, T))
+
+    lengths = np.full(B, T, np.int32)
+    (found,) = session(lj.export.onnx, best).run(["y"], {"x": x, "lengths": lengths})
+    assert_close(found, y)
+    always, zeros = np.ones(B, bool), {name: np.zeros((B, H), "float32") for name in ("0.h", "0.c")}
+    start = {f"state.{name}": state for name, state in zeros.items()}
+    step = session(lj.export.onnx_step, best, "step.onnx")
+    (found,) = step.run(["y"], {"x": x[0], "mask": always, "reset": always, **start})
+    assert_close(found, first)
+
+    lj.export.stablehlo(best, tmp_path / "programs")
+    sequence, step = (
+        jax.export.deserialize(bytearray((tmp_path / "programs" / name).read_bytes()))
+        for name in ("sequence.jax", "step.jax")
+    )
+    assert_close(sequence.call(x=x, mask=np.ones((T, B), bool))["y"], y)
+    found = step.call(x=x[0], mask=always, reset=always, state=zeros)["y"]
+    assert_close(found, first)
+
+
+def test_several_networks_and_inputs_beside_those_of_the_data_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one network, such as `result.best\(\)`, got 2"):
+        lj.export.stablehlo(trained(networks=2), tmp_path / "new")
+    with pytest.raises(ValueError, match="inputs of the 3 features of its data alone, got 6"):
+        lj.export.stablehlo(trained("indicator"), tmp_path / "new")
 
 
 def test_without_onnx_the_error_says_what_to_install(

@@ -12,7 +12,7 @@ import numpy as np
 
 from lstm_jax.cells import Cell
 from lstm_jax.interop.export.builder import NONE, Graph
-from lstm_jax.interop.export.models import spec_and_params
+from lstm_jax.interop.export.models import Exported, exported
 from lstm_jax.interop.export.operators import check_cell, operator, weights
 from lstm_jax.interop.networks import directions_of, layers_of
 from lstm_jax.nn import SequenceSpec
@@ -28,7 +28,8 @@ def onnx(model: Any, file: str | os.PathLike) -> None:
     is [B, V], or [T, B, V] for readout="every".
 
     Args:
-      model: a pair `(spec, params)`, or an object with the attributes `spec` and `params`.
+      model: a pair `(spec, params)`, or a trained network, such as `result.best()`, which takes
+        inputs in the units of its data, NaN where one is missing.
       file: the new file.
 
     Raises:
@@ -37,9 +38,9 @@ def onnx(model: Any, file: str | os.PathLike) -> None:
       TypeError: `model` is no model; ValueError: ONNX has no operator for the cell, or the dtype is
         not float32.
     """
-    spec, params = _exportable(model)
+    spec, params, scale = _exportable(model)
     graph = Graph()
-    x = _input(graph, spec, "T", "B")
+    x = _input(graph, spec, scale, "T", "B")
     lengths = graph.input("lengths", np.int32, ["B"])
     h, final = _front(graph, params.get("front"), x), NONE
     for layer in _layers(spec.cell, params):
@@ -61,7 +62,8 @@ def onnx_step(model: Any, file: str | os.PathLike) -> None:
     `next.0.h`, ... after it. The last output, `y`, is [B, V].
 
     Args:
-      model: a pair `(spec, params)`, or an object with the attributes `spec` and `params`.
+      model: a pair `(spec, params)`, or a trained network, such as `result.best()`, which takes
+        inputs in the units of its data, NaN where one is missing.
       file: the new file.
 
     Raises:
@@ -70,11 +72,11 @@ def onnx_step(model: Any, file: str | os.PathLike) -> None:
       TypeError: `model` is no model; ValueError: the model is bidirectional, ONNX has no operator
         for the cell, or the dtype is not float32.
     """
-    spec, params = _exportable(model)
+    spec, params, scale = _exportable(model)
     if spec.bidirectional:
         raise ValueError(f"a bidirectional model {NOT_STREAMED}: use export.onnx")
     graph = Graph()
-    x = graph.node("Unsqueeze", _input(graph, spec, "B"), graph.constant([0]))
+    x = graph.node("Unsqueeze", _input(graph, spec, scale, "B"), graph.constant([0]))
     flags = [_column(graph, name) for name in ("mask", "reset")]
     h = _front(graph, params.get("front"), x)
     for depth, layer in enumerate(_layers(spec.cell, params)):
@@ -95,12 +97,12 @@ class Layer(NamedTuple):
     initial: list[np.ndarray]
 
 
-def _exportable(model: Any) -> tuple[SequenceSpec, Any]:
-    spec, params = spec_and_params(model)
-    check_cell(spec.cell)
-    if spec.dtype != np.float32:
-        raise ValueError(f"dtype must be float32 for ONNX, got {spec.dtype}")
-    return spec, params
+def _exportable(model: Any) -> Exported:
+    parts = exported(model)
+    check_cell(parts.spec.cell)
+    if parts.spec.dtype != np.float32:
+        raise ValueError(f"dtype must be float32 for ONNX, got {parts.spec.dtype}")
+    return parts
 
 
 def _layers(cell: Cell, params: Mapping[str, Any]) -> Iterator[Layer]:
@@ -113,10 +115,16 @@ def _layers(cell: Cell, params: Mapping[str, Any]) -> Iterator[Layer]:
         yield Layer(directions, initial)
 
 
-def _input(graph: Graph, spec: SequenceSpec, *axes: str) -> str:
+def _input(graph: Graph, spec: SequenceSpec, scale: Any, *axes: str) -> str:
+    """Returns the new input x, scaled."""
     if spec.front == "embed":
         return graph.input("x", np.int32, axes)
-    return graph.input("x", np.float32, [*axes, spec.input_size])
+    x = graph.input("x", np.float32, [*axes, spec.input_size])
+    if scale is None:
+        return x
+    mean, deviation = map(graph.constant, scale)
+    x = graph.node("Div", graph.node("Sub", x, mean), deviation)
+    return graph.node("Where", graph.node("IsNaN", x), graph.constant(np.zeros(1)), x)
 
 
 def _column(graph: Graph, name: str) -> str:

@@ -1,28 +1,57 @@
-"""The model that an export takes: a specification with its parameters."""
+"""The model that an export takes: a specification with its parameters, and the scale of inputs."""
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from lstm_jax.interop.model_files import check_params
 from lstm_jax.nn import SequenceSpec
 
 
-def spec_and_params(model: Any) -> tuple[SequenceSpec, Any]:
-    """Returns the specification and the parameters of a pair, or of an object that holds both.
+class Exported(NamedTuple):
+    """A model to export.
+
+    Attributes:
+      spec: its specification.
+      params: its parameters.
+      scale: (mean, deviation), each [D]; inputs are scaled by them, and 0 where they are NaN. None
+        for inputs as they are.
+    """
+
+    spec: SequenceSpec
+    params: Any
+    scale: tuple[Any, Any] | None = None
+
+
+def exported(model: Any) -> Exported:
+    """Returns what to export of a pair (spec, params), or of a trained network with its task.
 
     Raises:
-      TypeError: `model` is neither; ValueError: the parameters are not those of the specification.
+      TypeError: `model` is neither.
+      ValueError: it is several networks, the parameters are not those of the specification, or its
+        task adds to the inputs.
     """
-    spec, params = _parts(model)
-    check_params(spec, params)
-    return spec, params
-
-
-def _parts(model: Any) -> tuple[SequenceSpec, Any]:
-    if not isinstance(model, tuple):
-        spec = getattr(model, "spec", getattr(model, "model", None))
-        model = spec, getattr(model, "params", {})
-    if len(model) != 2 or not isinstance(model[0], SequenceSpec):
-        raise TypeError(
-            f"model must be a pair (spec, params), or have `spec` and `params`, got {model!r}"
+    parts = Exported(*model) if isinstance(model, tuple) and len(model) == 2 else _trained(model)
+    check_params(parts.spec, parts.params)
+    features = parts.spec.input_size if parts.scale is None else len(parts.scale[0])
+    if features != parts.spec.input_size:
+        raise ValueError(
+            f"model must have inputs of the {features} features of its data alone, got "
+            f"{parts.spec.input_size}: export (spec, params), whose inputs are those of a batch"
         )
-    return model
+    return parts
+
+
+def _trained(model: Any) -> Exported:
+    spec = getattr(model, "model", None)
+    if not isinstance(spec, SequenceSpec) or not hasattr(model, "params"):
+        raise TypeError(
+            "model must be a pair (spec, params), or a trained network of a SequenceSpec, got "
+            f"{model!r}"
+        )
+    networks = len(jax.tree.leaves(model.params)[0])
+    if networks != 1:
+        raise ValueError(f"model must be one network, such as `result.best()`, got {networks}")
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[0], model.params)
+    return Exported(spec, params, getattr(model.task, "scale", None))

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 
 from lstm_jax.engines.scan import Scan
 from lstm_jax.interop.checking import named
-from lstm_jax.interop.export.models import spec_and_params
+from lstm_jax.interop.export.models import Exported, exported
 from lstm_jax.interop.export.readme import SEQUENCE, STEP
 from lstm_jax.interop.model_files import new_directory
 from lstm_jax.nn import SequenceSpec
+from lstm_jax.types import Array
 
 FORMAT = "lstm_jax programs, version 1"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -38,38 +39,44 @@ def stablehlo(model: Any, directory: str | os.PathLike) -> None:
     such as `Zoneout` takes expectations.
 
     Args:
-      model: a pair `(spec, params)`, or an object with the attributes `spec` and `params`.
+      model: a pair `(spec, params)`, or a trained network, such as `result.best()`, which takes
+        inputs in the units of its data, NaN where one is missing.
       directory: the new directory; it is written whole or not at all.
 
     Raises:
       FileExistsError: the directory exists; it is left as it is.
       TypeError: `model` is no model; ValueError: the parameters are not those of the specification.
     """
-    spec, params = spec_and_params(model)
+    parts = exported(model)
     # Values are not asserted in an exported program, and one engine runs on every platform.
-    spec = dataclasses.replace(spec, engine=Scan(product="hoisted"), checked=False)
-    programs = {"sequence": _sequence(spec, params)}
+    spec = dataclasses.replace(parts.spec, engine=Scan(product="hoisted"), checked=False)
+    parts = parts._replace(spec=spec)
+    programs = {"sequence": _program(*_sequence(parts))}
     if not spec.bidirectional:
-        programs["step"] = _step(spec, params)
+        programs["step"] = _program(*_step(parts))
     with new_directory(directory) as draft:
-        _write(draft, spec, {name: _exported(*parts) for name, parts in programs.items()})
+        _write(draft, spec, programs)
 
 
-def _sequence(spec: SequenceSpec, params: Any) -> tuple[Callable, Shapes]:
+def _sequence(model: Exported) -> tuple[Callable, Shapes]:
+    spec, params, scale = model
+
     def sequence(x, mask):
-        return {"y": spec.apply(params, x, mask=mask)}
+        return {"y": spec.apply(params, _scaled(x, scale), mask=mask)}
 
     T, B = jax.export.symbolic_shape("T, B")
     return sequence, {"x": _x(spec, T, B), "mask": jax.ShapeDtypeStruct((T, B), bool)}
 
 
-def _step(spec: SequenceSpec, params: Any) -> tuple[Callable, Shapes]:
+def _step(model: Exported) -> tuple[Callable, Shapes]:
+    spec, params, scale = model
     B: Any = jax.export.symbolic_shape("B")[0]
     states = jax.eval_shape(lambda: spec.initial_state(params, B))
     structure = jax.tree.structure(states)
 
     def step(x, mask, reset, state):
         before = jax.tree.unflatten(structure, [state[name] for name in named(states)])
+        x = _scaled(x, scale)
         after, y = spec.stream(params, before, x, mask_t=mask, reset_t=reset)
         return {"state": named(after), "y": y}
 
@@ -83,7 +90,18 @@ def _x(spec: SequenceSpec, *axes: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((*axes, spec.input_size), spec.dtype)
 
 
-def _exported(function: Callable, inputs: Shapes) -> jax.export.Exported:
+def _scaled(x: Array, scale: Any) -> Array:
+    """Returns (x - mean) / deviation, 0 where x is NaN."""
+    if scale is None:
+        return x
+    mean, deviation = (
+        jnp.asarray(part, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) for part in scale
+    )
+    x = (x - mean) / deviation
+    return jnp.where(jnp.isnan(x), jnp.zeros_like(x), x)
+
+
+def _program(function: Callable, inputs: Shapes) -> jax.export.Exported:
     return jax.export.export(jax.jit(function), platforms=PLATFORMS)(**inputs)
 
 
