@@ -179,6 +179,14 @@ class Forecast(base.Rows):
         return 2 + form.known * (1 + form.horizon) + form.past + form.static
 
     @property
+    def input_scale(self) -> None:
+        """Raises ValueError: every window has a scale of its own."""
+        raise ValueError(
+            "a Forecast scales each window by itself, which no export does: export (spec, params), "
+            "whose inputs are those of a batch"
+        )
+
+    @property
     def output_size(self) -> int:
         """V: the outputs of the head for each time step of the horizon."""
         return self.head.width(self.form.horizon)

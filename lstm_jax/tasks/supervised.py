@@ -195,7 +195,7 @@ class Supervised(base.Rows):
         return self._known().classes
 
     @property
-    def scale(self) -> Scale | None:
+    def input_scale(self) -> Scale | None:
         """The scale of the features of x; None for symbols."""
         return self._known().arrays["fitted"].get("x")
 

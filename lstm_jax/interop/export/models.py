@@ -30,7 +30,7 @@ def exported(model: Any) -> Exported:
     Raises:
       TypeError: `model` is neither.
       ValueError: it is several networks, the parameters are not those of the specification, or its
-        task adds to the inputs.
+        task does more to inputs than to scale them.
     """
     parts = Exported(*model) if isinstance(model, tuple) and len(model) == 2 else _trained(model)
     check_params(parts.spec, parts.params)
@@ -54,4 +54,4 @@ def _trained(model: Any) -> Exported:
     if networks != 1:
         raise ValueError(f"model must be one network, such as `result.best()`, got {networks}")
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[0], model.params)
-    return Exported(spec, params, getattr(model.task, "scale", None))
+    return Exported(spec, params, getattr(model.task, "input_scale", None))
