@@ -70,7 +70,8 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_library_imports_none_of_the_experiments_extras() -> None:
-    extras = {"matplotlib", "orbax", "plotly", "scipy", "sklearn", "tensorboardX", "tqdm"}
+    extras = {"matplotlib", "orbax", "pandas", "plotly", "polars", "pyarrow", "scipy", "sklearn"}
+    extras |= {"tensorboardX", "tqdm"}
     brought = modules_after("import lstm_jax") - modules_after("import jax, flax.nnx, optax, chex")
     assert PACKAGE in brought
     assert brought & extras == set()

@@ -112,6 +112,17 @@ def test_samples_are_drawn_evenly_and_with_replacement():
     assert len(np.unique(few, axis=0)) == task.split_size("validation")  # every image turns up
 
 
+def test_rows_without_weight_fill_a_batch_and_count_nowhere():
+    task = tasks.Digits(pixels=8)
+    index, weight = jnp.arange(6, dtype=jnp.int32), jnp.array([1.0, 1, 1, 1, 0, 0])
+    whole = task.batch(task.arrays(), index, weight)
+    part = task.batch(task.arrays(), index[:4], weight[:4])
+    outputs = jax.random.normal(jax.random.key(0), (6, 10))
+    for measure in (task.loss, task.metric):
+        np.testing.assert_allclose(measure(outputs, whole), measure(outputs[:4], part), rtol=1e-6)
+    assert task.correct(10 * jax.nn.one_hot(whole.y.value, 10), whole).tolist() == [1] * 4 + [0] * 2
+
+
 def test_any_fixed_answer_is_right_by_chance():
     """A class holds 174 to 183 of 1,797 images, and the smallest split rounds to one of 179."""
     task = tasks.Digits()
