@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common import flags, runner, terminal
+from experiments.common import flags, report, runner, terminal
 from experiments.common.flags import PLATFORMS, need, need_sound, setting
 from experiments.common.plan import Experiment
 from lstm_jax.report import figures, html
@@ -270,8 +270,8 @@ def outcome(experiment: Experiment, path: Path, seconds: float) -> Outcome:
         drawn = experiment.draw(config, table, read)
         pictures = [(figures.png(picture.figure), picture.caption) for picture in drawn]
     scale = settings["settings"]["scale"]
-    lines = at_scale([claim._asdict() for claim in experiment.claims(config, table)], scale)
-    claims, table = [Claim(**line) for line in lines], at_scale(table, scale)
+    claims = report.claims_at(experiment.claims(config, table), scale)
+    table = at_scale(table, scale)
     return Outcome(experiment, settings, table, claims, pictures, seconds)
 
 
@@ -314,10 +314,11 @@ def page(scale: str, runs: Sequence[Outcome]) -> str:
     """Returns claims, tables and figures of all experiments as one page."""
     parts = [html.prose(f"At --scale={scale}. {where(runs)}")]
     for run in runs:
-        name, claims = run.experiment.name, [claim._asdict() for claim in run.claims]
-        parts += [html.heading(name), html.prose(run.experiment.doc)]
-        parts += [html.table(claims)] if claims else []
-        parts += [html.table(run.table), *(html.picture(*picture) for picture in run.pictures)]
+        doc, table = run.experiment.doc, html.table(run.table)
+        parts += [html.heading(run.experiment.name)]
+        parts += report.results_of(doc, run.claims, run.pictures)
+        parts += [html.folded(f"Table, {len(run.table)} rows", table)]
+        parts += [html.folded("Claim, command and method", html.prose(doc))]
         parts += [html.listing("Settings and circumstances", run.settings)]
     costs = [
         {"experiment": r.experiment.name, "minutes": r.seconds / 60, "source": source(r)}

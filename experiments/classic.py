@@ -21,7 +21,6 @@ import functools
 import sys
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,8 +28,8 @@ from matplotlib.axes import Axes
 from experiments.common import networks, runner
 from experiments.common.flags import BATCHINGS, Config, need, setting
 from experiments.common.plan import Experiment
-from experiments.hochreiter1997 import tasks
-from experiments.hochreiter1997.network import Network1997, OnlineNetwork1997
+from experiments.hochreiter1997.network import OnlineNetwork1997
+from experiments.hochreiter1997.settings import EXPERIMENTS, SETTINGS, TESTED, Setting
 from lstm_jax import cells
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim, of_parts
@@ -39,219 +38,17 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group, continued
-from lstm_jax.tasks import Judged
 from lstm_jax.training.trials import make_trials
 
 SOURCE = "Hochreiter & Schmidhuber 1997"
-TESTED = 2560  # sequences
 SOLVED, FACTOR = 0.8, 2.0  # the least share for "reproduces"
 HALF = 0.5  # the least share for "reproduces partly"
 CLIP = 1.0  # of today's networks
 BUDGET = (0.001, 1_000_000.0)
 GUESSED_FROM = 100.0  # guessed weights are uniform in plus and minus this
 GUESSABLE = ("3a", "3b")
-ALONE = 300  # training strings of 2a and 2b before the cell is added
 LABELS = {"1997": "LSTM of 1997", "guess": "guessing", **networks.LABELS}
 LEVELS = ("tiny", "shortest", "all")
-
-
-class Setting(NamedTuple):
-    """An experiment of the paper at one size.
-
-    Attributes:
-      experiment: its number.
-      words: its size.
-      task: the problem.
-      network: with its initialisation, except for its cell's `truncated`.
-      rate: the learning rate.
-      sequences: the paper's mean to success; for "tiny" ones a guess for the budget.
-      wrong: the paper's share of wrong test sequences; None where it gives none.
-      published: whether the paper has it.
-      reading: whether it is another reading of the paper: it gets no verdict, and only the network
-        of 1997 tries it.
-      after: sequences of the criterion that do not count.
-      alone: training sequences before the cells are added.
-      others: the results of the paper's other networks.
-    """
-
-    experiment: str
-    words: str
-    task: Judged
-    network: Network1997
-    rate: float
-    sequences: int
-    wrong: float | None = None
-    published: bool = True
-    reading: bool = False
-    after: int = 0
-    alone: int = 0
-    others: str = ""
-
-    def group(self, network: str) -> str:
-        """Returns the name of the trials of one network."""
-        size = "".join(c if c.isalnum() or c == "." else "_" for c in self.words)
-        return f"{self.experiment}-{size}-{network}"
-
-
-def blocks(
-    task: Judged, hidden: int, size: int, start: float, *, whole: bool = False, **told
-) -> Network1997:
-    """Returns a network of memory blocks; `told` sets fields of its cell and its own.
-
-    With the `whole` gradient it learns only at the end of a sequence.
-    """
-    mine = {field.name for field in dataclasses.fields(cells.MemoryBlocks)}
-    cell = {name: told.pop(name) for name in tuple(told) if name in mine}
-    block = cells.MemoryBlocks(hidden, size=size, truncated=not whole, **cell)
-    online = task.readout == "every" and not whole
-    kind = OnlineNetwork1997 if online else Network1997
-    return kind(block, task.input_size, task.output_size, task.readout, start, **told)
-
-
-def reber(
-    data_set: int, hidden: int, size: int, rate: float, sequences: int, *, whole: bool = False
-) -> Setting:
-    """Returns experiment 1 with one data set, network and learning rate, or another reading."""
-    task, number = tasks.ReberOnline(data_set), hidden // size
-    biases = tuple(-1.0 - n % 4 for n in range(number))
-    network = blocks(task, hidden, size, 0.2, whole=whole, biases="gates", output_biases=biases)
-    words = f"{number} blocks of {size}, rate {rate:g}, set {data_set}{whole * ', whole gradient'}"
-    others = "RTRL some (25,000 or more), Elman 0 %, RCC 50 % (182,000)"
-    return Setting("1", words, task, network, rate, sequences, reading=whole, others=others)
-
-
-def two_strings(
-    experiment: str, p: int, sequences: int, others: str = "", *, published: bool = True,
-    reading: bool = False,
-) -> Setting:  # fmt: skip
-    """Returns experiment 2a or 2b, or the `reading` with the last symbol alone."""
-    task = tasks.TwoStrings(p, experiment == "2b", last_only=reading, cross_entropy=reading)
-    network = blocks(
-        task, 1, 1, 0.2, biases="none", output_gate=False, recurrent=False, shortcut=True,
-        input_activation="s", output_activation="identity",
-    )  # fmt: skip
-    words = f"p = {p}{reading * ', last symbol, cross entropy'}"
-    return Setting(
-        experiment, words, task, network, 1.0, sequences, after=task.criterion.window,
-        alone=ALONE, others=others, published=published, reading=reading,
-    )  # fmt: skip
-
-
-def random_lag(q: int, p: int, sequences: int, *, input_alone: bool = False) -> Setting:
-    """Returns experiment 2c, or the reading with blocks of `input_alone`."""
-    task = tasks.RandomLag(q, p)
-    network = blocks(task, 2, 1, 0.2, biases="none", recurrent=not input_alone)
-    words, after = f"q = {q}, p = {p}{input_alone * ', input alone'}", task.criterion.window
-    return Setting("2c", words, task, network, 0.01, sequences, after=after, reading=input_alone)
-
-
-def two_sequences(
-    form: str, T: int, N: int, sequences: int, wrong: float | None, *, unbiased: bool = False,
-    **more,
-) -> Setting:  # fmt: skip
-    """Returns experiment 3a, 3b or 3c, or a reading with `unbiased` cells."""
-    task, rate = tasks.TwoSequences(T, N, form), 0.1 if form == "3c" else 1.0
-    network = blocks(
-        task, 3, 1, 0.1, input_biases=(-1.0, -3.0, -5.0), output_biases=(-2.0, -4.0, -6.0),
-        biases="gates" if unbiased else "all",
-    )  # fmt: skip
-    words = f"T = {T}, N = {N}{unbiased * ', cells unbiased'}"
-    wrong = None if wrong is None else TESTED * wrong
-    return Setting(form, words, task, network, rate, sequences, wrong, reading=unbiased, **more)
-
-
-def adding(
-    T: int, sequences: int, wrong: int, *, logistic: bool = False, input_alone: bool = False
-) -> Setting:
-    """Returns experiment 4, or a reading: a `logistic` output or `input_alone`."""
-    task, reading = tasks.AddingOnline(T, logistic), logistic or input_alone
-    words = f"T = {T}{logistic * ', logistic output'}{input_alone * ', input alone'}"
-    network = blocks(
-        task, 4, 2, 0.1, input_biases=(-3.0, -6.0), output_units_biased=True,
-        recurrent=not input_alone, biases="gates" if input_alone else "all",
-    )  # fmt: skip
-    return Setting("4", words, task, network, 0.5, sequences, wrong, reading=reading)
-
-
-def multiplying(n_seq: int, sequences: int, wrong: int, *, cross_entropy: bool = False) -> Setting:
-    """Returns experiment 5, or the reading by `cross_entropy` of a logistic output."""
-    task = tasks.MultiplyingOnline(
-        100, logistic=cross_entropy, cross_entropy=cross_entropy, wrong=n_seq
-    )
-    network = blocks(task, 4, 2, 0.1, output_units_biased=True)
-    words = f"T = 100, n_seq = {n_seq}{cross_entropy * ', cross entropy'}"
-    return Setting("5", words, task, network, 0.1, sequences, wrong, reading=cross_entropy)
-
-
-def temporal_order(marks: int, sequences: int, wrong: int, cross_entropy: bool = False) -> Setting:
-    """Returns experiment 6a or 6b, or the reading by `cross_entropy`."""
-    task = tasks.TemporalOrder(marks, cross_entropy)
-    biases = tuple(-2.0 * (n + 1) for n in range(marks))
-    network = blocks(task, 2 * marks, 2, 0.1, input_biases=biases, output_units_biased=True)
-    name, rate = {2: ("6a", 0.5), 3: ("6b", 0.1)}[marks]
-    words = f"{marks} marks{cross_entropy * ', cross entropy'}"
-    return Setting(name, words, task, network, rate, sequences, wrong, reading=cross_entropy)
-
-
-RTRL_10 = "RTRL, BPTT 0 % (> 5,000,000), chunker 33 % (32,400)"
-SETTINGS = {
-    "tiny": (
-        two_strings("2a", 5, 2000, published=False),
-        two_sequences("3a", 20, 3, 10_000, None, published=False),
-    ),
-    "shortest": (
-        reber(0, 6, 2, 0.5, 8440),
-        reber(0, 32, 4, 0.5, 8440, whole=True),
-        two_strings("2a", 100, 5040, RTRL_10),
-        two_strings("2b", 100, 5680, "RTRL, BPTT, chunker 0 %"),
-        two_strings("2b", 100, 5680, reading=True),
-        random_lag(50, 50, 30_000),
-        random_lag(50, 50, 30_000, input_alone=True),
-        two_sequences("3a", 100, 3, 39_850, 0.000195, others="weight guessing faster"),
-        two_sequences("3b", 100, 3, 43_250, 0.00828, others="weight guessing faster"),
-        two_sequences("3c", 100, 3, 269_650, 0.00558),
-        adding(100, 74_000, 1),
-        adding(100, 74_000, 1, logistic=True),
-        multiplying(140, 482_000, 139),
-        multiplying(140, 482_000, 139, cross_entropy=True),
-        temporal_order(2, 31_390, 1),
-        temporal_order(3, 571_100, 2),
-        temporal_order(3, 571_100, 2, cross_entropy=True),
-    ),
-}
-FURTHER = (
-    *(reber(n, 4, 1, rate, s) for n in range(3) for rate, s in ((0.1, 39_740), (0.5, 9500))),
-    *(
-        reber(n, 6, 2, rate, s)
-        for n in range(3)
-        for rate, s in ((0.1, 21_730), (0.2, 14_060), (0.5, 8440))
-    ),
-    *(
-        random_lag(q, p, s, input_alone=alone)
-        for q, p, s in (
-            (100, 100, 31_000), (200, 200, 33_000), (500, 500, 38_000), (1000, 1000, 49_000),
-            (1000, 500, 49_000), (1000, 200, 75_000), (1000, 100, 135_000), (1000, 50, 203_000),
-        )
-        for alone in (False, True)
-    ),
-    two_sequences("3a", 100, 1, 64_330, 0.000117),
-    two_sequences("3a", 1000, 3, 452_460, 0.000078),
-    two_sequences("3a", 1000, 3, 452_460, 0.000078, unbiased=True),
-    two_sequences("3b", 100, 1, 78_430, 0.01500),
-    two_sequences("3b", 1000, 1, 485_080, 0.01207),
-    two_sequences("3b", 1000, 1, 485_080, 0.01207, unbiased=True),
-    two_sequences("3c", 100, 1, 565_640, 0.00441),
-    adding(500, 209_000, 0),
-    adding(500, 209_000, 0, input_alone=True),
-    adding(1000, 853_000, 1),
-    adding(1000, 853_000, 1, input_alone=True),
-    multiplying(13, 1_273_000, 14),
-    multiplying(13, 1_273_000, 14, cross_entropy=True),
-)  # fmt: skip
-SETTINGS["all"] = tuple(
-    sorted(dict.fromkeys((*SETTINGS["shortest"], *FURTHER)), key=lambda at: at.experiment)
-)
-EXPERIMENTS = tuple(dict.fromkeys(s.experiment for s in SETTINGS["shortest"]))
 
 
 def cases(config: "Classic") -> list[tuple[Setting, str]]:
@@ -325,7 +122,7 @@ def plan(config: Classic, records: Sequence[Record]) -> list[Group]:
 def online(config: Classic, at: Setting, name: str) -> list[Group]:
     """Returns the groups of the network of 1997, first without its cells if they wait."""
     model = dataclasses.replace(at.network, engine=config.engine)
-    trials = make_trials(seed=seeds(config), learning_rate=config.rate * at.rate)
+    trials = make_trials(seed=config.reported, learning_rate=config.rate * at.rate)
     window = 1 if isinstance(model, OnlineNetwork1997) else None
     learnt = group(config, at, name, model, trials, config.budget)
     learnt = learnt._replace(optimizer="sgd", window=window)
@@ -340,7 +137,7 @@ def online(config: Classic, at: Setting, name: str) -> list[Group]:
 def today(config: Classic, at: Setting, name: str) -> list[Group]:
     """Returns the group of today's network with Adam on the same sequences."""
     model = networks.network(name, at.task, config.hidden, config.engine)
-    trials = make_trials(seed=seeds(config), learning_rate=config.learning_rate, clip=CLIP)
+    trials = make_trials(seed=config.reported, learning_rate=config.learning_rate, clip=CLIP)
     return [group(config, at, name, model, trials, config.other_budget)]
 
 
@@ -361,11 +158,6 @@ def group(config: Classic, at: Setting, name: str, model, trials, budget: float)
     return Group(at.group(name), at.task, model, steps, 1, trials, "test", TESTED)
 
 
-def seeds(config: Classic) -> range:
-    """Returns the reported seeds."""
-    return range(config.seed, config.seed + config.seeds)
-
-
 def summarise(config: Classic, records: Sequence[Record]) -> list[Row]:
     """Returns a row for each setting and network, with the paper's result."""
     return [
@@ -381,7 +173,7 @@ def row(config: Classic, at: Setting, name: str, results: Sequence[Record]) -> R
     else:
         solved = [r["status"] == "solved" for r in results]
         needed = [n for n in sequences(at, results) if n is not None]
-        mean = estimate(needed)
+        mean = statistics.interval(needed, (0, np.inf)) if needed else None
         wrong = [r["test_n"] - r["test_correct"] for r in results if r["status"] == "solved"]
     share = statistics.wilson(sum(solved), len(solved))
     ratio = None if mean is None or not at.published else mean.value / at.sequences
@@ -428,13 +220,6 @@ def guesses(
     return right, Estimate(*needed), errors
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """Returns the mean with its interval; a single value has no interval."""
-    if len(values) < 2:
-        return Estimate(values[0], np.nan, np.nan) if values else None
-    return statistics.t_interval(values, within=(0, np.inf))
-
-
 def verdict(share: float, ratio: float | None, budget: float) -> str:
     """Returns the verdict on an experiment: the share solved, and sequences against the paper's."""
     if ratio is None:
@@ -447,16 +232,16 @@ def claims(config: Classic, rows: Sequence[Row]) -> list[Claim]:
     found = []
     for mine in rows:
         at = f"{mine['experiment']} ({mine['setting']})"
-        told = f"{mine['solved']} solve it{told_needed(mine['sequences'])}{told_wrong(mine)}"
+        ours = f"{mine['solved']} solve it{needed_words(mine['sequences'])}{wrong_words(mine)}"
         others = {row["network"]: row for row in rows if row["setting"] == mine["setting"]
                   and row["experiment"] == mine["experiment"]}  # fmt: skip
         if mine["verdict"]:
             said = f"Experiment {at}: the LSTM of 1997 solves it in as many sequences"
-            found.append(Claim(said, told, published(mine), mine["verdict"]))
+            found.append(Claim(said, ours, published(mine), mine["verdict"]))
         if mine["network"] == LABELS["guess"] and LABELS["1997"] in others:
             lstm = others[LABELS["1997"]]["sequences"]
             said = f"Experiment {at}: guessing weights needs fewer sequences than the LSTM of 1997"
-            found.append(Claim(said, told, f"yes ({SOURCE})", fewer(mine["sequences"], lstm)))
+            found.append(Claim(said, ours, f"yes ({SOURCE})", fewer(mine["sequences"], lstm)))
         if mine["network"] == LABELS["rnn"] and LABELS["1997"] in others:
             lstm = others[LABELS["1997"]]["solved"]
             said = f"Experiment {at}: a tanh RNN with Adam solves it less often"
@@ -477,7 +262,7 @@ def below(one: Share | Estimate, other: Share | Estimate) -> str:
     return UNDECIDED if one.value < other.value else FAILS
 
 
-def told_needed(mean: Estimate | None) -> str:
+def needed_words(mean: Estimate | None) -> str:
     """Returns the sequences to success as text, with an interval if possible."""
     if mean is None:
         return ""
@@ -485,7 +270,7 @@ def told_needed(mean: Estimate | None) -> str:
     return f", sequences {mean.value:,.0f}{interval}"
 
 
-def told_wrong(row: Row) -> str:
+def wrong_words(row: Row) -> str:
     """Returns wrong answers of how many as text; empty without success."""
     return "" if row["wrong"] is None else f", wrong {row['wrong']:.3g} of {row['of']}"
 
@@ -502,7 +287,7 @@ def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> lis
     chosen = list(dict.fromkeys(at for at, _ in cases(config)))
     names = [name for name in config.networks if name != "guess"]
     styles = figures.styles(list(LABELS.values()))
-    width = max(11.0, 1.35 * len(chosen) * max(1.0, 0.45 * len(names)))
+    width = min(16.8, max(11.0, 1.35 * len(chosen)))
     figure, ((axes,),) = figures.canvas(1, 1, panel=(width, 7))
     for at, setting_ in enumerate(chosen):
         if setting_.published:

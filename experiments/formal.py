@@ -18,7 +18,6 @@ Method: docs/experiments.md#formal
 
 import dataclasses
 import functools
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -45,7 +44,6 @@ from lstm_jax.tasks.base import split_key
 from lstm_jax.training import parallel, trials
 from lstm_jax.training.trials import Trials
 
-CLIP = 1.0
 GENERALISES = 0.9  # the least score of a solved task in the paper
 QUESTIONS = 10  # test strings of each length in a batch
 CLASSES = {
@@ -138,33 +136,22 @@ def beyond(config: Formal) -> list[int]:
     return [round(step * n) for n in range(1, config.test_lengths + 1)]
 
 
-def group(task: str, cell: str, phase: str) -> str:
-    """Returns the name of the trials of one network, task and phase."""
-    return f"{task}-{cell}-{phase}"
-
-
 def plan(config: Formal, records: Sequence[Record]) -> list[Group]:
     """Returns for each task and network the tuning group, then the reported group."""
-    first = config.seed + config.tuning_seeds
-    tuned, reported = range(config.seed, first), range(first, first + config.seeds)
-    groups, rates = [], config.learning_rates
+    groups, lengths = [], tuple(known(config) + beyond(config))
     for kind, cell in product(config.tasks, config.cells):
         task = tasks.language(kind, 1, config.longest)
         model = networks.network(cell, task, config.hidden, config.engine)
         steps = config.steps if task.most_asked(config.longest) == 1 else config.long_steps
-        shared = task, model, steps, config.batch_size
-        name = group(kind, cell, "tuning")
-        if len(rates) > 1:
-            groups.append(Group(name, *shared, tuning.trials(tuned, rates, CLIP), "validation"))
-        rate = tuning.chosen(rates, ledger.results(records, name))
-        best = None if rate is None else tuning.trials(reported, [rate], CLIP)
-        lengths = tuple(known(config) + beyond(config))
         measure = functools.partial(
             by_length, task, model, lengths, config.questions, config.batching
         )
-        name = group(kind, cell, "reported")
         measured = [(dataclasses.replace(task, longest=max(lengths)), QUESTIONS * len(lengths))]
-        groups.append(Group(name, *shared, best, "test", measure=measure, measured=measured))
+        group = Group(
+            f"{kind}-{cell}", task, model, steps, config.batch_size, None, "test",
+            measure=measure, measured=measured,
+        )  # fmt: skip
+        groups += tuning.tune_then_report(config, config.learning_rates, records, group)
     return groups
 
 
@@ -224,7 +211,7 @@ class Outcome(NamedTuple):
 
 def outcome(config: Formal, records: Sequence[Record], task: str, cell: str) -> Outcome:
     """Returns the results of one network on one task."""
-    results = ledger.results(records, group(task, cell, "reported"))
+    results = ledger.results(records, f"{task}-{cell}-reported")
     by_length = [r["by_length"] for r in results]
     return Outcome(
         results[0]["learning_rate"],
@@ -310,13 +297,10 @@ def draw(config: Formal, rows: Sequence[Row], records: Sequence[Record]) -> list
     """Draws accuracy against length, a panel for each task."""
     del rows
     styles = figures.styles(list(CELLS.values()))  # the same in every run
-    columns = min(3, len(config.tasks))
-    figure, panels = figures.canvas(math.ceil(len(config.tasks) / columns), columns, (5.2, 4))
-    for axes, task in zip(panels.flat, config.tasks, strict=False):
+    figure, panels = figures.grid(len(config.tasks), 3, (5.2, 4))
+    for axes, task in zip(panels, config.tasks, strict=True):
         _panel(axes, config, records, task, styles)
-    for axes in panels.flat[len(config.tasks) :]:
-        axes.remove()
-    figures.legend(figure, panels.flat[0])
+    figures.legend(figure, panels[0])
     caption = (
         f"Share of an answer's symbols that are right against the length of the string; trained to "
         f"length {config.longest} (the vertical line). Mean over {config.seeds} seeds, bands: "

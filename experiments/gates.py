@@ -22,22 +22,28 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-import lstm_jax as lj
-from experiments.common import networks, runner
+from experiments.common import networks, runner, tuning
 from experiments.common.flags import LENGTH, Config, setting
+from experiments.common.gate_use import (
+    FATES,
+    HELD,
+    NEAR,
+    NETWORKS,
+    SELECTORS,
+    SEQUENCES,
+    fates,
+    gate_use,
+)
 from experiments.common.plan import Experiment
-from lstm_jax import diagnostics, tasks
+from lstm_jax import tasks
 from lstm_jax.cells import LSTM
-from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, interactive, ledger, statistics
 from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim
 from lstm_jax.report.figures import Picture
@@ -47,27 +53,16 @@ from lstm_jax.report.tables import Row
 from lstm_jax.report.traces import Panel, heat_maps
 from lstm_jax.search import Group
 from lstm_jax.tasks import Task
-from lstm_jax.training.fit import evaluate
-from lstm_jax.training.trials import Trials, make_trials
 
-CLIP = 1.0
-NEAR = 0.1
-SEQUENCES = 200  # of `trace`
-ASKED = 2000  # of the accuracy with a gate held
-NETWORKS, SHOWN = 2, 4  # that heat maps show, and sequences of each
-SELECTORS = ("i", "f", "o")
-HELD = ("1", "its mean")
-FATES = ("kept", "added to", "eliminated", "overwritten", "in between")
 WRITTEN = ("added to", "overwritten")
 PLACES = ("marked", "elsewhere")
 DECAY = "decay time in steps"
 MORE = "share of positions written", "marked steps, less the others'"
-TOUCH = (
+HINT = (
     "Choose a network, a sequence and a unit, or click on a unit; point at values. Units are in "
     "the order of their memory, the longest first."
 )
 WITHIN = {DECAY: (0, np.inf), MORE[0]: (-1, 1)}  # others are shares
-UNKNOWN = Estimate(np.nan, np.nan, np.nan)
 GREFF = "the forget gate is one of the two most critical components (Greff et al. 2017)"
 TASKS: dict[str, Callable[[int], Task]] = {
     "recall": lambda lag: tasks.make("recall", lag=lag, symbols=4),
@@ -102,13 +97,12 @@ SCALES = {
 def plan(config: Gates, records: Sequence[Record]) -> list[Group]:
     """Returns one group for each task."""
     del records
-    seeds = range(config.seed, config.seed + config.seeds)
-    trials = make_trials(seed=seeds, learning_rate=config.learning_rate, clip=CLIP)
+    trials = tuning.trials(config.reported, [config.learning_rate])
     groups = []
     for name in config.tasks:
         task = TASKS[name](config.lag)
         model = networks.network("lstm_chrono", task, config.hidden, config.engine)
-        measure = functools.partial(look, task, model, config.batching)
+        measure = functools.partial(gate_use, task, model, config.batching)
         groups.append(
             Group(name, task, model, config.steps, config.batch_size, trials, "test",
                   measure=measure)
@@ -116,132 +110,13 @@ def plan(config: Gates, records: Sequence[Record]) -> list[Group]:
     return groups
 
 
-# Looking. -----------------------------------------------------------------------------------------
-
-
-def look(
-    task: Task, model: SequenceSpec, batching: str, params: Any, trials: Trials
-) -> list[Record]:
-    """Returns the measurements of each network's gates, a mapping for each trial.
-
-    {"near_0" and "near_1": {gate: share}, "decay": of each unit, "fates": {place: shares}, "when":
-    shares at each step, "left": {gate: {held at: accuracy}}}, and of the first networks "shown".
-    """
-    batch = jax.device_get(task.sample(jax.random.key(0), SEQUENCES, "test"))
-    run = functools.partial(lj.trace, model.cell, engine=model.engine)
-    layer = networks.recurrent(model, params)
-    gates, states, shares, decay = jax.device_get(
-        jax.jit(lambda params: jax.lax.map(functools.partial(_traced, run, batch.x), params))(layer)
-    )
-    marked = batch.x[..., -1] == 1
-    means = {name: getattr(gates, name).mean((1, 2)) for name in SELECTORS}
-    left = ablated(task, model, batching, params, trials, means)
-    found = []
-    for trial in range(len(trials.seed)):
-        mine, kept = jax.tree.map(lambda leaf, n=trial: leaf[n], (gates, states))
-        fate = fates(mine)
-        found.append(
-            {
-                **{
-                    name: {g: float(getattr(part, g)[trial].mean()) for g in SELECTORS}
-                    for name, part in zip(("near_0", "near_1"), shares, strict=True)
-                },
-                "decay": np.sort(decay[trial])[::-1],
-                "fates": {"marked": counts(fate[marked]), "elsewhere": counts(fate[~marked])},
-                "when": [counts(step) for step in fate],
-                "left": {g: {how: left[g, how][trial] for how in HELD} for g in SELECTORS},
-            }
-        )
-        if trial < NETWORKS:
-            found[-1]["shown"] = shown(batch, mine, kept, decay[trial])
-    return found
-
-
-def _traced(run: Callable, x: Any, params: Any) -> Any:
-    """Returns gates and states [T, B, H], shares near 0 and 1, and decay times [H]."""
-    trace = run(params, x)
-    shares = diagnostics.saturation(trace.gates, low=NEAR, high=1 - NEAR)
-    return trace.gates, trace.states, shares, diagnostics.decay_time(trace.gates.f)
-
-
-def fates(gates: Any) -> np.ndarray:
-    """Returns the kind of each cell position at each step, as indices into `FATES`."""
-    added = np.abs(gates.i * gates.g) >= NEAR
-    kept, gone = gates.f > 1 - NEAR, gates.f < NEAR
-    return np.select([kept & ~added, kept, gone & ~added, gone], [0, 1, 2, 3], 4)
-
-
-def counts(fate: np.ndarray) -> np.ndarray:
-    """Returns the share of each of `FATES`."""
-    return np.bincount(fate.ravel(), minlength=len(FATES)) / fate.size
-
-
-def ablated(
-    task: Task, model: SequenceSpec, batching: str, params: Any, trials: Trials,
-    means: Mapping[str, np.ndarray],
-) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
-    """Returns the accuracy [R] with one gate held at 1 or at unit means [R, H]."""
-    left = {}
-    for gate, how in product(SELECTORS, HELD):
-        value = np.ones_like(means[gate]) if how == "1" else means[gate]
-        asked = evaluate(
-            task, model, held(params, model.cell.gates.index(gate), value), trials,
-            sequences=ASKED, batching=batching,
-        )  # fmt: skip
-        left[gate, how] = asked.correct / asked.n
-    return left
-
-
-def held(params: Any, block: int, value: np.ndarray) -> Any:
-    """Returns parameters [R, ...] of an LSTM with one gate held at `value` [R, H].
-
-    Its weights are zero and its bias logit(value), at most 40: to float32's precision 1.
-    """
-    H = value.shape[-1]
-    columns = slice(block * H, (block + 1) * H)
-    with np.errstate(divide="ignore"):
-        logit = np.clip(np.log(value) - np.log1p(-value), -40, 40)
-
-    def edited(path, leaf):
-        leaf = np.array(leaf)
-        if path[-1].key in ("w_x", "w_h", "b"):
-            leaf[..., columns] = logit if path[-1].key == "b" else 0
-        return leaf
-
-    return jax.tree.map_with_path(edited, params)
-
-
-def shown(batch: Any, gates: Any, states: Any, decay: np.ndarray) -> list[Record]:
-    """Returns the first sequences, units sorted by memory, to three digits."""
-    by_memory = np.argsort(-decay)
-
-    def of_units(values, sequence):
-        return np.round(values[:, sequence, by_memory].T.astype(float), 3).tolist()
-
-    return [
-        {
-            "answer": float(np.round(batch.y[n], 3)),
-            "input": np.round(batch.x[:, n].T.astype(float), 3).tolist(),
-            **{name: of_units(getattr(gates, name), n) for name in LSTM.gates},
-            **{name: of_units(getattr(states, name), n) for name in LSTM.states},
-        }
-        for n in range(SHOWN)
-    ]
-
-
-# Telling. -----------------------------------------------------------------------------------------
+# The report. --------------------------------------------------------------------------------------
 
 
 def learnt(records: Sequence[Record], task: str) -> list[Record]:
     """Returns the results of the networks that solve a task."""
     results = ledger.results(records, task)
     return [r for r in results if is_solved(r["test_correct"], r["test_n"])]
-
-
-def mean(values: Sequence[float], within: tuple[float, float] = (0, 1)) -> Estimate:
-    """Returns mean and t-interval of the finite values; nan for fewer than two."""
-    numbers = [value for value in values if np.isfinite(value)]
-    return statistics.t_interval(numbers, within) if len(numbers) >= 2 else UNKNOWN
 
 
 def summarise(config: Gates, records: Sequence[Record]) -> list[Row]:
@@ -251,25 +126,25 @@ def summarise(config: Gates, records: Sequence[Record]) -> list[Row]:
         good = learnt(records, task)
         solved = statistics.wilson(len(good), config.seeds)
         for (what, of), values in numbers(good).items():
-            estimate = mean(values, WITHIN.get(what, (0, 1)))
+            estimate = statistics.interval(values, WITHIN.get(what, (0, 1)))
             rows.append({"task": task, "solved": solved, "what": what, "of": of, "mean": estimate})
     return rows
 
 
 def numbers(good: Sequence[Record]) -> dict[tuple[str, str], list[float]]:
     """Returns (quantity, place) -> one number for each network that solves its task."""
-    told = {("accuracy", "intact"): [r["test_correct"] / r["test_n"] for r in good]}
+    found = {("accuracy", "intact"): [r["test_correct"] / r["test_n"] for r in good]}
     for gate, how in product(SELECTORS, HELD):
-        told["accuracy", f"{gate} held at {how}"] = [r["left"][gate][how] for r in good]
+        found["accuracy", f"{gate} held at {how}"] = [r["left"][gate][how] for r in good]
     for gate, (near, name) in product(SELECTORS, (("0", "near_0"), ("1", "near_1"))):
-        told["share of gate values", f"{gate} near {near}"] = [r[name][gate] for r in good]
+        found["share of gate values", f"{gate} near {near}"] = [r[name][gate] for r in good]
     for name, place in (("longest", 0), ("median", 0.5), ("shortest", 1)):
         decay = [[np.inf if d is None else d for d in r["decay"]] for r in good]
-        told[DECAY, name] = [d[round(place * (len(d) - 1))] for d in decay]
+        found[DECAY, name] = [d[round(place * (len(d) - 1))] for d in decay]
     for place, (n, fate) in product(PLACES, enumerate(FATES)):
-        told[f"share of positions, {place}", fate] = [r["fates"][place][n] for r in good]
-    told[MORE] = [written(r, "marked") - written(r, "elsewhere") for r in good]
-    return told
+        found[f"share of positions, {place}", fate] = [r["fates"][place][n] for r in good]
+    found[MORE] = [written(r, "marked") - written(r, "elsewhere") for r in good]
+    return found
 
 
 def written(result: Record, place: str) -> float:
@@ -308,18 +183,18 @@ def draw(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> list[
     """Draws numbers over all seeds, one network on one sequence, and interactive maps."""
     one = {task: ledger.results(records, task)[0] for task in config.tasks}
     maps = [one_sequence(task, one[task]["shown"][0]) for task in config.tasks]
-    touch = (interactive.script(), interactive.traces("traces", views(config, records), TOUCH))
+    charts = (interactive.script(), interactive.traces("traces", views(config, records), HINT))
     return [
         over_seeds(config, rows, records),
         what_becomes(config, {task: one[task]["shown"][0] for task in config.tasks}),
-        maps[0]._replace(interactive=touch),
+        maps[0]._replace(interactive=charts),
         *maps[1:],
     ]
 
 
 def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> Picture:
     """Draws saturation, time scales, accuracy without a gate, and the cell over time."""
-    figure, panels = figures.canvas(len(config.tasks), 4, panel=(5.4, 4.4))
+    figure, panels = figures.canvas(len(config.tasks), 4, panel=(4.2, 4.2))
     for task, (near, decay, left, when) in zip(config.tasks, panels, strict=True):
         at = {(r["what"], r["of"]): r["mean"] for r in rows if r["task"] == task}
         saturation(near, at)
@@ -345,19 +220,25 @@ def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) ->
 
 def saturation(axes: Axes, at: Mapping[tuple[str, str], Estimate]) -> None:
     """Draws the shares of gate values near 0 and near 1."""
-    looks = figures.styles(["near 0", "near 1"])
-    for offset, (name, look) in zip((-0.1, 0.1), looks.items(), strict=True):
-        y = [at["share of gate values", f"{gate} {name}"] for gate in SELECTORS]
-        style = {**look, "linestyle": "none"}
-        figures.error_bars(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
-    axes.set_xticks(range(len(SELECTORS)), SELECTORS)
+    by_gate(axes, at, "share of gate values", ["near 0", "near 1"])
     axes.set(xlabel="gate", ylim=(-0.02, 1.02))
+
+
+def by_gate(
+    axes: Axes, at: Mapping[tuple[str, str], Estimate], what: str, names: Sequence[str]
+) -> None:
+    """Draws a quantity of each gate, side by side under several names."""
+    for offset, (name, style) in zip((-0.1, 0.1), figures.styles(names).items(), strict=True):
+        y = [at[what, f"{gate} {name}"] for gate in SELECTORS]
+        x = [n + offset for n in range(len(SELECTORS))]
+        figures.error_bars(axes, x, y, {**style, "linestyle": "none"}, name)
+    axes.set_xticks(range(len(SELECTORS)), SELECTORS)
 
 
 def time_scales(axes: Axes, good: Sequence[Record], lag: int) -> None:
     """Draws decay times of units, sorted, geometric mean over networks."""
     logs = np.log10([[d or np.nan for d in r["decay"]] for r in good])
-    means = [mean(column, (-np.inf, np.inf)) for column in logs.T]
+    means = [statistics.interval(column) for column in logs.T]
     y = [Estimate(*(10.0**part for part in m)) for m in means]
     figures.band(axes, range(1, len(y) + 1), y, figures.styles(["units"])["units"], "units")
     figures.level(axes, lag, "length of the lag")
@@ -367,23 +248,18 @@ def time_scales(axes: Axes, good: Sequence[Record], lag: int) -> None:
 
 def accuracies(axes: Axes, at: Mapping[tuple[str, str], Estimate], chance: float) -> None:
     """Draws the accuracy with one gate held."""
-    looks = figures.styles([f"held at {how}" for how in HELD])
-    for offset, (name, look) in zip((-0.1, 0.1), looks.items(), strict=True):
-        y = [at["accuracy", f"{gate} {name}"] for gate in SELECTORS]
-        style = {**look, "linestyle": "none"}
-        figures.error_bars(axes, [n + offset for n in range(len(SELECTORS))], y, style, name)
+    by_gate(axes, at, "accuracy", [f"held at {how}" for how in HELD])
     figures.level(axes, at["accuracy", "intact"].value, "intact")
     figures.level(axes, chance, "chance")
-    axes.set_xticks(range(len(SELECTORS)), SELECTORS)
     axes.set(xlabel="gate", ylabel="test accuracy", ylim=(-0.02, 1.02))
 
 
 def over_time(axes: Axes, good: Sequence[Record]) -> None:
     """Draws the shares of the kinds of cell positions against the step."""
     shares = np.array([r["when"] for r in good])  # [networks, T, fates]
-    for n, (fate, look) in enumerate(figures.styles(FATES).items()):
-        y = [mean(column) for column in shares[:, :, n].T]
-        figures.band(axes, range(len(y)), y, look, fate)
+    for n, (fate, style) in enumerate(figures.styles(FATES).items()):
+        y = [statistics.interval(column, (0, 1)) for column in shares[:, :, n].T]
+        figures.band(axes, range(len(y)), y, style, fate)
     axes.set(xlabel="step", ylabel="share of positions", ylim=(-0.02, 1.02))
 
 
@@ -431,15 +307,15 @@ def panels_of(task: str, sequence: Record) -> list[Panel]:
 
 def views(config: Gates, records: Sequence[Record]) -> dict[str, dict[str, list[Panel]]]:
     """Returns network -> sequence -> panels, of all shown networks."""
-    told = {}
+    found = {}
     for task in config.tasks:
         for result in ledger.results(records, task)[:NETWORKS]:
             right = f"{result['test_correct'] / result['test_n']:.0%} right"
-            told[f"{task}, seed {result['seed']} ({right})"] = {
+            found[f"{task}, seed {result['seed']} ({right})"] = {
                 f"sequence {n + 1}, answer {sequence['answer']:g}": panels_of(task, sequence)
                 for n, sequence in enumerate(result["shown"])
             }
-    return told
+    return found
 
 
 EXPERIMENT = Experiment("gates", str(__doc__), SCALES, plan, summarise, draw, claims=claims)

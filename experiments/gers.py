@@ -20,40 +20,38 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
 
-from experiments.common import runner
+from experiments.common import networks, runner, tuning
+from experiments.common.endurance import TRACED, lasting, ranges
 from experiments.common.flags import LENGTH, Config, need, setting
 from experiments.common.plan import Experiment
 from lstm_jax import cells
 from lstm_jax.cells import Cell, MemoryBlocks
-from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim, above
+from lstm_jax.report.claims import Claim, above, exceeds
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
-from lstm_jax.report.statistics import Estimate, Share
+from lstm_jax.report.statistics import Share
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group, continued
 from lstm_jax.tasks import ContinualReber, Counting
-from lstm_jax.training import parallel
-from lstm_jax.training.trials import Trials, make_trials
 
-CLIP = 1.0
 DECAY = 0.1  # of the learning rate, in the second half
 GOOD = 1000  # symbols
 WINDOW, STRINGS = 50, 20  # symbols of an update, strings of a stream, to learn from
-TRACE_STEP, TRACED = 20, 1000  # symbols
+TRACE_STEP = 20  # symbols
 HORIZON = (TRACED, 1_000_000_000)
 FORGET_BIAS = 5.0
 LANGUAGES = {"anbn": 2, "anbncn": 3}
-PUBLISHED = {"anbn": "about 1000 at best", "anbncn": "about 500 at best"}  # with peepholes
+PUBLISHED = {
+    ("anbn", "peephole"): "about 1000 at best",
+    ("anbncn", "peephole"): "about 500 at best",
+}
 TASKS = ("reber", *LANGUAGES)
 
 
@@ -138,7 +136,7 @@ SCALES = {
 }  # fmt: skip
 
 
-# What is trained. ---------------------------------------------------------------------------------
+# Training. ----------------------------------------------------------------------------------------
 
 
 def plan(config: Gers, records: Sequence[Record]) -> list[Group]:
@@ -154,14 +152,16 @@ def plan(config: Gers, records: Sequence[Record]) -> list[Group]:
 
 def counting(config: Gers, records: Sequence[Record], language: str) -> list[Group]:
     """Returns the groups of one language."""
-    task, groups = Counting(LANGUAGES[language], config.longest), []
-    longer = Counting(task.letters, config.tested)
-    measure = functools.partial(ranges, longer)
+    task = Counting(LANGUAGES[language], config.longest)
+    longer, groups = Counting(task.letters, config.tested), []
     for name, network in COUNTERS.items():
-        model = spec(network.cell(config.hidden), task, config)
-        shared = task, model, config.steps, config.batch_size
-        groups += tuned(config, records, f"{language}-{name}", shared, measure, network.gate_bias)
-    return [group._replace(measured=[(longer, config.tested)]) for group in groups]
+        model = networks.spec(network.cell(config.hidden), task, config.engine)
+        group = Group(
+            f"{language}-{name}", task, model, config.steps, config.batch_size, None, "test",
+            measure=functools.partial(ranges, longer, model), measured=[(longer, config.tested)],
+        )  # fmt: skip
+        groups += tuned(config, records, group, gate_bias=network.gate_bias)
+    return groups
 
 
 def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
@@ -174,46 +174,30 @@ def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
     for name in ("reset", "plain", "forget"):
         reader = READERS[name]
         task = ContinualReber(WINDOW, strings=1 if reader.resets else STRINGS)
-        model = spec(blocks(reader.forgets), task, config)
-        sizes = config.streams, config.horizon
-        measure = functools.partial(lasting, ContinualReber(TRACE_STEP, int(reader.resets)), sizes)
-        shared = task, model, config.reber_steps, config.batch_size
-        groups += tuned(config, records, f"reber-{name}", shared, measure, {})
+        model = networks.spec(blocks(reader.forgets), task, config.engine, b=spread)
+        trace = ContinualReber(TRACE_STEP, int(reader.resets))
+        group = Group(
+            f"reber-{name}", task, model, config.reber_steps, config.batch_size, None, "test",
+            measure=functools.partial(lasting, trace, (config.streams, config.horizon), model),
+        )  # fmt: skip
+        groups += tuned(config, records, group)
     *_, last = groups
     rate = None if last.trials is None else float(last.trials.learning_rate[0])
     half = last._replace(
         name="reber-decay-half", steps=config.reber_steps // 2, save_state=True, measure=None
     )
-    decayed = None if rate is None else given(config.reported, [rate * DECAY], {})
-    goes_on = functools.partial(continued, half)
-    whole = last._replace(name="reber-decay-reported", trials=decayed, initial_state=goes_on)
+    decayed = None if rate is None else tuning.trials(config.reported, [rate * DECAY])
+    initial = functools.partial(continued, half)
+    whole = last._replace(name="reber-decay-reported", trials=decayed, initial_state=initial)
     return [*groups, half, whole]
 
 
 def tuned(
-    config: Gers,
-    records: Sequence[Record],
-    name: str,
-    shared: tuple[Any, SequenceSpec, int, int],
-    measure: Callable[[SequenceSpec, Any, Trials], list[Record]],
-    gate_bias: Mapping[str, float],
+    config: Gers, records: Sequence[Record], group: Group, **hyperparameters: Any
 ) -> list[Group]:
-    """Returns the tuning group, if several rates are given, and the reported group."""
-    rates, measured = config.learning_rates, functools.partial(measure, shared[1])
-    seeds = range(config.seed, config.seed + config.tuning_seeds)
-    every = given(seeds, rates, gate_bias)
-    tuning = Group(f"{name}-tuning", *shared, every, "validation", measure=measured)
-    results = ledger.results(records, tuning.name)
-    rate = rates[0] if len(rates) == 1 else best_rate(rates, results)
-    trials = None if rate is None else given(config.reported, [rate], gate_bias)
-    reported = Group(f"{name}-reported", *shared, trials, "test", measure=measured)
-    return [reported] if len(rates) == 1 else [tuning, reported]
-
-
-def given(seeds: Sequence[int], rates: Sequence[float], gate_bias: Mapping[str, float]) -> Trials:
-    """Returns every rate with every seed, all seeds of the first rate first."""
-    rate, seed = zip(*product(rates, seeds), strict=True)
-    return make_trials(seed=seed, learning_rate=rate, clip=CLIP, gate_bias=gate_bias)
+    """Returns the tuning group, ranked by the measured quantity, and the reported group."""
+    settings = {"choose": best_rate, "measure_tuning": True, **hyperparameters}
+    return tuning.tune_then_report(config, config.learning_rates, records, group, **settings)
 
 
 def best_rate(rates: Sequence[float], results: Sequence[Record]) -> float | None:
@@ -231,13 +215,6 @@ def score(result: Record) -> float:
     return float(result["range"] if "range" in result else np.mean(result["lasted"]))
 
 
-def spec(cell: Cell, task: Counting | ContinualReber, config: Gers) -> SequenceSpec:
-    """Returns the network of a cell; biases of blocks are spread."""
-    b = spread if isinstance(cell, MemoryBlocks) else None
-    sizes = task.input_size, task.output_size, task.readout
-    return SequenceSpec(cell, *sizes, engine=config.engine, b=b)
-
-
 def blocks(forgets: bool) -> MemoryBlocks:
     """Returns the 4 blocks of 2 cells of 2000; gates read inputs and cells only."""
     return MemoryBlocks(
@@ -253,93 +230,20 @@ def spread(key: jax.Array, cell: MemoryBlocks, dtype: Any) -> dict[str, jax.Arra
     return {name: biases[name] for name in cell.gates if name != "g"}
 
 
-# What is tested. ----------------------------------------------------------------------------------
-
-
-def ranges(task: Counting, model: SequenceSpec, params: Any, trials: Trials) -> list[Record]:
-    """Returns {"range"} of each trial: the largest N with all n to N accepted."""
-    del trials
-
-    def one(params):
-        batch = task.of(jnp.arange(1, task.longest + 1, dtype=jnp.int32))
-        accepted = task.correct(model.apply(params, batch.x, mask=batch.mask), batch)
-        return jnp.sum(jnp.cumprod(accepted))
-
-    return [{"range": int(n)} for n in of_each(one, params)]
-
-
-def lasting(
-    task: ContinualReber,
-    sizes: tuple[int, int],
-    model: SequenceSpec,
-    params: Any,
-    trials: Trials,
-) -> list[Record]:
-    """Returns {"lasted", "cells"} of each trial, on `sizes` (streams, symbols).
-
-    "lasted" are the symbols of each stream before its first error, the horizon at most; "cells" the
-    mean |c| of all cells and streams after every window of the first `TRACED` symbols.
-    """
-    del trials
-    lasted, states = of_each(lambda params: read(task, model, params, *sizes), params)
-    digits = [[float(f"{v:.4g}") for v in row] for row in states]
-    return [{"lasted": n.tolist(), "cells": c} for n, c in zip(lasted, digits, strict=True)]
-
-
-def read(
-    task: ContinualReber, model: SequenceSpec, params: Any, streams: int, horizon: int
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the symbols before an error [streams], and the mean |c| after each window.
-
-    Reads until every stream has had its first error, or to the horizon.
-    """
-
-    def window(carry):
-        k, (cursor, state), alive, lasted, states = carry
-        cursor, batch = task.next(cursor)
-        state, outputs = model.unroll(params, batch.x, state, reset=batch.reset)
-        right = jnp.cumprod(task.right(outputs, batch), axis=0, dtype=jnp.int32)
-        lasted = lasted + jnp.where(alive, jnp.sum(right, axis=0), 0)
-        states = states.at[k].set(jnp.mean(jnp.abs(state[0].c)), mode="drop")  # once all is traced
-        return k + 1, (cursor, state), alive & (right[-1] == 1), lasted, states
-
-    def goes_on(carry):
-        k, _, alive, *_ = carry
-        return (jnp.any(alive) & (k < horizon // task.window)) | (k < TRACED // task.window)
-
-    start = task.begin(key(), streams, "test"), model.initial_state(params, streams)
-    none, alive = jnp.zeros(streams, jnp.int32), jnp.ones(streams, bool)
-    carry = jnp.int32(0), start, alive, none, jnp.zeros(TRACED // task.window)
-    return jax.lax.while_loop(goes_on, window, carry)[3:]
-
-
-def key() -> jax.Array:
-    """Returns the key of the common test streams."""
-    return jax.random.key(0, impl="threefry2x32")
-
-
-def of_each(one: Callable[[Any], Any], params: Any) -> Any:
-    """Returns `one`(params) of every trial, leaves [R, ...], over all devices."""
-    mesh = parallel.everywhere()
-    batching = parallel.resolve("auto", mesh)
-    layout = parallel.Layout(len(jax.tree.leaves(params)[0]), batching, mesh)
-    return layout.gather(parallel.over_trials(one, batching, mesh)(layout.spread(params)))
-
-
-# What is told. ------------------------------------------------------------------------------------
+# The report. --------------------------------------------------------------------------------------
 
 
 def summarise(config: Gers, records: Sequence[Record]) -> list[Row]:
     """Returns a row for each network and task, over the reported seeds."""
     rows = []
     for task in config.tasks:
-        found = {name: reported(records, task, name) for name in networks(task)}
+        found = {name: reported(records, task, name) for name in labels(task)}
         whole = {name: statistics.wilson(*passed(config, r)) for name, r in found.items()}
         rows += [row(config, task, name, found[name], whole) for name in found]
     return rows
 
 
-def networks(task: str) -> dict[str, str]:
+def labels(task: str) -> dict[str, str]:
     """Returns the networks of a task: name -> label."""
     return {name: n.label for name, n in (READERS if task == "reber" else COUNTERS).items()}
 
@@ -367,7 +271,7 @@ def row(
     good = sum(GOOD < s < config.horizon for s in scores) if reads else None
     return {
         "task": task,
-        "network": networks(task)[name],
+        "network": labels(task)[name],
         "learning_rate": results[0]["learning_rate"],
         "tested": "symbols to an error" if reads else "largest n",
         "median": float(np.median(scores)),
@@ -375,11 +279,7 @@ def row(
         "greatest": max(scores),
         "passed": whole[name],
         "good": good,
-        "paper": READERS[name].perfect
-        if reads
-        else PUBLISHED[task]
-        if name == "peephole"
-        else None,
+        "paper": READERS[name].perfect if reads else PUBLISHED.get((task, name)),
     }
 
 
@@ -392,24 +292,17 @@ def claims(config: Gers, rows: Sequence[Row]) -> list[Claim]:
         said = "Without resets, forget gates and a decaying rate beat the LSTM of 1997 on streams"
         ours = f"perfect to {config.horizon} symbols: {forget} seeds against {plain}"
         published = "62 % against 0, to 10^6 symbols; Gers et al. 2000"
-        found.append(Claim(said, ours, published, more(forget, plain)))
+        found.append(Claim(said, ours, published, exceeds(forget, plain)))
     for task in LANGUAGES:
         if task in config.tasks:
             share, language = whole[task, COUNTERS["peephole"].label], named(task)
             training = f"Trained on {language} to {config.longest}"
             said = f"{training}, an LSTM with peepholes counts twice as far"
-            published = f"{PUBLISHED[task]}; Gers & Schmidhuber 2001"
+            published = f"{PUBLISHED[task, 'peephole']}; Gers & Schmidhuber 2001"
             found.append(
                 Claim(said, f"{share} seeds", published, above(share.low, share.high, 0.5))
             )
     return found
-
-
-def more(one: Share, other: Share) -> str:
-    """Returns the verdict on one share being greater: disjoint intervals."""
-    if one.low > other.high:
-        return REPRODUCES
-    return FAILS if one.high < other.low else UNDECIDED
 
 
 def named(task: str) -> str:
@@ -469,11 +362,9 @@ def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record
     for axes, language in zip(panels, languages, strict=True):
         for name, network in COUNTERS.items():
             found = [score(r) for r in reported(records, language, name)]
-            shares = [
-                estimate(statistics.wilson(sum(n >= k for n in found), len(found))) for k in at
-            ]
+            shares = [statistics.wilson(sum(n >= k for n in found), len(found)) for k in at]
             figures.band(axes, at.tolist(), shares, styles[network.label], network.label)
-        taught(axes, config.longest)
+        axes.axvline(config.longest, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
         axes.set(
             title=named(language), xlabel="n", ylabel="seeds that accept all to n", xscale="log"
         )
@@ -484,16 +375,6 @@ def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record
         "share of seeds that accept all strings up to n (bands: Wilson's 95 % interval)."
     )
     return Picture("counting", caption, figure)
-
-
-def estimate(share: Share) -> Estimate:
-    """Returns a share as an estimate."""
-    return Estimate(share.value, share.low, share.high)
-
-
-def taught(axes: Axes, longest: int) -> None:
-    """Draws a line at the end of the training range."""
-    axes.axvline(longest, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
 
 
 EXPERIMENT = Experiment("gers", str(__doc__), SCALES, plan, summarise, draw, claims=claims)

@@ -35,7 +35,6 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group
 
-CLIP = 1.0
 GAP = 8
 ENOUGH = 0.99  # of the bits right
 ROUNDING = 1e-6  # bits by which a model may seem to recall more than it can
@@ -145,7 +144,7 @@ def by_hand(bits: int) -> tuple[list[Record], Any]:
 def by_em(config: Hmm, bits: int, states: int) -> tuple[list[Record], Any]:
     """Returns the results of EM from every start of every seed."""
     results, models = [], []
-    for seed in range(config.seed, config.seed + config.seeds):
+    for seed in config.reported:
         for restart in range(config.restarts):
             start = int(np.random.SeedSequence((seed, restart)).generate_state(1)[0])
             learnt = markov.learn(states, bits, GAP, config.iterations, start)
@@ -306,9 +305,8 @@ def over_sizes(
 ) -> Picture:
     """Draws recall against size, a panel for each number of bits."""
     shown = sorted({point.bits for point in found})
-    columns = min(3, len(shown))
-    figure, panels = figures.canvas(math.ceil(len(shown) / columns), columns, panel=(5, 4.2))
-    for axes, bits in zip(panels.flat, shown, strict=False):
+    figure, panels = figures.grid(len(shown), 3, (5, 4.2))
+    for axes, bits in zip(panels, shown, strict=True):
         mine = [point for point in found if point.bits == bits]
         for model in MODELS:
             series = [point for point in mine if point.model == model]
@@ -329,9 +327,7 @@ def over_sizes(
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set(title=f"{bits} bit{'s' * (bits > 1)}", xlabel="states or units", ylabel=label)
-    for axes in panels.flat[len(shown) :]:
-        axes.remove()
-    figures.legend(figure, panels.flat[0])
+    figures.legend(figure, panels[0])
     caption = {
         "information": "Bits recalled: k + the mean log2 of the probability of the right string. "
         "No hidden Markov model of K states is above the grey line, log2 K",
@@ -351,8 +347,7 @@ def _group(config: Hmm, point: Point) -> Group | Computed:
         return Computed(point.group, functools.partial(by_em, config, point.bits, point.size))
     task = tasks.make("bits", count=point.bits, gap=GAP)
     model = networks.network("lstm", task, point.size, config.engine)
-    seeds = range(config.seed, config.seed + config.seeds)
-    trials = tuning.trials(seeds, config.learning_rates, CLIP)
+    trials = tuning.trials(config.reported, config.learning_rates)
     return Group(point.group, task, model, config.steps, config.batch_size, trials, "test")
 
 

@@ -17,7 +17,6 @@ Method: docs/experiments.md#long_memory
 """
 
 import dataclasses
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -36,7 +35,6 @@ from lstm_jax.report.tables import Row
 from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 
-CLIP = 1.0
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 OVER_LAGS: dict[str, Callable[[int], Task]] = {
     "recall": lambda lag: tasks.make("recall", lag=lag),
@@ -58,9 +56,9 @@ class Problem(NamedTuple):
     task: Task
     steps: int
 
-    def group(self, cell: str, phase: str) -> str:
-        """Returns the name of the trials of one network in one phase."""
-        return f"{self.name if self.lag is None else f'{self.name}_{self.lag}'}-{cell}-{phase}"
+    def group(self, cell: str) -> str:
+        """Returns the name of the trials of one network, without their phase."""
+        return f"{self.name if self.lag is None else f'{self.name}_{self.lag}'}-{cell}"
 
 
 def problems(config: "LongMemory") -> list[Problem]:
@@ -110,25 +108,19 @@ SCALES = {
 
 def plan(config: LongMemory, records: Sequence[Record]) -> list[Group]:
     """Returns for each problem and network the tuning group, then the reported group."""
-    first = config.seed + config.tuning_seeds
-    tuned, reported = range(config.seed, first), range(first, first + config.seeds)
-    groups, rates = [], config.learning_rates
+    groups = []
     for problem, cell in product(problems(config), config.cells):
         model = networks.network(cell, problem.task, config.hidden, config.engine)
         shared = problem.task, model, problem.steps, config.batch_size
-        name = problem.group(cell, "tuning")
-        if len(rates) > 1:
-            groups.append(Group(name, *shared, tuning.trials(tuned, rates, CLIP), "validation"))
-        rate = tuning.chosen(rates, ledger.results(records, name))
-        best = None if rate is None else tuning.trials(reported, [rate], CLIP)
-        groups.append(Group(problem.group(cell, "reported"), *shared, best, "test"))
+        group = Group(problem.group(cell), *shared, None, "test")
+        groups += tuning.tune_then_report(config, config.learning_rates, records, group)
     return groups
 
 
 def summarise(config: LongMemory, records: Sequence[Record]) -> list[Row]:
     """Returns a row for each problem and network, over the reported seeds."""
     return [
-        row(problem, cell, ledger.group(records, problem.group(cell, "reported")))
+        row(problem, cell, ledger.group(records, f"{problem.group(cell)}-reported"))
         for problem, cell in product(problems(config), config.cells)
     ]
 
@@ -230,20 +222,17 @@ def on_digits(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
 def learning(config: LongMemory, records: Sequence[Record], styles: Mapping[str, Style]) -> Picture:
     """Draws running training accuracy against updates, a panel for each problem."""
     shown = problems(config)
-    columns = min(3, len(shown))
-    figure, panels = figures.canvas(math.ceil(len(shown) / columns), columns, panel=(5, 3.8))
-    for axes, problem in zip(panels.flat, shown, strict=False):
+    figure, panels = figures.grid(len(shown), 3, (5, 3.8))
+    for axes, problem in zip(panels, shown, strict=True):
         for cell in config.cells:
-            mine = ledger.group(records, problem.group(cell, "reported"))
+            mine = ledger.group(records, f"{problem.group(cell)}-reported")
             means, label = ledger.curve(mine, "metric", within=(0, 1)), networks.LABELS[cell]
             figures.band(axes, *means, styles[label], label)
         title = problem.name if problem.lag is None else f"{problem.name}, lag {problem.lag}"
         axes.set(title=title, xlabel="updates", ylabel="training accuracy")
         axes.set(ylim=(-0.03, 1.03), xlim=(0, problem.steps))
         figures.level(axes, problem.task.chance, "chance")
-    for axes in panels.flat[len(shown) :]:
-        axes.remove()
-    figures.legend(figure, panels.flat[0])
+    figures.legend(figure, panels[0])
     caption = (
         "Running accuracy on about the last 1,000 training sequences, mean over seeds, bands: "
         "Student's 95 % interval; a finished seed keeps its last value."

@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import findings, runner
+from experiments.common import findings, networks, runner
 from experiments.common.findings import TaskResults
 from experiments.common.flags import Config, naming, need, setting
 from experiments.common.plan import Experiment
 from lstm_jax import cells, tasks
-from lstm_jax.nn import SequenceSpec, initializers
+from lstm_jax.nn import initializers
 from lstm_jax.report import charts, figures, importance, ledger, statistics
 from lstm_jax.report.claims import Claim
 from lstm_jax.report.figures import Picture
@@ -43,7 +43,7 @@ from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.search import Group, widths
 from lstm_jax.tasks import Task
 from lstm_jax.training.fit import State
-from lstm_jax.training.trials import Trials, make_trials
+from lstm_jax.training.trials import make_trials
 
 VARIANTS = tuple(cells.ODYSSEY)
 PLAIN = VARIANTS[0]
@@ -169,40 +169,33 @@ def group(
 ) -> Group:
     """Returns the trials of one bucket of widths."""
     problem = TASKS[task].make(config.pixels)
-    model = SequenceSpec(
-        cells.odyssey(variant, bucket), problem.input_size, problem.output_size, problem.readout,
-        w_x=initializers.normal(), w_h=initializers.normal(), engine=config.engine,
-    )  # fmt: skip
+    cell, normal = cells.odyssey(variant, bucket), initializers.normal()
+    model = networks.spec(cell, problem, config.engine, w_x=normal, w_h=normal)
     trials = make_trials(
         seed=[p["seed"] for p in points],
         learning_rate=[p["learning_rate"] for p in points],
         b1=[1 - p["one_minus_momentum"] for p in points],
         input_noise=[p["input_noise"] for p in points],
     )
-    hidden = tuple(p["hidden"] for p in points)
     known = {"task": task, "variant": variant}
-    return Group(
+    group = Group(
         f"{task}-{variant}-{bucket}", problem, model, config.steps, config.batch_size, trials,
         "test", optimizer=OPTIMIZER, curve_points=10,
-        initial_state=functools.partial(begin, problem, hidden, model, trials, config.batch_size),
         labels=[{**known, **{p.name: point[p.name] for p in space(config)}} for point in points],
     )  # fmt: skip
+    hidden = tuple(point["hidden"] for point in points)
+    return group._replace(initial_state=functools.partial(initial_state, hidden, group))
 
 
-def begin(
-    task: Task,
-    hidden: Sequence[int],
-    wide: SequenceSpec,
-    trials: Trials,
-    batch_size: int,
-    run: RunDirectory,
-) -> State:
-    """Returns the initial state of trials in their own widths."""
+def initial_state(hidden: Sequence[int], group: Group, run: RunDirectory) -> State:
+    """Returns the initial state of a group's trials in their own widths."""
     del run
-    return widths.crop(task, hidden, wide, trials, batch_size=batch_size, optimizer=OPTIMIZER)
+    assert group.trials is not None
+    settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
+    return widths.crop(group.task, hidden, group.model, group.trials, **settings)
 
 
-# Telling. -----------------------------------------------------------------------------------------
+# The report. --------------------------------------------------------------------------------------
 
 
 def loss(result: Record) -> float:

@@ -26,12 +26,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from experiments.common import runner
+from experiments.common import networks, runner, tuning
 from experiments.common.flags import Config, naming, need, setting
 from experiments.common.plan import Experiment
 from lstm_jax import cells, tasks
 from lstm_jax.cells import Cell
-from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim, of_parts
 from lstm_jax.report.figures import Picture
@@ -42,7 +41,6 @@ from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 from lstm_jax.training.trials import Trials, make_trials
 
-CLIP = 1.0
 BROAD = 1.0  # decades of learning rate
 
 
@@ -102,7 +100,7 @@ NETWORKS = {
     "lstm": Network("LSTM", cells.LSTM, GATES),
     "rnn": Network("tanh RNN", lambda h: cells.RNN(2 * h), ("init_scale",)),
 }
-LOOKS = [{"color": colour, "marker": "o"} for colour in figures.COLOURS[: len(NETWORKS)]]
+STYLES = [{"color": colour, "marker": "o"} for colour in figures.COLOURS[: len(NETWORKS)]]
 TASKS: dict[str, Callable[[int], Task]] = {
     "adding": lambda lag: tasks.make("adding", length=lag, form="1997"),
     "recall": lambda lag: tasks.make("recall", lag=lag),
@@ -141,8 +139,7 @@ def plan(config: Robustness, records: Sequence[Record]) -> list[Group]:
     groups = []
     for problem, (name, network) in product(config.tasks, NETWORKS.items()):
         task, cell = TASKS[problem](config.lag), network.cell(config.hidden)
-        sizes = task.input_size, task.output_size, task.readout
-        model = SequenceSpec(cell, *sizes, engine=config.engine)
+        model = networks.spec(cell, task, config.engine)
         shared = task, model, config.steps, config.batch_size
         groups.append(Group(f"{problem}-{name}", *shared, drawn(network, config), "test"))
     return groups
@@ -159,9 +156,9 @@ def drawn(network: Network, config: Robustness) -> Trials:
     shares = np.array([rng.random(len(names)) for rng in rngs]).T
     values = {name: RANGES[name].at(u) for name, u in zip(names, shares, strict=True)}
     return make_trials(
-        seed=range(config.seed, config.seed + config.seeds),
+        seed=config.reported,
         learning_rate=values["learning_rate"],
-        clip=CLIP,
+        clip=tuning.CLIP,
         init_scale=values.get("init_scale", 1.0),
         gate_bias={name[-1]: values[name] for name in GATES if name in values},
     )
@@ -276,7 +273,7 @@ def draw(config: Robustness, rows: Sequence[Row], records: Sequence[Record]) -> 
 
 def of_task(task: str, rows: Sequence[Row], results: Mapping[str, Sequence[Record]]) -> Picture:
     """Draws maps of success over the learning rate and another setting, and widths."""
-    figure, panels = figures.canvas(2, 4, panel=(4.6, 4.3))
+    figure, panels = figures.canvas(2, 4, panel=(4.2, 4.2))
     maps = [("blocks", "gate_bias_i"), ("blocks", "gate_bias_o"), ("rnn", "init_scale")]
     maps += [("lstm", field) for field in NETWORKS["lstm"].settings]
     for axes, (name, field) in zip(panels[:, :3].flat, maps, strict=True):
@@ -339,9 +336,9 @@ def per_cell(results: Mapping[str, Sequence[Record]]) -> str:
 
 def volumes(axes: Axes, rows: Sequence[Row]) -> None:
     """Draws the working share of the space, and that of the RNN's best scales."""
-    told = [(row["network"], row["solved"], style) for row, style in zip(rows, LOOKS, strict=True)]
+    told = [(row["network"], row["solved"], style) for row, style in zip(rows, STYLES, strict=True)]
     best = Estimate(*(width / DECADES for width in rows[-1]["best_quarter"]))
-    told.append(("RNN, best scale", best, LOOKS[-1]))
+    told.append(("RNN, best scale", best, STYLES[-1]))
     for place, (name, share, style) in enumerate(told):
         figures.error_bars(axes, [place], [share], style, name)
     axes.set_xticks(range(len(told)), [name.replace(" ", "\n") for name, _, _ in told])
@@ -355,7 +352,7 @@ def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:
     for place, (name, field) in enumerate(lines):
         gate, over = GATES.index(field), RANGES[field]
         dress = {"marker": figures.MARKERS[gate], "linestyle": figures.DASHES[gate]}
-        style = LOOKS[list(NETWORKS).index(name)] | dress
+        style = STYLES[list(NETWORKS).index(name)] | dress
         aside = 0.16 * (place - len(lines) // 2)  # side by side
         found = zip(over.middles, shares(results[name], field), strict=True)
         shown = [(middle + aside, decades(share)) for middle, share in found if share is not None]

@@ -100,10 +100,11 @@ class Sweep(Config):
         need(known or self.batch == "auto", "batch", self.batch, right)
         with naming("space"):
             search = search_of(self)
-            search.check_names()
         with naming("space") if "lag" in search.space else naming("lag", self.lag):
             for lag in search.ends("lag"):
                 TASKS[self.task](lag)
+        with naming("space"):
+            search.check_names()
         if self.strategy == "halving":
             need_rungs(self.trials, self.steps, self.eta, self.rungs)
         with naming("sampler", self.sampler):

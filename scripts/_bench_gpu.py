@@ -7,7 +7,6 @@ code runs on a CPU with `tiny`, which proves that it runs and measures nothing.
 
 import dataclasses
 import functools
-import importlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,14 +20,19 @@ from jax.nn import soft_sign, tanh
 import lstm_jax as lj
 from lstm_jax.cells.activations import sigmoid
 from scripts._rivals import (
+    TERMS,
     Rival,
     Shape,
+    flash_rnn,
+    flax_linen,
     geometric_mean,
+    haiku,
     in_turn,
     interleaved,
+    jax_cudnn,
     jax_rival,
     summary,
-    torch_rival,
+    torch_cudnn,
 )
 
 SHAPES = (
@@ -39,12 +43,6 @@ SWEEPS = ((132, 200, 32, 8, 128), (132, 200, 32, 8, 64), (1056, 200, 32, 8, 32))
 ERROR_SHAPE = (2048, 16, 64, 128)
 TINY = 4  # no axis is longer in the proof that it runs
 
-# The dtype of x and the precision of float32 products, by what the table calls them.
-TERMS: dict[str, tuple[Any, str | None]] = {
-    "f32": (jnp.float32, "float32"),
-    "tf32": (jnp.float32, "tensorfloat32"),
-    "bf16": (jnp.bfloat16, None),
-}
 ENGINES = ("scan", "pallas")
 
 Make = Callable[..., Rival]  # of a shape
@@ -122,88 +120,6 @@ def our_run(engine: str, shape: Any, make: Callable[[int], lj.Cell] = lj.cells.L
     made = lj.engines.resolve(engine, cell)
     params = lj.init(cell, jax.random.key(0), D)
     return lambda p, x: lj.unroll(cell, p, x, engine=made)[1], params
-
-
-def flax_linen(terms: str, shape: Shape) -> Rival:
-    """Flax's RNN of its faster cell."""
-    linen = importlib.import_module("flax.linen")
-    T, B, D, H = shape
-    model = linen.RNN(linen.OptimizedLSTMCell(H, dtype=TERMS[terms][0]), time_major=True)
-    return jax_rival(
-        model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))), *TERMS[terms]
-    )
-
-
-def haiku(terms: str, shape: Shape) -> Rival:
-    """Haiku's LSTM, unrolled by its scan."""
-    hk = importlib.import_module("haiku")
-    T, B, D, H = shape
-
-    def network(x):
-        core = hk.LSTM(H)
-        return hk.dynamic_unroll(core, x, core.initial_state(B))[0]
-
-    model = hk.without_apply_rng(hk.transform(network))
-    return jax_rival(
-        model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))), *TERMS[terms]
-    )
-
-
-def jax_cudnn(terms: str, shape: Shape) -> Rival:
-    """jax.experimental.rnn, batch first: the input is turned before it is timed."""
-    rnn = importlib.import_module("jax.experimental.rnn")
-    T, B, D, H = shape
-    weights = rnn.init_lstm_weight(jax.random.key(0), D, H, 1, False)
-
-    def run(weights, x):
-        zeros, lengths = jnp.zeros((1, B, H)), jnp.full((B,), T, jnp.int32)
-        return rnn.lstm(x, zeros, zeros, weights, lengths, D, H, 1, 0.0, False)[0]
-
-    rival = jax_rival(run, weights, *TERMS[terms])
-    return rival._replace(place=lambda x: rival.place(np.ascontiguousarray(x.swapaxes(0, 1))))
-
-
-def torch_cudnn(dtype: str, shape: Shape) -> Rival:
-    """The nn.LSTM of torch: cuDNN, where jax runs on a GPU."""
-    torch, device = torch_and_device()
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    kind = getattr(torch, dtype)
-    return torch_rival(torch, torch.nn.LSTM(*shape[2:], device=device, dtype=kind), kind, device)
-
-
-def flash_rnn(dtype: str, shape: Shape) -> Rival:
-    """FlashRNN's fused kernel, one head, with a product for the input before it."""
-    torch, device = torch_and_device()
-    flashrnn = importlib.import_module("flashrnn").flashrnn
-    _, _, D, H = shape
-    kind = getattr(torch, dtype)
-
-    class Network(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = torch.nn.Linear(D, 4 * H, bias=False, device=device, dtype=kind)
-            scale = H**-0.5
-            draw = functools.partial(torch.randn, device=device, dtype=kind)
-            self.r = torch.nn.Parameter(scale * draw(4, 1, H, H))
-            self.b = torch.nn.Parameter(draw(4, 1, H))
-
-        def forward(self, x):
-            from_x = self.w(x).unflatten(-1, (4, 1, H))
-            states, _ = flashrnn(from_x, self.r, self.b, function="lstm", backend="cuda_fused")
-            return states
-
-    rival = torch_rival(torch, Network(), kind, device)
-    return rival._replace(place=lambda x: rival.place(np.ascontiguousarray(x.swapaxes(0, 1))))
-
-
-def torch_and_device() -> tuple[Any, str]:
-    """Returns torch and where it is to run: on a GPU if jax does."""
-    torch = importlib.import_module("torch")
-    if jax.default_backend() != "gpu":
-        return torch, "cpu"
-    if not torch.cuda.is_available():
-        raise RuntimeError("this torch sees no GPU")
-    return torch, "cuda"
 
 
 OURS: dict[str, Make] = {

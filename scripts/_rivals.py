@@ -1,5 +1,7 @@
 """What every benchmark shares: rivals, calls in turn, medians, and what they were measured on."""
 
+import functools
+import importlib
 import os
 import platform
 import time
@@ -116,3 +118,95 @@ def machine() -> dict[str, Any]:
         "jax": jax.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+# Layers of other libraries. -----------------------------------------------------------------------
+
+# The dtype of x and the precision of float32 products, by what the table calls them.
+TERMS: dict[str, tuple[Any, str | None]] = {
+    "f32": (jnp.float32, "float32"),
+    "tf32": (jnp.float32, "tensorfloat32"),
+    "bf16": (jnp.bfloat16, None),
+}
+
+
+def flax_linen(terms: str, shape: Shape) -> Rival:
+    """Flax's RNN of its faster cell."""
+    linen = importlib.import_module("flax.linen")
+    T, B, D, H = shape
+    model = linen.RNN(linen.OptimizedLSTMCell(H, dtype=TERMS[terms][0]), time_major=True)
+    return jax_rival(
+        model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))), *TERMS[terms]
+    )
+
+
+def haiku(terms: str, shape: Shape) -> Rival:
+    """Haiku's LSTM, unrolled by its scan."""
+    hk = importlib.import_module("haiku")
+    T, B, D, H = shape
+
+    def network(x):
+        core = hk.LSTM(H)
+        return hk.dynamic_unroll(core, x, core.initial_state(B))[0]
+
+    model = hk.without_apply_rng(hk.transform(network))
+    return jax_rival(
+        model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))), *TERMS[terms]
+    )
+
+
+def jax_cudnn(terms: str, shape: Shape) -> Rival:
+    """jax.experimental.rnn, batch first: the input is turned before it is timed."""
+    rnn = importlib.import_module("jax.experimental.rnn")
+    T, B, D, H = shape
+    weights = rnn.init_lstm_weight(jax.random.key(0), D, H, 1, False)
+
+    def run(weights, x):
+        zeros, lengths = jnp.zeros((1, B, H)), jnp.full((B,), T, jnp.int32)
+        return rnn.lstm(x, zeros, zeros, weights, lengths, D, H, 1, 0.0, False)[0]
+
+    rival = jax_rival(run, weights, *TERMS[terms])
+    return rival._replace(place=lambda x: rival.place(np.ascontiguousarray(x.swapaxes(0, 1))))
+
+
+def torch_cudnn(dtype: str, shape: Shape) -> Rival:
+    """The nn.LSTM of torch: cuDNN, where jax runs on a GPU."""
+    torch, device = torch_and_device()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    kind = getattr(torch, dtype)
+    return torch_rival(torch, torch.nn.LSTM(*shape[2:], device=device, dtype=kind), kind, device)
+
+
+def flash_rnn(dtype: str, shape: Shape) -> Rival:
+    """FlashRNN's fused kernel, one head, with a product for the input before it."""
+    torch, device = torch_and_device()
+    flashrnn = importlib.import_module("flashrnn").flashrnn
+    _, _, D, H = shape
+    kind = getattr(torch, dtype)
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Linear(D, 4 * H, bias=False, device=device, dtype=kind)
+            scale = H**-0.5
+            draw = functools.partial(torch.randn, device=device, dtype=kind)
+            self.r = torch.nn.Parameter(scale * draw(4, 1, H, H))
+            self.b = torch.nn.Parameter(draw(4, 1, H))
+
+        def forward(self, x):
+            from_x = self.w(x).unflatten(-1, (4, 1, H))
+            states, _ = flashrnn(from_x, self.r, self.b, function="lstm", backend="cuda_fused")
+            return states
+
+    rival = torch_rival(torch, Network(), kind, device)
+    return rival._replace(place=lambda x: rival.place(np.ascontiguousarray(x.swapaxes(0, 1))))
+
+
+def torch_and_device() -> tuple[Any, str]:
+    """Returns torch and where it is to run: on a GPU if jax does."""
+    torch = importlib.import_module("torch")
+    if jax.default_backend() != "gpu":
+        return torch, "cpu"
+    if not torch.cuda.is_available():
+        raise RuntimeError("this torch sees no GPU")
+    return torch, "cuda"

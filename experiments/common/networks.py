@@ -29,6 +29,12 @@ CATALOGUE: Mapping[str, Callable[[int], cells.Cell]] = {
 }
 
 
+def spec(cell: cells.Cell, task: Task, engine: str, **settings: Any) -> SequenceSpec:
+    """Returns the network of one or more layers of a cell, with the sizes of a task."""
+    sizes = task.input_size, task.output_size, task.readout
+    return SequenceSpec(cell, *sizes, engine=engine, **settings)
+
+
 def network(name: str, task: Task, hidden: int, engine: str, depth: int = 1) -> SequenceSpec:
     """Returns the network called `name` for a task.
 
@@ -43,9 +49,8 @@ def network(name: str, task: Task, hidden: int, engine: str, depth: int = 1) -> 
       engine: runs the loop over time.
       depth: layers.
     """
-    sizes = task.input_size, task.output_size, task.readout
     if name in CATALOGUE:
-        return SequenceSpec(CATALOGUE[name](hidden), *sizes, depth=depth, engine=engine)
+        return spec(CATALOGUE[name](hidden), task, engine, depth=depth)
     cell, start = {
         "rnn": (cells.RNN(hidden), {}),
         "irnn": (cells.RNN(hidden, "relu"), {"w_h": initializers.identity()}),
@@ -53,11 +58,11 @@ def network(name: str, task: Task, hidden: int, engine: str, depth: int = 1) -> 
         "lstm": (cells.LSTM(hidden), {}),
         "lstm_chrono": (cells.LSTM(hidden), {"b": initializers.chrono(max(2, 1.5 * task.length))}),
     }[name]
-    return SequenceSpec(cell, *sizes, depth=depth, engine=engine, **start)
+    return spec(cell, task, engine, depth=depth, **start)
 
 
-def recurrent(spec: SequenceSpec, params: Any) -> CellParams:
+def recurrent(model: SequenceSpec, params: Any) -> CellParams:
     """Returns the parameters of the first layer for `lj.unroll`."""
     layer = params["stack"]["layers"][0]
-    theta = spec.cell.Theta(layer.get("theta", {}))
+    theta = model.cell.Theta(layer.get("theta", {}))
     return CellParams(layer["w_x"], layer["w_h"], layer["b"], theta)

@@ -8,7 +8,7 @@ from experiments.common import terminal
 from experiments.common.flags import Config
 from experiments.common.plan import Experiment
 from lstm_jax.report import figures, hparams, html, tables
-from lstm_jax.report.claims import at_scale
+from lstm_jax.report.claims import Claim, at_scale
 from lstm_jax.report.tables import Row
 from lstm_jax.runs.config import CONFIG, read_config
 from lstm_jax.runs.directory import RunDirectory
@@ -23,10 +23,10 @@ def write(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     with figures.theme():
         drawn = experiment.draw(config, rows, records)
         pictures = {picture: figures.png(picture.figure) for picture in drawn}
-    touch = [part for picture in drawn for part in picture.interactive]
+    charts = [part for picture in drawn for part in picture.interactive]
     settings = read_config(run.path)
     scale = settings["settings"]["scale"]
-    claims = at_scale([claim._asdict() for claim in experiment.claims(config, rows)], scale)
+    claims = claims_at(experiment.claims(config, rows), scale)
     shown = at_scale(rows, scale)
     lines = experiment.every(config, records) if experiment.every else rows
     replace_file(run.path / "summary.csv", tables.csv(lines).encode())
@@ -38,20 +38,32 @@ def write(experiment: Experiment, config: Config, run: RunDirectory) -> None:
         replace_file(run.path / "figures" / f"{picture.name}.png", png)
     page = html.page(
         experiment.name,
-        html.prose(experiment.doc),
-        html.heading("Results"),
-        html.table(shown),
-        *([html.heading("Claims"), html.table(claims)] if claims else []),
-        *(html.picture(png, picture.caption) for picture, png in pictures.items()),
-        *([html.heading("Interactive"), *touch] if touch else []),
-        html.heading("How it was made"),
+        *results_of(experiment.doc, claims, [(png, p.caption) for p, png in pictures.items()]),
+        *([html.heading("Interactive"), *charts] if charts else []),
+        html.heading("Details"),
+        html.folded(f"Table, {len(shown)} rows", html.table(shown)),
+        html.folded("Claim, command and method", html.prose(experiment.doc)),
         html.listing("Settings and circumstances", settings),
         html.listing("Files", _manifest(run.path)),
     )
     replace_file(run.path / "report.html", page.encode())
     terminal.write(f"\n{tables.text(shown)}\n")
     if claims:
-        terminal.write(f"{tables.text(claims)}\n")
+        terminal.write(f"{tables.text([claim._asdict() for claim in claims])}\n")
+
+
+def claims_at(claims: Sequence[Claim], scale: str) -> list[Claim]:
+    """Returns claims for display; the quick scale judges none."""
+    return [Claim(**line) for line in at_scale([claim._asdict() for claim in claims], scale)]
+
+
+def results_of(
+    doc: str, claims: Sequence[Claim], pictures: Sequence[tuple[bytes, str]]
+) -> list[str]:
+    """Returns the first parts of a page: the claim, its verdicts, the figures with captions."""
+    parts = [html.lead(doc.split("\n\n")[0].strip())]
+    parts += [html.verdicts(claims)] if claims else []
+    return parts + [html.picture(png, caption) for png, caption in pictures]
 
 
 def write_hparams(

@@ -1,17 +1,61 @@
-"""The choice of a learning rate on tuning seeds."""
+"""The choice of a learning rate on tuning seeds, before other seeds are reported."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from experiments.common.flags import Config
+from lstm_jax.report import ledger
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import is_solved
+from lstm_jax.search import Group
 from lstm_jax.training.trials import Trials, make_trials
 
+CLIP = 1.0  # of the gradient's norm
 
-def trials(seeds: Sequence[int], rates: Sequence[float], clip: float) -> Trials:
+Choose = Callable[[Sequence[float], Sequence[Record]], float | None]
+
+
+def tune_then_report(
+    config: Config,
+    rates: Sequence[float],
+    records: Sequence[Record],
+    group: Group,
+    *,
+    choose: Choose | None = None,
+    measure_tuning: bool = False,
+    **hyperparameters: Any,
+) -> list[Group]:
+    """Returns the tuning group, if several learning rates are given, and the reported group.
+
+    Args:
+      config: has `tuned` and `reported` seeds.
+      rates: the learning rates to choose from.
+      records: of the finished groups.
+      group: the group to train, with the prefix of both names; its trials are ignored.
+      choose: (learning rates, results of tuning) -> one of the rates, or None without results;
+        `chosen` by default.
+      measure_tuning: whether `measure` of the group is also for tuning.
+      hyperparameters: of all trials, as in `trials`.
+    """
+    every = trials(config.tuned, rates, **hyperparameters)
+    tuning = group._replace(name=f"{group.name}-tuning", trials=every, split="validation")
+    if not measure_tuning:
+        tuning = tuning._replace(measure=None, measured=())
+    rate = rates[0]
+    if len(rates) > 1:
+        rate = (choose or chosen)(rates, ledger.results(records, tuning.name))
+    best = None if rate is None else trials(config.reported, [rate], **hyperparameters)
+    reported = group._replace(name=f"{group.name}-reported", trials=best, split="test")
+    return [tuning, reported] if len(rates) > 1 else [reported]
+
+
+def trials(
+    seeds: Sequence[int], rates: Sequence[float], clip: float = CLIP, **hyperparameters: Any
+) -> Trials:
     """Returns every learning rate with every seed, all seeds of the first rate first."""
     rate, seed = zip(*itertools.product(rates, seeds), strict=True)
-    return make_trials(seed=seed, learning_rate=rate, clip=clip)
+    return make_trials(seed=seed, learning_rate=rate, clip=clip, **hyperparameters)
 
 
 def chosen(rates: Sequence[float], results: Sequence[Record]) -> float | None:
@@ -21,15 +65,13 @@ def chosen(rates: Sequence[float], results: Sequence[Record]) -> float | None:
     seeds cannot rank learning rates that all work: the middle is farthest from those that fail.
 
     Args:
-      rates: as given to `trials`; a single rate needs no results.
+      rates: as given to `trials`.
       results: of those trials in their order, on validation; empty while unfinished.
 
     Returns:
       One of the rates (the lower of two in the middle, the first of equals), or None without
       results.
     """
-    if len(rates) == 1:
-        return rates[0]
     if not results:
         return None
     seeds = len(results) // len(rates)

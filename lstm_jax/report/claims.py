@@ -1,13 +1,28 @@
 """Claims: a sentence, the result here, the published result, and a verdict."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 REPRODUCES, PARTLY, FAILS = "reproduces", "reproduces partly", "does not reproduce"
 UNDECIDED = "undecided"  # the run cannot tell: too few trials, or nothing learned in the budget
 NOT_RUN = "not run"
 TOO_SMALL = "too small to judge"  # every verdict at the quick scale
 VERDICTS = (REPRODUCES, PARTLY, FAILS, UNDECIDED, NOT_RUN, TOO_SMALL)
+
+
+class Interval(Protocol):
+    """A number with its interval: an `Estimate` or a `Share`."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        ...
 
 
 class Claim(NamedTuple):
@@ -33,6 +48,17 @@ def at_scale(lines: Sequence[Mapping[str, Any]], scale: str) -> list[Mapping[str
             for line in lines]  # fmt: skip
 
 
+def headline(claims: Sequence[Claim]) -> str:
+    """Returns the number of claims that reproduce, then those of every other verdict."""
+    found = Counter(claim.verdict for claim in claims)
+    noun = "claim" if len(claims) == 1 else "claims"
+    if found[TOO_SMALL] == len(claims):
+        return f"{len(claims)} {noun}, {TOO_SMALL}"
+    verb = REPRODUCES if found[REPRODUCES] == 1 or len(claims) == 1 else "reproduce"
+    others = [f"{found[verdict]} {verdict}" for verdict in VERDICTS[1:] if found[verdict]]
+    return ", ".join([f"{found[REPRODUCES]} of {len(claims)} {noun} {verb}", *others])
+
+
 def of_parts(held: Sequence[bool]) -> str:
     """Returns the verdict on a claim of several parts: all, some or none of them hold.
 
@@ -49,6 +75,13 @@ def above(low: float, high: float, bar: float) -> str:
     if low >= bar:
         return REPRODUCES
     return FAILS if high < bar else UNDECIDED
+
+
+def exceeds(one: Interval, other: Interval) -> str:
+    """Returns the verdict on one number being greater than another, from disjoint intervals."""
+    if one.low > other.high:
+        return REPRODUCES
+    return FAILS if one.high < other.low else UNDECIDED
 
 
 def markdown(claims: Sequence[Claim]) -> str:

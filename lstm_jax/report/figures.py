@@ -16,6 +16,7 @@ from lstm_jax.report.statistics import Estimate, Share
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), ":", "--")
+DPI = 120
 THEME: Any = {
     "font.size": 15,
     "axes.titlesize": 15,
@@ -87,7 +88,9 @@ def error_bars(
     )
 
 
-def band(axes: Axes, x: Sequence[float], y: Sequence[Estimate], style: Style, label: str) -> None:
+def band(
+    axes: Axes, x: Sequence[float], y: Sequence[Estimate | Share], style: Style, label: str
+) -> None:
     """A curve of estimates over x, intervals as a band; a marker at every tenth point or so."""
     low, high = [estimate.low for estimate in y], [estimate.high for estimate in y]
     axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
@@ -111,5 +114,5 @@ def legend(figure: Figure, axes: Axes) -> None:
 def png(figure: Figure) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
     return out.getvalue()

@@ -1,7 +1,7 @@
 """Statistics of repeated trials, and the two rules by which a trial is judged."""
 
 from collections.abc import Mapping, Sequence
-from math import ceil, inf, isfinite, isnan, sqrt
+from math import ceil, inf, isfinite, isnan, nan, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +133,14 @@ def t_interval(
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / sqrt(n)
     reach = float(special.stdtrit(n - 1, 0.5 + confidence / 2)) * error
     return Estimate(mean, max(mean - reach, within[0]), min(mean + reach, within[1]))
+
+
+def interval(values: Sequence[float | None], within: tuple[float, float] = (-inf, inf)) -> Estimate:
+    """Returns the mean and Student's interval of the finite values; nan where they are too few."""
+    finite = [value for value in values if value is not None and isfinite(value)]
+    if len(finite) >= 2:
+        return t_interval(finite, within)
+    return Estimate(finite[0] if finite else nan, nan, nan)
 
 
 def median_steps(solved_at: Sequence[int]) -> Median:

@@ -12,10 +12,10 @@ import pytest
 from experiments import classic
 from experiments.classic import Classic
 from experiments.common import runner
-from experiments.hochreiter1997 import tasks
+from experiments.hochreiter1997 import settings, tasks
 from experiments.hochreiter1997.network import OnlineNetwork1997
 from lstm_jax.cells import RNN, MemoryBlocks
-from lstm_jax.report import figures, ledger
+from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, PARTLY, REPRODUCES, UNDECIDED
 from lstm_jax.report.statistics import wilson
 from lstm_jax.search import Group
@@ -189,7 +189,7 @@ LONG_LAGS += [(1000, p) for p in (1000, 500, 200, 100, 50)]
 
 
 def test_readings_of_long_lags_differ_by_what_cells_read_all_the_time():
-    read = [at for at in classic.FURTHER if at.reading and at.experiment != "5"]
+    read = [at for at in settings.FURTHER if at.reading and at.experiment != "5"]
     assert [(at.experiment, at.words, at.network.weights) for at in read] == [
         *(("2c", f"q = {q}, p = {p}, input alone", 6 * (p + 4) + 4) for q, p in LONG_LAGS),
         ("3a", "T = 1000, N = 3, cells unbiased", 102 - 3),
@@ -312,18 +312,18 @@ def test_claims_are_the_papers_numbers_guessing_and_the_rnn():
 
 
 def test_what_is_told_of_sequences_is_a_mean_an_interval_or_nothing():
-    assert classic.told_needed(None) == ""
-    assert classic.told_needed(classic.estimate([49_713])) == ", sequences 49,713"
+    assert classic.needed_words(None) == ""
+    assert classic.needed_words(statistics.interval([49_713])) == ", sequences 49,713"
     assert (
-        classic.told_needed(classic.Estimate(1500.4, 900.0, 2100.9))
+        classic.needed_words(classic.Estimate(1500.4, 900.0, 2100.9))
         == ", sequences 1,500 [900, 2,101]"
     )
-    assert classic.told_wrong({"wrong": None, "of": 2560}) == ""
-    assert classic.told_wrong({"wrong": 1.5, "of": 2560}) == ", wrong 1.5 of 2560"
+    assert classic.wrong_words({"wrong": None, "of": 2560}) == ""
+    assert classic.wrong_words({"wrong": 1.5, "of": 2560}) == ", wrong 1.5 of 2560"
 
 
 def test_guessing_and_learning_are_compared_where_both_succeed():
-    few, many = (classic.estimate([n, n + 1]) for n in (10, 1000))
+    few, many = (statistics.interval([n, n + 1]) for n in (10, 1000))
     assert classic.fewer(few, many) == REPRODUCES
     assert classic.fewer(many, few) == classic.fewer(few, few) == FAILS
     low, broad = classic.Estimate(10, 5, 15), classic.Estimate(20, 15, 25)

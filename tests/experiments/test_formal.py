@@ -28,7 +28,7 @@ def told(learnt: dict[tuple[str, str], float], scores: dict[tuple[str, str], lis
         for cell in CONFIG.cells:
             for trial, score in enumerate(scores.get((task, cell), [0.5, 0.5, 0.5])):
                 records.append(
-                    {"kind": "result", "group": formal.group(task, cell, "reported"),
+                    {"kind": "result", "group": f"{task}-{cell}-reported",
                      "trial": trial, "learning_rate": 1e-2, "status": "finished",
                      "test_metric": learnt.get((task, cell), 1.0),
                      "by_length": [0.99] * 4 + [score + d for d in (-0.02, -0.01, 0, 0.01, 0.02)]}
@@ -63,7 +63,7 @@ def test_tuning_comes_first_and_long_answers_have_their_own_budget():
     assert [group.steps for group in groups] == [5000] * 6 + [2000] * 6
     assert {(g.task.shortest, g.task.longest) for g in groups} == {(1, 40)}  # pyright: ignore
     assert [group.measure is None for group in groups] == [True, False] * 6
-    tuned, settings = formal.group("parity", "lstm", "tuning"), groups[0].trials
+    tuned, settings = "parity-lstm-tuning", groups[0].trials
     assert isinstance(settings, Trials) and settings.seed.tolist() == [0, 0]
     results = [
         {"kind": "result", "group": tuned, "trial": i, "status": "finished",

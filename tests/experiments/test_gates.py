@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import lstm_jax as lj
 from experiments import gates
-from experiments.common import networks, runner
+from experiments.common import gate_use, networks, runner
 from experiments.gates import FATES, HELD, MORE, SELECTORS, Gates
 from lstm_jax.report import figures, ledger
 from lstm_jax.training.trials import make_trials
@@ -45,7 +45,7 @@ def told(left=lambda gate: 0.5, marked=(0.2, 0.5, 0, 0.1, 0.2)) -> list[dict]:
                  "fates": {"marked": list(marked), "elsewhere": [0.9, 0.1 - wobble, 0, 0, wobble]},
                  "when": [[0.8, 0.1 + wobble, 0, 0, 0.1 - wobble]] * STEPS[task],
                  "left": {g: dict.fromkeys(HELD, left(g) + wobble) for g in SELECTORS},
-                 **({"shown": [sequence] * gates.SHOWN} if trial < gates.NETWORKS else {})}
+                 **({"shown": [sequence] * gate_use.SHOWN} if trial < gates.NETWORKS else {})}
             )  # fmt: skip
     return records
 
@@ -75,7 +75,7 @@ def test_a_position_is_kept_added_to_eliminated_overwritten_or_in_between():
     assert [FATES[n] for n in fate] == [
         "kept", "added to", "eliminated", "overwritten", "in between", "in between", "in between",
     ]  # fmt: skip
-    assert_allclose(gates.counts(fate), np.array([1, 1, 1, 1, 3]) / 7)
+    assert_allclose(gate_use.counts(fate), np.array([1, 1, 1, 1, 3]) / 7)
 
 
 def test_a_gate_that_is_held_has_its_value_whatever_it_reads_and_the_others_are_as_before():
@@ -90,7 +90,7 @@ def test_a_gate_that_is_held_has_its_value_whatever_it_reads_and_the_others_are_
             networks.recurrent(model, params)
         )
 
-    before, after = trace(params), trace(gates.held(params, 1, value))
+    before, after = trace(params), trace(gate_use.held(params, 1, value))
     assert_allclose(after.gates.f, np.broadcast_to(value[:, None, None], after.gates.f.shape),
                     atol=1e-6)  # fmt: skip
     assert (after.gates.f[0, ..., 1] == 1).all()  # open means open
@@ -115,7 +115,7 @@ def looked():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates, "evaluate", evaluate)
-        found = gates.look(task, model, "auto", params, make_trials(seed=[0, 1]))
+        found = gate_use.gate_use(task, model, "auto", params, make_trials(seed=[0, 1]))
     return task, model, params, found, asked
 
 
@@ -124,7 +124,7 @@ def test_a_network_is_asked_with_each_gate_open_and_at_its_mean(looked):
     x = task.sample(jax.random.key(0), gates.SEQUENCES, "test").x
     trace = jax.jit(jax.vmap(lambda p: lj.trace(model.cell, p, x)))
     seen = trace(networks.recurrent(model, params)).gates
-    assert {(*seeds, n) for _, seeds, n in asked} == {(0, 1, gates.ASKED)}
+    assert {(*seeds, n) for _, seeds, n in asked} == {(0, 1, gate_use.ASKED)}
     for call, (gate, how) in enumerate(itertools.product(SELECTORS, HELD)):
         values = getattr(trace(asked[call][0]).gates, gate)
         wanted = 1.0 if how == "1" else getattr(seen, gate).mean((1, 2), keepdims=True)
@@ -146,8 +146,8 @@ def test_a_look_is_of_the_traces_of_the_test_sequences(looked):
         assert_allclose(np.sum(seen["when"], axis=1), 1, rtol=1e-6)
         fate = gates.fates(jax.device_get(trace.gates))
         marked = np.asarray(batch.x[..., 1] == 1)
-        assert_allclose(seen["fates"]["marked"], gates.counts(fate[marked]))
-        assert_allclose(seen["fates"]["elsewhere"], gates.counts(fate[~marked]))
+        assert_allclose(seen["fates"]["marked"], gate_use.counts(fate[marked]))
+        assert_allclose(seen["fates"]["elsewhere"], gate_use.counts(fate[~marked]))
         first = seen["shown"][1]
         by_memory = np.argsort(-decay)
         assert_allclose(first["c"], trace.states.c[:, 1][:, by_memory].T, atol=6e-4)

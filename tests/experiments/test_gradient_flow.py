@@ -14,11 +14,11 @@ from numpy.testing import assert_allclose
 
 import lstm_jax as lj
 from experiments import gradient_flow
-from experiments.common import networks, runner
+from experiments.common import gradient_paths, networks, runner
 from experiments.gradient_flow import ALONE, CLOSED, NETWORKS, WHOLE, GradientFlow
 from lstm_jax import diagnostics
 from lstm_jax.nn import SequenceSpec
-from lstm_jax.report import figures, ledger
+from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.statistics import Estimate
 from lstm_jax.training.trials import Trials, keys, make_trials
 
@@ -85,7 +85,7 @@ def test_closed_forms_are_of_the_biases_alone():
 
 @pytest.mark.parametrize(
     ("cell", "state", "gate"),
-    [(gradient_flow.CutLSTM(3), "c", "f"), (gradient_flow.CutGRU(3), "h", "z")],
+    [(gradient_paths.CutLSTM(3), "c", "f"), (gradient_paths.CutGRU(3), "h", "z")],
 )
 def test_along_the_cell_a_gradient_is_multiplied_by_the_gate_that_keeps(cell, state, gate):
     params = lj.init(cell, jax.random.key(0), 2)
@@ -114,15 +114,17 @@ def test_a_look_sees_what_a_plain_network_written_out_in_numpy_has():
     group = gradient_flow.plan(config, [])[0]
     assert isinstance(group.model, SequenceSpec) and isinstance(group.trials, Trials)
     params = jax.vmap(group.model.init)(jax.random.split(jax.random.key(0), 2))
-    looked = gradient_flow.look(NETWORKS["rnn"], group.model, config, params, group.trials)
+    looked = gradient_paths.gradients(
+        NETWORKS["rnn"], group.model, config.task, tuple(config.lags), params, group.trials
+    )
     for n, seen in enumerate(looked):
         trial, mine = jax.tree.map(lambda leaf, n=n: leaf[n], (group.trials, params))
-        batch = config.task.sample(keys(trial).evaluation, gradient_flow.SEQUENCES, "test")
+        batch = config.task.sample(keys(trial).evaluation, gradient_paths.SEQUENCES, "test")
         layer, head = jax.tree.map(
             lambda leaf: np.asarray(leaf, float),
             (networks.recurrent(group.model, mine), mine["head"]),
         )
-        states = [np.zeros((gradient_flow.SEQUENCES, 2))]
+        states = [np.zeros((gradient_paths.SEQUENCES, 2))]
         for x in np.asarray(batch.x, float):
             states.append(np.tanh(x @ layer.w_x + states[-1] @ layer.w_h + layer.b))
         odds = np.exp(states[-1] @ head["kernel"] + head["bias"])
@@ -131,7 +133,7 @@ def test_a_look_sees_what_a_plain_network_written_out_in_numpy_has():
         norms, J, largest = [], np.broadcast_to(np.eye(2), (len(d), 2, 2)), []
         for h in states[:0:-1]:
             norms.append(np.linalg.norm(d, axis=1))
-            largest.append(np.linalg.norm(J, 2, axis=(1, 2))[: gradient_flow.MATRICES])
+            largest.append(np.linalg.norm(J, 2, axis=(1, 2))[: gradient_paths.MATRICES])
             d = (d * (1 - h**2)) @ layer.w_h.T
             J = J * (1 - h**2)[:, None] @ layer.w_h.T
         left = np.array(norms[1:]) / norms[1]  # relative to one step before the last
@@ -148,7 +150,7 @@ def test_a_look_sees_what_a_plain_network_written_out_in_numpy_has():
 
 def test_a_line_is_fitted_to_what_is_not_yet_beyond_the_smallest_number():
     norms = jnp.array([[2.0, 6.0], [1.0, 3.0], [0.5, 1.5], [0.25, 0.0], [0.0, 0.0]])
-    told = gradient_flow._line(norms, (0, 1, 4))
+    told = gradient_paths._line(norms, (0, 1, 4))
     assert_allclose(told["slope"], math.log(0.5), rtol=1e-6)
     assert_allclose(told["explained"], 1, atol=1e-6)
     assert_allclose(told["log10"], [0, math.log10(0.5), -math.inf], rtol=1e-6)
@@ -191,7 +193,7 @@ def test_verdicts_take_intervals_at_their_word():
     assert verdict(Estimate(-0.1, -0.2, 0.01), 0.95, 1.0) == "neither"
     assert verdict(Estimate(0.1, 0.01, 0.2), 0.95, 1.0) == "explodes, log-linear"
     assert verdict(Estimate(0, -1e-9, 1e-9), None, 1e-7) == "flat"
-    assert verdict(gradient_flow.UNKNOWN, None, 1.0) is None
+    assert verdict(statistics.interval([]), None, 1.0) is None
 
 
 def test_claims_hold_in_this_world_and_not_in_another():

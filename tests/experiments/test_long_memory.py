@@ -40,7 +40,7 @@ def tuned(best: float) -> list[dict]:
     """Results of all tuning groups, in which one rate did best."""
     grid = [(rate, seed) for rate in CONFIG.learning_rates for seed in range(3)]
     return [
-        result(p.group(cell, "tuning"), i, rate, validation_correct=int(rate == best),
+        result(f"{p.group(cell)}-tuning", i, rate, validation_correct=int(rate == best),
                validation_n=9)
         for p in long_memory.problems(CONFIG)
         for cell in CONFIG.cells
@@ -58,7 +58,7 @@ def reported() -> list[dict]:
     records = []
     for problem in long_memory.problems(CONFIG):
         for cell in CONFIG.cells:
-            group = problem.group(cell, "reported")
+            group = f"{problem.group(cell)}-reported"
             right = RIGHT.get((cell, problem.lag), [330] * 4)
             total = 360 if problem.lag is None else 2000
             for trial, correct in enumerate(right):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from lstm_jax.report import html, interactive
-from lstm_jax.report.claims import Claim
+from lstm_jax.report import figures, html, interactive
+from lstm_jax.report.claims import FAILS, REPRODUCES, Claim
 from lstm_jax.report.traces import Panel
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -158,15 +158,31 @@ def test_a_click_on_a_heat_map_chooses_the_unit(page):
     check(page, "one", "first", 2)
 
 
-def test_a_verdict_is_in_sight_on_a_screen_of_1280_pixels(browser, tmp_path):
-    """Long claims go on in new lines, so that no bar is there to scroll."""
-    claim = dict.fromkeys(Claim._fields, "A claim of several words and a number. " * 4)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_verdicts_come_first_and_nothing_is_cut_off(width, browser, tmp_path):
+    """Long claims go on in new lines; tables fold; a wide figure scrolls within itself."""
+    words = "A claim of several words and a number. " * 4
+    claims = [Claim(words, words, words, verdict) for verdict in (FAILS, REPRODUCES)]
+    with figures.theme():
+        pictures = [figures.png(figures.canvas(1, n)[0]) for n in (1, 3)]
+    rows = [{f"column_{n}": "several words" for n in range(30)}] * 50
     path = tmp_path / "report.html"
-    table = html.table([claim | {"verdict": "does not reproduce"}])
-    path.write_text(html.page("claims", table), encoding="utf-8")
-    opened = browser.new_page(viewport={"width": 1280, "height": 800})
+    parts = [html.verdicts(claims), *(html.picture(png, words) for png in pictures)]
+    parts.append(html.folded("Table, 50 rows", html.table(rows)))
+    path.write_text(html.page("claims", *parts), encoding="utf-8")
+    opened = browser.new_page(viewport={"width": width, "height": 800})
     opened.goto(path.as_uri())
-    box = opened.locator("td", has_text="does not reproduce").last.bounding_box()
-    assert box["x"] + box["width"] <= 1280
-    assert opened.eval_on_selector(".wide", "d => d.scrollWidth <= d.clientWidth")
+    first = opened.locator("h2").first.inner_text()
+    assert first == "1 of 2 claims reproduces, 1 does not reproduce"
+    for verdict in opened.locator("li").all():
+        box = verdict.bounding_box()
+        assert box["x"] + box["width"] <= width
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert not opened.locator("table").is_visible()
+    scale = [image.bounding_box()["width"] / (672 * n) for n, image in
+             zip((1, 3), opened.locator("img").all(), strict=True)]  # fmt: skip
+    assert scale[0] == pytest.approx(scale[1], rel=0.01), "texts of all figures are of equal size"
+    opened.locator("summary").first.click()
+    assert opened.locator("table").is_visible()
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
     opened.close()

@@ -40,6 +40,5 @@ def test_trials_that_diverged_have_nothing_right():
     assert tuning.chosen((1, 2), [*diverged, *results((10, 9), (10, 9))]) == 2
 
 
-def test_there_is_no_choice_without_results_or_without_alternatives():
+def test_there_is_no_choice_without_results():
     assert tuning.chosen((1, 2), []) is None
-    assert tuning.chosen((3,), []) == 3
