@@ -29,6 +29,8 @@ def as_array(values: Any) -> np.ndarray:
     """Returns the values as an array, of objects where they have no common type or shape."""
     if hasattr(values, "to_numpy"):  # pandas and polars
         values = values.to_numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.filled(values.astype(float), np.nan)
     try:
         array = np.asarray(values)
         mixed = array.dtype.kind == "U" and not isinstance(values, np.ndarray)
@@ -80,6 +82,10 @@ def labels(name: str, values: Any) -> np.ndarray:
     array = as_array(values)
     if array.dtype.kind in NUMBERS + "U":
         return array
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8")
+    if array.dtype != object:
+        raise TypeError(f"{name} must hold numbers or strings, got dtype {array.dtype}")
     if array.dtype == object and any(isinstance(value, str) for value in array.flat):
         for place, value in np.ndenumerate(array):
             if not isinstance(value, str) and not is_missing(value):

@@ -59,3 +59,10 @@ def _check_alike(first: Sequences, other: Sequences) -> None:
         mine, others = getattr(first, name), getattr(other, name)
         if (mine is None) != (others is None):
             raise ValueError(f"{name} must be given for all parts of a split or for none")
+
+
+def check_sequences(parts: dict[str, Any]) -> None:
+    """Raises TypeError unless each part is `Sequences`, or, but for "train", None."""
+    for name, part in parts.items():
+        if not isinstance(part, Sequences) and (part is not None or name == "train"):
+            raise TypeError(f"{name} must be Sequences, got {type(part).__name__}")

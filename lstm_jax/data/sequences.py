@@ -1,7 +1,7 @@
 """Sequences: rows of numbers or symbols with their targets, checked and in one form."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -100,7 +100,7 @@ class Sequences:
             "y": None if y is None else _targets(y, lengths, longest),
             "static": None if static is None else _static(static, rows),
             "weight": None if weight is None else _weight(weight, rows),
-            "group": None if group is None else convert.one_of_each_row("group", group, rows),
+            "group": None if group is None else _group(group, rows),
             "missing": missing,
             "names": names,
             "ids": None if ids is None else tuple(ids),
@@ -214,6 +214,9 @@ class Sequences:
 
 def _inputs(x: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns x [N, T, D] float32 or [N, T] int32, and of a list the lengths of its rows."""
+    if not hasattr(x, "__len__") or isinstance(x, str | bytes | Mapping):
+        right = "an array [N, T, D] or a list of sequences [T_i, D]"
+        raise TypeError(f"x must be {right}, got {type(x).__name__}")
     if len(x) == 0:
         raise ValueError("x must hold at least one sequence, got none")
     if not convert.is_ragged(x):
@@ -222,6 +225,9 @@ def _inputs(x: Any) -> tuple[np.ndarray, np.ndarray | None]:
     _check_rows(rows)
     symbols = rows[0].ndim == 1 and all(row.dtype.kind in "iu" for row in rows)
     lengths = np.array([len(row) for row in rows], np.int32)
+    if not lengths.all():
+        empty = int(np.argmin(lengths))
+        raise ValueError(f"x[{empty}] must have at least one time step, got none")
     array = convert.padded(rows, int(lengths.max()), np.int64 if symbols else np.float32)
     return _typed(array), lengths
 
@@ -241,8 +247,8 @@ def _check_rows(rows: list[np.ndarray]) -> None:
 
 def _typed(array: np.ndarray) -> np.ndarray:
     """Returns numbers as [N, T, D] float32 and symbols as [N, T] int32."""
-    if array.ndim not in (2, 3):
-        raise ValueError(f"x must be [N, T, D] or [N, T], got shape {list(array.shape)}")
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise ValueError(f"x must be [N, T, D] or [N, T], none 0, got shape {list(array.shape)}")
     if array.ndim == 2 and array.dtype.kind in "iu":
         _check_symbols(array)
         return array.astype(np.int32, copy=False)
@@ -352,6 +358,16 @@ def _static(static: Any, rows: int) -> np.ndarray:
     if np.isinf(array).any():
         n, s = np.argwhere(np.isinf(array))[0]
         raise ValueError(f"static[{n}, {s}] must be finite, or NaN where it is missing, got inf")
+    return array
+
+
+def _group(group: Any, rows: int) -> np.ndarray:
+    array = convert.one_of_each_row("group", group, rows)
+    if array.ndim != 1:
+        raise ValueError(f"group must be [N] labels, got shape {list(array.shape)}")
+    gone = array == "" if array.dtype.kind == "U" else array != array
+    if gone.any():
+        raise ValueError(f"group[{int(np.argmax(gone))}] must be a label, got none")
     return array
 
 

@@ -32,11 +32,12 @@ class Split:
         """Joins sequences that are divided already.
 
         Raises:
-          ValueError: the parts have different features.
+          ValueError: the parts have different features; TypeError: one is no `Sequences`.
         """
-        from lstm_jax.data.joining import join
+        from lstm_jax.data.joining import check_sequences, join
 
         given = [train, validation, test]
+        check_sequences(dict(zip(SPLITS, given, strict=True)))
         parts = [part for part in given if part is not None]
         ends = np.cumsum([0 if part is None else len(part) for part in given])
         self.data = train if len(parts) == 1 else join(parts)

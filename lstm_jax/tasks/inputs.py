@@ -50,14 +50,19 @@ def width(data: Sequences) -> int:
     return data.width * (2 if data.missing == "indicator" else 1) + static
 
 
-def check_width(data: Sequences, fitted: Arrays, names: tuple[str, ...], symbols: bool) -> None:
-    """Raises ValueError unless rows have the features that the constants were fitted to."""
+def check_form(
+    data: Sequences, fitted: Arrays, names: tuple[str, ...], symbols: bool, missing: str
+) -> None:
+    """Raises ValueError unless rows have the form that the constants were fitted to."""
+    if data.missing != missing:
+        raise ValueError(f"missing must be {missing!r}, as for training, got {data.missing!r}")
     if symbols != (data.x.ndim == 2):
         wanted = "integer symbols [N, T]" if symbols else "numbers [N, T, D]"
         raise ValueError(f"x must hold {wanted}, as the training rows do, got {data}")
     if not symbols and data.width != len(fitted["x"].mean):
         wanted = f"the {len(names)} features {', '.join(names[:8])}"
-        raise ValueError(f"x must have {wanted}, got {data.width}")
+        hint = "; one sequence alone is x[None]" if data.width == 1 else ""
+        raise ValueError(f"x must have {wanted}, got {data.width}{hint}")
     wanted = len(fitted["static"].mean) if "static" in fitted else 0
     found = 0 if data.static is None else data.static.shape[1]
     if wanted != found:

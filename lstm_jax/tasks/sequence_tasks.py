@@ -119,6 +119,9 @@ def _training(task: Supervised, split: Split) -> tuple[np.ndarray, np.ndarray, n
     check_split(split)
     if not len(split.rows["train"]):
         raise ValueError("split must have rows that train, got none")
+    weight = split.data.weight
+    if weight is not None and not weight[split.rows["train"]].any():
+        raise ValueError("weight must be above 0 for one training row at least, got zeros alone")
     return *task._targets(split.data), split.rows["train"]
 
 

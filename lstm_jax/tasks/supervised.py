@@ -133,8 +133,9 @@ class Supervised(base.Rows):
         if not isinstance(x, Sequences):
             options = dict(lengths=lengths, mask=mask, static=static, missing=self.form.missing)
             x = Sequences(x, y, **options)
-        inputs.check_width(x, known.arrays["fitted"], known.names, self.form.symbols)
-        arrays = inputs.arrays_of(x) | {"fitted": known.arrays["fitted"]}
+        form, fitted = self.form, known.arrays["fitted"]
+        inputs.check_form(x, fitted, known.names, form.symbols, form.missing)
+        arrays = inputs.arrays_of(x) | {"fitted": fitted}
         if x.y is None:
             return arrays
         values, counts = self._targets(x)

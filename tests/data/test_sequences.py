@@ -78,8 +78,18 @@ def test_a_time_step_without_a_number_is_masked_unless_it_has_indicators() -> No
     assert Sequences(x, missing="indicator").mask is None
 
 
+def test_masked_values_are_missing() -> None:
+    x = np.ma.masked_array(X, X > 1)
+    np.testing.assert_array_equal(np.isnan(Sequences(x).x), X > 1)
+
+
 def test_labels_of_frames() -> None:
-    for labels in (pd.Series(LABELS), pd.Categorical(LABELS), pl.Series(LABELS)):
+    for labels in (
+        pd.Series(LABELS),
+        pd.Categorical(LABELS),
+        pl.Series(LABELS),
+        np.char.encode(LABELS),
+    ):
         np.testing.assert_array_equal(Sequences(X, labels).y, LABELS)
 
 
@@ -127,17 +137,29 @@ def test_a_given_test_set_is_joined_and_padded() -> None:
 HOLE = X.copy()
 HOLE[2, 1, 1] = np.nan
 MISSING: Any = "drop"
+ARRAY: Any = X
+DATES = np.array(["2024-01-31"] * 12, "M8[D]")
 BAD = [
+    (
+        lambda: Sequences(None),
+        "x must be an array [N, T, D] or a list of sequences [T_i, D], got No",
+    ),
+    (lambda: Sequences({"a": X}), "x must be an array [N, T, D] or a list of sequences"),
+    (lambda: Sequences(X[:, :0]), "x must be [N, T, D] or [N, T], none 0, got shape [12, 0, 2]"),
+    (lambda: Sequences([X[0], X[0, :0]]), "x[1] must have at least one time step, got none"),
+    (lambda: Sequences(X, DATES), "y must hold numbers or strings, got dtype datetime64[D]"),
+    (lambda: Sequences(X, group=[np.nan] + [1] * 11), "group[0] must be a label, got none"),
+    (lambda: Split(ARRAY), "train must be Sequences, got ndarray"),
     (lambda: Sequences([]), "x must hold at least one sequence, got none"),
     (
         lambda: Sequences([X[0], X[1, :, :1]]),
         r"x[1] must have the shape [T_i, D] with the same D as x[0], got [5, 1] after [5, 2]",
     ),
     (lambda: Sequences([X[0].T, X[1, :3].T]), r"time comes first: transpose each sequence"),
-    (lambda: Sequences(np.zeros(5)), "x must be [N, T, D] or [N, T], got shape [5]"),
+    (lambda: Sequences(np.zeros(5)), "x must be [N, T, D] or [N, T], none 0, got shape [5]"),
     (
         lambda: Sequences(np.zeros((2, 3, 4, 5))),
-        "x must be [N, T, D] or [N, T], got shape [2, 3, 4, 5]",
+        "x must be [N, T, D] or [N, T], none 0, got shape [2, 3, 4, 5]",
     ),
     (lambda: Sequences([[0.1, "x"], [1.0, 2.0]]), "x[0][1] must be a number, got 'x'"),
     (lambda: Sequences(np.array([[[1.0, {}]]], object)), "x[0][0][1] must be a number, got {}"),

@@ -283,9 +283,20 @@ def test_quantiles_come_in_the_units_of_the_targets() -> None:
 
 LATE = np.array(["cat"] * 23 + ["cow"])
 ONE = np.zeros((N, T, 1), np.float32)
+ROWS = {"train": np.arange(20), "validation": np.arange(20, 22), "test": np.arange(22, 24)}
+LIGHT = Split.of(Sequences(X, LABELS, weight=[0] * 20 + [1] * 4), ROWS)
 UNDIVIDED: Any = Sequences(X, LABELS)
 EVEN: Any = "even"
 BAD = [
+    (lambda: Classification(LIGHT), "weight must be above 0 for one training row at least"),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS, missing="indicator"))).encode(UNDIVIDED),
+        "missing must be 'indicator', as for training, got 'mask'",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS))).encode(X[0]),
+        "x must have the 3 features x0, x1, x2, got 1; one sequence alone is x[None]",
+    ),
     (lambda: Classification(UNDIVIDED), "split must be a Split, such as"),
     (
         lambda: Classification(Split(Sequences(X))),
