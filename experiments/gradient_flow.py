@@ -41,7 +41,7 @@ from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group, continued
 from lstm_jax.tasks import Task
-from lstm_jax.tasks.base import endless
+from lstm_jax.tasks.base import never_solved
 from lstm_jax.training.trials import Trials, keys
 
 LINEAR = 0.9  # of the variance of a logarithm that a line explains
@@ -82,7 +82,7 @@ class GradientFlow(Config):
     @property
     def task(self) -> Task:
         """Returns recall, with `lag` steps from the mark's successor to the last but one."""
-        return endless(tasks.make("recall", lag=self.lag + 1))
+        return never_solved(tasks.make("recall", lag=self.lag + 1))
 
     @property
     def stages(self) -> tuple[int, ...]:

@@ -46,7 +46,7 @@ from lstm_jax.report.tables import Row
 from lstm_jax.search import Found, Group, Search, Space, Strategy, plans
 from lstm_jax.search.space import Choice, Domain
 from lstm_jax.tasks import Task
-from lstm_jax.tasks.base import endless
+from lstm_jax.tasks.base import never_solved
 from lstm_jax.training.optimizers import DIRECTIONS
 
 OPTIMIZERS = tuple(DIRECTIONS)
@@ -64,7 +64,7 @@ STRUCTURE = ("cell", "hidden", "depth", "optimizer", "batch_size", "lag")
 def _task(name: str, metric: str, lag: int) -> Task:
     """Returns the problem; a ranking by loss trains each trial to its last step."""
     task = TASKS[name](lag)
-    return endless(task) if metric == "loss" else task
+    return never_solved(task) if metric == "loss" else task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

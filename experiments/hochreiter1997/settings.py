@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from experiments.hochreiter1997 import tasks
 from experiments.hochreiter1997.network import Network1997, OnlineNetwork1997
+from experiments.hochreiter1997.tasks import CriterionTask
 from lstm_jax import cells
-from lstm_jax.tasks import Judged
 
 TESTED = 2560  # sequences
 ALONE = 300  # training strings of 2a and 2b before the cell is added
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
     experiment: str
     words: str
-    task: Judged
+    task: CriterionTask
     network: Network1997
     rate: float
     sequences: int
@@ -51,7 +51,7 @@ class Setting(NamedTuple):
 
 
 def blocks(
-    task: Judged, hidden: int, size: int, start: float, *, whole: bool = False, **told
+    task: CriterionTask, hidden: int, size: int, start: float, *, whole: bool = False, **told
 ) -> Network1997:
     """Returns a network of memory blocks; `told` sets fields of its cell and its own.
 

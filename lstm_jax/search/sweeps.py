@@ -15,7 +15,7 @@ from lstm_jax.search.groups import Group, Record, train
 from lstm_jax.search.plans import Found, Search, furthest, score, waves
 from lstm_jax.search.space import Space, parse
 from lstm_jax.search.strategies import Strategy
-from lstm_jax.tasks.base import Task, endless
+from lstm_jax.tasks.base import Task, never_solved
 from lstm_jax.training import optimizers
 from lstm_jax.training.fit import footprint
 
@@ -188,7 +188,7 @@ def fitting(
 def _problem(task: Task | Callable[[Structure], Task], metric: str) -> Callable[[Structure], Task]:
     def made(structure):
         one = task if isinstance(task, Task) else task(structure)
-        return endless(one) if metric == "loss" else one
+        return never_solved(one) if metric == "loss" else one
 
     return made
 

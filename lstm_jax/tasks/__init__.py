@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from lstm_jax.tasks import heads
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
-from lstm_jax.tasks.base import SPLITS, Criterion, Judged, Rows, Stats, Stream, Target, Task
+from lstm_jax.tasks.base import SPLITS, Rows, Stats, Stream, Target, Task
 from lstm_jax.tasks.bits import Bits
 from lstm_jax.tasks.chorales import Chorales
 from lstm_jax.tasks.copy_memory import CopyMemory
@@ -62,11 +62,9 @@ __all__ = [
     "ContinualReber",
     "CopyMemory",
     "Counting",
-    "Criterion",
     "Digits",
     "EmbeddedReber",
     "Forecast",
-    "Judged",
     "Labelling",
     "Language",
     "LanguageModel",

@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import functools
-import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -21,13 +20,12 @@ class Stats(NamedTuple):
     Attributes:
       loss: running mean, a scalar.
       metric: running mean, a scalar.
-      recent: of a `Judged` task, the deviations of the last sequences, the oldest first, [window];
-        inf where there were none yet; of others nothing.
+      memory: what the task remembers of its training answers, see `Task.memory`.
     """
 
     loss: Array
     metric: Array
-    recent: Array | tuple[()] = ()
+    memory: Any = ()
 
 
 class Task(abc.ABC):
@@ -79,6 +77,18 @@ class Task(abc.ABC):
     def metric(self, outputs: Array, batch: Batch) -> Array:
         """Returns the share of sequences answered right, a scalar."""
         return jnp.mean(self.correct(outputs, batch))
+
+    def memory(self) -> Any:
+        """Returns the memory of a trial before its first batch, a pytree of arrays; () for none.
+
+        A task with a memory decides by it, in `solved`, from single answers instead of means.
+        """
+        return ()
+
+    def observe(self, memory: Any, outputs: Array, batch: Batch) -> Any:
+        """Returns the memory after a training batch, from outputs that precede its update."""
+        del outputs, batch
+        return memory
 
     def solved(self, stats: Stats) -> Array:
         """Returns whether a trial may stop here, a bool scalar; never, unless a task says so."""
@@ -205,63 +215,14 @@ class Stream(Task):
         return self.next(self.begin(key, batch_size, split))[1]
 
 
-class Criterion(NamedTuple):
-    """When a trial is done: what must hold of its answers to the last training sequences.
-
-    Each was answered before it was learnt from, by the weights of its time.
-
-    Attributes:
-      window: how many sequences it looks back on.
-      tolerance: a sequence is right when its deviation is below it.
-      allowed: how many may be wrong.
-      mean: what the mean deviation must be below.
-    """
-
-    window: int
-    tolerance: float
-    allowed: int = 0
-    mean: float = math.inf
-
-    def met(self, recent: Array) -> Array:
-        """Returns whether it holds of deviations [window], a bool scalar."""
-        wrong = jnp.sum(recent >= self.tolerance)
-        return (wrong <= self.allowed) & (jnp.mean(recent) < self.mean)
-
-
-class Judged(Task):
-    """A problem whose trials are done when their last answers meet a criterion, as in 1997.
-
-    `fit` keeps the deviations of the last training sequences, one by one. A new one writes
-    `deviation` in place of `correct` and `solved`.
-
-    Attributes:
-      criterion: what a trial must do to be done.
-    """
-
-    criterion: Criterion
-
-    @abc.abstractmethod
-    def deviation(self, outputs: Array, batch: Batch) -> Array:
-        """Returns how far the answer to each sequence is off at worst, [B] float32."""
-
-    def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where the answer is off by less than the criterion's tolerance, [B]."""
-        return (self.deviation(outputs, batch) < self.criterion.tolerance).astype(jnp.float32)
-
-    def solved(self, stats: Stats) -> Array:
-        """Whether the last answers meet the criterion."""
-        assert not isinstance(stats.recent, tuple)
-        return self.criterion.met(stats.recent)
-
-
-def endless(task: Task) -> Task:
-    """Returns the same problem, which no trial ever has solved: all are trained to their end."""
+def never_solved(task: Task) -> Task:
+    """Returns the same problem without early success: every trial trains to its last step."""
     fields = [field.name for field in dataclasses.fields(task)]  # pyright: ignore
-    return _endless(type(task))(**{name: getattr(task, name) for name in fields})
+    return _never_solved(type(task))(**{name: getattr(task, name) for name in fields})
 
 
 @functools.cache
-def _endless(kind: type[Task]) -> Any:
+def _never_solved(kind: type[Task]) -> Any:
     return type(f"Endless{kind.__name__}", (kind,), {"solved": Task.solved})
 
 

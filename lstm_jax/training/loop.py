@@ -291,7 +291,7 @@ def _captured(task: Task, model: Model, settings: Settings, trials: Trials) -> s
     def first_step(trial, arrays):
         state = begin(static, model, settings, trial, arrays)
         _, batch = draw(static, settings, trial, state, arrays)
-        seen = batch_stats(static, agreement.zero_outputs(static, batch), batch)
+        seen = batch_stats(static, state.stats.memory, agreement.zero_outputs(static, batch), batch)
         return count_step(static, settings, state, seen), batch.x, batch.mask, batch.reset
 
     first = jax.tree.map(lambda leaf: leaf[0], trials)

@@ -8,7 +8,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from lstm_jax.tasks.base import Judged, Rows, Stats, Stream, Task
+from lstm_jax.tasks.base import Rows, Stats, Stream, Task
 from lstm_jax.training import agreement, divergence, optimizers, parallel
 from lstm_jax.training.divergence import RUNNING, SOLVED
 from lstm_jax.training.trials import Trials, keys
@@ -122,7 +122,7 @@ def begin_with(
         params=params,
         optimizer=optimizers.make(settings.optimizer, trial).init(_wide(params)),
         step=zero,
-        stats=Stats(jnp.float32(jnp.nan), jnp.float32(jnp.nan), _no_answers(task)),
+        stats=Stats(jnp.float32(jnp.nan), jnp.float32(jnp.nan), task.memory()),
         status=jnp.int32(RUNNING),
         carried=_carried(task, model, settings, trial, params, arrays),
         average=() if settings.average is None else _wide(params),
@@ -145,11 +145,6 @@ def _carried(
 def given(arrays: Any) -> dict[str, Any]:
     """Returns the argument that a task's methods take where it has arrays."""
     return {"arrays": arrays} if jax.tree.leaves(arrays) else {}
-
-
-def _no_answers(task: Task) -> Array | tuple[()]:
-    """Returns a window without answers, for a task that looks back on each of them."""
-    return jnp.full(task.criterion.window, jnp.inf) if isinstance(task, Judged) else ()
 
 
 def draw(
@@ -221,7 +216,7 @@ def take_step(
     def objective(params):
         after, outputs = _run(task, model, params, mine, state.carried, trial=trial, key=noise_key)
         outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
-        seen = batch_stats(task, outputs, batch)
+        seen = batch_stats(task, state.stats.memory, outputs, batch)
         return seen.loss, (seen, after)
 
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
@@ -258,7 +253,8 @@ def _step_in_windows(
     start = Carried((), model.initial_state(state.params, batch.x.shape[1]))
     carry = state.params, state.optimizer, start
     (params, moments, _), outputs = lax.scan(learn, carry, (windows, noise_keys))
-    seen = batch_stats(task, outputs.reshape(-1, *outputs.shape[2:]), batch)
+    outputs = outputs.reshape(-1, *outputs.shape[2:])
+    seen = batch_stats(task, state.stats.memory, outputs, batch)
     learnt = state._replace(params=params, optimizer=moments)
     return _update_or_freeze(task, settings, state, learnt, seen)
 
@@ -270,15 +266,15 @@ def current_params(state: Any) -> Any:
     return jax.tree.map(lambda a, p: a.astype(p.dtype), state.average, state.params)
 
 
-def batch_stats(task: Task, outputs: Array, batch: Batch) -> Stats:
-    """Returns what is kept of one batch and its answers.
+def batch_stats(task: Task, memory: Any, outputs: Array, batch: Batch) -> Stats:
+    """Returns the loss and metric of one batch, and the task's memory after it.
 
     Raises:
       ValueError: the answers are not of the task's shape.
     """
     agreement.check_outputs(task, outputs, batch)
-    answers = task.deviation(outputs, batch) if isinstance(task, Judged) else ()
-    return Stats(task.loss(outputs, batch), task.metric(outputs, batch), answers)
+    loss, metric = task.loss(outputs, batch), task.metric(outputs, batch)
+    return Stats(loss, metric, task.observe(memory, outputs, batch))
 
 
 def _update_or_freeze(
@@ -321,20 +317,12 @@ def _averaged(settings: Settings, average: Any, params: Any, step: Array) -> Any
 def count_step(task: Task, settings: Settings, state: State, seen: Stats) -> State:
     """Calls the trial solved when its task does, once the window has been seen."""
     step = state.step + 1
-    stats = _remember(state.stats, seen, step, settings.batch_size)
+    before, batch = state.stats._replace(memory=()), seen._replace(memory=())
+    means = _running_means(before, batch, step, settings.batch_size)
+    stats = means._replace(memory=seen.memory)
     solved = task.solved(stats) & (step * settings.batch_size >= WINDOW)
     status = jnp.where(solved, jnp.int32(SOLVED), state.status)
     return state._replace(step=step, stats=stats, status=status)
-
-
-def _remember(stats: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
-    """Moves the means, and lets new answers push out the oldest."""
-    means = stats._replace(recent=()), seen._replace(recent=())
-    moved = _running_means(*means, step, batch_size)
-    if isinstance(stats.recent, tuple):
-        return moved
-    recent = jnp.concatenate([stats.recent, jnp.asarray(seen.recent, jnp.float32)])
-    return moved._replace(recent=recent[-len(stats.recent) :])
 
 
 def _running_means(means: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:

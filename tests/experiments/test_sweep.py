@@ -25,7 +25,7 @@ from lstm_jax.report.space import points
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from lstm_jax.search import Group, plans, sweeps
 from lstm_jax.tasks import make
-from lstm_jax.tasks.base import endless
+from lstm_jax.tasks.base import never_solved
 from lstm_jax.training.fit import fit
 from lstm_jax.training.trials import Trials
 from tests.compiling import CHEAP
@@ -190,11 +190,11 @@ def test_optuna_is_asked_in_batches_that_follow_from_those_before():
 
 
 def test_ranked_by_loss_nothing_stops_early():
-    assert sweep.plan(CONFIG, [])[0].task == endless(make("adding", length=5))
+    assert sweep.plan(CONFIG, [])[0].task == never_solved(make("adding", length=5))
     by_accuracy = dataclasses.replace(CONFIG, metric="accuracy")
     assert sweep.plan(by_accuracy, [])[0].task == make("adding", length=5)
-    assert endless(make("adding", length=5)) == endless(make("adding", length=5))
-    assert endless(make("adding", length=5)) != make("adding", length=5)
+    assert never_solved(make("adding", length=5)) == never_solved(make("adding", length=5))
+    assert never_solved(make("adding", length=5)) != make("adding", length=5)
 
 
 def test_r_is_settled_from_the_machine_and_what_is_asked():

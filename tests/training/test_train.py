@@ -1,7 +1,7 @@
 """Learning: the law of one trial, and that its neighbours make no difference to it."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import pytest
 
 import lstm_jax as lj
 from experiments.hochreiter1997.tasks import TwoStrings
-from lstm_jax.tasks import Criterion, Judged, Recall
+from lstm_jax.tasks import Recall
 from lstm_jax.training import fit as train
 from lstm_jax.training import loop, parallel
 from lstm_jax.training.fit import fit, lower, make_trials
@@ -383,20 +383,24 @@ def test_the_compiler_tells_what_places_need():
 
 
 @dataclasses.dataclass(frozen=True)
-class JudgedLine(Judged, Line):
+class Remembering(Line):
     """`Line` until the last 7 errors are below 0.2, three of them excepted."""
 
-    criterion: ClassVar = Criterion(7, 0.2, allowed=3, mean=1.0)
+    def memory(self):
+        return jnp.full(7, jnp.inf)
 
-    def deviation(self, outputs, batch):
-        return jnp.abs(outputs - batch.y)[:, 0]
+    def observe(self, memory, outputs, batch):
+        return jnp.concatenate([memory, jnp.abs(outputs - batch.y)[:, 0]])[-7:]
+
+    def solved(self, stats):
+        return (jnp.sum(stats.memory >= 0.2) <= 3) & (jnp.mean(stats.memory) < 1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 9])
-def test_a_criterion_sees_the_last_answers_each_before_it_was_learnt_from(batch_size, monkeypatch):
-    """Also: a trial stops at the first step that meets it, and a window not full meets nothing."""
+def test_a_task_remembers_its_last_answers_each_before_its_update(batch_size, monkeypatch):
+    """Also: a trial stops at the first step that `solved` accepts."""
     monkeypatch.setattr("lstm_jax.training.step.WINDOW", 1)
-    task, trials = JudgedLine(), make_trials(seed=[5, 6], learning_rate=0.02)
+    task, trials = Remembering(), make_trials(seed=[5, 6], learning_rate=0.02)
     settings: Any = dict(batch_size=batch_size, optimizer="sgd", progress=False)
     result = fit(task, SLOPE, trials, 500, **settings)
     for i in range(2):
@@ -410,7 +414,7 @@ def test_a_criterion_sees_the_last_answers_each_before_it_was_learnt_from(batch_
             answers += np.abs(error).tolist()
             w, b = w - 0.02 * np.mean(2 * error * x), b - 0.02 * np.mean(2 * error)
         assert result.solved_at[i] == step
-        np.testing.assert_allclose(result.state.stats.recent[i], answers[-7:], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(result.state.stats.memory[i], answers[-7:], rtol=1e-3, atol=1e-5)
 
 
 def test_windows_are_updates_within_a_sequence_and_one_window_is_none():
@@ -444,7 +448,7 @@ def test_windows_are_updates_within_a_sequence_and_one_window_is_none():
     for one, other in zip(*map(jax.tree.leaves, (pick(halves.params, 0), params)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(halves.loss[0], np.mean(losses), rtol=1e-5)
-    recent = np.asarray(halves.state.stats.recent)[0, -10:]
+    recent = np.asarray(halves.state.stats.memory)[0, -10:]
     np.testing.assert_allclose(recent, deviations, rtol=1e-5)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
 from lstm_jax.tasks import base
 from lstm_jax.tasks.adding import TOLERANCE, Adding1997
 from lstm_jax.types import Array, Batch
@@ -15,7 +16,7 @@ RECENT = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class AddingOnline(base.Judged, Adding1997):
+class AddingOnline(CriterionTask, Adding1997):
     """`Adding1997` with the error and the criterion of 1997, and a linear output unless `logistic`.
 
     The loss is (answer - target)^2 / 2, of an answer that is the output or, if `logistic`, its
@@ -40,7 +41,7 @@ class AddingOnline(base.Judged, Adding1997):
     cross_entropy: bool = False
 
     name: ClassVar = "adding_online"
-    criterion: ClassVar = base.Criterion(RECENT, TOLERANCE, mean=0.01)
+    criterion: ClassVar = Criterion(RECENT, TOLERANCE, mean=0.01)
 
     def __post_init__(self):
         super().__post_init__()
@@ -110,9 +111,9 @@ class MultiplyingOnline(AddingOnline):
         base.check_size("wrong", self.wrong, 1)
 
     @property
-    def criterion(self) -> base.Criterion:
+    def criterion(self) -> Criterion:
         """Fewer than `wrong` of the last 2,000 off by 0.04 or more."""
-        return base.Criterion(RECENT, TOLERANCE, allowed=self.wrong - 1)
+        return Criterion(RECENT, TOLERANCE, allowed=self.wrong - 1)
 
     @property
     def chance(self) -> float:

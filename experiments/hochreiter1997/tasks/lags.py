@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -14,7 +15,7 @@ TESTED = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoStrings(base.Judged):
+class TwoStrings(CriterionTask):
     """Predict every next symbol of a string whose last one is its first again.
 
     The symbols are x, y and a_1 to a_{p-1}. Half of the strings begin and end with x, the others
@@ -53,7 +54,7 @@ class TwoStrings(base.Judged):
     name: ClassVar = "two_strings"
     readout: ClassVar = "every"
     chance: ClassVar = 0.5
-    criterion: ClassVar = base.Criterion(TESTED, 0.25)
+    criterion: ClassVar = Criterion(TESTED, 0.25)
 
     def __post_init__(self):
         base.check_size("symbols", self.symbols, 2)
@@ -104,7 +105,7 @@ class TwoStrings(base.Judged):
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomLag(base.Judged):
+class RandomLag(CriterionTask):
     """Name the second symbol of a string when it ends, after q distractors or more.
 
     A string is b, then x or y, then q + k symbols drawn from a_1 to a_p, then e; k is geometric, at
@@ -140,7 +141,7 @@ class RandomLag(base.Judged):
     output_size: ClassVar = 2
     chance: ClassVar = 0.5
     baseline_loss: ClassVar = 0.25
-    criterion: ClassVar = base.Criterion(TESTED, 0.2)
+    criterion: ClassVar = Criterion(TESTED, 0.2)
 
     def __post_init__(self):
         base.check_size("distractors", self.distractors, 0)

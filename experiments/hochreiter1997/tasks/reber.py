@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
 from lstm_jax.tasks import base, reber
 from lstm_jax.types import Array, Batch
 
@@ -29,7 +30,7 @@ class Answers(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReberOnline(base.Judged, reber.EmbeddedReber):
+class ReberOnline(CriterionTask, reber.EmbeddedReber):
     """`EmbeddedReber` with the criterion of 1997: all strings that train and all that test.
 
     To look at 512 strings after every update would cost hundreds of updates. Instead a training
@@ -43,7 +44,7 @@ class ReberOnline(base.Judged, reber.EmbeddedReber):
     """
 
     name: ClassVar = "reber_online"
-    criterion: ClassVar = base.Criterion(UPDATES * (1 + ASKED), 0.5)
+    criterion: ClassVar = Criterion(UPDATES * (1 + ASKED), 0.5)
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
         """Draws strings of one split; behind those that train, some to ask."""

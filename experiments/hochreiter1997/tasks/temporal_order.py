@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -15,7 +16,7 @@ STANDS = {2: ((10, 20), (50, 60)), 3: ((10, 20), (33, 43), (66, 76))}  # first a
 
 
 @dataclasses.dataclass(frozen=True)
-class TemporalOrder(base.Judged):
+class TemporalOrder(CriterionTask):
     """Name the order of the marks X and Y in a string of distractors.
 
     A string of U[100, 110] symbols begins with E and ends with B; the others are drawn from a, b, c
@@ -50,7 +51,7 @@ class TemporalOrder(base.Judged):
     readout: ClassVar = "last"
     input_size: ClassVar = len(SYMBOLS)
     length: ClassVar = 110
-    criterion: ClassVar = base.Criterion(2000, 0.3, mean=0.1)
+    criterion: ClassVar = Criterion(2000, 0.3, mean=0.1)
 
     def __post_init__(self):
         base.check_choice("marks", self.marks, tuple(STANDS))

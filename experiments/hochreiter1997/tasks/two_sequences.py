@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -13,9 +14,9 @@ VARIANCE = 0.2  # of the noise
 TARGET_VARIANCE = 0.1
 TESTED = 256
 CRITERIA = {
-    "3a": base.Criterion(TESTED, 0.2, mean=0.01),
-    "3b": base.Criterion(TESTED, 0.2, allowed=5, mean=0.04),
-    "3c": base.Criterion(TESTED, 0.1, mean=0.015),
+    "3a": Criterion(TESTED, 0.2, mean=0.01),
+    "3b": Criterion(TESTED, 0.2, allowed=5, mean=0.04),
+    "3c": Criterion(TESTED, 0.1, mean=0.015),
 }
 
 
@@ -27,7 +28,7 @@ class Targets(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoSequences(base.Judged):
+class TwoSequences(CriterionTask):
     """Name the class of a noisy sequence from its first N elements.
 
     A row's length is uniform on the integers of [T, 1.1 T]. In class 1 its first N elements are 1,
@@ -78,7 +79,7 @@ class TwoSequences(base.Judged):
         return self.shortest + self.shortest // 10
 
     @property
-    def criterion(self) -> base.Criterion:
+    def criterion(self) -> Criterion:
         """That of the form."""
         return CRITERIA[self.form]
 

@@ -11,7 +11,8 @@ import pytest
 
 import lstm_jax as lj
 from experiments.hochreiter1997 import tasks
-from lstm_jax.tasks.base import Criterion, half_squared_error
+from experiments.hochreiter1997.tasks import Criterion
+from lstm_jax.tasks.base import half_squared_error
 
 N = 20_000
 EVERY = [
