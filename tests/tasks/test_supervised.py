@@ -1,5 +1,6 @@
 """Tasks over sequences: scales of the training rows, weights, missing numbers, predictions."""
 
+import functools
 import json
 import re
 from typing import Any
@@ -22,6 +23,7 @@ X = 5 + 2 * RNG.normal(size=(N, T, D)).astype(np.float32)
 LENGTHS = RNG.integers(2, T + 1, N)
 LABELS = np.array(["cat", "dog", "eel"])[np.arange(N) % 3]
 NUMBERS = 100 + 10 * RNG.normal(size=N)
+MASK = (np.arange(T) < LENGTHS[:, None]) & ((RNG.uniform(size=(N, T)) > 0.2) | (np.arange(T) == 0))
 TAGS = [np.where(X[n, : LENGTHS[n], 0] > 5, "hi", "lo") for n in range(N)]
 RAGGED = [X[n, : LENGTHS[n]] for n in range(N)]
 
@@ -96,35 +98,43 @@ def test_ragged_lists_are_padded_arrays_with_lengths() -> None:
     same(batches[0], batches[2])
 
 
-def model_of(task: Supervised, cell: Any) -> Any:
-    return lj.nn.SequenceSpec(cell, task.input_size, task.output_size, task.readout)
-
-
-@pytest.mark.parametrize("cell", [lj.cells.LSTM(3), lj.cells.GRU(3)], ids=["LSTM", "GRU"])
-@pytest.mark.parametrize("kind", [Classification, Labelling])
-def test_what_is_missing_or_masked_changes_no_value_and_no_gradient(cell: Any, kind: Any) -> None:
-    """Whatever stands where a step does not count: numbers, NaN, infinity, also in targets."""
+@functools.cache
+def value_and_grad(kind: Any, cell: Any) -> tuple[Supervised, Any]:
+    """Returns a task of one mask, and the compiled loss and gradient as functions of its arrays."""
     y = LABELS if kind is Classification else X[..., 1]
-    gone = RNG.uniform(size=(N, T)) < 0.2
-    gone[:, 0] = False
-    mask = (np.arange(T) < LENGTHS[:, None]) & ~gone
-    task = kind(Split(Sequences(np.where(mask[..., None], X, 0), y, mask=mask)))
-    model = model_of(task, cell)
+    task = kind(Split(Sequences(np.where(MASK[..., None], X, 0), y, mask=MASK)))
+    model = lj.nn.SequenceSpec(cell, task.input_size, task.output_size, task.readout)
     params = model.init(jax.random.key(0))
 
     @jax.jit
-    def value_and_grad(arrays: Any) -> Any:
+    def of(arrays: Any) -> Any:
         batch = every_row(task, arrays)
         loss = lambda p: task.loss(model.apply(p, batch.x, mask=batch.mask), batch)  # noqa: E731
         return jax.value_and_grad(loss)(params)
 
-    expected = value_and_grad(task.arrays())
+    return task, of
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell"),
+    [
+        (Labelling, lj.cells.LSTM(3)),
+        (Classification, lj.cells.GRU(3)),
+        (Classification, lj.cells.MinGRU(3)),
+    ],
+)
+@hypothesis.given(st.integers(0, 2**16))
+@hypothesis.settings(max_examples=15)
+def test_what_is_missing_or_masked_changes_no_value_and_no_gradient(kind, cell, seed) -> None:
+    """Whatever stands where a step does not count: numbers, NaN, infinity, also in targets."""
+    task, of = value_and_grad(kind, cell)
+    expected, rng = of(task.arrays()), np.random.default_rng(seed)
     assert np.isfinite(expected[0])
-    for stray in (np.nan, np.inf, -1e38):
-        x = np.where(mask[..., None], X, np.float32(stray))
-        y = task.arrays()["y"]
-        y = y if kind is Classification else np.where(mask[..., None], y, np.float32(stray))
-        same(value_and_grad(task.arrays() | {"x": x, "y": y}), expected)
+    stray = rng.choice(np.array([np.nan, np.inf, -np.inf, 1e38, 0], np.float32), X.shape)
+    changed = {"x": np.where(MASK[..., None], X, stray)}
+    if kind is Labelling:
+        changed["y"] = np.where(MASK[..., None], X[..., 1:2], stray[..., :1])
+    same(of(task.arrays() | changed), expected)
 
 
 def test_a_missing_number_is_the_mean_and_has_an_indicator() -> None:
