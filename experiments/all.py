@@ -25,12 +25,19 @@ from experiments.common.flags import PLATFORMS, need, need_sound, setting
 from experiments.common.plan import Experiment
 from lstm_jax.report import figures, html
 from lstm_jax.report.claims import Claim, at_scale, markdown
+from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
-from lstm_jax.runs.config import CONFIG, read_config
-from lstm_jax.runs.config import begin as begin_run
-from lstm_jax.runs.ledger import Ledger
-from lstm_jax.runs.lock import Lock, lock
-from lstm_jax.runs.records import Damaged, Record, RecordLog, replace_file
+from lstm_jax.runs import (
+    CONFIG,
+    Damaged,
+    Ledger,
+    Lock,
+    RecordLog,
+    begin_run,
+    lock_run,
+    read_config,
+    replace_file,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
@@ -157,7 +164,7 @@ def resumed(request: flags.Request, folder: Path) -> Begun:
     for name, value in {"scale": request.scale or scale, **request.given}.items():
         was = scale if name == "scale" else getattr(config, name)
         need(value == was, name, value, f"the run started with {flags.shown(was)}; leave it out")
-    return Begun(folder, scale, config, lock(folder))
+    return Begun(folder, scale, config, lock_run(folder))
 
 
 def run_all(folder: Path, scale: str, config: All) -> list[int]:

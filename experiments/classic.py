@@ -38,7 +38,7 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate, Share
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group, continued
-from lstm_jax.training.trials import make_trials
+from lstm_jax.training import make_trials
 
 SOURCE = "Hochreiter & Schmidhuber 1997"
 SOLVED, FACTOR = 0.8, 2.0  # the least share for "reproduces"

@@ -39,10 +39,8 @@ from lstm_jax.report.figures import Picture, Style
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group
-from lstm_jax.tasks import LANGUAGES, Language
-from lstm_jax.tasks.base import split_key
-from lstm_jax.training import parallel, trials
-from lstm_jax.training.trials import Trials
+from lstm_jax.tasks import LANGUAGES, Language, base
+from lstm_jax.training import Trials, parallel, trials
 
 GENERALISES = 0.9  # the least score of a solved task in the paper
 QUESTIONS = 10  # test strings of each length in a batch
@@ -175,7 +173,7 @@ def by_length(
 
     def one(args):
         trial, weights = args
-        root = split_key(trials.keys(trial).evaluation, "test")
+        root = base.split_key(trials.keys(trial).evaluation, "test")
 
         def ask(n):
             batch = longer.at(jax.random.fold_in(root, n), jnp.asarray(repeated))

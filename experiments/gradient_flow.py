@@ -40,9 +40,8 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group, continued
-from lstm_jax.tasks import Task
-from lstm_jax.tasks.base import never_solved
-from lstm_jax.training.trials import Trials, keys
+from lstm_jax.tasks import Task, base
+from lstm_jax.training import Trials, keys
 
 LINEAR = 0.9  # of the variance of a logarithm that a line explains
 FLAT = 1e-6  # relative change over all lags: float32's precision
@@ -82,7 +81,7 @@ class GradientFlow(Config):
     @property
     def task(self) -> Task:
         """Returns recall, with `lag` steps from the mark's successor to the last but one."""
-        return never_solved(tasks.make("recall", lag=self.lag + 1))
+        return base.never_solved(tasks.make("recall", lag=self.lag + 1))
 
     @property
     def stages(self) -> tuple[int, ...]:

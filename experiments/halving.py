@@ -42,7 +42,7 @@ from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Candidate, Group, Search, plans, strategies
 from lstm_jax.search import space as search
-from lstm_jax.tasks.base import never_solved
+from lstm_jax.tasks import base
 
 SPACE = "learning_rate=log:1e-4:1 forget_bias=uniform:-2:6 clip=log:0.1:10"
 HALVING, RANDOM = "successive halving", "random"
@@ -119,7 +119,7 @@ def contenders(config: Halving) -> dict[str, list[Candidate]]:
 
 def plan(config: Halving, records: Sequence[Record]) -> list[Group]:
     """Returns random search and the rungs of halving; repeats share groups."""
-    task = never_solved(tasks.make("adding", length=config.lag))
+    task = base.never_solved(tasks.make("adding", length=config.lag))
     network = networks.network("lstm", task, config.hidden, config.engine)
     given = {"hidden": config.hidden, "batch_size": config.batch_size, "optimizer": "adam"}
     shared = Search(

@@ -39,11 +39,10 @@ from lstm_jax.report.importance import Forest
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.tables import Row
-from lstm_jax.runs.directory import RunDirectory
+from lstm_jax.runs import RunDirectory
 from lstm_jax.search import Group, widths
 from lstm_jax.tasks import Task
-from lstm_jax.training.fit import State
-from lstm_jax.training.trials import make_trials
+from lstm_jax.training import State, make_trials
 
 VARIANTS = tuple(cells.ODYSSEY)
 PLAIN = VARIANTS[0]

@@ -39,7 +39,7 @@ from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group
 from lstm_jax.tasks import Task
-from lstm_jax.training.trials import Trials, make_trials
+from lstm_jax.training import Trials, make_trials
 
 BROAD = 1.0  # decades of learning rate
 

@@ -44,10 +44,9 @@ from lstm_jax.report.statistics import is_solved
 from lstm_jax.report.sweeps import Searched
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Found, Group, Search, Space, Strategy, plans
-from lstm_jax.search.space import Choice, Domain
-from lstm_jax.tasks import Task
-from lstm_jax.tasks.base import never_solved
-from lstm_jax.training.optimizers import DIRECTIONS
+from lstm_jax.search import space as spaces
+from lstm_jax.tasks import Task, base
+from lstm_jax.training import DIRECTIONS
 
 OPTIMIZERS = tuple(DIRECTIONS)
 NETWORKS = (*networks.LABELS, *networks.CATALOGUE)
@@ -64,7 +63,7 @@ STRUCTURE = ("cell", "hidden", "depth", "optimizer", "batch_size", "lag")
 def _task(name: str, metric: str, lag: int) -> Task:
     """Returns the problem; a ranking by loss trains each trial to its last step."""
     task = TASKS[name](lag)
-    return never_solved(task) if metric == "loss" else task
+    return base.never_solved(task) if metric == "loss" else task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,8 +240,8 @@ def parameters(space: Space) -> list[Parameter]:
     return [_parameter(name, space[name]) for name in space.free]
 
 
-def _parameter(name: str, domain: Domain) -> Parameter:
-    if isinstance(domain, Choice):
+def _parameter(name: str, domain: spaces.Domain) -> Parameter:
+    if isinstance(domain, spaces.Choice):
         return Parameter(name, "choice", choices=domain.values)
     kind = {"Log": "log", "Uniform": "uniform", "Int": "int", "LogInt": "log_int"}
     return Parameter(name, kind[type(domain).__name__], domain.low, domain.high)

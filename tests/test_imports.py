@@ -1,5 +1,6 @@
 """The import law: a room imports only from rooms above it, and what it may of other libraries."""
 
+import re
 import subprocess
 import sys
 
@@ -59,6 +60,14 @@ def test_shared_machinery_of_experiments_imports_no_experiment(folder: str) -> N
         names = imported(file.read_text(encoding="utf-8"), "")
         other = {name for name in names if name.split(".")[0] == "experiments"}
         assert {".".join(name.split(".")[:2]) for name in other} <= shared, file
+
+
+def test_experiments_import_the_face_its_rooms_and_each_other() -> None:
+    """No module behind a room but those of `report`, which the face leaves out for its extras."""
+    behind = re.compile(rf"{PACKAGE}\.(?!report\b)\w+\.\w+|{PACKAGE}(\.\w+)*\._\w+")
+    for file in (ROOT / "experiments").rglob("*.py"):
+        names = imported(file.read_text(encoding="utf-8"), "")
+        assert [name for name in names if behind.match(name)] == [], file
 
 
 def modules_after(statement: str) -> set[str]:

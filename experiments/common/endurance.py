@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report.ledger import Record
 from lstm_jax.tasks import ContinualReber, Counting
-from lstm_jax.training import parallel
-from lstm_jax.training.trials import Trials
+from lstm_jax.training import Trials, parallel
 
 TRACED = 1000  # symbols
 

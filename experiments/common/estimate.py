@@ -14,8 +14,7 @@ import numpy as np
 from experiments.common.flags import Config, Request, shown
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.tasks import Task
-from lstm_jax.training import evaluation, parallel
-from lstm_jax.training.fit import state_shapes
+from lstm_jax.training import evaluation, parallel, state_shapes
 
 if TYPE_CHECKING:
     from experiments.common.plan import Computed

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 from absl import flags
 
 from lstm_jax.engines import ENGINES
-from lstm_jax.training.parallel import BATCHINGS
-from lstm_jax.training.trials import MAX_SEED
+from lstm_jax.training import BATCHINGS, MAX_SEED
 
 SCALES = ("quick", "small", "paper")
 PLATFORMS = ("auto", "cpu", "gpu", "tpu")

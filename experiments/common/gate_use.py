@@ -10,13 +10,12 @@ import numpy as np
 
 import lstm_jax as lj
 from experiments.common import networks
-from lstm_jax import diagnostics
+from lstm_jax import diagnostics, evaluate
 from lstm_jax.cells import LSTM
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report.ledger import Record
 from lstm_jax.tasks import Task
-from lstm_jax.training.fit import evaluate
-from lstm_jax.training.trials import Trials
+from lstm_jax.training import Trials
 
 NEAR = 0.1
 SEQUENCES = 200  # of `trace`

@@ -13,11 +13,10 @@ import numpy as np
 from experiments.common import networks
 from lstm_jax import cells, diagnostics
 from lstm_jax.cells import Cell
-from lstm_jax.nn import SequenceSpec
-from lstm_jax.nn.initializers import chrono, gate_bias, orthogonal
+from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.report.ledger import Record
 from lstm_jax.tasks import Task
-from lstm_jax.training.trials import Trials, keys
+from lstm_jax.training import Trials, keys
 from lstm_jax.types import Array, Batch
 
 SEQUENCES = 16  # that norms are averaged over
@@ -66,13 +65,13 @@ class Network(NamedTuple):
 
 def rnn(name: str, scale: float) -> Network:
     """Returns a tanh RNN with orthogonal recurrent weights times `scale`."""
-    start = {"w_h": orthogonal(scale)}
+    start = {"w_h": initializers.orthogonal(scale)}
     return Network(f"RNN, {name} weights", cells.RNN, cells.RNN, None, lambda task: start)
 
 
 def lstm(bias: float) -> Network:
     """Returns an LSTM with one forget bias: sigmoid(bias)^lag remains along the cell."""
-    start = {"b": gate_bias(f=bias)}
+    start = {"b": initializers.gate_bias(f=bias)}
     return Network(
         f"LSTM, bias {bias:g}", cells.LSTM, cells.LSTM, CutLSTM, lambda task: start,
         lambda lags, length: (1 / (1 + math.exp(-bias))) ** lags,
@@ -106,7 +105,7 @@ NETWORKS = {
     "lstm_5": lstm(5.0),
     "lstm_chrono": Network(
         "LSTM, chrono", cells.LSTM, cells.LSTM, CutLSTM,
-        lambda task: {"b": chrono(task.length)}, kept_by_chrono,
+        lambda task: {"b": initializers.chrono(task.length)}, kept_by_chrono,
     ),
 }  # fmt: skip
 

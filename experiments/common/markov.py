@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_jax.tasks.bits import BLANK, CUE
+from lstm_jax.tasks import bits as task
 
 SYMBOLS = 4
 PSEUDO = 1e-6  # added to EM's transition counts, for a state that is never left
@@ -62,7 +62,7 @@ def strings(count: int) -> Iterator[tuple[int, ...]]:
 def sequences(count: int, gap: int) -> list[np.ndarray]:
     """Returns every sequence of the task once, with its last bit; all equally likely."""
     return [
-        np.array([*bits, *[BLANK] * blanks, CUE, *bits])
+        np.array([*bits, *[task.BLANK] * blanks, task.CUE, *bits])
         for blanks in range(1, gap + 1)
         for bits in strings(count)
     ]
@@ -95,7 +95,7 @@ def exact(count: int) -> Model:
         else:
             ahead = [("tell", w[1:] or w)]
         transition[k, [place[name] for name in ahead]] = 1 / len(ahead)
-        emission[k, {"read": [w[-1]], "wait": [BLANK, CUE], "tell": [w[0]]}[kind]] = 1
+        emission[k, {"read": [w[-1]], "wait": [task.BLANK, task.CUE], "tell": [w[0]]}[kind]] = 1
     return Model(start / 2, transition, emission / emission.sum(1, keepdims=True))
 
 

@@ -10,10 +10,7 @@ from experiments.common.plan import Experiment
 from lstm_jax.report import figures, hparams, html, tables
 from lstm_jax.report.claims import Claim, at_scale
 from lstm_jax.report.tables import Row
-from lstm_jax.runs.config import CONFIG, read_config
-from lstm_jax.runs.directory import RunDirectory
-from lstm_jax.runs.ledger import sha256_of
-from lstm_jax.runs.records import replace_file
+from lstm_jax.runs import CONFIG, RunDirectory, read_config, replace_file, sha256_of
 
 
 def write(experiment: Experiment, config: Config, run: RunDirectory) -> None:

@@ -26,11 +26,7 @@ from experiments.common.circumstances import changes, circumstances
 from experiments.common.flags import Config, Hosts, Request
 from experiments.common.plan import Computed, Experiment
 from lstm_jax import search
-from lstm_jax.runs import hosts
-from lstm_jax.runs.config import read_config
-from lstm_jax.runs.directory import Preempted, RunDirectory
-from lstm_jax.runs.lock import LOCK
-from lstm_jax.runs.records import TEMPORARY, Damaged
+from lstm_jax.runs import LOCK, TEMPORARY, Damaged, Preempted, RunDirectory, hosts, read_config
 from lstm_jax.search import Group
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on

@@ -9,7 +9,7 @@ from lstm_jax.report import ledger
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import is_solved
 from lstm_jax.search import Group
-from lstm_jax.training.trials import Trials, make_trials
+from lstm_jax.training import Trials, make_trials
 
 CLIP = 1.0  # of the gradient's norm
 

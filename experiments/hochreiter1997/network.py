@@ -8,11 +8,16 @@ import jax.numpy as jnp
 from jax import lax
 
 import lstm_jax as lj
-from lstm_jax.cells import Cell, MemoryBlocks, initial_state, mask_params, parameter_count, sigmoid
-from lstm_jax.cells.memory_block import INPUTS
-from lstm_jax.engines import Engine, Scan, resolve
-from lstm_jax.engines.masking import where_row
-from lstm_jax.engines.products import advance, fed_back, preactivations, split
+from lstm_jax.cells import (
+    Cell,
+    MemoryBlocks,
+    initial_state,
+    mask_params,
+    memory_block,
+    parameter_count,
+    sigmoid,
+)
+from lstm_jax.engines import Engine, Scan, masking, products, resolve
 from lstm_jax.types import Array, CellParams
 
 WIDE = 32  # inputs
@@ -171,20 +176,22 @@ class OnlineNetwork1997(Network1997):
         w_i, w_g = (w - lax.stop_gradient(w) for w in self._columns(blocks))  # zero
         past = jnp.einsum("bnh,nh->bh", state.d_i, w_i) + jnp.einsum("bnh,nh->bh", state.d_g, w_g)
         start = state.cell._replace(c=state.cell.c + past)
-        packed = preactivations(cell, blocks, x[0], fed_back(cell, start, None))
-        after, _ = advance(cell, packed, start, blocks.theta, None)
+        packed = products.preactivations(cell, blocks, x[0], products.fed_back(cell, start, None))
+        after, _ = products.advance(cell, packed, start, blocks.theta, None)
         d_i, d_g = lax.stop_gradient(self._derivatives(blocks, x[0], state))
         new = Instant(after, state.d_i + d_i, state.d_g + d_g)
-        new = where_row(None if mask is None else mask[0], new, state)
+        new = masking.where_row(None if mask is None else mask[0], new, state)
         return new, self._outputs(params, x[0], after.h)[None]
 
     def _derivatives(self, blocks: CellParams, x: Array, state: Instant) -> tuple[Array, Array]:
         """Returns the additions of a time step to `d_i` and `d_g`."""
-        cell, feedback = self._blocks, fed_back(self._blocks, state.cell, None)
-        gates = split(cell, tuple(cell.gates), preactivations(cell, blocks, x, feedback))
+        cell, feedback = self._blocks, products.fed_back(self._blocks, state.cell, None)
+        gates = products.split(
+            cell, tuple(cell.gates), products.preactivations(cell, blocks, x, feedback)
+        )
         i = self._shared(sigmoid(gates["i"]))
         g, slope = jax.jvp(
-            INPUTS[cell.input_activation], (gates["g"],), (jnp.ones_like(gates["g"]),)
+            memory_block.INPUTS[cell.input_activation], (gates["g"],), (jnp.ones_like(gates["g"]),)
         )
         u = [x, feedback] if cell.recurrent else [x]
         u = jnp.concatenate([*u, jnp.ones_like(x[:, :1])], axis=-1)[:, :, None]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lstm_jax.runs.lock import Lock, lock
+from lstm_jax.runs.lock import Lock, lock_run
 from lstm_jax.runs.records import Damaged, Record, plain, replace_file, temporaries
 
 CONFIG = "config.json"
 
 
-def begin(directory: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> Lock:
+def begin_run(directory: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> Lock:
     """Makes a directory, locks it and writes config.json, which makes it a run; returns the lock.
 
     Raises:
@@ -22,7 +22,7 @@ def begin(directory: Path, settings: Mapping[str, Any], about: Mapping[str, Any]
     text = json.dumps(config | {"sha256": _sha256(config)}, indent=2)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        held = lock(directory)
+        held = lock_run(directory)
         if (directory / CONFIG).exists():
             right = "resume it or choose another directory"
             raise ValueError(f"{directory} already holds a run: {right}")

@@ -16,10 +16,10 @@ from typing import Any
 
 from lstm_jax.runs import hosts
 from lstm_jax.runs.checkpoints import Checkpoints, export, read_note, step_of
-from lstm_jax.runs.config import CONFIG, begin, read_config
+from lstm_jax.runs.config import CONFIG, begin_run, read_config
 from lstm_jax.runs.curves import Curves
 from lstm_jax.runs.ledger import Ledger
-from lstm_jax.runs.lock import Lock, lock
+from lstm_jax.runs.lock import Lock, lock_run
 from lstm_jax.runs.records import Damaged, Record, RecordLog, plain, temporaries
 
 SAVE_SECONDS = 15.0
@@ -76,7 +76,7 @@ class RunDirectory:
             written.
         """
         held: list[Lock] = []  # in process 0
-        hosts.lead(lambda: held.append(begin(Path(path).absolute(), settings, about or {})))
+        hosts.lead(lambda: held.append(begin_run(Path(path).absolute(), settings, about or {})))
         run = cls(path, save_seconds)
         run._lock = held[0] if held else None
         return run
@@ -169,7 +169,7 @@ class RunDirectory:
 
     def _reopen(self) -> None:
         """Locks the run and checks all that a resume reads, then drops what a kill left behind."""
-        self._lock = lock(self.path)
+        self._lock = lock_run(self.path)
         self.records.check(self.path)
         finished = self._finished()
         flying = {urllib.parse.unquote(p.name) for p in self.path.glob("checkpoints/*")} - finished

@@ -33,7 +33,7 @@ class Lock:
         weakref.finalize(self, os.close, descriptor)
 
 
-def lock(directory: Path) -> Lock:
+def lock_run(directory: Path) -> Lock:
     """Locks a directory; within one process all callers share the lock.
 
     Raises:

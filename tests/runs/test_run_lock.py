@@ -11,7 +11,7 @@ import pytest
 
 from lstm_jax.runs import lock as run_lock
 from lstm_jax.runs.directory import RunDirectory
-from lstm_jax.runs.lock import LOCK, lock
+from lstm_jax.runs.lock import LOCK, lock_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,11 +23,11 @@ def elsewhere(code: str, path: Path) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
 
 
-TAKE = "from lstm_jax.runs.lock import lock; lock(path)"
+TAKE = "from lstm_jax.runs.lock import lock_run; lock_run(path)"
 
 
 def test_a_lock_keeps_other_processes_out_and_names_its_holder(tmp_path):
-    first, second = lock(tmp_path), lock(tmp_path)
+    first, second = lock_run(tmp_path), lock_run(tmp_path)
     assert first is second, "one process is one holder"
     said = elsewhere(TAKE, tmp_path)
     assert f"ValueError: {tmp_path} is in use by process {os.getpid()} on " in said
@@ -40,10 +40,10 @@ def test_a_lock_keeps_other_processes_out_and_names_its_holder(tmp_path):
 
 
 def test_a_killed_process_holds_nothing(tmp_path):
-    kill = f"{TAKE}; import os; held = lock(path); os.kill(os.getpid(), 9)"
+    kill = f"{TAKE}; import os; held = lock_run(path); os.kill(os.getpid(), 9)"
     assert elsewhere(kill, tmp_path) == ""
     assert (tmp_path / LOCK).read_text().startswith("process ")
-    lock(tmp_path)
+    lock_run(tmp_path)
 
 
 def test_a_file_system_without_locks_takes_runs(tmp_path, monkeypatch):
