@@ -46,7 +46,7 @@ def fit(values: np.ndarray, valid: np.ndarray, rows: np.ndarray, names: tuple[st
     parts = (part - mean for part in _parts(values, valid, rows))
     square = sum((np.nansum(part**2, axis=0) for part in parts), zero)
     deviation = np.sqrt(square / count)
-    constant = deviation <= 1e-6 * np.abs(mean)
+    constant = deviation <= 1e-9 * np.abs(mean)
     return Scale(mean.astype(np.float32), np.where(constant, 1, deviation).astype(np.float32))
 
 
