@@ -11,12 +11,13 @@ from lstm_jax.data import scaling, windows
 from lstm_jax.data.digest import digest
 from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
-from lstm_jax.tasks import base, heads, series_arrays
+from lstm_jax.tasks import base, heads, inputs, series_arrays
 from lstm_jax.types import Array, Batch
 
 Scaling = Literal["log_ratio", "standard"]
 LEAST_RATIO = 1e-3  # of a value to its window's mean: a logarithm has no lower one
 CONSTANT = 1e-6  # of its level: a window with a smaller spread is taken as constant
+LARGEST = 30.0  # logarithm of a forecast's ratio to its window's mean: stays finite
 LEVELS = (0.1, 0.5, 0.9)  # of the quantiles of a density, where no others are given
 
 
@@ -43,7 +44,7 @@ class Window(NamedTuple):
 
     Attributes:
       level: mean of the context.
-      spread: mean distance from it, the unit of a constant context.
+      spread: the unit of what is normalised.
       unit: of errors, the naive error of the series.
     """
 
@@ -92,13 +93,14 @@ class Forecast(base.Rows):
 
     All horizons are emitted at the last step: V = H x head.size. Outputs are normalised, too:
 
-        log_ratio    z = log(y / level)              level = mean of the context
-        standard     z = (y - level) / spread        spread = mean |y - level|, or `unit` if it is 0
+        log_ratio    z = log(y / level) / spread     spread = mean |log(y / level)| in training
+        standard     z = (y - level) / spread        spread = mean |y - level| of the context
 
-    `unit` is the mean error of the seasonal naive forecast within the training part of a series.
-    The loss of a point or of quantiles is that of y / unit, so that all series count alike; the
-    loss of a density is that of z. Missing targets do not count. The metric is the mean absolute
-    error in `unit`s: MASE. A forecast is correct where that is below 1.
+    `level` is the mean of the context; a constant context has the spread `unit`. The `unit` of a
+    series is the mean error of its seasonal naive forecast within the training part. The loss of a
+    point or of quantiles is that of y / unit, so that all series count alike; the loss of a density
+    is that of z. Missing targets do not count. The metric is the mean absolute error in `unit`s:
+    MASE. A forecast is correct where that is below 1.
 
     Attributes:
       form: the sizes.
@@ -153,11 +155,15 @@ class Forecast(base.Rows):
         windows.check_whole("context", context, 1)
         arrays = series_arrays.fit(data, context)
         hashed = digest({name: part for name, part in arrays.items() if name != "fitted"})
+        scale = _scale(scale, data)
+        if scale == "log_ratio":
+            spread = series_arrays.log_spread(arrays, context, data.horizon, LEAST_RATIO)
+            arrays["fitted"]["spread"] = spread
         known = Known(arrays, series_arrays.seasonal_naive(arrays, data), hashed)
         beside = series_arrays.covariates(data.series)
         widths = {name: 0 if part is None else part.shape[1] for name, part in beside.items()}
         form = Form(data.horizon, context, **widths)
-        self._set(form, head, _scale(scale, data), known)
+        self._set(form, head, scale, known)
 
     def _set(self, form: Form, head: heads.Head, scale: Any, known: Known | None) -> None:
         for name, value in {"form": form, "head": head, "scale": scale, "known": known}.items():
@@ -229,7 +235,7 @@ class Forecast(base.Rows):
         ahead = _read(arrays, "values", member[:, None], horizon)
         there = ~jnp.isnan(ahead)
         values = _read(arrays, "values", member[None], context)
-        window = _units(values, jnp.asarray(arrays["unit"])[member])
+        window = self._units(arrays, member, values)
         x = self._inputs(arrays, member, context, horizon, values, window)
         value = Horizon(jnp.where(there, ahead, 0), there, window)
         weight = jnp.where(there.any(1), weight, 0)
@@ -265,13 +271,14 @@ class Forecast(base.Rows):
     def normalise(self, values: Array, window: Window) -> Array:
         """Returns z of values; the units broadcast."""
         if self.scale == "log_ratio":
-            return jnp.log(jnp.maximum(values / window.level, LEAST_RATIO))
+            return jnp.log(jnp.maximum(values / window.level, LEAST_RATIO)) / window.spread
         return (values - window.level) / window.spread
 
     def denormalise(self, z: Array, window: Window) -> Array:
         """Returns values of z; the units broadcast."""
         if self.scale == "log_ratio":
-            return window.level * jnp.exp(jnp.minimum(z, 30))
+            ratio = window.spread * z
+            return window.level * jnp.exp(jnp.where(ratio < LARGEST, ratio, LARGEST))
         return window.level + window.spread * z
 
     def _losses(self, outputs: Array, target: Horizon) -> Array:
@@ -354,7 +361,19 @@ class Forecast(base.Rows):
         member, end = jnp.moveaxis(jnp.asarray(arrays["windows"]), -1, 0)
         steps = jnp.arange(self.form.context, dtype=jnp.int32)[:, None]
         values = _read(arrays, "values", member[None], steps + (end - self.form.context)[None])
-        return _units(values, jnp.asarray(arrays["unit"])[member])
+        return self._units(arrays, member, values)
+
+    def _units(self, arrays: dict[str, Any], member: Array, values: Array) -> Window:
+        """Returns the units of windows with values [C, B]."""
+        unit = jnp.asarray(arrays["unit"])[member]
+        level = _mean_there(values, ~jnp.isnan(values), axis=0)
+        if self.scale == "log_ratio":
+            spread = jnp.full_like(level, arrays["fitted"]["spread"])
+        else:
+            away = jnp.abs(values - level[None])
+            spread = _mean_there(away, ~jnp.isnan(away), axis=0)
+            spread = jnp.where(spread > CONSTANT * jnp.abs(level), spread, unit)
+        return Window(level[:, None], spread[:, None], unit[:, None])
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Returns what forecasts of new series need: JSON-able entries, and constants as arrays."""
@@ -367,22 +386,14 @@ class Forecast(base.Rows):
             "chance": known.chance,
             "digest": known.digest,
         }
-        fitted = known.arrays["fitted"]
-        return description, {
-            f"{name}_{part}": array
-            for name, scale in fitted.items()
-            for part, array in scale._asdict().items()
-        }
+        return description, inputs.flat(known.arrays["fitted"])
 
     @classmethod
     def restore(cls, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Forecast":
         """Returns a task without series from its `state`."""
-        fitted = {
-            name: scaling.Scale(arrays[f"{name}_mean"], arrays[f"{name}_scale"])
-            for name in series_arrays.COVARIATES
-            if f"{name}_mean" in arrays
-        }
-        known = Known({"fitted": fitted}, description["chance"], description["digest"])
+        known = Known(
+            {"fitted": inputs.unflat(arrays)}, description["chance"], description["digest"]
+        )
         head = heads.make(**description["head"])
         return cls._of(Form(**description["form"]), head, description["scale"], known)
 
@@ -445,15 +456,6 @@ def _read(arrays: dict[str, Any], name: str, member: Array, step: Array) -> Arra
     return jnp.where(
         inside.reshape(*inside.shape, *[1] * (found.ndim - inside.ndim)), found, jnp.nan
     )
-
-
-def _units(values: Array, unit: Array) -> Window:
-    """Returns the units of windows with values [C, B]."""
-    level = _mean_there(values, ~jnp.isnan(values), axis=0)
-    away = jnp.abs(values - level[None])
-    spread = _mean_there(away, ~jnp.isnan(away), axis=0)
-    spread = jnp.where(spread > CONSTANT * jnp.abs(level), spread, unit)
-    return Window(level[:, None], spread[:, None], unit[:, None])
 
 
 def _mean_there(values: Array, there: Array, axis: int = 1) -> Array:

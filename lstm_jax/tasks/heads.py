@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.scipy import special
 
 from lstm_jax.tasks.base import check_choice, check_size, cross_entropies, logistic_errors
@@ -179,7 +178,11 @@ class Huber(_Point):
 
     def loss(self, error: Array) -> Array:
         """A parabola, linear outside."""
-        return optax.huber_loss(error, delta=self.delta)
+        # JAX finds which side of a minimum or maximum has the gradient by comparing it with both.
+        # XLA may compute an operand twice, with and without a fused multiply-add; then neither is
+        # equal and the gradient is 0. A selection by the sign of a number has no such fault.
+        away = jnp.abs(error)
+        return jnp.where(away < self.delta, error**2 / 2, self.delta * (away - self.delta / 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,8 +213,9 @@ class Quantiles(Head):
         """Twice the pinball loss, averaged over levels."""
         quantiles = jnp.sort(_wide(outputs), axis=-1)
         error = targets.astype(quantiles.dtype)[..., None] - quantiles
-        above = _levels(self.levels, error) * error
-        return 2 * jnp.mean(jnp.maximum(above, above - error), axis=-1)
+        q = _levels(self.levels, error)
+        # Not the larger of both: compiled, a maximum loses gradients, see `Huber.loss`.
+        return 2 * jnp.mean(jnp.where(error > 0, q, q - 1) * error, axis=-1)
 
     def predict(self, outputs: Array) -> Array:
         """The quantile whose level is nearest to 0.5."""

@@ -10,6 +10,7 @@ from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
 from lstm_jax.metrics import naive_error
 
+SAMPLED = 10_000  # windows of which a spread is taken, about
 COVARIATES = ("known", "past", "static")
 
 
@@ -27,6 +28,28 @@ def fit(data: Windows, context: int) -> dict[str, Any]:
     series, counts = data.series, trains(data)
     arrays = arrays_of(series, data.trained) | _rows_of(data, context)
     return arrays | {"fitted": _fitted(series, counts)}
+
+
+def log_spread(arrays: dict[str, Any], context: int, horizon: int, least: float) -> np.ndarray:
+    """Returns the mean of |log(y / level)| over targets that train, a float32 scalar.
+
+    Args:
+      arrays: as `fit` returns them.
+      context: C, the time steps whose mean is the level.
+      horizon: H, the time steps of the targets.
+      least: a ratio that is smaller is taken for it.
+    """
+    rows = arrays["splits"]["train"]
+    member, end = arrays["windows"][rows[:: 1 + len(rows) // SAMPLED]].T[..., None]
+    first, last = arrays["offsets"][member], arrays["offsets"][member + 1]
+    place = first + end + np.arange(-context, horizon)
+    inside = (place >= first) & (place < last)
+    values = np.where(
+        inside, arrays["values"][np.clip(place, 0, arrays["offsets"][-1] - 1)], np.nan
+    )
+    level = np.nanmean(values[:, :context], axis=1, keepdims=True)
+    spread = np.nanmean(np.abs(np.log(np.maximum(values[:, context:] / level, least))))
+    return np.array(spread if spread > 0 else 1, np.float32)
 
 
 def trains(data: Windows) -> np.ndarray:

@@ -52,6 +52,7 @@ def truth(task, batch):
 
 def test_a_window_is_read_where_it_lies():
     task = task_of(series_of(gappy()))
+    spread = task.arrays()["fitted"]["spread"]
     for split in ("train", "validation", "test"):
         batch = batch_of(task, split)
         windows = task.arrays()["windows"][task.arrays()["splits"][split]]
@@ -65,7 +66,7 @@ def test_a_window_is_read_where_it_lies():
             level, there = np.nanmean(read), ~np.isnan(read)
             z, flags = np.asarray(batch.x[:, b, :2])[inside].T
             np.testing.assert_array_equal(flags, there)
-            expected = np.where(there, np.log(read / level), 0)
+            expected = np.where(there, np.log(read / level) / spread, 0)
             np.testing.assert_allclose(z, expected, atol=1e-6)
             target = gappy()[n][end : end + H]
             np.testing.assert_array_equal(batch.y.value.there[b], ~np.isnan(target))
@@ -235,6 +236,13 @@ def test_a_task_is_described_without_its_data_and_made_again():
     jax.tree.map(np.testing.assert_array_equal, *encoded)
     with pytest.raises(ValueError, match="a static task has no data"):
         task.static.arrays()
+
+
+def test_targets_that_train_have_mean_magnitude_one():
+    task = task_of(series_of(gappy()))
+    target = batch_of(task).y.value
+    z = jnp.abs(task.normalise(target.value, target.window))
+    assert jnp.mean(z, where=target.there) == pytest.approx(1, rel=1e-5)
 
 
 def test_scales_and_contexts_have_defaults_that_fit():

@@ -100,6 +100,33 @@ def test_values_and_gradients_are_finite_at_extremes(head):
             assert np.isfinite(loss) and np.isfinite(gradient).all(), (outputs, loss, gradient)
 
 
+AS_USERS_HAVE_IT = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+}
+
+
+@every_head
+def test_compiled_gradients_are_those_of_float64(head, x64):
+    """XLA computes twice what it fuses, with other rounding: no gradient may hang on equality."""
+    rng, y = np.random.default_rng(0), targets_of(head, 256 * 8).reshape(256, 8)
+    h, w, unit = (rng.normal(size=s) for s in ((256, 8), (8, head.width(8)), (256, 1, 1)))
+
+    def loss(w, h, unit, y):
+        outputs = unit * head.split(h @ w)
+        if y.dtype == w.dtype and not isinstance(head, heads.NegativeBinomial):
+            y = y * jnp.squeeze(unit, 2)  # with the outputs, a fused multiply-add
+        return jnp.mean(head.losses(outputs, y))
+
+    def gradient(dtype):
+        y_ = jnp.asarray(y, dtype if y.dtype == float else None)
+        args = *(jnp.asarray(part, dtype) for part in (w, h, unit)), y_
+        compiled = jax.jit(jax.value_and_grad(loss), compiler_options=AS_USERS_HAVE_IT)
+        return compiled(*args)[1]
+
+    np.testing.assert_allclose(gradient("float32"), gradient("float64"), rtol=1e-3, atol=1e-4)
+
+
 @every_head
 def test_losses_are_in_float32_at_least_and_one_for_each_target(head):
     y = targets_of(head, 6).reshape(2, 3)
