@@ -85,9 +85,11 @@ def _number(name: str, row: int, value: Any) -> float:
 
 def members(names: np.ndarray) -> tuple[tuple[Any, ...], list[np.ndarray]]:
     """Returns the different names in the order in which they appear, and the rows of each."""
-    ids, first, member = np.unique(names, return_index=True, return_inverse=True)
+    unique = np.unique(names, return_index=True, return_inverse=True, return_counts=True)
+    ids, first, member, counts = unique
+    rows_of = np.split(np.argsort(member, kind="stable"), np.cumsum(counts)[:-1])
     order = np.argsort(first)
-    return tuple(ids[order].tolist()), [np.flatnonzero(member == n) for n in order]
+    return tuple(ids[order].tolist()), [rows_of[n] for n in order]
 
 
 def sequences_of(
