@@ -90,8 +90,10 @@ class Sequences:
         mask = None if mask is None else _mask(mask, (rows, longest))
         if x.ndim == 3:
             mask = _check_numbers(x, lengths, mask, missing, names)
-        elif static is not None:
-            raise ValueError("static must be None where x holds symbols, got numbers beside them")
+        else:
+            x = _symbols(x, lengths, mask)
+            if static is not None:
+                raise ValueError("static must be None where x holds symbols, got numbers too")
         _check_steps(lengths, mask)
         stored = {
             "x": x,
@@ -213,7 +215,7 @@ class Sequences:
 
 
 def _inputs(x: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns x [N, T, D] float32 or [N, T] int32, and of a list the lengths of its rows."""
+    """Returns x [N, T, D] float32 or integers [N, T], and of a list the lengths of its rows."""
     if not hasattr(x, "__len__") or isinstance(x, str | bytes | Mapping):
         right = "an array [N, T, D] or a list of sequences [T_i, D]"
         raise TypeError(f"x must be {right}, got {type(x).__name__}")
@@ -246,21 +248,24 @@ def _check_rows(rows: list[np.ndarray]) -> None:
 
 
 def _typed(array: np.ndarray) -> np.ndarray:
-    """Returns numbers as [N, T, D] float32 and symbols as [N, T] int32."""
+    """Returns numbers as [N, T, D] float32; symbols [N, T] as they are."""
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(f"x must be [N, T, D] or [N, T], none 0, got shape {list(array.shape)}")
     if array.ndim == 2 and array.dtype.kind in "iu":
-        _check_symbols(array)
-        return array.astype(np.int32, copy=False)
+        return array
     with np.errstate(over="ignore"):
         numbers = array.astype(np.float32, copy=False)
     return numbers if array.ndim == 3 else numbers[..., None]
 
 
-def _check_symbols(x: np.ndarray) -> None:
-    if x.size and (x.min() < 0 or x.max() >= 2**31 - 1):
-        row, step = np.argwhere((x < 0) | (x >= 2**31 - 1))[0]
+def _symbols(x: np.ndarray, lengths: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Returns symbols as int32 after a check of those that count."""
+    bad = (np.arange(x.shape[1]) < lengths[:, None]) & ((x < 0) | (x >= 2**31 - 1))
+    bad = bad if mask is None else bad & mask
+    if bad.any():
+        row, step = np.argwhere(bad)[0]
         raise ValueError(f"x[{row}, {step}] must be a symbol of at least 0, got {x[row, step]}")
+    return x.astype(np.int32, copy=False)
 
 
 def _lengths(lengths: Any, rows: int, longest: int) -> np.ndarray:

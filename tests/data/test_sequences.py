@@ -48,6 +48,7 @@ def test_one_number_a_time_step_and_symbols() -> None:
         data = Sequences(symbols)
         assert data.x.dtype == np.int32 and data.x.tolist() == [[3, 1, 2], [0, 2, 2]]
     assert Sequences([[3, 1], [0]]).x.tolist() == [[3, 1], [0, 0]]
+    assert Sequences(np.array([[3, 1], [0, -1]]), lengths=[2, 1]).x.dtype == np.int32
 
 
 def test_float32_arrays_are_not_copied() -> None:
