@@ -238,7 +238,7 @@ def done(folder: Path) -> dict[str, float]:
     return {n: sum(r["seconds"] for r in spent if r["experiment"] == n) for n in finished}
 
 
-def costs(folder: Path) -> list[Record]:
+def costs(folder: Path) -> Sequence[Record]:
     """Returns the seconds and the exit code of every part of an experiment."""
     log = RecordLog(folder / "costs.jsonl")
     kinds = {"experiment": str, "seconds": int | float, "code": int}

@@ -248,17 +248,19 @@ def draw(config: GradientFlow, rows: Sequence[Row], records: Sequence[Record]) -
     cells = {name: ALONE for name in config.networks if ALONE in paths(name)}
     largest = dict.fromkeys(config.networks, LARGEST)
     norm, size = "norm, relative to lag 0", "largest singular value"
-    told = f"Through training: ||dL/dmemory|| along every path {over_seeds}. {dotted}"
+    caption = f"Through training: ||dL/dmemory|| along every path {over_seeds}. {dotted}"
     pictures = [
         start(config, records),
-        through_training("training", config, records, every, norm, told),
+        through_training("training", config, records, every, norm, caption),
     ]
     if cells:
-        told = f"Through training: ||dL/dmemory|| along the cell alone {over_seeds}. {dotted}"
-        pictures.append(through_training("cell", config, records, cells, norm, told))
-    told = "The largest singular value of d(h, c)_T / d(h, c)_t, the growth of the fastest change, "
-    told += over_seeds + "."
-    return [*pictures, through_training("jacobians", config, records, largest, size, told)]
+        caption = f"Through training: ||dL/dmemory|| along the cell alone {over_seeds}. {dotted}"
+        pictures.append(through_training("cell", config, records, cells, norm, caption))
+    caption = (
+        "The largest singular value of d(h, c)_T / d(h, c)_t, the growth of the fastest change, "
+    )
+    caption += over_seeds + "."
+    return [*pictures, through_training("jacobians", config, records, largest, size, caption)]
 
 
 def start(config: GradientFlow, records: Sequence[Record]) -> Picture:
@@ -319,12 +321,12 @@ def limits(config: GradientFlow) -> tuple[float, float]:
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
     """Draws one legend for all panels, the closed form last."""
-    told = {}
+    found = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
-        told |= dict(zip(labels, handles, strict=True))
-    labels = sorted(told, key=lambda label: label == CLOSED)
-    handles = [told[label] for label in labels]
+        found |= dict(zip(labels, handles, strict=True))
+    labels = sorted(found, key=lambda label: label == CLOSED)
+    handles = [found[label] for label in labels]
     figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
 
 

@@ -310,10 +310,10 @@ def over_sizes(
         mine = [point for point in found if point.bits == bits]
         for model in MODELS:
             series = [point for point in mine if point.model == model]
-            told = [
+            values = [
                 (p.recalled, bits) if name == "information" else (p.accuracy, 1) for p in series
             ]
-            middle = [_interval(*values) for values in told]
+            middle = [_interval(*some) for some in values]
             if series or bits == shown[0]:
                 figures.error_bars(axes, [p.size for p in series], middle, styles[model], model)
         if name == "information":

@@ -283,13 +283,13 @@ def of_task(task: str, rows: Sequence[Row], results: Mapping[str, Sequence[Recor
     volumes(panels[0, 3], rows)
     widths(panels[1, 3], results)
     figures.legend(figure, panels[1, 3])
-    told = [f"{row['network']}: {row['claim']}" for row in rows if row["claim"] is not None]
+    shown = [f"{row['network']}: {row['claim']}" for row in rows if row["claim"] is not None]
     caption = (
         f"{task}: share of trials that solve it, over the learning rate and one other field, the "
         f"remaining ones at random ({per_cell(results)}). Right: the share of all settings that "
         "work, and the decades of learning rate that work in each quarter of a bias (bars: "
         f"Wilson's 95 % interval). A broad range ({BROAD:g} decade or more) at every input- and "
-        f"output-gate bias? {'; '.join(told)}."
+        f"output-gate bias? {'; '.join(shown)}."
     )
     return Picture(task, caption, figure)
 
@@ -336,14 +336,16 @@ def per_cell(results: Mapping[str, Sequence[Record]]) -> str:
 
 def volumes(axes: Axes, rows: Sequence[Row]) -> None:
     """Draws the working share of the space, and that of the RNN's best scales."""
-    told = [(row["network"], row["solved"], style) for row, style in zip(rows, STYLES, strict=True)]
+    shown = [
+        (row["network"], row["solved"], style) for row, style in zip(rows, STYLES, strict=True)
+    ]
     best = Estimate(*(width / DECADES for width in rows[-1]["best_quarter"]))
-    told.append(("RNN, best scale", best, STYLES[-1]))
-    for place, (name, share, style) in enumerate(told):
+    shown.append(("RNN, best scale", best, STYLES[-1]))
+    for place, (name, share, style) in enumerate(shown):
         figures.error_bars(axes, [place], [share], style, name)
-    axes.set_xticks(range(len(told)), [name.replace(" ", "\n") for name, _, _ in told])
+    axes.set_xticks(range(len(shown)), [name.replace(" ", "\n") for name, _, _ in shown])
     axes.set(title="all settings", ylabel="trials that solve it")
-    axes.set(ylim=(-0.02, 1.02), xlim=(-0.5, len(told) - 0.5))
+    axes.set(ylim=(-0.02, 1.02), xlim=(-0.5, len(shown) - 0.5))
 
 
 def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:

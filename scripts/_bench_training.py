@@ -8,7 +8,7 @@ import numpy as np
 
 import lstm_jax as lj
 from lstm_jax import nn, tasks
-from lstm_jax.tasks.base import endless
+from lstm_jax.tasks.base import never_solved
 from lstm_jax.training import fit as train
 from lstm_jax.training import parallel
 
@@ -27,8 +27,8 @@ def throughput(counts: list[int], repeats: int) -> list[dict[str, Any]]:
     task = tasks.make("adding", length=LENGTH)
     model = nn.SequenceSpec(lj.cells.LSTM(HIDDEN), task.input_size, task.output_size)
     cpu = jax.default_backend() == "cpu"
-    asked = [(R, b) for R in counts for b in ("map", "vmap") if b == "vmap" or cpu or R <= 64]
-    calls = {f"{R} by {b}": Together(task, model, R, b) for R, b in asked}
+    sizes = [(R, b) for R in counts for b in ("map", "vmap") if b == "vmap" or cpu or R <= 64]
+    calls = {f"{R} by {b}": Together(task, model, R, b) for R, b in sizes}
     calls = {"one by one": OneByOne(task, model), **calls}
     rates = {name: [] for name in calls}
     for order in np.random.default_rng(0).permuted([list(calls)] * repeats, axis=1):
@@ -108,7 +108,7 @@ def precision(seeds: int, steps: int, rate: float) -> list[dict[str, Any]]:
     Whether they fall the same is asked of pairs of one seed: the mean of their differences, with
     its standard error, beside the spread over seeds in float32.
     """
-    task = endless(tasks.make("recall", lag=LAG))
+    task = never_solved(tasks.make("recall", lag=LAG))
     trials = train.make_trials(seed=list(range(seeds)), learning_rate=rate, clip=1.0)
     marks = [steps * n // CHECKPOINTS for n in range(1, CHECKPOINTS + 1)]
     losses = {dtype: curve(task, trials, marks, dtype) for dtype in ("float32", "bfloat16")}

@@ -51,7 +51,7 @@ ENVIRONMENT = {
 
 
 class Request(NamedTuple):
-    """What to compile: a group's training, with its experiment's batching, and for which chips."""
+    """The programs to compile: a group's training, its batching, and the chips."""
 
     group: Group
     batching: str
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def read(argv: Sequence[str]) -> Request | None:
-    """Returns what a command line asks for; None for help.
+    """Returns the request of a command line; None for help.
 
     Raises:
       ValueError: a value that cannot be right, in one line with its flag.
@@ -105,12 +105,12 @@ def read(argv: Sequence[str]) -> Request | None:
     known = tuple(_experiments.experiments(_experiments.FOLDER))
     need_choice("experiment", values.experiment, known)
     experiment = importlib.import_module(f"experiments.{values.experiment}").EXPERIMENT
-    asked = parse(others, type(experiment.scales["small"]))
-    if asked.help:
+    given = parse(others, type(experiment.scales["small"]))
+    if given.help:
         return None
-    for name, value in (("workdir", asked.workdir), ("resume", asked.resume)):
+    for name, value in (("workdir", given.workdir), ("resume", given.resume)):
         need(value is None, name, value, "leave it out, nothing is run")
-    config = experiment.adapt(runner.choose(experiment, asked)[1])
+    config = experiment.adapt(runner.choose(experiment, given)[1])
     need(config.platform in ("auto", "tpu"), "platform", config.platform, "need tpu, or none")
     groups = {group.name: group for group in experiment.plan(config, [])}
     need_choice("group", values.group, tuple(groups))
@@ -169,10 +169,10 @@ def measured(program: jax.stages.Lowered, fused: bool = False) -> dict[str, Any]
         "processor_s": round(time.process_time() - processor, 1),
     }
     unknown = {"peak_MB": None, "collectives": None, "kernels": None, "step_cycles": None}
-    return {**(seen(executable, fused) if executable else unknown), **times, "fits": fits}
+    return {**(figures_of(executable, fused) if executable else unknown), **times, "fits": fits}
 
 
-def seen(executable: jax.stages.Compiled, fused: bool) -> dict[str, Any]:
+def figures_of(executable: jax.stages.Compiled, fused: bool) -> dict[str, Any]:
     """Returns the peak of memory on each chip, and what the optimised program tells."""
     text, memory = executable.as_text() or "", executable.memory_analysis()
     collectives = sorted(hlo.loop_collectives(text).items())

@@ -40,7 +40,7 @@ def need_memory(groups: "Sequence[Group | Computed]", config: Config, request: R
         batches = _batches(group, config.batching)
         if states + batches > here:
             raise ValueError(
-                f"{_asked(request)}: {group.name} needs {gigabytes(states)} for the parameters and "
+                f"{_given(request)}: {group.name} needs {gigabytes(states)} for the parameters and "
                 f"optimiser states of its trials and {gigabytes(batches)} for their batches, this "
                 f"machine has {gigabytes(here)}"
             )
@@ -62,10 +62,10 @@ def gigabytes(count: int) -> str:
 def _batches(group: "Group", batching: str) -> int:
     """Returns the bytes of the batches of all concurrent trials."""
     evaluated = min(group.sequences, evaluation.BATCH)
-    asked = [(group.task, max(group.batch_size, evaluated)), *group.measured]
+    sizes = [(group.task, max(group.batch_size, evaluated)), *group.measured]
     together = parallel.resolve(batching, parallel.everywhere()) == "vmap"
     at_once = _count(group) if together else min(_count(group), jax.device_count())
-    return at_once * max(_batch(task, size, group.model) for task, size in asked)
+    return at_once * max(_batch(task, size, group.model) for task, size in sizes)
 
 
 @functools.lru_cache(maxsize=256)
@@ -76,7 +76,7 @@ def _batch(task: Task, size: int, model: Any) -> int:
     return _bytes(drawn) + FLOAT * task.length * size * units
 
 
-def _asked(request: Request) -> str:
+def _given(request: Request) -> str:
     """Returns the given flags that determine the size of a plan."""
     sizes = {name: value for name, value in request.given.items() if not isinstance(value, str)}
     given = {name: request.given[name] for name in ("space", "batch") if name in request.given}

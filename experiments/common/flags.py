@@ -1,7 +1,7 @@
 """The command line as one frozen config, with a checked flag for every field.
 
 An experiment subclasses `Config` and gives each field a default, a help text, and its bounds or
-choices with `setting`; `Config` checks them. What concerns several fields, it checks in
+choices with `setting`; `Config` checks them. It checks conditions on several fields in
 `__post_init__` with `need`. Its scales are three such configs. A flag replaces the field of its
 name in the config of the scale.
 """
@@ -56,8 +56,8 @@ def setting(
       choices: the words to choose from; the help text ends with them.
     """
     choices = tuple(choices)
-    told = f"{help_line}: {', '.join(choices)}" if choices else help_line
-    metadata = {"help": told, "bounds": bounds, "choices": choices}
+    words = f"{help_line}: {', '.join(choices)}" if choices else help_line
+    metadata = {"help": words, "bounds": bounds, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 

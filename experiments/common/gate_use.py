@@ -91,11 +91,11 @@ def ablated(
     left = {}
     for gate, how in product(SELECTORS, HELD):
         value = np.ones_like(means[gate]) if how == "1" else means[gate]
-        asked = evaluate(
+        evaluated = evaluate(
             task, model, held(params, model.cell.gates.index(gate), value), trials,
             sequences=ASKED, batching=batching,
         )  # fmt: skip
-        left[gate, how] = asked.correct / asked.n
+        left[gate, how] = evaluated.correct / evaluated.n
     return left
 
 

@@ -51,18 +51,18 @@ class Setting(NamedTuple):
 
 
 def blocks(
-    task: CriterionTask, hidden: int, size: int, start: float, *, whole: bool = False, **told
+    task: CriterionTask, hidden: int, size: int, start: float, *, whole: bool = False, **fields
 ) -> Network1997:
-    """Returns a network of memory blocks; `told` sets fields of its cell and its own.
+    """Returns a network of memory blocks; `fields` are those of its cell and its own.
 
     With the `whole` gradient it learns only at the end of a sequence.
     """
     mine = {field.name for field in dataclasses.fields(cells.MemoryBlocks)}
-    cell = {name: told.pop(name) for name in tuple(told) if name in mine}
+    cell = {name: fields.pop(name) for name in tuple(fields) if name in mine}
     block = cells.MemoryBlocks(hidden, size=size, truncated=not whole, **cell)
     online = task.readout == "every" and not whole
     kind = OnlineNetwork1997 if online else Network1997
-    return kind(block, task.input_size, task.output_size, task.readout, start, **told)
+    return kind(block, task.input_size, task.output_size, task.readout, start, **fields)
 
 
 def reber(

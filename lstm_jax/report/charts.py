@@ -81,12 +81,12 @@ def surface(
     darken the rest. `trials` and `response` are those of `heat_map`.
     """
     low, high = np.quantile(np.asarray(response, float), (0.05, 0.95))
-    look: dict[str, Any] = dict(cmap=COLOUR_MAP, vmin=low, vmax=high)
+    style: dict[str, Any] = dict(cmap=COLOUR_MAP, vmin=low, vmax=high)
     edges = [_around(at) for at in marginal.positions]
     x, y = (_places(p, at) for p, at in zip(marginal.parameters, edges, strict=True))
-    mesh = axes.pcolormesh(x, y, marginal.response.T, **look)
+    mesh = axes.pcolormesh(x, y, marginal.response.T, **style)
     x, y = (_scattered(p, at) for p, at in zip(marginal.parameters, trials.T, strict=True))
-    axes.scatter(x, y, c=response, s=26, edgecolors="white", linewidths=0.8, **look)
+    axes.scatter(x, y, c=response, s=26, edgecolors="white", linewidths=0.8, **style)
     _two_axes(axes, marginal.parameters)
     return figure.colorbar(mesh, ax=axes, label=label, extend="both")
 
@@ -97,9 +97,9 @@ def importance_bars(axes: Axes, effects: Sequence[Effect], most: int = 8) -> Non
     for place, effect in enumerate(shown):
         share = effect.share
         pair = len(effect.parameters) > 1
-        look: Any = {"color": PAIR, "hatch": "//"} if pair else {"color": MAIN}
+        style: Any = {"color": PAIR, "hatch": "//"} if pair else {"color": MAIN}
         kind = "two together" if pair else "one alone"
-        axes.barh(place, 100 * share.value, height=0.66, edgecolor="white", label=kind, **look)
+        axes.barh(place, 100 * share.value, height=0.66, edgecolor="white", label=kind, **style)
         reach = [[100 * (share.value - share.low)], [100 * (share.high - share.value)]]
         axes.errorbar(100 * share.value, place, xerr=reach, color="black", capsize=4, linewidth=1.4)
     names = [" × ".join(map(words, effect.parameters)) for effect in shown]

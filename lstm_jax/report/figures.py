@@ -1,4 +1,4 @@
-"""Figures for any eye and half the size: a series has a colour, a marker and a dash of its own."""
+"""Figures: each series has its own colour, marker and dash, for any colour vision."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lstm_jax.report.statistics import Estimate, Share
 
-# Okabe & Ito 2008, told apart with any common colour vision; without the yellow, faint on white
+# Okabe & Ito 2008, without the yellow, which is faint on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), ":", "--")
@@ -34,7 +34,7 @@ Style = Mapping[str, Any]
 
 
 class Picture(NamedTuple):
-    """A drawn figure with the name of its file, its caption, and interactive parts of a page."""
+    """A figure with the name of its file, its caption, and interactive parts of the page."""
 
     name: str
     caption: str
@@ -43,12 +43,12 @@ class Picture(NamedTuple):
 
 
 def theme() -> AbstractContextManager[None]:
-    """The house's fonts and lines, to draw under: `with look(): ...`."""
+    """Returns a context with the fonts and lines of all figures: `with theme(): ...`."""
     return matplotlib.rc_context(THEME)
 
 
 def canvas(rows: int, columns: int, panel: tuple[float, float] = (5.6, 4.6)) -> tuple[Figure, Any]:
-    """A figure of rows by columns panels, each `panel` inches, and its axes [rows, columns]."""
+    """Returns a figure of panels, each `panel` inches, and its axes [rows, columns]."""
     figure = Figure((panel[0] * columns, panel[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -66,20 +66,21 @@ def grid(
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A look of its own for each of up to seven series.
+    """Returns a style for each of up to seven series.
 
-    Raises ValueError for more series than there are looks.
+    Raises:
+      ValueError: for more series.
     """
     if len(names) > len(COLOURS):
-        raise ValueError(f"{len(names)} series: at most {len(COLOURS)} can be told apart")
-    looks = zip(names, COLOURS, MARKERS, DASHES, strict=False)
-    return {name: {"color": c, "marker": m, "linestyle": d} for name, c, m, d in looks}
+        raise ValueError(f"{len(names)} series: need at most {len(COLOURS)}")
+    styled = zip(names, COLOURS, MARKERS, DASHES, strict=False)
+    return {name: {"color": c, "marker": m, "linestyle": d} for name, c, m, d in styled}
 
 
 def error_bars(
     axes: Axes, x: Sequence[float], y: Sequence[Estimate | Share], style: Style, label: str
 ) -> None:
-    """A series of estimates over x, each with its interval as a bar."""
+    """Draws estimates over x, each with its interval as a bar."""
     middle = [estimate.value for estimate in y]
     below = [estimate.value - estimate.low for estimate in y]
     above = [estimate.high - estimate.value for estimate in y]
@@ -91,7 +92,7 @@ def error_bars(
 def band(
     axes: Axes, x: Sequence[float], y: Sequence[Estimate | Share], style: Style, label: str
 ) -> None:
-    """A curve of estimates over x, intervals as a band; a marker at every tenth point or so."""
+    """Draws a curve of estimates over x, their intervals as a band."""
     low, high = [estimate.low for estimate in y], [estimate.high for estimate in y]
     axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
     middle = [estimate.value for estimate in y]
@@ -99,20 +100,20 @@ def band(
 
 
 def level(axes: Axes, y: float, name: str) -> None:
-    """A named horizontal line, such as chance or a threshold."""
+    """Draws a named horizontal line, such as chance or a threshold."""
     axes.axhline(y, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
     where = axes.get_yaxis_transform()  # x along the axis from 0 to 1, y in data
     axes.annotate(name, (0, y), (4, -14), where, "offset points", fontsize=12, color="0.35")
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, above them, from the labels of one of them."""
+    """Draws one legend above all panels, from the labels of one of them."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG; the same figure gives the same bytes."""
+    """Returns a figure as PNG; equal figures give equal bytes."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
     return out.getvalue()

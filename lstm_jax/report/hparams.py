@@ -45,10 +45,10 @@ def write(
     shutil.rmtree(directory, ignore_errors=True)
     for trial in range(len(records)):
         known = {name: values[trial] for name, values in columns.items()}
-        told = {name: known[name] for name in metrics}
-        numbers = {k: v for k, v in told.items() if v is not None and math.isfinite(v)}
+        results = {name: known[name] for name in metrics}
+        numbers = {k: v for k, v in results.items() if v is not None and math.isfinite(v)}
         summaries = [
-            *summary.hparams({name: known[name] for name in settings}, told),
+            *summary.hparams({name: known[name] for name in settings}, results),
             *(summary.scalar(name, value) for name, value in numbers.items()),
         ]
         (directory / str(trial)).mkdir(parents=True)

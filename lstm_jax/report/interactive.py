@@ -1,7 +1,6 @@
-"""Interactive charts, as parts of the one page: all trials side by side, each against its settings.
+"""Interactive charts of a page: all trials side by side, each against its settings.
 
-They are drawn by plotly, whose script stands in the page itself (4.8 MB), so that a report on a
-disk without a network works as it did on the day it was made.
+Plotly draws them. Its script is in the page itself (4.8 MB), so that a report needs no network.
 """
 
 import json
@@ -40,7 +39,7 @@ CONFIG = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": "",
 
 
 def script() -> str:
-    """The drawing library, once for a page and before the first chart."""
+    """Returns the drawing library, once for a page and before the first chart."""
     return f"<script>{get_plotlyjs()}</script>"
 
 
@@ -54,18 +53,18 @@ def parallel(
     divergent: str,
     caption: str,
 ) -> str:
-    """All trials as lines over an axis for each parameter, the last one the response.
+    """Returns all trials as lines over an axis for each parameter, the last one the response.
 
     Dragging along an axis keeps the trials within; trials are coloured by their response.
 
     Args:
-      name: unlike any other chart's of the page.
+      name: unique within the page.
       space: the parameters.
       records: one a trial.
-      response: the field that tells how good a trial is.
-      goal: "min" or "max", what is good in it.
+      response: the field that ranks trials.
+      goal: "min" or "max" of the response.
       divergent: what a diverged trial counts for, as in `statistics.impute`.
-      caption: what to see.
+      caption: of the chart.
     """
     y, kept = impute(spaces.column(records, response), goal=goal, divergent=divergent)
     at = spaces.points(space, [records[trial] for trial in kept])
@@ -90,7 +89,7 @@ def scatter(
     goal: str,
     caption: str,
 ) -> str:
-    """Every trial's response against one parameter at a time, all of its settings on hover.
+    """Returns every trial's response against one parameter at a time, its settings on hover.
 
     A menu chooses the parameter. Trials that diverged are crosses beyond the worst of the others.
     The arguments are those of `parallel`.
@@ -133,7 +132,7 @@ def scatter(
 
 
 def heat_map(name: str, marginal: Surface, response: str, caption: str) -> str:
-    """A marginal surface of two parameters, with half the width of its interval on hover."""
+    """Returns a marginal surface of two parameters, half the width of its interval on hover."""
     across, up = marginal.parameters
     x, y = (p.values(at) for p, at in zip(marginal.parameters, marginal.positions, strict=True))
     figure = go.Figure(
@@ -153,21 +152,21 @@ def heat_map(name: str, marginal: Surface, response: str, caption: str) -> str:
 
 
 def traces(name: str, views: Mapping[str, Mapping[str, Sequence[Panel]]], caption: str) -> str:
-    """What networks did over sequences: heat maps to choose, and one unit's values as lines.
+    """Returns heat maps of networks over sequences, and one unit's values as lines.
 
     Three menus choose the network, the sequence and the unit; a click on a heat map chooses the
     unit as well.
 
     Args:
-      name: unlike any other chart's of the page.
+      name: unique within the page.
       views: network -> sequence -> panels; all sequences of a network have panels alike.
-      caption: what to see.
+      caption: of the chart.
     """
-    told = {
+    shown_by = {
         view: {title: [panel._asdict() for panel in panels] for title, panels in shown.items()}
         for view, shown in views.items()
     }
-    data = json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(shown_by, separators=(",", ":")).replace("<", "\\u003c")
     menus = " ".join(
         f'<label>{words} <select id="{name}-{what}"></select></label>'
         for what, words in (("view", "network"), ("sequence", "sequence"), ("unit", "unit"))
@@ -181,7 +180,7 @@ def traces(name: str, views: Mapping[str, Mapping[str, Sequence[Panel]]], captio
 
 
 def _part(name: str, figure: Any, caption: str) -> str:
-    """A figure of the page, without the library."""
+    """Returns a figure of the page, without the library."""
     figure.update_layout(**LAYOUT)
     drawn = figure.to_html(
         full_html=False,
@@ -194,7 +193,7 @@ def _part(name: str, figure: Any, caption: str) -> str:
 
 
 def _dimension(parameter: Parameter, along: np.ndarray) -> dict[str, Any]:
-    """An axis of parallel coordinates, by position, its ticks by value."""
+    """Returns an axis of parallel coordinates, by position, its ticks by value."""
     ticks = parameter.positions(_ticks(parameter))
     return {
         "label": words(parameter.name),
@@ -206,7 +205,7 @@ def _dimension(parameter: Parameter, along: np.ndarray) -> dict[str, Any]:
 
 
 def _ticks(parameter: Parameter) -> list[Any]:
-    """A few values of a parameter, its bounds among them; powers of ten on a long axis."""
+    """Returns a few values of a parameter with its bounds; powers of ten on a long axis."""
     if parameter.choices:
         return list(parameter.choices)
     low, high = parameter.low, parameter.high
@@ -226,7 +225,7 @@ def _axis(parameter: Parameter) -> dict[str, Any]:
 
 
 def _note(record: Record) -> str:
-    """Everything that is known of a trial, a line each."""
+    """Returns every field of a trial, a line each."""
     return "<br>".join(
         f"{escape(words(name))}: {escape(cell(value))}"
         for name, value in record.items()

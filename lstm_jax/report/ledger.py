@@ -1,4 +1,4 @@
-"""Reading a run's records: the results of a group of trials, and how they came about."""
+"""The records of a run: results of groups of trials, and their learning curves."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ QUARTILES = (0.25, 0.5, 0.75)
 
 
 class Quantiles(NamedTuple):
-    """How the trials of a group are spread at every step: `values` [levels, steps]."""
+    """The spread of the trials of a group at every step: `values` [levels, steps]."""
 
     steps: list[int]
     levels: tuple[float, ...]
@@ -22,7 +22,7 @@ class Quantiles(NamedTuple):
 
 
 def group(records: Iterable[Record], name: str) -> list[Record]:
-    """The records of one group."""
+    """Returns the records of one group."""
     return [record for record in records if record["group"] == name]
 
 
@@ -35,14 +35,14 @@ def results(records: Iterable[Record], name: str | None = None) -> list[Record]:
 def curve(
     records: Iterable[Record], field: str, within: tuple[float, float] = (-inf, inf)
 ) -> tuple[list[int], list[Estimate]]:
-    """Mean and t-interval of a field over the trials of a finished group, against the step.
+    """Returns mean and t-interval of a field over the trials of a finished group, by step.
 
     A trial that stopped before the others, solved or diverged, keeps the value of its result from
     then on. A value that is no number (null) is left out. The mean cannot be outside of `within`.
     """
     records = list(records)
     trials = _histories(records, field).values()
-    points = {step: [_last(seen, step) for seen in trials] for step in _steps(records)}
+    points = {step: [_last(history, step) for history in trials] for step in _steps(records)}
     known = {step: [v for v in values if v is not None] for step, values in points.items()}
     known = {step: values for step, values in known.items() if len(values) >= 2}
     return list(known), [t_interval(values, within) for values in known.values()]
@@ -51,7 +51,7 @@ def curve(
 def quantiles(
     records: Iterable[Record], field: str, goal: str, levels: tuple[float, ...] = QUARTILES
 ) -> Quantiles:
-    """Quantiles of a field over the trials of a finished group, against the step.
+    """Returns quantiles of a field over the trials of a finished group, by step.
 
     A trial that stopped before the others keeps its last value. One whose value is no number
     (null, it diverged) counts as the worst of all: infinite, by `goal`, "min" or "max".
@@ -65,30 +65,30 @@ def quantiles(
     records = list(records)
     steps = _steps(records)
     trials = _histories(records, field).values()
-    last = [[_last(seen, step) for seen in trials] for step in steps]
+    last = [[_last(history, step) for history in trials] for step in steps]
     values = [[worst if value is None else value for value in row] for row in last]
     spread = np.quantile(values, levels, axis=1, method="inverted_cdf")
     return Quantiles(steps, levels, spread)
 
 
 def first_steps(records: Iterable[Record], field: str, level: float) -> list[int]:
-    """For each trial of a group the first step on record with `level` or more, else its last."""
+    """Returns each trial's first step on record with `level` or more, else its last."""
     histories = _histories(records, field)
     reached = {
-        trial: [step for step, value in seen.items() if value is not None and value >= level]
-        for trial, seen in histories.items()
+        trial: [step for step, value in history.items() if value is not None and value >= level]
+        for trial, history in histories.items()
     }
     return [min(reached[trial], default=max(histories[trial])) for trial in sorted(reached)]
 
 
 def _steps(records: Iterable[Record]) -> list[int]:
-    """The steps of the progress records and the last of the results."""
+    """Returns the steps of the progress records and the last of the results."""
     steps = {r["step"] for r in records if r["kind"] == "progress"}
     return sorted(steps | {max(r["step"] for r in results(records))})
 
 
 def _histories(records: Iterable[Record], field: str) -> dict[int, dict[int, float | None]]:
-    """The values of a field by trial and step."""
+    """Returns the values of a field by trial and step."""
     histories: dict[int, dict[int, float | None]] = defaultdict(dict)
     for record in records:
         if field in record:
@@ -96,6 +96,6 @@ def _histories(records: Iterable[Record], field: str) -> dict[int, dict[int, flo
     return histories
 
 
-def _last(seen: Mapping[int, float | None], step: int) -> float | None:
-    past = [at for at in seen if at <= step]
-    return seen[max(past)] if past else None
+def _last(history: Mapping[int, float | None], step: int) -> float | None:
+    past = [at for at in history if at <= step]
+    return history[max(past)] if past else None

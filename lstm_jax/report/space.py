@@ -1,4 +1,4 @@
-"""What was searched: the parameters of a sweep, and trials as points of that space."""
+"""The parameters of a sweep, and its trials as points of their space."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

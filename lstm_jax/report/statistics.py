@@ -1,4 +1,4 @@
-"""Statistics of repeated trials, and the two rules by which a trial is judged."""
+"""Statistics of repeated trials, and the rules for a solved trial and for chance."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil, inf, isfinite, isnan, nan, sqrt
@@ -43,7 +43,7 @@ class Share(NamedTuple):
 
 
 class Median(NamedTuple):
-    """The step by which half of the trials succeeded, None if fewer did; how many never did."""
+    """The step by which half of the trials succeeded, None if fewer did; the failures."""
 
     value: int | None
     censored: int
@@ -90,18 +90,18 @@ class Best(NamedTuple):
 
 
 def is_solved(correct: int, total: int) -> bool:
-    """Whether at least `SOLVED` of `total` test sequences are right."""
+    """Returns whether at least `SOLVED` of `total` test sequences are right."""
     return correct >= SOLVED * total
 
 
 def is_chance(correct: int, total: int, chance: float) -> bool:
-    """Whether it may be guessing: |correct/total - p| <= 3 sqrt(p (1 - p) / total), p = chance."""
+    """Returns whether |correct/total - p| <= 3 sqrt(p (1 - p) / total), p = chance."""
     error = sqrt(chance * (1.0 - chance) / total)
     return abs(correct / total - chance) <= CHANCE_ERRORS * error
 
 
 def wilson(count: int, total: int, confidence: float = CONFIDENCE) -> Share:
-    """Share of successes with Wilson's score interval (1927).
+    """Returns a share of successes with Wilson's score interval (1927).
 
     (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n), p = count/total, n = total.
 
@@ -121,7 +121,7 @@ def t_interval(
     within: tuple[float, float] = (-inf, inf),
     confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """Mean of independent values with Student's interval, mean -+ t s / sqrt(n).
+    """Returns the mean of independent values with Student's interval, mean -+ t s / sqrt(n).
 
     The interval is cut where the mean cannot be, outside of `within`.
 
@@ -144,7 +144,7 @@ def interval(values: Sequence[float | None], within: tuple[float, float] = (-inf
 
 
 def median_steps(solved_at: Sequence[int]) -> Median:
-    """Steps to success: the least step by which half of the trials had succeeded.
+    """Returns the least step by which half of the trials had succeeded.
 
     This is the Kaplan-Meier median when every failure (-1) is censored after the last success.
 
@@ -161,13 +161,13 @@ def median_steps(solved_at: Sequence[int]) -> Median:
 def impute(
     responses: Sequence[float | None], *, goal: str, divergent: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Responses without what is no number, by a named rule, and whose they are.
+    """Returns finite responses by a named rule for diverged trials, and their trials.
 
     A trial whose response is null, nan or infinite has diverged, and
     - "worst": counts as the worst of those that did not;
     - "rank": every response is replaced by its rank, 0 for the least to 1 for the greatest, ties
       sharing theirs; the diverged tie for the worst;
-    - "drop": is left out, so that what is said holds for settings that do not diverge;
+    - "drop": is left out;
     - "refuse": is an error.
 
     Args:
@@ -202,7 +202,7 @@ def impute(
 
 
 def best_share(values: Sequence[float], share: float = 0.1, *, goal: str) -> list[float]:
-    """The best of finite values, from the best down: `share` of them, rounded up.
+    """Returns the best of finite values, from the best down: `share` of them, rounded up.
 
     Greff et al. 2017 compare the best 10 % of the random trials of each variant.
 
@@ -219,7 +219,7 @@ def best_share(values: Sequence[float], share: float = 0.1, *, goal: str) -> lis
 
 
 def box(values: Sequence[float]) -> Box:
-    """The numbers of a box plot (Tukey 1977); quartiles by linear interpolation.
+    """Returns the numbers of a box plot (Tukey 1977); quartiles by linear interpolation.
 
     Raises:
       ValueError: there are no values.
@@ -236,11 +236,11 @@ def box(values: Sequence[float]) -> Box:
 def welch(
     name: str, one: Sequence[float], other: Sequence[float], confidence: float = CONFIDENCE
 ) -> Comparison:
-    """Welch's t-test (1947) of two samples' means, two-sided; their variances may differ.
+    """Returns Welch's t-test (1947) of two means, two-sided; the variances may differ.
 
     t = (mean_1 - mean_2) / sqrt(e_1 + e_2), e = s^2 / n, with
-    (e_1 + e_2)^2 / (e_1^2 / (n_1 - 1) + e_2^2 / (n_2 - 1)) degrees of freedom. Of samples without
-    any spread p is 1 where they are equal and 0 where they are not.
+    (e_1 + e_2)^2 / (e_1^2 / (n_1 - 1) + e_2^2 / (n_2 - 1)) degrees of freedom. Without any
+    spread p is 1 for equal means, else 0.
 
     Raises:
       ValueError: fewer than two values in a sample.
@@ -261,10 +261,10 @@ def welch(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Probabilities corrected for how many were looked at (Holm 1979), in the order given.
+    """Returns probabilities corrected for their number (Holm 1979), in the given order.
 
-    The k-th smallest of m becomes the greatest of (m - j + 1) p_(j) for j <= k, 1 at most: what is
-    below a level then is, with no more than that probability, for any of them by chance alone.
+    The k-th smallest of m becomes the greatest of (m - j + 1) p_(j) for j <= k, 1 at most. The
+    probability that chance alone puts any of them below a level is then at most that level.
 
     Raises:
       ValueError: a p that is not in [0, 1].
@@ -279,7 +279,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def against(samples: Mapping[str, Sequence[float]], baseline: str) -> list[Comparison]:
-    """Every other sample against one of them: Welch's tests with Holm's correction.
+    """Returns Welch's tests of every other sample against one, with Holm's correction.
 
     Raises:
       ValueError: no sample of that name, or one of fewer than two values.
@@ -298,10 +298,10 @@ def against(samples: Mapping[str, Sequence[float]], baseline: str) -> list[Compa
 def best_configuration(
     records: Sequence[Mapping[str, Any]], settings: Sequence[str], response: str, *, goal: str
 ) -> Best:
-    """The settings with the best mean response over their trials, which differ in their seeds.
+    """Returns the settings with the best mean response over their trials, which differ in seeds.
 
-    Settings of which a trial diverged come last. Whoever is chosen for its numbers was lucky, too:
-    for numbers to report, train the settings again from other seeds.
+    Settings with a diverged trial come last. The mean of the chosen settings is biased: train them
+    again from other seeds for numbers to report.
 
     Raises:
       ValueError: no settings of two or more trials, none of which diverged.
@@ -323,7 +323,7 @@ def best_configuration(
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0 to 1; equal values share the mean of theirs."""
+    """Returns ranks from 0 to 1; equal values share the mean of theirs."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     return ((last - (count + 1) / 2) / max(1, len(values) - 1))[place]

@@ -18,14 +18,14 @@ FORMULA = ("=", "+", "-", "@", "\t")  # how a spreadsheet's formula begins
 
 
 def cell(value: Any) -> str:
-    """A value as a person reads it: numbers to three digits, None as a dash."""
+    """Returns a value as text: numbers to three digits, None as a dash."""
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def text(rows: Sequence[Row], width: int = WIDTH) -> str:
-    """Rows as aligned columns under their names; numbers to the right, words to the left.
+    """Returns rows as aligned columns under their names; numbers to the right, words to the left.
 
     Cells of rows that are wider than `width` go on in new lines, at blanks and underscores, from
     the widest column down; a column keeps its longest word.
@@ -42,9 +42,9 @@ def text(rows: Sequence[Row], width: int = WIDTH) -> str:
 
 
 def trials(records: Iterable[Row]) -> list[Row]:
-    """One row a trial from the results of a ledger, in its order: group, trial, settings, outcome.
+    """Returns one row for each result of a ledger, in order.
 
-    Every row has the columns of all of them, None where its trial has none.
+    Every row has the columns of all rows, None where its trial has no value.
     """
     results = [record for record in records if record["kind"] == "result"]
     names = list(dict.fromkeys(name for record in results for name in record if name != "kind"))
@@ -52,7 +52,7 @@ def trials(records: Iterable[Row]) -> list[Row]:
 
 
 def csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV with full precision; a named tuple `x` of fields a, b becomes x_a, x_b.
+    """Returns rows as CSV with full precision; a named tuple `x` of fields a, b becomes x_a, x_b.
 
     Where other rows have one, None leaves all of these empty. A text that a spreadsheet would run
     as a formula has an apostrophe before it.
@@ -68,7 +68,7 @@ def csv(rows: Sequence[Row]) -> str:
 
 
 def _fitted(columns: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The width of each column, the widest made narrower until all fit, or none can be."""
+    """Returns the width of each column: the widest shrink until all fit."""
     widths = [max(map(len, column)) for column in columns]
     least = [max(len(p.strip()) for value in column for p in _pieces(value)) for column in columns]
     while sum(widths) + len(GAP) * (len(widths) - 1) > width:
@@ -80,13 +80,13 @@ def _fitted(columns: Sequence[Sequence[str]], width: int) -> list[int]:
 
 
 def _folded_row(row: Sequence[str], widths: Sequence[int]) -> list[Sequence[str]]:
-    """The lines of a row."""
+    """Returns the lines of a row."""
     cells = [_folded(value, width) for value, width in zip(row, widths, strict=True)]
     return list(itertools.zip_longest(*cells, fillvalue=""))
 
 
 def _folded(value: str, width: int) -> list[str]:
-    """The lines of a cell."""
+    """Returns the lines of a cell."""
     lines = [""]
     for piece in _pieces(value):
         if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
@@ -96,7 +96,7 @@ def _folded(value: str, width: int) -> list[str]:
 
 
 def _pieces(value: str) -> list[str]:
-    """What a line may end behind: words, and parts of names."""
+    """Returns the parts that a line may end behind: words, and parts of names."""
     return re.findall(r"[^ _]*[ _]+|[^ _]+$", value) or [""]
 
 

@@ -1,4 +1,4 @@
-"""What a network did over one sequence, as heat maps: units by time, in rows of panels."""
+"""Heat maps of a network over one sequence: units by time, in rows of panels."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -127,7 +127,7 @@ def propose(
         if all(number in known for number in numbers):
             points = [known[number] for number in numbers]
         else:
-            points = studies.ask(
+            points = studies.propose(
                 search.space, [(c.values, s) for c, s in zip(tried, scores, strict=True)],
                 len(numbers), seed=(seeds[0] * SEEDS_APART + batch) % 2**32, sampler=sampler,
             )  # fmt: skip

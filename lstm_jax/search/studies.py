@@ -1,7 +1,7 @@
-"""Asking optuna what to try next, from what was tried: no study is kept, each is made anew.
+"""Proposals of optuna for the next trials, from the results so far; each call makes a new study.
 
-Only samplers are here whose answers follow from the trials that are told; one that keeps a state of
-its own (CMA-ES, quasi-Monte Carlo) would be another after a resume.
+Only samplers without a state of their own are here: CMA-ES and quasi-Monte Carlo would differ after
+a resume.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from lstm_jax.search.space import Choice, Int, Space, Values
 
 NEEDS = {"tpe": ("optuna",), "multivariate_tpe": ("optuna",), "gp": ("optuna", "torch")}
 SAMPLERS = tuple(NEEDS)
-WORST = 1e30  # what a trial that diverged is told as: some samplers refuse infinity
+WORST = 1e30  # the score of a diverged trial: some samplers refuse infinity
 
 
 def check(sampler: str) -> None:
@@ -23,18 +23,16 @@ def check(sampler: str) -> None:
         raise ValueError(f"{sampler} needs {' and '.join(missing)}: pip install {missing[0]}")
 
 
-def ask(
-    space: Space, told: Sequence[tuple[Values, float]], count: int, *, seed: int, sampler: str
+def propose(
+    space: Space, tried: Sequence[tuple[Values, float]], count: int, *, seed: int, sampler: str
 ) -> list[dict[str, Any]]:
-    """Returns the next `count` points of a space, to be tried at once.
-
-    They depend on the arguments alone.
+    """Returns the next `count` points of a space, from the arguments alone.
 
     Args:
       space: the space.
-      told: points tried before with their scores, lower is better, inf where one diverged.
-      count: how many to ask for.
-      seed: of the sampler; a number of its own for each call.
+      tried: points with their scores; less is better, inf where one diverged.
+      count: of points.
+      seed: of the sampler; different for each call.
       sampler: one of `SAMPLERS`.
     """
     import optuna  # an extra, and slow to import
@@ -44,15 +42,15 @@ def ask(
         warnings.simplefilter("ignore")  # some of its options are called experimental
         study = optuna.create_study(sampler=_sampler(optuna, sampler, seed))
         distributions = {name: _distribution(optuna, space, name) for name in space.free}
-        for values, score in told:
+        for values, score in tried:
             point = {name: values[name] for name in space.free}
             done = optuna.trial.create_trial(
                 params=point, distributions=distributions, value=min(score, WORST)
             )
             study.add_trial(done)
-        asked = [study.ask(distributions).params for _ in range(count)]
+        points = [study.ask(distributions).params for _ in range(count)]
     fixed = {n: d.ends()[0] for n, d in space.parameters if n not in space.free}
-    return [{name: {**fixed, **point}[name] for name, _ in space.parameters} for point in asked]
+    return [{name: {**fixed, **point}[name] for name, _ in space.parameters} for point in points]
 
 
 def _sampler(optuna: Any, name: str, seed: int) -> Any:

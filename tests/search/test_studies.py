@@ -23,9 +23,9 @@ def told(count):
 @pytest.mark.parametrize("sampler", ["tpe", "multivariate_tpe"])
 def test_what_is_asked_depends_on_the_arguments_alone_and_lies_in_the_space(sampler):
     known = [*told(12), (SPACE.draw(0, 99), math.inf)]
-    asked = studies.ask(SPACE, known, 5, seed=1, sampler=sampler)
-    assert studies.ask(SPACE, known, 5, seed=1, sampler=sampler) == asked
-    assert studies.ask(SPACE, known, 5, seed=2, sampler=sampler) != asked
+    asked = studies.propose(SPACE, known, 5, seed=1, sampler=sampler)
+    assert studies.propose(SPACE, known, 5, seed=1, sampler=sampler) == asked
+    assert studies.propose(SPACE, known, 5, seed=2, sampler=sampler) != asked
     for point in asked:
         assert list(point) == ["clip", "learning_rate", "cell", "depth"] and point["clip"] == 1
         assert 1e-4 <= point["learning_rate"] <= 1 and point["cell"] in "ab"
@@ -34,7 +34,7 @@ def test_what_is_asked_depends_on_the_arguments_alone_and_lies_in_the_space(samp
 
 
 def test_what_was_told_is_used():
-    asked = studies.ask(SPACE, told(60), 20, seed=0, sampler="tpe")
+    asked = studies.propose(SPACE, told(60), 20, seed=0, sampler="tpe")
     distance = [abs(math.log10(point["learning_rate"]) + 2) for point in asked]
     assert np.median(distance) < 0.5  # at random 1
     assert sum(point["cell"] == "a" for point in asked) >= 14

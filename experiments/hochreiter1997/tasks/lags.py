@@ -32,7 +32,7 @@ class TwoStrings(CriterionTask):
     its greatest |error| over all steps and outputs or, if `noisy`, over the outputs of the last
     step, since only that can be predicted. A trial is done when it was below 0.25 for each of the
     last 10,000 training strings. Without its first symbol half of the strings are right: chance.
-    With `last_only` the other symbols are neither learnt nor asked for; with `cross_entropy` the
+    With `last_only` the other symbols are neither learned nor tested; with `cross_entropy` the
     loss is `base.logistic_errors`' in place of the square.
     Source: Hochreiter & Schmidhuber 1997, experiments 2a and 2b (`noisy`).
 
@@ -92,8 +92,8 @@ class TwoStrings(CriterionTask):
         """The error of what is to be learnt, a sum over a string; outputs [T, B, V]."""
         errors = base.logistic_errors(outputs, self._targets(batch), self.cross_entropy)
         last = batch.y >= self.symbols - 1  # x and y follow nowhere else
-        asked = last | (not self.last_only)
-        return jnp.sum(errors, where=asked[..., None]) / batch.y.shape[-1]
+        counts = last | (not self.last_only)
+        return jnp.sum(errors, where=counts[..., None]) / batch.y.shape[-1]
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns the greatest |error| of what can be predicted, [B]."""

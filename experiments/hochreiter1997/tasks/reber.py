@@ -16,7 +16,7 @@ UPDATES = 48
 
 
 class Answers(NamedTuple):
-    """What follows each symbol of a string.
+    """The symbols that follow each symbol of a string.
 
     Attributes:
       following: [T, B] int32, the symbol that does.
@@ -55,9 +55,9 @@ class ReberOnline(CriterionTask, reber.EmbeddedReber):
         index = (block * ASKED + jnp.arange(ASKED, dtype=jnp.int32)) % reber.STRINGS
         train, test = self._batch("train", index), self._batch("test", index)
         tests = block >= BLOCKS // 2
-        asked = jax.tree.map(lambda one, other: jnp.where(tests, other, one), train, test)
-        asked = asked._replace(y=asked.y._replace(learnt=jnp.zeros_like(asked.y.learnt)))
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), drawn, asked)
+        tested = jax.tree.map(lambda one, other: jnp.where(tests, other, one), train, test)
+        tested = tested._replace(y=tested.y._replace(learnt=jnp.zeros_like(tested.y.learnt)))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), drawn, tested)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """`EmbeddedReber`'s, of the strings that are learnt from."""

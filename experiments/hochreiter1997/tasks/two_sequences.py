@@ -1,4 +1,4 @@
-"""Two classes of noisy sequences told apart by how they begin, in the three forms of 1997."""
+"""Two classes of noisy sequences with different starts, in the three forms of 1997."""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -21,7 +21,7 @@ CRITERIA = {
 
 
 class Targets(NamedTuple):
-    """What is taught and what is meant, both [B] float32; the same but for form "3c"."""
+    """The noisy target of training and the true target, [B] float32; equal but for form "3c"."""
 
     taught: Array
     meant: Array
