@@ -177,7 +177,7 @@ def by_length(
 
         def ask(n):
             batch = longer.at(jax.random.fold_in(root, n), jnp.asarray(repeated))
-            outputs = model.apply(weights, batch.x, mask=batch.mask, trial=trial)
+            outputs = model.apply(weights, batch.x, mask=batch.mask)
             return longer.share(outputs, batch).reshape(len(lengths), QUESTIONS).mean(1)
 
         return jax.lax.map(ask, jnp.arange(questions // QUESTIONS, dtype=jnp.int32)).mean(0)

@@ -41,7 +41,7 @@ from lstm_jax.report.statistics import Estimate
 from lstm_jax.report.tables import Row
 from lstm_jax.search import Group, continued
 from lstm_jax.tasks import Task, base
-from lstm_jax.training import Trials, keys
+from lstm_jax.training import Trials, initial, keys
 
 LINEAR = 0.9  # of the variance of a logarithm that a line explains
 FLAT = 1e-6  # relative change over all lags: float32's precision
@@ -135,7 +135,10 @@ def before_and_after(
     params: Any, trials: Trials,
 ) -> list[Record]:  # fmt: skip
     """Returns the measurements before the first update and at the middle stage."""
-    begin = jax.jit(lambda trials: jax.lax.map(lambda t: model.init(keys(t).init, t), trials))
+    def begin_one(trial):
+        return model.init(keys(trial).init, **initial(trial))
+
+    begin = jax.jit(lambda trials: jax.lax.map(begin_one, trials))
     start, now = measure(begin(trials), trials), measure(params, trials)
     return [{"flow": {"0": a, str(config.first): b}} for a, b in zip(start, now, strict=True)]
 

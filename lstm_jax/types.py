@@ -102,11 +102,50 @@ class Batch(NamedTuple):
     reset: Array | None = None
 
 
-class Model(Protocol):
-    """The interface that training needs: two pure functions, hashable and equal by value."""
+class Rates(NamedTuple):
+    """Rates of dropout and noise in a call with a key: numbers or traced scalars.
 
-    def init(self, key: Array, trial: Any) -> Any:
-        """Returns the parameters of one trial."""
+    Dropout rates are in [0, 1). Values that remain are divided by 1 - rate, so the mean does not
+    change. With None nothing is drawn. `input_dropout` and `recurrent_dropout` draw one mask per
+    row for the whole call; a reset does not draw it again.
+
+    Attributes:
+      dropout: rate for the outputs, between the layers of a stack and before the head, drawn anew
+        at every time step (Srivastava et al. 2014; Zaremba et al. 2014).
+      input_dropout: rate for the input of every layer, with the same units at all time steps (Gal &
+        Ghahramani 2016).
+      recurrent_dropout: rate for the feedback, with the same units at all time steps (Gal &
+        Ghahramani 2016).
+      weight_drop: rate for the recurrent weights, drawn once for all rows and time steps (Merity et
+        al. 2018).
+      input_noise: standard deviation, 0 or more, of normal noise on the input of the whole model,
+        before any front, drawn anew at every time step (Greff et al. 2017).
+      zoneout: state -> rate that overrides that of a `Zoneout` cell in every layer, with and
+        without a key.
+    """
+
+    dropout: float | Array | None = None
+    input_dropout: float | Array | None = None
+    recurrent_dropout: float | Array | None = None
+    weight_drop: float | Array | None = None
+    input_noise: float | Array | None = None
+    zoneout: Mapping[str, float | Array] | None = None
+
+
+class Model(Protocol):
+    """The interface that training needs: two pure functions, hashable and equal by value.
+
+    A model whose sizes a task decides also has `sized(task)`, which returns it with them.
+    """
+
+    def init(self, key: Array, *, scale: Any, gate_bias: Mapping[str, Any]) -> Any:
+        """Returns the initial parameters.
+
+        Args:
+          key: a PRNG key.
+          scale: factor of the initial weights, a scalar.
+          gate_bias: block -> initial bias of that block, scalars.
+        """
         ...
 
     def apply(
@@ -116,7 +155,7 @@ class Model(Protocol):
         *,
         mask: Array | None = None,
         reset: Array | None = None,
-        trial: Any = None,
+        rates: Rates | None = None,
         key: Array | None = None,
     ) -> Array:
         """Returns outputs [B, V] or [T, B, V]; without a key, without noise (evaluation)."""
@@ -139,7 +178,7 @@ class StreamModel(Model, Protocol):
         *,
         mask: Array | None = None,
         reset: Array | None = None,
-        trial: Any = None,
+        rates: Rates | None = None,
         key: Array | None = None,
     ) -> tuple[Any, Array]:
         """Runs `apply` from a state; returns the state after x, and the outputs."""

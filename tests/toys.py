@@ -42,11 +42,11 @@ class Slope:
 
     dtype: str = "float32"
 
-    def init(self, key, trial):
-        w = trial.init_scale * jax.random.normal(key, (1, 1))
+    def init(self, key, *, scale, gate_bias):
+        w = scale * jax.random.normal(key, (1, 1))
         return {"w": w.astype(self.dtype), "b": jnp.zeros((1,), self.dtype)}
 
-    def apply(self, params, x, *, mask=None, reset=None, trial=None, key=None):
+    def apply(self, params, x, *, mask=None, reset=None, rates=None, key=None):
         return x[-1] @ params["w"].astype(x.dtype) + params["b"].astype(x.dtype)[None]
 
 
@@ -57,19 +57,19 @@ class Elman:
     input_size: int
     output_size: int
 
-    def init(self, key, trial):
+    def init(self, key, *, scale, gate_bias):
         x_key, h_key, y_key = jax.random.split(key, 3)
         return {
-            "w_x": trial.init_scale * jax.random.normal(x_key, (self.input_size, 8)) / 2,
+            "w_x": scale * jax.random.normal(x_key, (self.input_size, 8)) / 2,
             "w_h": jax.random.normal(h_key, (8, 8)) / 3,
             "w_y": jax.random.normal(y_key, (8, self.output_size)) / 3,
         }
 
-    def apply(self, params, x, *, mask=None, reset=None, trial: Any = None, key=None):
+    def apply(self, params, x, *, mask=None, reset=None, rates: Any = None, key=None):
         def instant(h, x_t):
             return jnp.tanh(x_t @ params["w_x"] + h @ params["w_h"]), None
 
         h, _ = jax.lax.scan(instant, jnp.zeros((x.shape[1], 8)), x)
-        if key is not None and trial.dropout is not None:
-            h = jnp.where(jax.random.uniform(key, h.shape) < trial.dropout, 0.0, h)
+        if key is not None and rates.dropout is not None:
+            h = jnp.where(jax.random.uniform(key, h.shape) < rates.dropout, 0.0, h)
         return h @ params["w_y"]

@@ -77,9 +77,12 @@ class Network1997:
             engine = Scan("hoisted", chunk=LONG)
         return dataclasses.replace(self, engine=engine)
 
-    def init(self, key: Array, trial: Any = None) -> dict[str, Any]:
-        """Returns the initial weights; the trial gives only `init_scale`, times `start`."""
-        start = self.start * (1.0 if trial is None else trial.init_scale)
+    def init(
+        self, key: Array, *, scale: float | Array = 1.0, gate_bias: Any = None
+    ) -> dict[str, Any]:
+        """Returns the initial weights; `gate_bias` is of no effect."""
+        del gate_bias
+        start = self.start * scale
 
         def uniform(key, shape, dtype=jnp.float32):
             return jax.random.uniform(key, shape, dtype, -start, start)
@@ -106,11 +109,11 @@ class Network1997:
         *,
         mask: Array | None = None,
         reset: Array | None = None,
-        trial: Any = None,
+        rates: Any = None,
         key: Array | None = None,
     ) -> Array:
         """Returns the outputs before the squashing, [B, V] or [T, B, V]."""
-        del trial, key  # the network is deterministic
+        del rates, key  # the network is deterministic
         blocks = CellParams(**params["blocks"])
         final, h = lj.unroll(self.cell, blocks, x, mask=mask, reset=reset, engine=self.engine)
         if self.readout == "every":
@@ -166,12 +169,12 @@ class OnlineNetwork1997(Network1997):
         *,
         mask: Array | None = None,
         reset: Array | None = None,
-        trial: Any = None,
+        rates: Any = None,
         key: Array | None = None,
     ) -> tuple[Instant, Array]:
         """Returns the state after one time step, x [1, B, D], and the outputs [1, B, V]."""
         assert len(x) == 1 and reset is None, "one time step within a sequence"
-        del trial, key
+        del rates, key
         cell, blocks = self._blocks, mask_params(self._blocks, CellParams(**params["blocks"]))
         w_i, w_g = (w - lax.stop_gradient(w) for w in self._columns(blocks))  # zero
         past = jnp.einsum("bnh,nh->bh", state.d_i, w_i) + jnp.einsum("bnh,nh->bh", state.d_g, w_g)

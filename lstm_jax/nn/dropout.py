@@ -1,43 +1,11 @@
 """Dropout and noise."""
 
 import functools
-from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lstm_jax.types import Array, RecurrentWeights
-
-
-class Rates(NamedTuple):
-    """Rates of dropout and noise in a call with a key: numbers or traced scalars.
-
-    Dropout rates are in [0, 1). Values that remain are divided by 1 - rate, so the mean does not
-    change. With None nothing is drawn. `input_dropout` and `recurrent_dropout` draw one mask per
-    row for the whole call; a reset does not draw it again.
-
-    Attributes:
-      dropout: rate for the outputs, between the layers of a stack and before the head, drawn anew
-        at every time step (Srivastava et al. 2014; Zaremba et al. 2014).
-      input_dropout: rate for the input of every layer, with the same units at all time steps (Gal &
-        Ghahramani 2016).
-      recurrent_dropout: rate for the feedback, with the same units at all time steps (Gal &
-        Ghahramani 2016).
-      weight_drop: rate for the recurrent weights, drawn once for all rows and time steps (Merity et
-        al. 2018).
-      input_noise: standard deviation, 0 or more, of normal noise on the input of the whole model,
-        before any front, drawn anew at every time step (Greff et al. 2017).
-      zoneout: state -> rate that overrides that of a `Zoneout` cell in every layer, with and
-        without a key.
-    """
-
-    dropout: float | Array | None = None
-    input_dropout: float | Array | None = None
-    recurrent_dropout: float | Array | None = None
-    weight_drop: float | Array | None = None
-    input_noise: float | Array | None = None
-    zoneout: Mapping[str, float | Array] | None = None
 
 
 def drop(

@@ -6,10 +6,10 @@ import jax
 from flax import nnx
 
 from lstm_jax.engines.masking import zero_unless
-from lstm_jax.nn.dropout import Rates, add_noise, drop
+from lstm_jax.nn.dropout import add_noise, drop
 from lstm_jax.nn.recurrent import sequences
 from lstm_jax.nn.stack import Stack, State
-from lstm_jax.types import Array, ArrayLike
+from lstm_jax.types import Array, ArrayLike, Rates
 
 
 class SequenceModel(nnx.Module):

@@ -14,9 +14,9 @@ from flax import nnx
 
 from lstm_jax.cells import Cell, Zoneout, feedback_width, initial_state, zoneout_name
 from lstm_jax.engines import Engine, checks, projected, unroll
-from lstm_jax.nn.dropout import Rates, drop, drop_weights
+from lstm_jax.nn.dropout import drop, drop_weights
 from lstm_jax.nn.initializers import BiasInit, WeightInit, init
-from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Row, wide
+from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Rates, Row, wide
 
 NOT_STREAMED = "reads the last time step first and cannot stream: call it on whole sequences"
 

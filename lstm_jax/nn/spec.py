@@ -12,12 +12,11 @@ from flax import nnx
 from lstm_jax.cells import Cell
 from lstm_jax.engines import Engine, resolve
 from lstm_jax.engines.choice import check_engine
-from lstm_jax.nn.dropout import Rates
 from lstm_jax.nn.initializers import BiasInit, WeightInit, glorot, orthogonal
 from lstm_jax.nn.model import SequenceModel
 from lstm_jax.nn.recurrent import Recurrent, stored
 from lstm_jax.nn.stack import Bidirectional, Stack, State
-from lstm_jax.types import Array, ArrayLike
+from lstm_jax.types import Array, ArrayLike, Rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +29,11 @@ class SequenceSpec:
 
     Attributes:
       cell: the recurrent cell of every layer.
-      input_size: D, the width of the input, or the number of symbols for front="embed".
-      output_size: V, the width of the output.
-      readout: "last" for outputs [B, V], "every" for [T, B, V].
+      input_size: D, the width of the input, or the number of symbols for front="embed"; None for
+        that of the task, see `sized`.
+      output_size: V, the width of the output; None for that of the task.
+      readout: "last" for outputs [B, V], "every" for [T, B, V]; None for that of the task, or
+        "last" where the sizes are given.
       depth: the number of layers.
       bidirectional: whether every layer reads in both directions.
       front: the map before the layers: None, "dense" (linear) or "embed" (a table for integer
@@ -56,9 +57,9 @@ class SequenceSpec:
     """
 
     cell: Cell
-    input_size: int
-    output_size: int
-    readout: Literal["last", "every"] = "last"
+    input_size: int = None  # pyright: ignore[reportAssignmentType] # only before `sized`
+    output_size: int = None  # pyright: ignore[reportAssignmentType]
+    readout: Literal["last", "every"] = None  # pyright: ignore[reportAssignmentType]
     depth: int = 1
     bidirectional: bool = False
     front: Literal["dense", "embed"] | None = None
@@ -77,11 +78,15 @@ class SequenceSpec:
         if not isinstance(self.cell, Cell):
             raise TypeError(f"cell must be a cell, such as LSTM(64), got {self.cell!r}")
         check_engine(self.engine)
-        for name in ("input_size", "output_size", "depth"):
-            _check_size(name, getattr(self, name))
+        for name in ("input_size", "output_size"):
+            if getattr(self, name) is not None:
+                _check_size(name, getattr(self, name))
+        if None not in (self.input_size, self.output_size) and self.readout is None:
+            object.__setattr__(self, "readout", "last")
+        _check_size("depth", self.depth)
         if self.projection is not None:
             _check_size("projection", self.projection)
-        _check_choice("readout", self.readout, ("last", "every"))
+        _check_choice("readout", self.readout, (None, "last", "every"))
         _check_choice("front", self.front, (None, "dense", "embed"))
         if self.front is not None:
             _check_size("front_width", self.front_width)
@@ -97,19 +102,24 @@ class SequenceSpec:
         """The dtype of the parameters."""
         return stored(self.dtype, self.param_dtype)
 
-    def init(self, key: Array, trial: Any = None) -> Any:
+    def init(
+        self,
+        key: Array,
+        *,
+        scale: float | Array = 1.0,
+        gate_bias: Mapping[str, float | Array] | None = None,
+    ) -> Any:
         """Returns the initial parameters as nested dictionaries of arrays.
 
         Args:
           key: a PRNG key.
-          trial: None, or an object with `init_scale` and `gate_bias`. The scalar `init_scale`
-            multiplies every initial weight of front, layers and head, but no bias. The mapping
-            `gate_bias` of block to scalar overrides initial biases of `b` in every layer.
+          scale: factor of every initial weight of front, layers and head; biases keep theirs.
+          gate_bias: block -> initial bias, in place of that of `b`, in every layer.
 
         Raises:
           ValueError: `gate_bias` or `b` names a block that the cell does not have.
         """
-        model = self.build(nnx.Rngs(params=key), trial)
+        model = self.build(nnx.Rngs(params=key), scale=scale, gate_bias=gate_bias)
         return as_lists(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
     def apply(
@@ -119,7 +129,7 @@ class SequenceSpec:
         *,
         mask: ArrayLike | None = None,
         reset: ArrayLike | None = None,
-        trial: Any = None,
+        rates: Rates | None = None,
         key: Array | None = None,
     ) -> Array:
         """Returns the outputs, [B, V] or [T, B, V].
@@ -129,13 +139,13 @@ class SequenceSpec:
           x: [T, B, D] floats, cast to `dtype`; [T, B] integers below D for front="embed".
           mask: [T, B] bool; where False the states are held.
           reset: [T, B] bool; True where a sequence starts.
-          trial: None, or an object with the fields of `Rates`.
+          rates: dropout and noise of the input, the layers and the head.
           key: PRNG key of all noise; None for no noise.
 
         Raises:
           ValueError: a shape does not fit; TypeError: a dtype does not.
         """
-        return self.unroll(params, x, mask=mask, reset=reset, trial=trial, key=key)[1]
+        return self.unroll(params, x, mask=mask, reset=reset, rates=rates, key=key)[1]
 
     def unroll(
         self,
@@ -146,7 +156,7 @@ class SequenceSpec:
         initial: tuple[State, ...] | None = None,
         mask: ArrayLike | None = None,
         reset: ArrayLike | None = None,
-        trial: Any = None,
+        rates: Rates | None = None,
         key: Array | None = None,
     ) -> tuple[tuple[State, ...], Array]:
         """Runs `apply` from a state; returns the state after x, too.
@@ -156,7 +166,6 @@ class SequenceSpec:
         Returns:
           The final states of the layers, and the outputs [B, V] or [T, B, V].
         """
-        rates = None if trial is None else Rates(*(getattr(trial, n) for n in Rates._fields))
         return self.module(params).unroll(
             self._fitting(x), state, initial=initial, mask=mask, reset=reset, key=key, rates=rates
         )
@@ -204,6 +213,20 @@ class SequenceSpec:
         """Returns the module with parameters from `init`."""
         return nnx.merge(_graph(self), as_numbered(params))
 
+    def sized(self, task: Any) -> "SequenceSpec":
+        """Returns the model with the sizes and the readout of a task, where it leaves them open.
+
+        A task of symbols is read through an embedding as wide as the cell, where no front is given.
+        """
+        sizes = {
+            name: getattr(task, name)
+            for name in ("input_size", "output_size", "readout")
+            if getattr(self, name) is None
+        }
+        if self.front is None and getattr(task, "reads_symbols", False):
+            sizes |= {"front": "embed", "front_width": self.cell.hidden}
+        return dataclasses.replace(self, **sizes)
+
     def on(self, platform: str) -> "SequenceSpec":
         """Returns the same model with its engine resolved for "cpu", "gpu" or "tpu".
 
@@ -213,9 +236,19 @@ class SequenceSpec:
         engine = resolve(self.engine, self.cell, platform, self.dtype)
         return dataclasses.replace(self, engine=engine)
 
-    def build(self, rngs: nnx.Rngs, trial: Any = None) -> SequenceModel:
+    def build(
+        self,
+        rngs: nnx.Rngs,
+        *,
+        scale: float | Array = 1.0,
+        gate_bias: Mapping[str, float | Array] | None = None,
+    ) -> SequenceModel:
         """Returns the module with initial parameters, as drawn by `init`."""
-        scale, biases = (1.0, {}) if trial is None else (trial.init_scale, trial.gate_bias)
+        biases = gate_bias or {}
+        if self.input_size is None or self.output_size is None or self.readout is None:
+            raise ValueError(
+                "a model needs input_size and output_size, or sized(task), before it is built"
+            )
         front = self._front(rngs, scale)
         layers, width = [], self.front_width or self.input_size
         for _ in range(self.depth):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.cells import Cell
-from lstm_jax.nn.dropout import Rates, drop
+from lstm_jax.nn.dropout import drop
 from lstm_jax.nn.recurrent import NOT_STREAMED, Recurrent
-from lstm_jax.types import Array, ArrayLike, Row
+from lstm_jax.types import Array, ArrayLike, Rates, Row
 
 State = Any  # a Row of one layer, or a tuple of the states of several layers
 

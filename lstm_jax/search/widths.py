@@ -25,7 +25,7 @@ from lstm_jax.nn import SequenceSpec
 from lstm_jax.nn.initializers import init
 from lstm_jax.tasks.base import Task
 from lstm_jax.training.fit import State, fresh
-from lstm_jax.training.trials import Trials, keys
+from lstm_jax.training.trials import Trials, initial, keys
 from lstm_jax.types import Array
 
 SHUT = -1e4  # of a sigmoid this is 0, exactly, and so is the slope there
@@ -215,7 +215,7 @@ def _cropped(narrow: SequenceSpec, wide: SequenceSpec, width: int, trial: Trials
 
 @functools.lru_cache(maxsize=256)
 def _init(spec: SequenceSpec) -> Any:
-    return jax.jit(lambda trial: spec.init(keys(trial).init, trial))
+    return jax.jit(lambda trial: spec.init(keys(trial).init, **initial(trial)))
 
 
 @functools.lru_cache(maxsize=64)

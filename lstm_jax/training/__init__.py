@@ -5,7 +5,7 @@ from lstm_jax.training.loop import footprint, fresh, lower, state_shapes
 from lstm_jax.training.optimizers import DIRECTIONS
 from lstm_jax.training.parallel import BATCHINGS
 from lstm_jax.training.step import State
-from lstm_jax.training.trials import MAX_SEED, Trials, keys, make_trials
+from lstm_jax.training.trials import MAX_SEED, Trials, initial, keys, make_trials
 
 __all__ = [
     "BATCHINGS",
@@ -16,6 +16,7 @@ __all__ = [
     "evaluation",
     "footprint",
     "fresh",
+    "initial",
     "keys",
     "lower",
     "make_trials",

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from lstm_jax.tasks.base import Rows, Target, Task
 from lstm_jax.training import agreement, captures, parallel
 from lstm_jax.training.step import given
-from lstm_jax.training.trials import Trials, keys
+from lstm_jax.training.trials import Trials, keys, rates
 from lstm_jax.types import Array, Batch, Model
 
 BATCH = 200  # sequences at a time
@@ -115,7 +115,8 @@ def measure(task: Task, model: Model, asked: Asked, params: Any, trial: Trials, 
 
     def ask(index, size):
         batch = _batch(task, asked, trial, data, index, size)
-        outputs = model.apply(params, batch.x, mask=batch.mask, reset=batch.reset, trial=trial)
+        given = {"mask": batch.mask, "reset": batch.reset, "rates": rates(trial)}
+        outputs = model.apply(params, batch.x, **given)
         agreement.check_outputs(task, outputs, batch)
         return _scored(task, outputs, batch, size)
 

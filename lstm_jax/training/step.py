@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from lstm_jax.tasks.base import Rows, Stats, Stream, Task
 from lstm_jax.training import agreement, divergence, optimizers, parallel
 from lstm_jax.training.divergence import RUNNING, SOLVED
-from lstm_jax.training.trials import Trials, keys
+from lstm_jax.training.trials import Trials, initial, keys, rates
 from lstm_jax.types import Array, Batch, Model
 
 WINDOW = 1000  # sequences over which the running means are taken, about
@@ -108,7 +108,7 @@ class Settings(NamedTuple):
 
 def begin(task: Task, model: Model, settings: Settings, trial: Trials, arrays: Any) -> State:
     """Returns a trial before its first step."""
-    params = model.init(keys(trial).init, trial)
+    params = model.init(keys(trial).init, **initial(trial))
     return begin_with(task, model, settings, trial, params, arrays)
 
 
@@ -214,7 +214,8 @@ def take_step(
     mine = parallel.share(mesh, batch._replace(y=None), axis=1)
 
     def objective(params):
-        after, outputs = _run(task, model, params, mine, state.carried, trial=trial, key=noise_key)
+        noise = {"rates": rates(trial), "key": noise_key}
+        after, outputs = _run(task, model, params, mine, state.carried, **noise)
         outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
         seen = batch_stats(task, state.stats.memory, outputs, batch)
         return seen.loss, (seen, after)
@@ -243,7 +244,7 @@ def _step_in_windows(
         (params, moments, carried), (window, key) = carry, part
 
         def objective(params):
-            after, outputs = _run(task, model, params, window, carried, trial=trial, key=key)
+            after, outputs = _run(task, model, params, window, carried, rates=rates(trial), key=key)
             return task.loss(outputs, window), (after, outputs)
 
         grads, (after, outputs) = jax.grad(objective, has_aux=True)(params)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lstm_jax.types import Array
+from lstm_jax.types import Array, Rates
 
 Values = float | Sequence[float] | np.ndarray
 
@@ -16,9 +16,8 @@ MAX_SEED = 2**32 - 1
 class Trials(NamedTuple):
     """R training runs that differ in numbers alone; inside a trial every field is a scalar.
 
-    All are traced: one compiled program serves any values. A model reads from its trial what
-    concerns it (`init_scale`, `gate_bias`, `zoneout` when it draws its parameters, what is dropped
-    when it is applied), `fit` the rest. What is None, or not named, is no part of the program.
+    All are traced: one compiled program serves any values. What is None, or not named, is no part
+    of the program. A model gets what concerns it from `initial` and `rates`.
 
     Attributes:
       seed: [R] uint32; data, initial parameters and noise of a trial depend on it alone.
@@ -73,6 +72,16 @@ def keys(trial: Trials) -> Keys:
     """Returns the keys of one trial; they depend on its seed alone."""
     root = jax.random.key(trial.seed, impl="threefry2x32")
     return Keys(*jax.random.split(root, len(Keys._fields)))
+
+
+def initial(trial: Trials) -> dict[str, Any]:
+    """Returns the arguments of a model's `init` that one trial decides."""
+    return {"scale": trial.init_scale, "gate_bias": trial.gate_bias}
+
+
+def rates(trial: Trials) -> Rates:
+    """Returns the rates of dropout and noise of one trial."""
+    return Rates(*(getattr(trial, name) for name in Rates._fields))
 
 
 def make_trials(

@@ -188,7 +188,7 @@ def test_a_model_does_not_see_what_is_hidden(front, readout):
     @jax.jit
     def slope(params, x):
         def loss(params, x):
-            y = spec.apply(params, x, mask=mask, trial=rates, key=jax.random.key(1))
+            y = spec.apply(params, x, mask=mask, rates=rates, key=jax.random.key(1))
             return jnp.sum(jnp.sin(y))
 
         return jax.value_and_grad(loss, 0 if front == "embed" else (0, 1))(params, x)

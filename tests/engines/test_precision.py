@@ -15,7 +15,6 @@ from lstm_jax import cells, interop, tasks
 from lstm_jax.engines import Associative, Pallas, Reference, Scan
 from lstm_jax.nn import Bidirectional, Rates, Recurrent, SequenceSpec
 from tests.engines.test_engines import assert_close, problem
-from tests.nn.test_layers import Trial
 
 BF16, F32 = jnp.dtype("bfloat16"), jnp.dtype("float32")
 ENGINES = [Reference(), Scan("joined", chunk=4), Scan("hoisted", "saved", chunk=4, unroll=2)]
@@ -184,15 +183,15 @@ def test_a_model_computes_in_one_dtype_and_learns_in_another(changes, param_dtyp
     spec = spec_of(dtype="bfloat16", param_dtype=param_dtype, **changes)
     stored = jnp.dtype(param_dtype or "float32")
     rates = set(Rates._fields) - ({"input_noise"} if spec.front == "embed" else set())
-    trial = Trial(**{name: jnp.float32(0.5) for name in rates - {"zoneout"}})
+    trial = Rates(**{name: jnp.float32(0.5) for name in rates - {"zoneout"}})
     x = jnp.zeros((T, B), int) if spec.front == "embed" else jnp.zeros((T, B, D))
     flags, key = jnp.ones((T, B), bool), jax.random.key(0)
 
     def gradients():
-        params = spec.init(key, trial)
+        params = spec.init(key)
 
         def score(params):
-            given: dict[str, Any] = dict(mask=flags, reset=flags, trial=trial, key=key)
+            given: dict[str, Any] = dict(mask=flags, reset=flags, rates=trial, key=key)
             state, y = spec.unroll(params, x, **given)
             return jnp.sum(y.astype(F32)), (state, y)
 

@@ -133,8 +133,8 @@ class Forgetful:
 
     most: int
 
-    def apply(self, params, x, *, mask, trial):
-        del mask, trial
+    def apply(self, params, x, *, mask):
+        del mask
         parity = x[: self.most, :, 1].sum(0) % 2
         told = jax.numpy.stack([1 - parity, parity], axis=-1) * params
         return jax.numpy.broadcast_to(told, (len(x), *told.shape))

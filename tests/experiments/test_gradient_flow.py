@@ -159,8 +159,8 @@ def test_a_line_is_fitted_to_what_is_not_yet_beyond_the_smallest_number():
 
 def test_what_is_seen_before_the_first_update_is_of_the_initial_weights():
     class Model:
-        def init(self, key, trial):
-            return 0 * trial.learning_rate
+        def init(self, key, *, scale, gate_bias):
+            return 0 * scale
 
     def looks(params, trials):
         return np.asarray(params).tolist()

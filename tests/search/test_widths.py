@@ -13,7 +13,7 @@ from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.search import widths
 from lstm_jax.tasks import Adding
 from lstm_jax.training.fit import fit, fresh, make_trials
-from lstm_jax.training.trials import keys
+from lstm_jax.training.trials import initial, keys
 
 
 def spec(cell, **settings) -> SequenceSpec:
@@ -78,7 +78,7 @@ def test_training_in_a_bucket_is_training_alone(standard_promotion):
     first = make_trials(seed=3, gate_bias={"f": 1}, **settings)
     alone = fit(task, specs[0], first, 8, optimizer="adamw", batching="map", progress=False)
     trial = widths.pick(first, 0)
-    drawn = specs[0].init(keys(trial).init, trial)
+    drawn = specs[0].init(keys(trial).init, **initial(trial))
     assert_close(widths.pick(start.params, 0), widths.widen(drawn, wide_shapes(wide), 5, 8), 1e-6)
     ended = widths.widen(widths.pick(alone.params, 0), wide_shapes(wide), 5, 8)
     assert_close(widths.pick(together.params, 0), ended, 1e-4)
@@ -115,7 +115,8 @@ def test_a_cropped_network_is_the_wide_draw_of_so_many_units_and_stays_it(
     narrow, first = resized(wide, 5), widths.pick(trials, [0])
     shapes = wide_shapes(narrow)
     own = narrowed(widths.pick(begun.params, 0), shapes, 8, 5)
-    drawn = wide.init(keys(widths.pick(trials, 0)).init, widths.pick(trials, 0))
+    first = widths.pick(trials, 0)
+    drawn = wide.init(keys(first).init, **initial(first))
     assert_close(own, narrowed(drawn, shapes, 8, 5), 1e-6)
     alone = fit(
         task, narrow, first, 6, **settings,

@@ -38,7 +38,7 @@ def test_a_model_of_other_sizes_is_refused_before_its_loop_is_compiled(task, cha
     model = spec(task, **changes)
     with pytest.raises(ValueError, match=words):
         lower(task, model, TRIALS, jax.devices())
-    params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2), TRIALS)
+    params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2))
     with pytest.raises(ValueError, match=words.replace("16", "200")):
         lj.evaluate(task, model, params, TRIALS)
 

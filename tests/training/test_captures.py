@@ -114,7 +114,7 @@ def test_new_data_are_learnt_from_and_asked(task, put, make) -> None:
 def test_the_model_s_initial_parameters_are_not_stale() -> None:
     @dataclasses.dataclass(frozen=True)
     class Pretrained(Slope):
-        def init(self, key, trial):
+        def init(self, key, *, scale, gate_bias):
             return {"w": jnp.asarray(CELLAR["w"]), "b": jnp.zeros((1,))}
 
     found = []

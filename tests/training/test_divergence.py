@@ -56,7 +56,7 @@ class Labelling(Task):
 class Bag:
     """Outputs are a linear map of the sum of the inputs that the mask shows."""
 
-    def init(self, key, trial):
+    def init(self, key, **_):
         return {"w": jax.random.normal(key, (SYMBOLS, LABELS))}
 
     def apply(self, params, x, *, mask=None, **rest):

@@ -10,7 +10,7 @@ import pytest
 from lstm_jax.tasks import Recall
 from lstm_jax.training import evaluation
 from lstm_jax.training.evaluation import evaluate
-from lstm_jax.training.trials import keys, make_trials
+from lstm_jax.training.trials import initial, keys, make_trials
 from lstm_jax.types import Batch
 from tests.toys import Elman, Line, Slope
 
@@ -90,7 +90,7 @@ def test_drawn_sequences_are_those_of_the_split_and_of_no_training_step():
     network = Elman(task.input_size, task.output_size)
     trial = jax.tree.map(lambda leaf: leaf[0], TRIALS)
     params = jax.tree.map(
-        lambda leaf: np.asarray(leaf)[None], network.init(keys(trial).init, trial)
+        lambda leaf: np.asarray(leaf)[None], network.init(keys(trial).init, **initial(trial))
     )
     one = make_trials(seed=0)
     asked = evaluate(Spy(lag=2, symbols=3), network, params, one, sequences=430, split="validation")

@@ -124,7 +124,7 @@ def test_windows_at_rest_have_the_losses_of_one_long_unroll() -> None:
     results = {steps: fit(TASK, MODEL, trials, steps, **SGD) for steps in (2, WINDOWS)}
     for i in range(2):
         trial, batch = pick(trials, i), one_batch(windows(3 + i))
-        params = jax.jit(MODEL.init)(keys(trial).init, trial)
+        params = jax.jit(MODEL.init)(keys(trial).init)
         outputs = jax.jit(MODEL.apply)(params, batch.x, reset=batch.reset)
         each = [TASK.loss(outputs[5 * n : 5 * n + 5], w) for n, w in enumerate(windows(3 + i))]
         for steps, result in results.items():
@@ -139,7 +139,7 @@ def test_gradients_are_those_of_windows_with_the_state_stopped_at_the_seams() ->
     trials = make_trials(seed=3, learning_rate=0.5)
     result = fit(TASK, MODEL, trials, WINDOWS, **SGD)
     trial = pick(trials, 0)
-    params = jax.jit(MODEL.init)(keys(trial).init, trial)
+    params = jax.jit(MODEL.init)(keys(trial).init)
     state = MODEL.initial_state(params, 2)
 
     @jax.jit
@@ -163,7 +163,7 @@ def test_gradients_of_a_window_with_seams_add_up_over_its_parts() -> None:
     """With the state stopped at the seams, one long loss has the windows' gradients as its own."""
     batches = windows(3)[:3]
     trial = pick(make_trials(seed=3), 0)
-    params = jax.jit(MODEL.init)(keys(trial).init, trial)
+    params = jax.jit(MODEL.init)(keys(trial).init)
 
     def loss(params, state, batch):
         after, outputs = MODEL.unroll(params, batch.x, state, reset=batch.reset)

@@ -16,7 +16,7 @@ from lstm_jax.training import loop, parallel
 from lstm_jax.training.fit import fit, lower, make_trials
 from lstm_jax.training.loop import Job
 from lstm_jax.training.step import WINDOW, Settings
-from lstm_jax.training.trials import keys
+from lstm_jax.training.trials import initial, keys
 from lstm_jax.types import Batch
 from scripts import _hlo as hlo
 from tests.toys import Elman, Line, Slope
@@ -43,7 +43,7 @@ def test_sgd_on_a_line_is_the_recursion_written_out_in_numpy():
     result = fit(LINE, SLOPE, trials, steps, batch_size=batch_size, optimizer="sgd", progress=False)
     for i in range(2):
         trial = pick(trials, i)
-        params = jax.tree.map(np.float64, SLOPE.init(keys(trial).init, trial))
+        params = jax.tree.map(np.float64, SLOPE.init(keys(trial).init, **initial(trial)))
         w, b, mean = params["w"][0, 0], params["b"][0], 0.0
         for step in range(steps):
             batch = LINE.sample(jax.random.fold_in(keys(trial).data, step), batch_size)
@@ -165,7 +165,7 @@ def test_a_trial_that_diverges_is_frozen_and_its_neighbours_never_notice(batchin
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
     assert np.isfinite(result.loss[1]) and np.isnan(result.loss[2])
     first = pick(trials, 2)
-    assert_same(pick(result.params, 2), SLOPE.init(keys(first).init, first))
+    assert_same(pick(result.params, 2), SLOPE.init(keys(first).init, **initial(first)))
     calm = fit(LINE, SLOPE, pick(trials, [0, 0, 3, 3]), 60, **settings)
     assert_same(pick(result, [0, 3]), pick(calm, [0, 2]))
     before = fit(LINE, SLOPE, trials, int(result.step[1]), **settings)
@@ -285,9 +285,9 @@ def test_training_has_noise_from_a_key_and_evaluation_has_none():
 
     @dataclasses.dataclass(frozen=True)
     class Spy(Slope):
-        def apply(self, params, x, *, mask=None, reset=None, trial=None, key=None):
+        def apply(self, params, x, *, mask=None, reset=None, rates=None, key=None):
             given.append(key is not None)
-            return super().apply(params, x, mask=mask, trial=trial, key=key)
+            return super().apply(params, x, mask=mask, rates=rates, key=key)
 
     trials = make_trials()
     result = fit(LINE, Spy(), trials, 1, progress=False)
@@ -354,7 +354,8 @@ def test_a_trial_that_had_stopped_stays_as_it_is():
 def test_a_model_s_own_parameters_made_fresh_are_its_own_beginning():
     trials = make_trials(seed=[0, 1])
     params = fit(LINE, SLOPE, trials, 1, progress=False).params
-    drawn = [SLOPE.init(keys(pick(trials, i)).init, pick(trials, i)) for i in range(2)]
+    each = [pick(trials, i) for i in range(2)]
+    drawn = [SLOPE.init(keys(trial).init, **initial(trial)) for trial in each]
     own = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
     start = train.fresh(LINE, SLOPE, own, trials)
     assert_same(fit(LINE, SLOPE, trials, 1, begin_from=start, progress=False).params, params)
@@ -405,7 +406,7 @@ def test_a_task_remembers_its_last_answers_each_before_its_update(batch_size, mo
     result = fit(task, SLOPE, trials, 500, **settings)
     for i in range(2):
         trial = pick(trials, i)
-        params, answers, step = SLOPE.init(keys(trial).init, trial), [np.inf] * 7, 0
+        params, answers, step = SLOPE.init(keys(trial).init, **initial(trial)), [np.inf] * 7, 0
         w, b = float(params["w"][0, 0]), float(params["b"][0])
         while sum(a >= 0.2 for a in answers[-7:]) > 3 or np.mean(answers[-7:]) >= 1:
             batch = task.sample(jax.random.fold_in(keys(trial).data, step), batch_size)
@@ -427,7 +428,7 @@ def test_windows_are_updates_within_a_sequence_and_one_window_is_none():
     for one, other in zip(*map(jax.tree.leaves, (plain.params, whole.params)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
     trial = pick(trials, 0)
-    params, losses, deviations = model.init(keys(trial).init, trial), [], []
+    params, losses, deviations = model.init(keys(trial).init, **initial(trial)), [], []
 
     @jax.jit
     def update(params, state, x, y):

@@ -54,8 +54,7 @@ def test_weights_start_uniform_and_named_biases_as_named():
     assert np.abs(params["w"]).max() > 0.098 and abs(float(params["w"].mean())) < 0.02
     assert i.tolist() == [-3, -6]
     assert not jnp.array_equal(params["w"], network.init(jax.random.key(4))["w"])
-    trial = jax.tree.map(lambda leaf: leaf[0], lj.make_trials(seed=[0], init_scale=0.5))
-    half = network.init(jax.random.key(3), trial)
+    half = network.init(jax.random.key(3), scale=0.5)
     np.testing.assert_allclose(half["w"], params["w"] / 2, rtol=1e-6)
     closed = dataclasses.replace(network, output_biases=(-1, -2)).init(jax.random.key(3))
     assert closed["blocks"]["b"][6:].tolist() == [-1, -2]
