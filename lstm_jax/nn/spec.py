@@ -223,7 +223,7 @@ class SequenceSpec:
             for name in ("input_size", "output_size", "readout")
             if getattr(self, name) is None
         }
-        if self.front is None and getattr(task, "reads_symbols", False):
+        if self.front is None and getattr(task, "input_kind", "numbers") == "symbols":
             sizes |= {"front": "embed", "front_width": self.cell.hidden}
         return dataclasses.replace(self, **sizes)
 

@@ -1,16 +1,21 @@
 """Predictions of one trained network, or of several together."""
 
-import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from lstm_jax.tasks.base import Task
-from lstm_jax.training.trials import Trials
-from lstm_jax.types import Model
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from lstm_jax.tasks.base import Block, Rows
+from lstm_jax.training.trials import Trials, rates
+from lstm_jax.types import Array, Model
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
-    """Trained networks whose predictions are averaged.
+    """M trained networks; the prediction is their mean.
 
     Attributes:
       task: the problem, which knows the units and names of inputs and answers.
@@ -19,7 +24,139 @@ class Predictor:
       trials: their M settings.
     """
 
-    task: Task
-    model: Model
-    params: Any
-    trials: Trials
+    def __init__(self, task: Any, model: Model, params: Any, trials: Trials):
+        self.task, self.model, self.params, self.trials = task, model, params, trials
+
+    def __len__(self) -> int:
+        return len(self.trials.seed)
+
+    def __repr__(self) -> str:
+        return f"Predictor({len(self)} of {self.model!r} for {self.task!r})"
+
+    def predict(
+        self, x: Any, *, probabilities: bool = False, levels: Any = None, **given: Any
+    ) -> np.ndarray:
+        """Returns the predictions for new rows, in the units and names of the data.
+
+        Rows are padded to a few lengths and a few numbers of rows, so that few programs serve all.
+
+        Args:
+          x: rows as the task's data, such as [N, T, D] or a list of [T_i, D]; or `Sequences`, or a
+            `Series` to be forecast.
+          probabilities: of classes: returns their probabilities in place of the labels.
+          levels: of forecasts and numbers with a distribution: which quantiles to return.
+          **given: what the task's `encode` takes besides x, such as lengths or static.
+
+        Raises:
+          ValueError: the rows do not have the features of the training rows.
+          TypeError: the task predicts no probabilities, or no quantiles.
+        """
+        arrays = _rows(self.task).encode(x, **given)
+        return self._predictions(arrays, probabilities=probabilities, levels=levels)
+
+    def evaluate(self, data: Any = "test") -> dict[str, float]:
+        """Returns the metrics of a split, or of other data with targets.
+
+        Args:
+          data: "train", "validation" or "test", or `Sequences` or `Windows` with targets.
+
+        Raises:
+          ValueError: there are no such rows.
+        """
+        task = _rows(self.task)
+        if not isinstance(data, str):
+            arrays = task.encode(data)
+        elif task.split_size(data) == 0:
+            raise ValueError(f"data must be a split with rows, got {data!r}, which has none")
+        else:
+            arrays = task.rows(data)
+        return task.scores(self._outputs(arrays), arrays)
+
+    def stream(self, batch: int = 1) -> Callable[[Any], np.ndarray]:
+        """Returns f(x_t) -> the prediction after one more time step of `batch` sequences.
+
+        x_t has the features of one time step, [batch, D] or [D], in the units of the data. The
+        state of the networks is kept between calls.
+
+        Raises:
+          ValueError: the network reads backwards.
+        """
+        task: Any = _rows(self.task)
+        state = [self._member_state(m, batch) for m in range(len(self))]
+        advance = _advance(task.static, self.model)
+
+        def step(x_t: Any) -> np.ndarray:
+            x_t = np.asarray(x_t)
+            x = x_t.reshape(batch, 1, *x_t.shape[x_t.ndim - task.input_rank :])
+            arrays, outputs = task.encode(x), []
+            for m in range(len(self)):
+                state[m], y = advance(self._member(self.params, m), state[m], arrays)
+                outputs.append(y)
+            return task.predictions(np.stack(outputs), arrays)
+
+        return step
+
+    def predict_stream(self, x: Iterable[Any]) -> Iterator[np.ndarray]:
+        """Yields the prediction after each time step of one sequence, as it comes.
+
+        Args:
+          x: the features of one time step after another, [D] each.
+        """
+        yield from map(self.stream(), x)
+
+    def _member(self, tree: Any, m: int) -> Any:
+        return jax.tree.map(lambda leaf: leaf[m], tree)
+
+    def _member_state(self, m: int, batch: int) -> Any:
+        model: Any = self.model
+        return model.initial_state(self._member(self.params, m), batch)
+
+    def _predictions(self, arrays: dict[str, Any], **options: Any) -> np.ndarray:
+        chosen = {name: value for name, value in options.items() if value not in (None, False)}
+        return self.task.predictions(self._outputs(arrays), arrays, **chosen)
+
+    def _outputs(self, arrays: dict[str, Any]) -> np.ndarray:
+        """Returns the outputs of all networks for all rows, [M, N, V] or [M, T, N, V]."""
+        task, found = self.task, None
+        run = _outputs(task.static, self.model)
+        for block in task.blocks(arrays):
+            part = np.asarray(run(self.params, self.trials, block.arrays, block.index))
+            part = part[..., : len(block.rows), :]
+            if found is None:
+                found = np.zeros(task.outputs_shape(arrays, part.shape), part.dtype)
+            every = (slice(part.shape[1]),) if part.ndim == 4 else ()
+            found[(slice(None), *every, block.rows)] = part
+        assert found is not None
+        return found
+
+
+def _rows(task: Any) -> Any:
+    if not isinstance(task, Rows):
+        raise TypeError(f"predictions need a task over data, such as Classification, got {task!r}")
+    return task
+
+
+@functools.lru_cache(maxsize=16)
+def _outputs(task: Any, model: Model) -> Callable[..., Array]:
+    """Returns f(params, trials, arrays, index) -> outputs [M, ..., len(index), V], compiled."""
+
+    def one(params, trial, arrays, index):
+        x, _, mask, reset = task.batch(arrays, index, jnp.ones(len(index)))
+        return model.apply(params, x, mask=mask, reset=reset, rates=rates(trial))
+
+    def all_of_them(params, trials, arrays, index):
+        return lax.map(lambda member: one(*member, arrays, index), (params, trials))
+
+    return jax.jit(all_of_them)
+
+
+@functools.lru_cache(maxsize=16)
+def _advance(task: Any, model: Any) -> Callable[..., tuple[Any, Array]]:
+    """Returns f(params, state, arrays of one time step) -> the state and outputs, compiled."""
+
+    def advance(params, state, arrays):
+        count = len(arrays["x"])
+        x = task.batch(arrays, jnp.arange(count, dtype=jnp.int32), jnp.ones(count)).x
+        return model.stream(params, state, x[0])
+
+    return jax.jit(advance)
