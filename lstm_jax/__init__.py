@@ -25,6 +25,8 @@ from lstm_jax.nn import initializers
 from lstm_jax.nn.initializers import init
 from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.training.fit import Trials, evaluate, fit, make_trials, result_records
+from lstm_jax.training.predictor import Predictor, load
+from lstm_jax.training.results import Result
 from lstm_jax.types import Batch, CellParams, LSTMState, Model, Noise
 
 __version__ = "0.1.0"
@@ -37,6 +39,8 @@ __all__ = [
     "LinearCell",
     "Model",
     "Noise",
+    "Predictor",
+    "Result",
     "RunDirectory",
     "Trials",
     "cells",
@@ -50,6 +54,7 @@ __all__ = [
     "initial_state",
     "initializers",
     "interop",
+    "load",
     "make_trials",
     "metrics",
     "nn",

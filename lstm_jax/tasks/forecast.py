@@ -7,11 +7,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax import metrics
 from lstm_jax.data import scaling, windows
 from lstm_jax.data.digest import digest
 from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
 from lstm_jax.tasks import base, heads, inputs, series_arrays
+from lstm_jax.tasks.predicting import Predicting
 from lstm_jax.types import Array, Batch
 
 Scaling = Literal["log_ratio", "standard"]
@@ -83,7 +85,7 @@ class Known:
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
-class Forecast(base.Rows):
+class Forecast(Predicting):
     """Forecast the next H time steps of series after reading C of them.
 
     A row is a window of a series. x [C, B, D] holds for each time step: the value, normalised by
@@ -374,6 +376,44 @@ class Forecast(base.Rows):
             spread = _mean_there(away, ~jnp.isnan(away), axis=0)
             spread = jnp.where(spread > CONSTANT * jnp.abs(level), spread, unit)
         return Window(level[:, None], spread[:, None], unit[:, None])
+
+    def count(self, arrays: dict[str, Any]) -> int:
+        """Returns how many windows arrays hold."""
+        return len(arrays["windows"])
+
+    def rows(self, split: str) -> dict[str, Any]:
+        """Returns the arrays of the windows of one split."""
+        base.check_choice("split", split, base.SPLITS)
+        arrays = self.arrays()
+        return arrays | {"windows": arrays["windows"][arrays["splits"][split]]}
+
+    def predictions(
+        self,
+        outputs: np.ndarray,
+        arrays: dict[str, Any],
+        *,
+        levels: Sequence[float] | None = None,
+        probabilities: bool = False,
+    ) -> np.ndarray:
+        """Returns the mean forecast of M models, see `decode` and `Predictor.predict`."""
+        if probabilities:
+            raise TypeError("probabilities need classes, a forecast has quantiles: give levels")
+        return np.mean([self.decode(one, arrays, levels) for one in outputs], axis=0)
+
+    def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
+        """Returns MASE; of quantiles also the pinball loss and the coverage of the widest band."""
+        index = jnp.arange(self.count(arrays), dtype=jnp.int32)
+        target = self.batch(arrays, index, jnp.ones(len(index))).y.value
+        point = np.mean([self.point(one, arrays) for one in outputs], axis=0)
+        there, unit = np.asarray(target.there), np.asarray(target.window.unit)
+        y = np.where(there, np.asarray(target.value), np.nan)
+        found = {"MASE": float(np.nanmean(np.nanmean(np.abs(point - y) / unit, axis=1)))}
+        if isinstance(self.head, heads.Density | heads.Quantiles):
+            levels = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
+            bands = self.predictions(outputs, arrays)
+            found["pinball"] = metrics.pinball(y[there], bands[there], levels)
+            found["coverage"] = metrics.coverage(y[there], bands[there][:, 0], bands[there][:, -1])
+        return found
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Returns what forecasts of new series need: JSON-able entries, and constants as arrays."""

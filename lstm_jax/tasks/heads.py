@@ -101,6 +101,11 @@ class CrossEntropy(Head):
         """Returns the probability of every class, [..., classes]."""
         return jax.nn.softmax(_wide(outputs))
 
+    def mixed(self, outputs: Array) -> Array:
+        """Returns the outputs [...] that stand for the mean probability of those [M, ...]."""
+        log_p = jax.nn.log_softmax(outputs.astype(wide(outputs.dtype)))
+        return jax.nn.logsumexp(log_p, axis=0) - math.log(len(outputs))
+
     def sample(self, key: Array, outputs: Array) -> Array:
         """Draws a class, int32."""
         return jax.random.categorical(key, _wide(outputs)).astype(jnp.int32)
@@ -121,6 +126,12 @@ class Bernoulli(Head):
     def probabilities(self, outputs: Array) -> Array:
         """Returns the probability of 1, [...]."""
         return jax.nn.sigmoid(_wide(outputs)[..., 0])
+
+    def mixed(self, outputs: Array) -> Array:
+        """Returns the outputs [...] that stand for the mean probability of those [M, ...]."""
+        outputs = outputs.astype(wide(outputs.dtype))
+        ones, zeros = (jax.nn.logsumexp(jax.nn.log_sigmoid(z), axis=0) for z in (outputs, -outputs))
+        return ones - zeros
 
     def sample(self, key: Array, outputs: Array) -> Array:
         """Draws 0 or 1, int32."""

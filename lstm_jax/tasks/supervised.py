@@ -2,15 +2,17 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax import metrics
 from lstm_jax.data import Sequences, Split
 from lstm_jax.data.scaling import Scale
 from lstm_jax.tasks import answers, base, heads, inputs
+from lstm_jax.tasks.predicting import Block, Predicting, blocks, power_of_two
 from lstm_jax.types import Array, Batch
 
 
@@ -59,7 +61,7 @@ class Numbers(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
-class Supervised(base.Rows):
+class Supervised(Predicting):
     """A problem over rows of sequences with targets.
 
     x holds the numbers of a time step, scaled to mean 0 and standard deviation 1 over the training
@@ -280,6 +282,40 @@ class Supervised(base.Rows):
         predictions = self.head.predict(self._split(outputs)).astype(jnp.float32)
         return 1 - ((predictions - value) / unit) ** 2
 
+    # New rows. ------------------------------------------------------------------------------------
+
+    @property
+    def input_rank(self) -> int:
+        """The axes of one time step of one row."""
+        return 0 if self.form.symbols else 1
+
+    def count(self, arrays: dict[str, Any]) -> int:
+        """Returns how many rows arrays hold."""
+        return len(arrays["x"])
+
+    def rows(self, split: str) -> dict[str, Any]:
+        """Returns the arrays of the rows of one split."""
+        base.check_choice("split", split, base.SPLITS)
+        arrays = self.arrays()
+        return _taken(arrays, arrays["splits"][split])
+
+    def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
+        """Yields rows of like lengths together, padded to a power of two of time steps."""
+        steps = arrays["x"].shape[1]
+        lengths = np.asarray(arrays.get("lengths", np.full(self.count(arrays), steps)))
+        padded = np.array([power_of_two(n) for n in range(steps + 1)])[lengths]
+        arrays = arrays | {"lengths": lengths}
+        for length in np.unique(padded):
+
+            def take(rows, length=length):
+                taken = {
+                    name: _to_length(name, value, int(length))
+                    for name, value in _taken(arrays, rows).items()
+                }
+                return taken, np.arange(len(rows), dtype=np.int32)
+
+            yield from blocks(np.flatnonzero(padded == length), take)
+
     # Predictions. ---------------------------------------------------------------------------------
 
     def decode(self, outputs: Any) -> np.ndarray:
@@ -328,6 +364,59 @@ class Supervised(base.Rows):
         """Returns the values without the axis of targets where there is one target."""
         return np.squeeze(values, axis) if self.form.targets == 1 else values
 
+    def predictions(
+        self,
+        outputs: np.ndarray,
+        arrays: dict[str, Any],
+        *,
+        probabilities: bool = False,
+        levels: Sequence[float] | None = None,
+    ) -> np.ndarray:
+        """Returns the mean prediction of M models, see `Predictor.predict`."""
+        if levels is not None:
+            return np.mean([self.quantiles(one, levels) for one in outputs], axis=0)
+        if not self._has_classes and not probabilities:
+            return np.mean([self.decode(one) for one in outputs], axis=0)
+        mixed = self._mixed(outputs)
+        return self.probabilities(mixed) if probabilities else self.decode(mixed)
+
+    def _mixed(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns outputs that stand for the mean probabilities of M models."""
+        if not self._has_classes:
+            raise TypeError(f"probabilities need classes, got {self.head}")
+        head: Any = self.head
+        return np.asarray(head.mixed(self._split(outputs))).reshape(outputs.shape[1:])
+
+    def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
+        """Returns accuracy, macro F1 and AUC of classes; R2, MAE and RMSE of numbers."""
+        predictions, counts = self.predictions(outputs, arrays), self._counts(arrays)
+        if not self._has_classes:
+            names = {"R2": metrics.r2, "MAE": metrics.mae, "RMSE": metrics.rmse}
+            y = self._without_single(np.asarray(arrays["y"]), -1)
+            return {name: f(y[counts], predictions[counts]) for name, f in names.items()}
+        if isinstance(self.head, heads.Bernoulli):
+            y = np.asarray(arrays["y"])
+            return {"accuracy": metrics.accuracy(y[counts].ravel(), predictions[counts].ravel())}
+        y = np.array(self.classes)[self._without_single(np.asarray(arrays["y"]), -1)[counts]]
+        found = {
+            "accuracy": metrics.accuracy(y, predictions[counts]),
+            "macro F1": metrics.macro_f1(y, predictions[counts]),
+        }
+        if self.readout == "last" and len(np.unique(y)) == len(self.classes):
+            scores = self.predictions(outputs, arrays, probabilities=True)[counts]
+            found["AUC"] = metrics.auc(y, scores)
+        return found
+
+    def _counts(self, arrays: dict[str, Any]) -> np.ndarray:
+        """Returns [N] or [N, T] bool, where there is a target."""
+        if "y" not in arrays:
+            raise ValueError("data must have targets to be evaluated, got none")
+        y = np.asarray(arrays["y"])
+        known = np.all(y >= 0 if y.dtype.kind == "i" else ~np.isnan(y), axis=-1)
+        if self.readout == "last" or "lengths" not in arrays:
+            return known
+        return known & (np.arange(y.shape[1]) < np.asarray(arrays["lengths"])[:, None])
+
     # Saved with a model. --------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -362,6 +451,24 @@ class Supervised(base.Rows):
             importance=None if weights is None else tuple(weights),
             known=known,
         )
+
+
+SHARED = ("fitted", "splits")  # what arrays hold once for all rows
+
+
+def _taken(arrays: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Returns the arrays of some rows, without the splits."""
+    taken = {name: value[rows] for name, value in arrays.items() if name not in SHARED}
+    return taken | {"fitted": arrays["fitted"]}
+
+
+def _to_length(name: str, value: Any, length: int) -> Any:
+    """Returns an array [N, T, ...] cut or padded with zeros to `length` time steps."""
+    if name not in ("x", "mask"):
+        return value
+    value = value[:, :length]
+    behind = [(0, 0), (0, length - value.shape[1]), *[(0, 0)] * (value.ndim - 2)]
+    return np.pad(value, behind)
 
 
 def _like(value: Array, constant: Any) -> Array:

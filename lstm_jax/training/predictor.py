@@ -1,6 +1,7 @@
 """Predictions of one trained network, or of several together."""
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lstm_jax.tasks.base import Block, Rows
+from lstm_jax.tasks.predicting import Predicting
+from lstm_jax.training import saved
 from lstm_jax.training.trials import Trials, rates
 from lstm_jax.types import Array, Model
 
@@ -104,6 +106,15 @@ class Predictor:
         """
         yield from map(self.stream(), x)
 
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes the networks, scales, class names and the hash of the data to a new directory.
+
+        Raises:
+          FileExistsError: the directory exists; it is left as it is.
+          TypeError: the model has what JSON cannot say, such as a function.
+        """
+        saved.save(directory, _rows(self.task), self.model, self.params, self.trials)
+
     def _member(self, tree: Any, m: int) -> Any:
         return jax.tree.map(lambda leaf: leaf[m], tree)
 
@@ -122,16 +133,38 @@ class Predictor:
         for block in task.blocks(arrays):
             part = np.asarray(run(self.params, self.trials, block.arrays, block.index))
             part = part[..., : len(block.rows), :]
-            if found is None:
-                found = np.zeros(task.outputs_shape(arrays, part.shape), part.dtype)
-            every = (slice(part.shape[1]),) if part.ndim == 4 else ()
-            found[(slice(None), *every, block.rows)] = part
-        assert found is not None
+            found = self._room(arrays, part) if found is None else found
+            if part.ndim == 4:  # an answer every step, of a block padded in time
+                found[:, : part.shape[1], block.rows] = part[:, : found.shape[1]]
+            else:
+                found[:, block.rows] = part
+        if found is None:
+            raise ValueError("x must have rows, got none")
         return found
+
+    def _room(self, arrays: dict[str, Any], part: np.ndarray) -> np.ndarray:
+        """Returns zeros for the outputs of all rows."""
+        steps = () if part.ndim == 3 else (arrays["x"].shape[1],)
+        shape = (len(self), *steps, self.task.count(arrays), part.shape[-1])
+        return np.zeros(shape, part.dtype)
+
+
+def load(directory: str | os.PathLike, classes: Iterable[type] = ()) -> Predictor:
+    """Returns what `Predictor.save` wrote.
+
+    Args:
+      directory: where.
+      classes: the classes in it that are not the library's own, such as a cell of yours.
+
+    Raises:
+      FileNotFoundError: a file is not there.
+      ValueError: a file is damaged, of another format, or names an unknown class.
+    """
+    return Predictor(*saved.load(directory, classes))
 
 
 def _rows(task: Any) -> Any:
-    if not isinstance(task, Rows):
+    if not isinstance(task, Predicting):
         raise TypeError(f"predictions need a task over data, such as Classification, got {task!r}")
     return task
 
@@ -145,7 +178,7 @@ def _outputs(task: Any, model: Model) -> Callable[..., Array]:
         return model.apply(params, x, mask=mask, reset=reset, rates=rates(trial))
 
     def all_of_them(params, trials, arrays, index):
-        return lax.map(lambda member: one(*member, arrays, index), (params, trials))
+        return lax.map(lambda m: one(m[0], m[1], arrays, index), (params, trials))
 
     return jax.jit(all_of_them)
 

@@ -1,0 +1,81 @@
+"""What a task over data offers to trained models: new rows, and predictions in its own units."""
+
+import abc
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from lstm_jax.tasks.base import Rows
+
+BLOCK = 256  # rows at a time
+
+
+class Block(NamedTuple):
+    """Rows that go through a model together.
+
+    Attributes:
+      rows: [n] their numbers among all rows.
+      arrays: arrays that hold them.
+      index: [size] their numbers in these arrays, the first of them again behind the last.
+    """
+
+    rows: np.ndarray
+    arrays: dict[str, Any]
+    index: np.ndarray
+
+
+class Predicting(Rows):
+    """A problem over rows whose trained models predict for new rows."""
+
+    @abc.abstractmethod
+    def encode(self, x: Any, **given: Any) -> dict[str, Any]:
+        """Returns the arrays of new rows, in the form that `batch` takes."""
+
+    @abc.abstractmethod
+    def count(self, arrays: dict[str, Any]) -> int:
+        """Returns how many rows arrays hold."""
+
+    @abc.abstractmethod
+    def rows(self, split: str) -> dict[str, Any]:
+        """Returns the arrays of the rows of one split."""
+
+    @abc.abstractmethod
+    def predictions(self, outputs: np.ndarray, arrays: dict[str, Any], **how: Any) -> np.ndarray:
+        """Returns the mean prediction of M models in the units of the data, rows first.
+
+        Args:
+          outputs: [M, N, V] or [M, T, N, V].
+          arrays: of the N rows.
+          **how: probabilities or levels, see `Predictor.predict`.
+        """
+
+    @abc.abstractmethod
+    def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
+        """Returns metrics of the mean prediction; arguments are those of `predictions`."""
+
+    @abc.abstractmethod
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Returns what predictions need: JSON-able entries with "kind", and arrays."""
+
+    @classmethod
+    @abc.abstractmethod
+    def restore(cls, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """Returns a task without rows from its `state`."""
+
+    def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
+        """Yields all rows in blocks of few different sizes, so that few programs serve all."""
+        yield from blocks(np.arange(self.count(arrays)), lambda rows: (arrays, rows))
+
+
+def blocks(rows: np.ndarray, take: Any) -> Iterator[Block]:
+    """Yields rows in blocks; take(padded rows) gives the arrays and the index."""
+    for start in range(0, len(rows), BLOCK):
+        some = rows[start : start + BLOCK]
+        padded = np.resize(some, power_of_two(len(some))).astype(np.int32)
+        yield Block(some, *take(padded))
+
+
+def power_of_two(size: int) -> int:
+    """Returns the least power of two that is not below `size`."""
+    return 1 << max(size - 1, 0).bit_length()
