@@ -397,14 +397,15 @@ class Supervised(Predicting):
         if isinstance(self.head, heads.Bernoulli):
             y = np.asarray(arrays["y"])
             return {"accuracy": metrics.accuracy(y[counts].ravel(), predictions[counts].ravel())}
-        y = np.array(self.classes)[self._without_single(np.asarray(arrays["y"]), -1)[counts]]
+        numbers = self._without_single(np.asarray(arrays["y"]), -1)[counts]
+        y = np.array(self.classes)[numbers]
         found = {
             "accuracy": metrics.accuracy(y, predictions[counts]),
             "macro F1": metrics.macro_f1(y, predictions[counts]),
         }
-        if self.readout == "last" and len(np.unique(y)) == len(self.classes):
+        if self.readout == "last" and len(np.unique(numbers)) == len(self.classes):
             scores = self.predictions(outputs, arrays, probabilities=True)[counts]
-            found["AUC"] = metrics.auc(y, scores)
+            found["AUC"] = metrics.auc(numbers, scores)
         return found
 
     def _counts(self, arrays: dict[str, Any]) -> np.ndarray:

@@ -156,8 +156,10 @@ class Snapshot(NamedTuple):
             "trial_steps_per_second": float((self.step - before.step).sum() / seconds),
         }
         for name, values in ({"loss": self.loss, "metric": self.metric} | self._validated).items():
-            for share in (25, 50, 75) if self.running.any() else ():
-                points[f"{name}/{share}"] = float(np.percentile(values[self.running], share))
+            values = values[self.running]
+            if values.size and not np.isinf(values).any():  # as before the first validation
+                quartiles = np.percentile(values, (25, 50, 75)).tolist()
+                points |= {f"{name}/{n}": q for n, q in zip((25, 50, 75), quartiles, strict=True)}
         return points
 
     def extent(self, steps: int) -> tuple[int, int, float, int]:

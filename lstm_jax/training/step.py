@@ -307,7 +307,8 @@ def _averaged(settings: Settings, average: Any, params: Any, step: Array) -> Any
     """A <- d a + (1 - d) p, with d at most t / (t + 1) after t updates: at first a plain mean."""
     if settings.average is None:
         return average
-    decay = jnp.minimum(jnp.float32(settings.average), step / (step + 1.0))
+    t = step.astype(jnp.float32)
+    decay = jnp.minimum(jnp.float32(settings.average), t / (t + 1))
 
     def moved(a, p):
         return a + (p.astype(a.dtype) - a) * (1 - decay).astype(a.dtype)
