@@ -11,7 +11,6 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from lstm_jax.report.figures import COLOURS, Style, error_bars
 from lstm_jax.report.importance import Curve, Effect, Surface
-from lstm_jax.report.ledger import Quantiles
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import Comparison, box
 
@@ -125,20 +124,6 @@ def marginal_curve(axes: Axes, curve: Curve, label: str, style: Style, name: str
         axes.plot(x, middle, label=name, color=style["color"], linestyle=style["linestyle"])
     _axis(axes, curve.parameter, "x")
     axes.set_ylabel(label)
-
-
-def learning_curves(axes: Axes, quantiles: Quantiles, style: Style, name: str) -> None:
-    """The median of many trials over the steps, and bands between the other quantiles.
-
-    Where a quantile is of trials that diverged, the band ends.
-    """
-    values = np.where(np.isfinite(quantiles.values), quantiles.values, np.nan)
-    for lower, upper in zip(values, values[::-1], strict=True):
-        axes.fill_between(
-            quantiles.steps, lower, upper, color=style["color"], alpha=0.16, linewidth=0
-        )
-    every = max(1, len(quantiles.steps) // 10)
-    axes.plot(quantiles.steps, values[len(values) // 2], markevery=every, label=name, **style)
 
 
 def boxes(

@@ -54,9 +54,9 @@ def headline(claims: Sequence[Claim]) -> str:
     noun = "claim" if len(claims) == 1 else "claims"
     if found[TOO_SMALL] == len(claims):
         return f"{len(claims)} {noun}, {TOO_SMALL}"
-    verb = REPRODUCES if found[REPRODUCES] == 1 or len(claims) == 1 else "reproduce"
-    others = [f"{found[verdict]} {verdict}" for verdict in VERDICTS[1:] if found[verdict]]
-    return ", ".join([f"{found[REPRODUCES]} of {len(claims)} {noun} {verb}", *others])
+    first = f"{found[REPRODUCES]} of {len(claims)} {noun} {_counted(REPRODUCES, len(claims))}"
+    others = [f"{n} {_counted(v, n)}" for v in VERDICTS[1:] if (n := found[v])]
+    return ", ".join([first, *others])
 
 
 def of_parts(held: Sequence[bool]) -> str:
@@ -88,6 +88,12 @@ def markdown(claims: Sequence[Claim]) -> str:
     """Returns claims as a Markdown table."""
     lines = [Claim._fields, ["---"] * len(Claim._fields), *claims]
     return "\n".join(f"| {' | '.join(_cell(words) for words in line)} |" for line in lines)
+
+
+def _counted(verdict: str, count: int) -> str:
+    """Returns a verdict as the verb of `count` claims."""
+    plural = verdict.replace(REPRODUCES, "reproduce").replace("does", "do")
+    return verdict if count == 1 else plural
 
 
 def _cell(words: str) -> str:

@@ -3,22 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from math import inf
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from lstm_jax.report.statistics import Estimate, t_interval
 
 Record = Mapping[str, Any]
-QUARTILES = (0.25, 0.5, 0.75)
-
-
-class Quantiles(NamedTuple):
-    """The spread of the trials of a group at every step: `values` [levels, steps]."""
-
-    steps: list[int]
-    levels: tuple[float, ...]
-    values: np.ndarray
 
 
 def group(records: Iterable[Record], name: str) -> list[Record]:
@@ -46,29 +35,6 @@ def curve(
     known = {step: [v for v in values if v is not None] for step, values in points.items()}
     known = {step: values for step, values in known.items() if len(values) >= 2}
     return list(known), [t_interval(values, within) for values in known.values()]
-
-
-def quantiles(
-    records: Iterable[Record], field: str, goal: str, levels: tuple[float, ...] = QUARTILES
-) -> Quantiles:
-    """Returns quantiles of a field over the trials of a finished group, by step.
-
-    A trial that stopped before the others keeps its last value. One whose value is no number
-    (null, it diverged) counts as the worst of all: infinite, by `goal`, "min" or "max".
-
-    Raises:
-      ValueError: another goal.
-    """
-    if goal not in ("min", "max"):
-        raise ValueError(f"goal={goal!r}: need 'min' or 'max'")
-    worst = inf if goal == "min" else -inf
-    records = list(records)
-    steps = _steps(records)
-    trials = _histories(records, field).values()
-    last = [[_last(history, step) for history in trials] for step in steps]
-    values = [[worst if value is None else value for value in row] for row in last]
-    spread = np.quantile(values, levels, axis=1, method="inverted_cdf")
-    return Quantiles(steps, levels, spread)
 
 
 def first_steps(records: Iterable[Record], field: str, level: float) -> list[int]:

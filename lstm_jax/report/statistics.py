@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil, inf, isfinite, isnan, nan, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -79,14 +79,6 @@ class Comparison(NamedTuple):
         """Stars for a corrected p below 0.05, 0.01, 0.001; "n.s." for what is not significant."""
         stars = "*" * sum(self.corrected < level for level in (0.05, 0.01, 0.001))
         return stars or "n.s."
-
-
-class Best(NamedTuple):
-    """The best configuration: its settings, its trials' responses, their mean and interval."""
-
-    settings: Mapping[str, Any]
-    responses: tuple[float, ...]
-    mean: Estimate
 
 
 def is_solved(correct: int, total: int) -> bool:
@@ -293,33 +285,6 @@ def against(samples: Mapping[str, Sequence[float]], baseline: str) -> list[Compa
     ]
     corrected = holm([test.p for test in tests])
     return [test._replace(corrected=p) for test, p in zip(tests, corrected, strict=True)]
-
-
-def best_configuration(
-    records: Sequence[Mapping[str, Any]], settings: Sequence[str], response: str, *, goal: str
-) -> Best:
-    """Returns the settings with the best mean response over their trials, which differ in seeds.
-
-    Settings with a diverged trial come last. The mean of the chosen settings is biased: train them
-    again from other seeds for numbers to report.
-
-    Raises:
-      ValueError: no settings of two or more trials, none of which diverged.
-    """
-    _check(goal=goal)
-    trials: dict[tuple[Any, ...], list[float]] = {}
-    for record in records:
-        value = record[response]
-        key = tuple(record[name] for name in settings)
-        trials.setdefault(key, []).append(inf if value is None else value)
-    whole = {key: of for key, of in trials.items() if len(of) > 1 and all(map(isfinite, of))}
-    if not whole:
-        raise ValueError(
-            f"no settings of {list(settings)} have two or more trials and a {response} for each"
-        )
-    choose = min if goal == "min" else max
-    key, of = choose(whole.items(), key=lambda item: float(np.mean(item[1])))
-    return Best(dict(zip(settings, key, strict=True)), tuple(of), t_interval(of))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

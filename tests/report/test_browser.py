@@ -173,7 +173,7 @@ def test_verdicts_come_first_and_nothing_is_cut_off(width, browser, tmp_path):
     opened = browser.new_page(viewport={"width": width, "height": 800})
     opened.goto(path.as_uri())
     first = opened.locator("h2").first.inner_text()
-    assert first == "1 of 2 claims reproduces, 1 does not reproduce"
+    assert first == "1 of 2 claims reproduce, 1 does not reproduce"
     for verdict in opened.locator("li").all():
         box = verdict.bounding_box()
         assert box["x"] + box["width"] <= width

@@ -17,12 +17,10 @@ from lstm_jax.report import (
     html,
     importance,
     interactive,
-    ledger,
     statistics,
 )
 from lstm_jax.report import space as spaces
 from lstm_jax.report.importance import Curve, Effect
-from lstm_jax.report.ledger import Quantiles
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import Estimate
 from tests.report.test_report import Outside
@@ -131,37 +129,6 @@ def test_a_marginal_is_a_band_or_points(axes):
     (line, *_), *_ = [c.lines for c in panels[0, 0].containers]
     np.testing.assert_array_equal(line.get_xydata(), [[0, 0.5], [1, 0.7]])
     assert drawn(axes[0]) and drawn(figure)
-
-
-def test_learning_curves_are_quantiles_and_end_where_trials_diverged(axes):
-    values = np.array([[0.1, 0.1], [0.5, 0.2], [0.9, np.inf]])
-    quantiles = Quantiles([10, 20], (0.1, 0.5, 0.9), values)
-    charts.learning_curves(axes[1], quantiles, figures.styles(["a"])["a"], "LSTM")
-    np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), [0.5, 0.2])
-    band = axes[1].collections[0].get_paths()[0].vertices
-    assert set(band[:, 0]) == {10} and {0.1, 0.9} <= set(band[:, 1])
-    assert drawn(axes[0])
-
-
-def test_quantiles_of_a_ledger_keep_what_ended_and_count_what_diverged():
-    def line(kind, trial, step, loss):
-        return {"kind": kind, "group": "g", "trial": trial, "step": step, "loss": loss}
-
-    records = [
-        *(line("progress", trial, 10, 1.0 + trial) for trial in range(3)),
-        line("progress", 0, 20, 0.5),
-        line("result", 0, 30, 0.25),
-        line("result", 1, 15, 0.125),  # solved between two progress records
-        line("result", 2, 20, None),  # diverged
-    ]
-    got = ledger.quantiles(records, "loss", "min", levels=(0.01, 0.5, 1.0))
-    assert got.steps == [10, 20, 30]
-    expected = [[1, 0.125, 0.125], [2, 0.5, 0.25], [3, np.inf, np.inf]]
-    np.testing.assert_array_equal(got.values, expected)
-    best = ledger.quantiles(records, "loss", "max", levels=(0.01,))
-    np.testing.assert_array_equal(best.values, [[1, -np.inf, -np.inf]])
-    with pytest.raises(ValueError, match="goal='least'"):
-        ledger.quantiles(records, "loss", "least")
 
 
 def test_boxes_are_marked_by_their_tests(axes):

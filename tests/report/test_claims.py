@@ -6,10 +6,12 @@ from lstm_jax.report.claims import (
     FAILS,
     PARTLY,
     REPRODUCES,
+    TOO_SMALL,
     UNDECIDED,
     VERDICTS,
     Claim,
     above,
+    headline,
     markdown,
     of_parts,
 )
@@ -54,3 +56,20 @@ def test_markdown_is_one_line_a_claim_whatever_it_says():
     assert rule.count("---") == 4
     assert line == "| a \\| b c | 1/2 | - | reproduces |"
     assert len(set(VERDICTS)) == 6
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "words"),
+    [
+        ([REPRODUCES] * 3, "3 of 3 claims reproduce"),
+        ([REPRODUCES], "1 of 1 claim reproduces"),
+        (
+            [PARTLY, REPRODUCES, UNDECIDED],
+            "1 of 3 claims reproduce, 1 reproduces partly, 1 undecided",
+        ),
+        ([FAILS, FAILS], "0 of 2 claims reproduce, 2 do not reproduce"),
+        ([TOO_SMALL] * 2, "2 claims, too small to judge"),
+    ],
+)
+def test_the_headline_counts_the_claims_of_each_verdict(verdicts, words):
+    assert headline([Claim("a", "b", "c", verdict) for verdict in verdicts]) == words

@@ -129,24 +129,12 @@ def test_diverged_trials_are_settled_by_name():
         statistics.impute([None, math.nan], goal="min", divergent="worst")
 
 
-def test_the_best_configuration_has_the_spread_of_its_seeds():
-    def trials(rate, cell, losses):
-        return [{"rate": rate, "cell": cell, "seed": s, "loss": v} for s, v in enumerate(losses)]
-
-    records = [
-        *trials(0.1, "gru", [0.3, 0.4, 0.5]),
-        *trials(0.1, "lstm", [0.2, 0.3, 0.4]),
-        *trials(0.2, "lstm", [0.0, None, 0.0]),  # the best, but for one seed that diverged
-        *trials(0.3, "lstm", [0.1]),  # one seed has no spread
-    ]
-    best = statistics.best_configuration(records, ["rate", "cell"], "loss", goal="min")
-    assert best.settings == {"rate": 0.1, "cell": "lstm"}
-    assert best.responses == (0.2, 0.3, 0.4)
-    assert best.mean == statistics.t_interval([0.2, 0.3, 0.4])
-    worst = statistics.best_configuration(records, ["rate", "cell"], "loss", goal="max")
-    assert worst.settings == {"rate": 0.1, "cell": "gru"}
-    with pytest.raises(ValueError, match=r"no settings of \['seed', 'rate', 'cell'\]"):
-        statistics.best_configuration(records, ["seed", "rate", "cell"], "loss", goal="min")
+def test_an_interval_is_of_the_finite_values_and_nan_for_too_few():
+    assert statistics.interval([1.0, None, 2.0, math.inf]) == statistics.t_interval([1.0, 2.0])
+    assert statistics.interval([0.9, 1.0], (0, 1)).high == 1
+    one, none = statistics.interval([3.0, None]), statistics.interval([])
+    assert one.value == 3 and math.isnan(one.low) and math.isnan(one.high)
+    assert all(map(math.isnan, none))
 
 
 def test_an_estimate_is_told_with_its_interval_if_it_has_one():
