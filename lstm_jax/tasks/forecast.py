@@ -2,57 +2,22 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax import metrics
-from lstm_jax.data import scaling, windows
+from lstm_jax.data import windows
 from lstm_jax.data.digest import digest
 from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
-from lstm_jax.tasks import base, heads, inputs, series_arrays
+from lstm_jax.tasks import base, heads, inputs, series_arrays, windowing
 from lstm_jax.tasks.predicting import Predicting
+from lstm_jax.tasks.windowing import Form, Scaling, Window
 from lstm_jax.types import Array, Batch
 
-Scaling = Literal["log_ratio", "standard"]
-LEAST_RATIO = 1e-3  # of a value to its window's mean: a logarithm has no lower one
-CONSTANT = 1e-6  # of its level: a window with a smaller spread is taken as constant
-LARGEST = 30.0  # logarithm of a forecast's ratio to its window's mean: stays finite
 LEVELS = (0.1, 0.5, 0.9)  # of the quantiles of a density, where no others are given
-
-
-class Form(NamedTuple):
-    """The sizes that a program is built from.
-
-    Attributes:
-      horizon: H, the time steps of a forecast.
-      context: C, the time steps read before it.
-      known: covariates known ahead.
-      past: covariates that are not.
-      static: numbers that do not change within a series.
-    """
-
-    horizon: int
-    context: int
-    known: int
-    past: int
-    static: int
-
-
-class Window(NamedTuple):
-    """The units of windows, each [B, 1].
-
-    Attributes:
-      level: mean of the context.
-      spread: the unit of what is normalised.
-      unit: of errors, the naive error of the series.
-    """
-
-    level: Array
-    spread: Array
-    unit: Array
 
 
 class Horizon(NamedTuple):
@@ -153,13 +118,13 @@ class Forecast(Predicting):
             raise ValueError(f"horizon must be that of data, {data.horizon}, got {horizon}")
         head = heads.Quantiles() if head is None else head
         check_head(head)
-        context = _default_context(data) if context is None else context
+        context = series_arrays.default_context(data) if context is None else context
         windows.check_whole("context", context, 1)
         arrays = series_arrays.fit(data, context)
         hashed = digest({name: part for name, part in arrays.items() if name != "fitted"})
-        scale = _scale(scale, data)
+        scale = series_arrays.scale_of(data, scale)
         if scale == "log_ratio":
-            spread = series_arrays.log_spread(arrays, context, data.horizon, LEAST_RATIO)
+            spread = series_arrays.log_spread(arrays, context, data.horizon)
             arrays["fitted"]["spread"] = spread
         known = Known(arrays, series_arrays.seasonal_naive(arrays, data), hashed)
         beside = series_arrays.covariates(data.series)
@@ -231,79 +196,44 @@ class Forecast(Predicting):
     def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
         """Returns windows, y a `Target` whose value is a `Horizon`."""
         member, end = jnp.moveaxis(jnp.asarray(arrays["windows"])[index], -1, 0)
-        steps = jnp.arange(self.form.context, dtype=jnp.int32)[:, None]
-        context = steps + (end - self.form.context)[None]  # [C, B]
+        context = self._context(end)
         horizon = jnp.arange(self.form.horizon, dtype=jnp.int32)[None] + end[:, None]  # [B, H]
-        ahead = _read(arrays, "values", member[:, None], horizon)
+        ahead = windowing.read(arrays, "values", member[:, None], horizon)
         there = ~jnp.isnan(ahead)
-        values = _read(arrays, "values", member[None], context)
-        window = self._units(arrays, member, values)
-        x = self._inputs(arrays, member, context, horizon, values, window)
+        values = windowing.read(arrays, "values", member[None], context)
+        window = windowing.units(self.scale, arrays, member, values)
+        x = windowing.inputs(self.scale, arrays, member, context, horizon, values, window)
         value = Horizon(jnp.where(there, ahead, 0), there, window)
         weight = jnp.where(there.any(1), weight, 0)
         return Batch(x, base.Target(value, weight), mask=context >= 0)
-
-    def _inputs(
-        self,
-        arrays: dict[str, Any],
-        member: Array,
-        context: Array,
-        horizon: Array,
-        values: Array,
-        window: Window,
-    ) -> Array:
-        """Returns x [C, B, D]."""
-        rows = Window(*(part[None, :, 0] for part in window))
-        z, there = self.normalise(values, rows), ~jnp.isnan(values)
-        parts = [jnp.where(there, z, 0)[..., None], there.astype(z.dtype)[..., None]]
-        fitted = arrays["fitted"]
-        for name in ("known", "past"):
-            if name in fitted:
-                each = _read(arrays, name, member[None], context)
-                parts.append(_scaled(each, fitted[name]))
-        fixed = []
-        if "known" in fitted:
-            each = _scaled(_read(arrays, "known", member[:, None], horizon), fitted["known"])
-            fixed.append(each.reshape(len(member), -1))
-        if "static" in fitted:
-            fixed.append(_scaled(jnp.asarray(arrays["static"])[member], fitted["static"]))
-        parts += [jnp.broadcast_to(part[None], (*values.shape, part.shape[-1])) for part in fixed]
-        return jnp.concatenate(parts, axis=-1)
-
-    def normalise(self, values: Array, window: Window) -> Array:
-        """Returns z of values; the units broadcast."""
-        if self.scale == "log_ratio":
-            return jnp.log(jnp.maximum(values / window.level, LEAST_RATIO)) / window.spread
-        return (values - window.level) / window.spread
-
-    def denormalise(self, z: Array, window: Window) -> Array:
-        """Returns values of z; the units broadcast."""
-        if self.scale == "log_ratio":
-            ratio = window.spread * z
-            return window.level * jnp.exp(jnp.where(ratio < LARGEST, ratio, LARGEST))
-        return window.level + window.spread * z
 
     def _losses(self, outputs: Array, target: Horizon) -> Array:
         """Returns the loss of each time step, [B, H]."""
         outputs, window = self.head.split(outputs), target.window
         if isinstance(self.head, heads.Density):
-            return self.head.losses(outputs, self.normalise(target.value, window))
+            return self.head.losses(outputs, windowing.normalise(self.scale, target.value, window))
         wide = Window(*(part[..., None] for part in window))
-        scaled = self.denormalise(outputs.astype(window.unit.dtype), wide) / wide.unit
+        scaled = (
+            windowing.denormalise(self.scale, outputs.astype(window.unit.dtype), wide) / wide.unit
+        )
         return self.head.losses(scaled, target.value / window.unit)
 
     def _point(self, outputs: Array, window: Window) -> Array:
-        return self.denormalise(self.head.predict(self.head.split(outputs)), window)
+        return windowing.denormalise(
+            self.scale, self.head.predict(self.head.split(outputs)), window
+        )
 
     def _scaled_errors(self, outputs: Array, target: Horizon) -> Array:
         """Returns the mean absolute scaled error of each window, [B]."""
         point = self._point(outputs, target.window)
-        return _mean_there(jnp.abs(point - target.value) / target.window.unit, target.there)
+        return windowing.mean_there(
+            jnp.abs(point - target.value) / target.window.unit, target.there
+        )
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """The mean over windows of the mean loss of the time steps that are there."""
         target = batch.y.value
-        losses = _mean_there(self._losses(outputs, target), target.there)
+        losses = windowing.mean_there(self._losses(outputs, target), target.there)
         return base.weighted_mean(losses, batch.y.weight)
 
     def metric(self, outputs: Array, batch: Batch) -> Array:
@@ -318,16 +248,18 @@ class Forecast(Predicting):
         """Returns the arrays of series that are to be forecast, in the form that `batch` takes.
 
         Args:
-          series: a `Series`, or the values of one or several.
+          series: a `Series`, or the values of one or several; or `Windows`, those that test.
           ends: [W, 2] windows (n, end); by default the one behind the last number of each series.
 
         Raises:
           ValueError: the series lack covariates or numbers; the message names the series.
         """
+        if isinstance(series, Windows):
+            series, ends = series.series, series.ends["test"] if ends is None else ends
         series = series if isinstance(series, Series) else Series(series)
         self._check_covariates(series)
         ends = windows.newest(series) if ends is None else np.asarray(ends, np.int32)
-        _check_ends(series, ends, self.form, self.scale)
+        series_arrays.check_ends(series, ends, self.form, self.scale)
         unit = series_arrays.arrays_of(series, series.lengths)
         return unit | {"windows": ends, "fitted": self._known().arrays["fitted"]}
 
@@ -352,30 +284,27 @@ class Forecast(Predicting):
             return np.asarray(self._point(outputs, window))
         own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
         z = self.head.quantile(self.head.split(outputs), own if levels is None else levels)
-        return np.asarray(self.denormalise(z, Window(*(part[..., None] for part in window))))
+        return np.asarray(
+            windowing.denormalise(self.scale, z, Window(*(part[..., None] for part in window)))
+        )
 
     def point(self, outputs: Any, arrays: dict[str, Any]) -> np.ndarray:
         """Returns the point forecasts [W, H] in their units; arguments are those of `decode`."""
         return np.asarray(self._point(jnp.asarray(outputs), self._windows(arrays)))
 
+    def _context(self, end: Array) -> Array:
+        """Returns the time steps that are read before each end, [C, B]."""
+        steps = jnp.arange(-self.form.context, 0, dtype=jnp.int32)
+        return steps[:, None] + end[None]
+
     def _windows(self, arrays: dict[str, Any]) -> Window:
         """Returns the units of all windows."""
         member, end = jnp.moveaxis(jnp.asarray(arrays["windows"]), -1, 0)
         steps = jnp.arange(self.form.context, dtype=jnp.int32)[:, None]
-        values = _read(arrays, "values", member[None], steps + (end - self.form.context)[None])
-        return self._units(arrays, member, values)
-
-    def _units(self, arrays: dict[str, Any], member: Array, values: Array) -> Window:
-        """Returns the units of windows with values [C, B]."""
-        unit = jnp.asarray(arrays["unit"])[member]
-        level = _mean_there(values, ~jnp.isnan(values), axis=0)
-        if self.scale == "log_ratio":
-            spread = jnp.full_like(level, arrays["fitted"]["spread"])
-        else:
-            away = jnp.abs(values - level[None])
-            spread = _mean_there(away, ~jnp.isnan(away), axis=0)
-            spread = jnp.where(spread > CONSTANT * jnp.abs(level), spread, unit)
-        return Window(level[:, None], spread[:, None], unit[:, None])
+        values = windowing.read(
+            arrays, "values", member[None], steps + (end - self.form.context)[None]
+        )
+        return windowing.units(self.scale, arrays, member, values)
 
     def count(self, arrays: dict[str, Any]) -> int:
         """Returns how many windows arrays hold."""
@@ -438,74 +367,9 @@ class Forecast(Predicting):
         return cls._of(Form(**description["form"]), head, description["scale"], known)
 
 
-def _default_context(data: Windows) -> int:
-    """Returns two seasons or horizons, as far as series that train are so long."""
-    longest = int(data.trained.max()) - data.horizon
-    return min(2 * max(data.series.season, data.horizon), longest)
-
-
-def _scale(scale: Scaling | None, data: Windows) -> Scaling:
-    """Returns the scale that was asked for, or the one that fits the numbers that train.
-
-    Raises:
-      ValueError: it needs other numbers.
-    """
-    values = data.series.values[series_arrays.trains(data)]
-    positive = bool(np.nanmin(values) > 0)
-    scale = ("log_ratio" if positive else "standard") if scale is None else scale
-    base.check_choice("scale", scale, ("log_ratio", "standard"))
-    if scale == "log_ratio" and not positive:
-        raise ValueError(f"scale must be 'standard' where a number is {np.nanmin(values):g}")
-    return scale
-
-
 def check_head(head: Any) -> None:
     """Raises TypeError unless this head forecasts numbers on a scale of their own."""
     wrong = (heads.CrossEntropy, heads.Bernoulli, heads.NegativeBinomial)
     if not isinstance(head, heads.Head) or isinstance(head, wrong):
         right = "Quantiles, Gaussian, StudentT, Absolute, Squared or Huber"
         raise TypeError(f"head must be {right} for a forecast, got {head!r}")
-
-
-def _check_ends(series: Series, ends: np.ndarray, form: Form, scale: Scaling) -> None:
-    """Raises ValueError unless each window can be read."""
-    for n, end in ends:
-        name, first = series.ids[n], series.offsets[n]
-        if not 0 < end <= series.lengths[n]:
-            got = f"{end} of series {name!r}"
-            raise ValueError(f"ends must be 1 to the {series.lengths[n]} time steps, got {got}")
-        read = series.values[first + max(0, end - form.context) : first + end]
-        if np.isnan(read).all():
-            got = f"none in {len(read)} time steps"
-            raise ValueError(f"series {name!r} must have a number to forecast from, got {got}")
-        if scale == "log_ratio" and np.nanmin(read) < 0:
-            got = f"{np.nanmin(read)} in series {name!r}"
-            raise ValueError(f"values must not be negative, as in training, got {got}")
-        ahead = int(series.offsets[n + 1] - first - end)
-        if form.known and ahead < form.horizon:
-            right = f"reach {form.horizon} time steps beyond the window"
-            raise ValueError(f"known of series {name!r} must {right}, got {max(ahead, 0)}")
-
-
-def _read(arrays: dict[str, Any], name: str, member: Array, step: Array) -> Array:
-    """Returns numbers at time steps of series, NaN outside; member and step broadcast."""
-    offsets, numbers = jnp.asarray(arrays["offsets"]), jnp.asarray(arrays[name])
-    place = offsets[member] + step
-    inside = (step >= 0) & (place < offsets[member + 1])
-    found = numbers[jnp.clip(place, 0, len(numbers) - 1)]
-    return jnp.where(
-        inside.reshape(*inside.shape, *[1] * (found.ndim - inside.ndim)), found, jnp.nan
-    )
-
-
-def _mean_there(values: Array, there: Array, axis: int = 1) -> Array:
-    """Returns the mean of the values that are there; 0 of none."""
-    total = jnp.sum(jnp.where(there, values, 0), axis=axis)
-    return total / jnp.maximum(jnp.sum(there, axis=axis), 1).astype(total.dtype)
-
-
-def _scaled(values: Array, scale: scaling.Scale) -> Array:
-    """Returns covariates [..., n] scaled, 0 where they are missing."""
-    shape = (1,) * (values.ndim - 1) + (-1,)
-    mean, deviation = (jnp.asarray(part).reshape(shape) for part in scale)
-    return jnp.where(jnp.isnan(values), 0, (values - mean) / deviation)

@@ -9,6 +9,8 @@ from lstm_jax.data import scaling
 from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
 from lstm_jax.metrics import naive_error
+from lstm_jax.tasks.base import check_choice
+from lstm_jax.tasks.windowing import LEAST_RATIO, Form, Scaling
 
 SAMPLED = 10_000  # windows of which a spread is taken, about
 COVARIATES = ("known", "past", "static")
@@ -30,14 +32,13 @@ def fit(data: Windows, context: int) -> dict[str, Any]:
     return arrays | {"fitted": _fitted(series, counts)}
 
 
-def log_spread(arrays: dict[str, Any], context: int, horizon: int, least: float) -> np.ndarray:
+def log_spread(arrays: dict[str, Any], context: int, horizon: int) -> np.ndarray:
     """Returns the mean of |log(y / level)| over targets that train, a float32 scalar.
 
     Args:
       arrays: as `fit` returns them.
       context: C, the time steps whose mean is the level.
       horizon: H, the time steps of the targets.
-      least: a ratio that is smaller is taken for it.
     """
     rows = arrays["splits"]["train"]
     member, end = arrays["windows"][rows[:: 1 + len(rows) // SAMPLED]].T[..., None]
@@ -48,7 +49,7 @@ def log_spread(arrays: dict[str, Any], context: int, horizon: int, least: float)
         inside, arrays["values"][np.clip(place, 0, arrays["offsets"][-1] - 1)], np.nan
     )
     level = np.nanmean(values[:, :context], axis=1, keepdims=True)
-    spread = np.nanmean(np.abs(np.log(np.maximum(values[:, context:] / level, least))))
+    spread = np.nanmean(np.abs(np.log(np.maximum(values[:, context:] / level, LEAST_RATIO))))
     return np.array(spread if spread > 0 else 1, np.float32)
 
 
@@ -127,3 +128,44 @@ def seasonal_naive(arrays: dict[str, Any], data: Windows) -> float:
     errors = np.abs(values[first + end[:, None] + h] - values[first + back])
     errors = errors / arrays["unit"][member][:, None]
     return float(np.nanmean(errors))
+
+
+def default_context(data: Windows) -> int:
+    """Returns two seasons or horizons, as far as series that train are so long."""
+    longest = int(data.trained.max()) - data.horizon
+    return min(2 * max(data.series.season, data.horizon), longest)
+
+
+def scale_of(data: Windows, scale: Scaling | None) -> Scaling:
+    """Returns the scale that was asked for, or the one that fits the numbers that train.
+
+    Raises:
+      ValueError: it needs other numbers.
+    """
+    values = data.series.values[trains(data)]
+    positive = bool(np.nanmin(values) > 0)
+    scale = ("log_ratio" if positive else "standard") if scale is None else scale
+    check_choice("scale", scale, ("log_ratio", "standard"))
+    if scale == "log_ratio" and not positive:
+        raise ValueError(f"scale must be 'standard' where a number is {np.nanmin(values):g}")
+    return scale
+
+
+def check_ends(series: Series, ends: np.ndarray, form: Form, scale: Scaling) -> None:
+    """Raises ValueError unless each window can be read."""
+    for n, end in ends:
+        name, first = series.ids[n], series.offsets[n]
+        if not 0 < end <= series.lengths[n]:
+            got = f"{end} of series {name!r}"
+            raise ValueError(f"ends must be 1 to the {series.lengths[n]} time steps, got {got}")
+        read = series.values[first + max(0, end - form.context) : first + end]
+        if np.isnan(read).all():
+            got = f"none in {len(read)} time steps"
+            raise ValueError(f"series {name!r} must have a number to forecast from, got {got}")
+        if scale == "log_ratio" and np.nanmin(read) < 0:
+            got = f"{np.nanmin(read)} in series {name!r}"
+            raise ValueError(f"values must not be negative, as in training, got {got}")
+        ahead = int(series.offsets[n + 1] - first - end)
+        if form.known and ahead < form.horizon:
+            right = f"reach {form.horizon} time steps beyond the window"
+            raise ValueError(f"known of series {name!r} must {right}, got {max(ahead, 0)}")

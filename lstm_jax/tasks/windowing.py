@@ -1,0 +1,135 @@
+"""Windows of series as a model reads them: their units, inputs, and the way back to values."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+
+from lstm_jax.data import scaling
+from lstm_jax.types import Array
+
+Scaling = Literal["log_ratio", "standard"]
+LEAST_RATIO = 1e-3  # of a value to its window's mean: a logarithm has no lower one
+CONSTANT = 1e-6  # of its level: a window with a smaller spread is taken as constant
+LARGEST = 30.0  # logarithm of a forecast's ratio to its window's mean: stays finite
+
+
+class Form(NamedTuple):
+    """The sizes that a program is built from.
+
+    Attributes:
+      horizon: H, the time steps of a forecast.
+      context: C, the time steps read before it.
+      known: covariates known ahead.
+      past: covariates that are not.
+      static: numbers that do not change within a series.
+    """
+
+    horizon: int
+    context: int
+    known: int
+    past: int
+    static: int
+
+
+class Window(NamedTuple):
+    """The units of windows, each [B, 1].
+
+    Attributes:
+      level: mean of the context.
+      spread: the unit of what is normalised.
+      unit: of errors, the naive error of the series.
+    """
+
+    level: Array
+    spread: Array
+    unit: Array
+
+
+def units(scale: Scaling, arrays: dict[str, Any], member: Array, values: Array) -> Window:
+    """Returns the units of windows with values [C, B]."""
+    unit = jnp.asarray(arrays["unit"])[member]
+    level = mean_there(values, ~jnp.isnan(values), axis=0)
+    if scale == "log_ratio":
+        spread = jnp.full_like(level, arrays["fitted"]["spread"])
+    else:
+        away = jnp.abs(values - level[None])
+        spread = mean_there(away, ~jnp.isnan(away), axis=0)
+        spread = jnp.where(spread > CONSTANT * jnp.abs(level), spread, unit)
+    return Window(level[:, None], spread[:, None], unit[:, None])
+
+
+def normalise(scale: Scaling, values: Array, window: Window) -> Array:
+    """Returns z of values; the units broadcast."""
+    if scale == "log_ratio":
+        return jnp.log(jnp.maximum(values / window.level, LEAST_RATIO)) / window.spread
+    return (values - window.level) / window.spread
+
+
+def denormalise(scale: Scaling, z: Array, window: Window) -> Array:
+    """Returns values of z; the units broadcast."""
+    if scale == "log_ratio":
+        ratio = window.spread * z
+        return window.level * jnp.exp(jnp.where(ratio < LARGEST, ratio, LARGEST))
+    return window.level + window.spread * z
+
+
+def inputs(
+    scale: Scaling,
+    arrays: dict[str, Any],
+    member: Array,
+    context: Array,
+    horizon: Array,
+    values: Array,
+    window: Window,
+) -> Array:
+    """Returns x [C, B, D] of windows.
+
+    Args:
+      scale: how windows are normalised.
+      arrays: those of the task.
+      member: [B], the series of each window.
+      context: [C, B], the time steps that are read.
+      horizon: [B, H], those that are forecast.
+      values: [C, B], the values of the context.
+      window: the units of the windows.
+    """
+    rows = Window(*(part[None, :, 0] for part in window))
+    z, there = normalise(scale, values, rows), ~jnp.isnan(values)
+    parts = [jnp.where(there, z, 0)[..., None], there.astype(z.dtype)[..., None]]
+    fitted = arrays["fitted"]
+    for name in ("known", "past"):
+        if name in fitted:
+            each = read(arrays, name, member[None], context)
+            parts.append(scaled(each, fitted[name]))
+    fixed = []
+    if "known" in fitted:
+        each = scaled(read(arrays, "known", member[:, None], horizon), fitted["known"])
+        fixed.append(each.reshape(len(member), -1))
+    if "static" in fitted:
+        fixed.append(scaled(jnp.asarray(arrays["static"])[member], fitted["static"]))
+    parts += [jnp.broadcast_to(part[None], (*values.shape, part.shape[-1])) for part in fixed]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def read(arrays: dict[str, Any], name: str, member: Array, step: Array) -> Array:
+    """Returns numbers at time steps of series, NaN outside; member and step broadcast."""
+    offsets, numbers = jnp.asarray(arrays["offsets"]), jnp.asarray(arrays[name])
+    place = offsets[member] + step
+    inside = (step >= 0) & (place < offsets[member + 1])
+    found = numbers[jnp.clip(place, 0, len(numbers) - 1)]
+    return jnp.where(
+        inside.reshape(*inside.shape, *[1] * (found.ndim - inside.ndim)), found, jnp.nan
+    )
+
+
+def mean_there(values: Array, there: Array, axis: int = 1) -> Array:
+    """Returns the mean of the values that are there; 0 of none."""
+    total = jnp.sum(jnp.where(there, values, 0), axis=axis)
+    return total / jnp.maximum(jnp.sum(there, axis=axis), 1).astype(total.dtype)
+
+
+def scaled(values: Array, scale: scaling.Scale) -> Array:
+    """Returns covariates [..., n] scaled, 0 where they are missing."""
+    shape = (1,) * (values.ndim - 1) + (-1,)
+    mean, deviation = (jnp.asarray(part).reshape(shape) for part in scale)
+    return jnp.where(jnp.isnan(values), 0, (values - mean) / deviation)
