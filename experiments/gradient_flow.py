@@ -135,6 +135,7 @@ def before_and_after(
     params: Any, trials: Trials,
 ) -> list[Record]:  # fmt: skip
     """Returns the measurements before the first update and at the middle stage."""
+
     def begin_one(trial):
         return model.init(keys(trial).init, **initial(trial))
 

@@ -45,10 +45,10 @@ from lstm_jax.tasks import Task
 from lstm_jax.training import State, make_trials
 
 VARIANTS = tuple(cells.ODYSSEY)
-PLAIN = VARIANTS[0]
+VANILLA = VARIANTS[0]
 BEST = 0.1
 OPTIMIZER = "nesterov"
-LABELS = {PLAIN: "V"}
+LABELS = {VANILLA: "V"}
 WORSE, BETTER = "significantly worse", "significantly better"
 PAIR, FINDING = " x ", "finding"  # between the settings of a pair; the task of a row of the table
 
@@ -95,7 +95,7 @@ class Odyssey(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        need(PLAIN in self.variants, "variants", self.variants, f"need {PLAIN} among them")
+        need(VANILLA in self.variants, "variants", self.variants, f"need {VANILLA} among them")
         right = f"need fewer than --hidden={self.hidden}, the most"
         need(self.narrowest < self.hidden, "narrowest", self.narrowest, right)
         with naming("pixels", self.pixels):
@@ -109,19 +109,14 @@ class Odyssey(Config):
 
 SCALES = {
     "quick": Odyssey(
-        seeds=12,
-        steps=600,
-        hidden=16,
-        narrowest=9,
-        variants=(PLAIN, "NFG", "NP"),
-        tasks=("digits",),
-        pixels=8,
+        seeds=12, steps=600, hidden=16, narrowest=9, variants=(VANILLA, "NFG", "NP"),
+        tasks=("digits",), pixels=8,
     ),
     "small": Odyssey(),
     "paper": Odyssey(
         seeds=200, steps=50_000, hidden=200, narrowest=20, tasks=tuple(TASKS), pixels=1
     ),
-}
+}  # fmt: skip
 
 
 def space(config: Odyssey) -> list[Parameter]:
@@ -230,8 +225,8 @@ def analyse(
     """Returns the results of one task."""
     tenth = best(of_variants(config, results))
     constant = TASKS[task].constant
-    learnt, gain = float(np.median(tenth[PLAIN])) / constant, constant - np.mean(tenth[PLAIN])
-    tests = statistics.against(tenth, PLAIN)
+    learnt, gain = float(np.median(tenth[VANILLA])) / constant, constant - np.mean(tenth[VANILLA])
+    tests = statistics.against(tenth, VANILLA)
     if grown is None or grown.explained <= 0:
         return TaskResults(learnt, float(gain), tests, [], 0.0)
     return TaskResults(learnt, float(gain), tests, importance.effects(grown), grown.explained)
@@ -246,10 +241,13 @@ def analyse_all(
     config: Odyssey, records: Sequence[Record]
 ) -> tuple[dict[str, TaskResults], dict[str, Forest]]:
     """Returns the results of every task, and the forests of the hyperparameters."""
-    results = {task: of_task(records, task) for task in config.tasks}
-    grown = {task: forest(config, some) for task, some in results.items()}
-    analyses = {task: analyse(config, task, some, grown[task]) for task, some in results.items()}
-    return analyses, {task: found for task, found in grown.items() if found is not None}
+    analyses, forests = {}, {}
+    for task in config.tasks:
+        results = of_task(records, task)
+        grown = forest(config, results)
+        analyses[task] = analyse(config, task, results, grown)
+        forests |= {} if grown is None else {task: grown}
+    return analyses, forests
 
 
 def summarise(config: Odyssey, records: Sequence[Record]) -> list[Row]:
@@ -329,13 +327,12 @@ def said(test: statistics.Comparison) -> str:
 
 def shares(task: str, found: TaskResults) -> list[Row]:
     """Returns a row for each hyperparameter's and pair's share of the variance."""
-    known = f"of the {found.explained:.0%} explained"
-    names = (PAIR.join(map(charts.words, effect.parameters)) for effect in found.effects)
-    pairs = zip(names, found.effects, strict=True)
-    return [
-        row(task, name, share=e.share.value, low=e.share.low, high=e.share.high, verdict=known)
-        for name, e in pairs
-    ]
+    known, rows = f"of the {found.explained:.0%} explained", []
+    for effect in found.effects:
+        value, low, high = effect.share
+        name = PAIR.join(map(charts.words, effect.parameters))
+        rows.append(row(task, name, share=value, low=low, high=high, verdict=known))
+    return rows
 
 
 def row(task: str, what: str, verdict: str, **values: Any) -> Row:

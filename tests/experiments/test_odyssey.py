@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from experiments import odyssey
 from experiments.common import findings, runner
 from experiments.common.findings import TaskResults
-from experiments.odyssey import PLAIN, TASKS, VARIANTS, Odyssey
+from experiments.odyssey import TASKS, VANILLA, VARIANTS, Odyssey
 from lstm_jax import cells
 from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.report import figures, ledger, statistics
@@ -88,16 +88,16 @@ def test_trials_have_the_settings_that_their_labels_say_and_seeds_of_their_own()
 
 
 def test_of_n_settings_each_has_an_nth_of_every_range_to_itself():
-    for variant in (PLAIN, "FGR"):
+    for variant in (VANILLA, "FGR"):
         points = odyssey.drawn(CONFIG, "digits", variant)
         for parameter in odyssey.space(CONFIG):
             where = parameter.positions([point[parameter.name] for point in points])
             if not parameter.is_whole:  # widths are rounded
                 assert sorted((where * CONFIG.seeds).astype(int)) == list(range(CONFIG.seeds))
             assert where.min() < 0.08 and where.max() > 0.92
-    one, other = (odyssey.drawn(CONFIG, "digits", v) for v in (PLAIN, "NP"))
+    one, other = (odyssey.drawn(CONFIG, "digits", v) for v in (VANILLA, "NP"))
     assert {p["learning_rate"] for p in one}.isdisjoint(p["learning_rate"] for p in other)
-    many = odyssey.drawn(Odyssey(seeds=2000), "chorales", PLAIN)
+    many = odyssey.drawn(Odyssey(seeds=2000), "chorales", VANILLA)
     columns = np.array([[np.log(p[q.name]) for p in many] for q in odyssey.space(CONFIG)])
     assert np.abs(np.corrcoef(columns)[np.triu_indices(4, 1)]).max() < 4 / np.sqrt(2000)
 
@@ -121,9 +121,9 @@ def test_a_world_as_published_gets_every_finding():
     assert by["NFG"]["above_vanilla"] == pytest.approx(0.4, abs=0.1)
     assert by["NFG"]["low"] < by["NFG"]["above_vanilla"] < by["NFG"]["high"]
     assert by["CIFG"]["verdict"] == "not significantly different" and by["CIFG"]["p"] > 0.05
-    assert by[PLAIN]["p"] is None
+    assert by[VANILLA]["p"] is None
     assert by["learning rate"]["high"] >= by["learning rate"]["share"] > 2 / 3
-    vanilla = by[PLAIN]["best_tenth"]
+    vanilla = by[VANILLA]["best_tenth"]
     found = odyssey.analyse(CONFIG, "digits", RECORDS, None)
     assert found.gain == pytest.approx(CONSTANT - vanilla)
     assert found.learnt == pytest.approx(vanilla / CONSTANT, rel=0.1)  # a median, of three
@@ -229,7 +229,7 @@ def test_figures_show_the_tests_and_tell_the_verdicts():
         boxes, shares = odyssey.draw(CONFIG, ROWS, RECORDS)
     (axes,) = boxes.figure.axes
     marks = dict(zip(VARIANTS, [text.get_text() for text in axes.texts], strict=True))
-    assert marks.pop(PLAIN) == ""
+    assert marks.pop(VANILLA) == ""
     assert {name for name, mark in marks.items() if "*" in mark} == {"NFG", "NOAF"}
     assert [label.get_text() for label in axes.get_xticklabels()] == ["V", *VARIANTS[1:]]
     assert "(1) no variant significantly better than vanilla: reproduces" in boxes.caption
