@@ -114,7 +114,7 @@ def looked():
         return types.SimpleNamespace(correct=len(asked) + np.arange(2), n=10)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gates, "evaluate", evaluate)
+        patch.setattr(gate_use, "evaluate", evaluate)
         found = gate_use.gate_use(task, model, "auto", params, make_trials(seed=[0, 1]))
     return task, model, params, found, asked
 
