@@ -114,6 +114,7 @@ def test_windows_that_train_never_touch_times_that_validate_or_test(lengths, hor
             series.split(horizon, val, test)
         return
     ends = series.split(horizon, val, test).ends
+    assert all((part[:, 1] > 0).all() for part in ends.values())  # something to forecast from
     for n, length in enumerate(lengths):
         own = {name: part[part[:, 0] == n, 1] for name, part in ends.items()}
         times = {name: [set(range(e, e + horizon)) for e in part] for name, part in own.items()}
