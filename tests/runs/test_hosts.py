@@ -50,7 +50,7 @@ def numbers() -> dict[str, np.ndarray]:
         found |= {f"{name}/{key}": leaf for key, leaf in fitted.params.items()}
         found |= {f"{name}/loss": fitted.loss, f"{name}/metric": fitted.metric}
     reader = Elman(DIGITS.input_size, DIGITS.output_size)
-    drawn = reader.init(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], one))
+    drawn = reader.init(jax.random.key(0), scale=1.0, gate_bias={})
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], drawn)
     asked = evaluate(DIGITS, reader, params, one, split="validation")  # examples shared by all
     return found | {"digits/correct": asked.correct, "digits/loss": asked.loss}
