@@ -268,6 +268,7 @@ def test_a_cluster_that_is_none_is_refused_by_flag(tmp_path, monkeypatch, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_fit_are_refused_by_flag_with_nothing_made(tmp_path):
     """As real processes: jax would abort, or take them."""
     port = free_port()

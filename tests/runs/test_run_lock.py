@@ -2,10 +2,15 @@
 
 import errno
 import gc
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,35 +18,54 @@ from lstm_jax.runs import lock as run_lock
 from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.runs.lock import LOCK, lock_run
 
-ROOT = Path(__file__).parents[2]
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Callable[[Callable[[Path], Any], Path], str]]:
+    """The error of a call with a path in another process, which holds nothing afterwards."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+
+        def call(function: Callable[[Path], Any], path: Path) -> str:
+            return other.submit(error_of, function, path).result()
+
+        yield call
 
 
-def elsewhere(code: str, path: Path) -> str:
-    """What another process that runs the code with the path says."""
-    code = f"import sys; from pathlib import Path; path = Path(sys.argv[1]); {code}"
-    command = [sys.executable, "-c", code, str(path)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
+def error_of(function: Callable[[Path], Any], path: Path) -> str:
+    try:
+        function(path)
+    except ValueError as error:
+        return str(error)
+    finally:
+        gc.collect()
+    return ""
 
 
-TAKE = "from lstm_jax.runs.lock import lock_run; lock_run(path)"
+def create(path: Path) -> None:
+    RunDirectory.create(path, {})
 
 
-def test_a_lock_keeps_other_processes_out_and_names_its_holder(tmp_path):
+def test_a_lock_keeps_other_processes_out_and_names_its_holder(tmp_path, elsewhere):
     first, second = lock_run(tmp_path), lock_run(tmp_path)
     assert first is second, "one process is one holder"
-    said = elsewhere(TAKE, tmp_path)
-    assert f"ValueError: {tmp_path} is in use by process {os.getpid()} on " in said
-    assert said.endswith("; wait until it ends, or end it first\n")
+    said = elsewhere(lock_run, tmp_path)
+    assert said.startswith(f"{tmp_path} is in use by process {os.getpid()} on ")
+    assert said.endswith("; wait until it ends, or end it first")
     del first
-    assert "is in use" in elsewhere(TAKE, tmp_path)
+    assert "is in use" in elsewhere(lock_run, tmp_path)
     del second
     gc.collect()
-    assert elsewhere(TAKE, tmp_path) == ""
+    assert elsewhere(lock_run, tmp_path) == ""
 
 
 def test_a_killed_process_holds_nothing(tmp_path):
-    kill = f"{TAKE}; import os; held = lock_run(path); os.kill(os.getpid(), 9)"
-    assert elsewhere(kill, tmp_path) == ""
+    """The module alone is loaded there: it needs no jax."""
+    code = """
+import os, pathlib, runpy, sys
+held = runpy.run_path(sys.argv[1])["lock_run"](pathlib.Path(sys.argv[2]))
+os.kill(os.getpid(), 9)
+"""
+    command = [sys.executable, "-c", code, run_lock.__file__, str(tmp_path)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
     assert (tmp_path / LOCK).read_text().startswith("process ")
     lock_run(tmp_path)
 
@@ -54,12 +78,11 @@ def test_a_file_system_without_locks_takes_runs(tmp_path, monkeypatch):
     RunDirectory.create(tmp_path, {})
 
 
-@pytest.mark.parametrize("begin", ["create(path, {})", "resume(path)"])
-def test_a_run_belongs_to_one_process(begin, tmp_path):
+@pytest.mark.parametrize("begin", [create, RunDirectory.resume])
+def test_a_run_belongs_to_one_process(begin, tmp_path, elsewhere):
     run = RunDirectory.create(tmp_path, {})
-    code = f"from lstm_jax.runs.directory import RunDirectory; RunDirectory.{begin}"
-    assert f"{tmp_path} is in use by process" in elsewhere(code, tmp_path)
+    assert elsewhere(begin, tmp_path).startswith(f"{tmp_path} is in use by process")
     again = RunDirectory.resume(tmp_path)
     del run, again
     gc.collect()
-    assert "is in use" not in elsewhere(code, tmp_path)
+    assert "is in use" not in elsewhere(begin, tmp_path)
