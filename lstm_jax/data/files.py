@@ -3,16 +3,18 @@
 import contextlib
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lstm_jax.data.sequences import Sequences
+from lstm_jax.data.series import Series
 
 TABLES = {".csv": "read_csv", ".parquet": "read_parquet"}
 ARRAYS = ("x", "lengths", "mask", "static", "weight", "group")  # of an npz file, besides the target
+COVARIATES = ("time", "known", "past", "static")  # of series in an npz file
 
 
 def read(path: str | Path, *, target: str | None = None, **columns: Any) -> Sequences:
@@ -23,7 +25,7 @@ def read(path: str | Path, *, target: str | None = None, **columns: Any) -> Sequ
         the arguments of `Sequences`, of which x is needed.
       target: the column of the targets; of an npz file, the array, "y" by default if there is one.
       **columns: of a table, `id`, `time`, `features` and others as in `Sequences.from_frame`; of an
-        npz file, `missing`.
+        npz file, `missing`, and as `id` the array of the names of the rows.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -39,8 +41,68 @@ def read(path: str | Path, *, target: str | None = None, **columns: Any) -> Sequ
             raise ValueError(f"{path}: id must name the column of the sequences, one of {have}")
         with located(path):
             return Sequences.from_frame(table, target=target, **columns)
+    arrays = read_arrays(path)
     with located(path):
-        return _from_arrays(read_arrays(path), target, **columns)
+        return _from_arrays(arrays, target, **columns)
+
+
+def read_series(path: str | Path, *, target: str | None = None, **columns: Any) -> Series:
+    """Returns the series of a file.
+
+    Args:
+      path: a table, .csv or .parquet, with one row for each series and time; or .npz with an array
+        of values [T] or [N, T], and others named as the arguments of `Series`.
+      target: the column of the values; of an npz file, the array, "values" by default.
+      **columns: of a table, `id`, `time`, `known` and others as in `Series.from_frame`; of an npz
+        file, as `id` the array of the names of the series.
+
+    Raises:
+      as `read`.
+    """
+    path = _existing(path, (".npz", *TABLES))
+    if path.suffix in TABLES:
+        table = read_table(path)
+        if target is None:
+            have = ", ".join(map(str, table))
+            raise ValueError(f"{path}: target must name the column of the values, one of {have}")
+        with located(path):
+            return Series.from_frame(table, target=target, **columns)
+    arrays = read_arrays(path)
+    with located(path):
+        return _series_of(arrays, target or "values", **columns)
+
+
+def read_text(path: str | Path) -> str:
+    """Returns the text of a file in UTF-8.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: its bytes are no UTF-8; the message names the first that is not.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a file, got {str(path)!r}")
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        raise ValueError(
+            f"{path} must be text in UTF-8, got byte {byte:#04x} in line {line}"
+        ) from None
+
+
+def column_names(path: str | Path) -> tuple[str, ...]:
+    """Returns the names of the columns of a table, or of the arrays of an npz file.
+
+    Raises:
+      as `read`.
+    """
+    path = _existing(path, (".npz", *TABLES))
+    if path.suffix == ".npz":
+        return tuple(_opened(path, lambda file: list(file.files)))
+    return tuple(_frame(path, header=True).columns.astype(str))
 
 
 def read_table(path: str | Path) -> Mapping[str, Any]:
@@ -50,22 +112,29 @@ def read_table(path: str | Path) -> Mapping[str, Any]:
       as `read`.
     """
     path = _existing(path, TABLES)
+    frame = _frame(path)
+    if not len(frame):
+        raise ValueError(f"{path} must have rows, got none below its header")
+    return {str(name): frame[name] for name in frame.columns}
+
+
+def _frame(path: Path, header: bool = False) -> Any:
+    """Returns the table of a file, or its columns without most rows."""
     try:
         import pandas
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"reading {path} needs pandas: pip install 'lstm_jax[data]'"
         ) from error
+    some = {"nrows": 1} if header and path.suffix == ".csv" else {}
     try:
-        frame = getattr(pandas, TABLES[path.suffix])(path)
+        frame = getattr(pandas, TABLES[path.suffix])(path, **some)
     except (ValueError, OSError, UnicodeError) as error:  # parsers' errors are ValueErrors
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"{path} must be a {path.suffix[1:]} file, got: {reason}") from None
     if path.suffix == ".csv" and not isinstance(frame.index, pandas.RangeIndex):
         raise ValueError(f"{path}: line 2 must have as many fields as the header, got more")
-    if not len(frame):
-        raise ValueError(f"{path} must have rows, got none below its header")
-    return {str(name): frame[name] for name in frame.columns}
+    return frame
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -75,9 +144,16 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
       as `read`.
     """
     path = _existing(path, (".npz",))
+    return _opened(path, lambda file: {name: _load(path, file, name) for name in file.files})
+
+
+def _opened(path: Path, take: Callable[[Any], Any]) -> Any:
+    """Returns what `take` makes of an open npz file."""
+    if not zipfile.is_zipfile(path):  # NumPy takes any other file for a pickle
+        raise ValueError(f"{path} must be a whole npz file, got: no zip archive, or a part of one")
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: _load(path, file, name) for name in file.files}
+            return take(file)
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(f"{path} must be a whole npz file, got: {error}") from None
 
@@ -103,16 +179,32 @@ def _existing(path: str | Path, suffixes: Any) -> Path:
 
 
 def _from_arrays(
-    arrays: dict[str, np.ndarray], target: str | None, missing: Any = "mask"
+    arrays: dict[str, Any], target: str | None, missing: Any = "mask", id: str | None = None
 ) -> Sequences:
-    have = ", ".join(arrays)
     if "x" not in arrays:
-        raise ValueError(f"an array x must hold the sequences, got {have}")
-    if target is not None and target not in arrays:
-        raise ValueError(f"target must name an array, one of {have}, got {target!r}")
-    y = arrays.get("y" if target is None else target)
+        raise ValueError(f"an array x must hold the sequences, got {', '.join(arrays)}")
+    y = arrays.get("y") if target is None else _array(arrays, "target", target)
+    ids = None if id is None else _array(arrays, "id", id)
     given: dict[str, Any] = {name: arrays[name] for name in ARRAYS if name in arrays}
-    return Sequences(**given, y=y, missing=missing)
+    return Sequences(**given, y=y, missing=missing, ids=None if ids is None else ids.tolist())
+
+
+def _series_of(arrays: dict[str, Any], target: str, id: str | None = None) -> Series:
+    values = _array(arrays, "target", target)
+    many = values.ndim == 2
+    ids = None if id is None else _array(arrays, "id", id).tolist()
+    beside: dict[str, Any] = {
+        name: list(arrays[name]) if many and name != "static" else arrays[name]
+        for name in COVARIATES
+        if name in arrays
+    }
+    return Series(list(values) if many else values, ids=ids, **beside)
+
+
+def _array(arrays: dict[str, Any], argument: str, name: str) -> np.ndarray:
+    if name not in arrays:
+        raise ValueError(f"{argument} must name an array, one of {', '.join(arrays)}, got {name!r}")
+    return arrays[name]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from lstm_jax.data import Sequences, read
+from lstm_jax.data import Sequences, Series, column_names, read, read_series, read_text
 
 CSV = """id,t,x1,x2,kind
 b,1,0.5,1,up
@@ -66,6 +66,26 @@ def test_arrays_of_an_npz_file_are_arguments_of_sequences(tmp_path: Path) -> Non
     np.savez(tmp_path / "data.npz", x=x, kind=kind, lengths=lengths)
     same(read(tmp_path / "data.npz", target="kind"), Sequences(x, kind, lengths=lengths))
     assert read(tmp_path / "data.npz").y is None
+
+
+def test_series_are_read_from_a_table_and_from_arrays(path: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(path)
+    columns: dict[str, Any] = dict(target="x2", id="id", time="t", past=["x1"])
+    assert read_series(path, **columns).digest == Series.from_frame(frame, **columns).digest
+    values, known = np.arange(6.0).reshape(2, 3), np.ones((2, 5, 1))
+    np.savez(tmp_path / "data.npz", values=values, known=known, names=["b", "a"])
+    found = read_series(tmp_path / "data.npz", id="names")
+    assert found.digest == Series(list(values), known=list(known)).digest
+    assert found.ids == ("b", "a")
+
+
+def test_names_of_columns_and_texts_are_read(path: Path, tmp_path: Path) -> None:
+    assert column_names(path) == ("id", "t", "x1", "x2", "kind")
+    np.savez(tmp_path / "data.npz", x=np.ones((2, 3)), who=["p", "q"])
+    assert column_names(tmp_path / "data.npz") == ("x", "who")
+    assert read(tmp_path / "data.npz", id="who").ids == ("p", "q")
+    (tmp_path / "text.txt").write_text("Grüße\n", encoding="utf-8")
+    assert read_text(tmp_path / "text.txt") == "Grüße\n"
 
 
 def replaced(old: str, new: str) -> Any:
