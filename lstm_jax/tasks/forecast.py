@@ -50,7 +50,7 @@ class Known:
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
-class Forecast(Predicting):
+class Forecast(Predicting, base.Rows):
     """Forecast the next H time steps of series after reading C of them.
 
     A row is a window of a series. x [C, B, D] holds for each time step: the value, normalised by

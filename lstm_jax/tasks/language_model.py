@@ -1,14 +1,17 @@
 """Language models: predict the next symbol of a text that is read as one stream."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax import metrics
 from lstm_jax.data.text import Text, Vocabulary
-from lstm_jax.tasks import base
+from lstm_jax.tasks import base, heads
+from lstm_jax.tasks.predicting import Block, Predicting, power_of_two
 from lstm_jax.types import Array, Batch
 
 
@@ -35,7 +38,7 @@ class Known(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
-class LanguageModel(base.Stream):
+class LanguageModel(Predicting, base.Stream):
     """Predict the next symbol of a text, at every time step.
 
     A batch cuts its split into B parts of equal length, one a row, and reads all of them `window`
@@ -220,10 +223,70 @@ class LanguageModel(base.Stream):
         """Returns the arrays of another text, with the vocabulary of this one."""
         return {"numbers": self.vocabulary.encode(text)}
 
+    def count(self, arrays: dict[str, Any]) -> int:
+        """Returns 1: a text is one row, or none if it is empty."""
+        return int(len(arrays["numbers"]) > 0)
+
+    def steps(self, arrays: dict[str, Any]) -> int:
+        """Returns the symbols of a text."""
+        return len(arrays["numbers"])
+
+    def rows(self, split: str) -> dict[str, Any]:
+        """Returns the arrays of one part of the text."""
+        return {"numbers": self._known().numbers[slice(*self._bounds(split))]}
+
+    def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
+        """Yields the text, padded to a power of two of symbols."""
+        numbers, row = arrays["numbers"], np.zeros(self.count(arrays), np.int32)
+        if not len(row):
+            return
+        padded = np.zeros(power_of_two(len(numbers)), numbers.dtype)
+        padded[: len(numbers)] = numbers
+        yield Block(row, {"numbers": padded}, row)
+
+    def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
+        """Returns a whole text as one sequence x [N, 1, D], without targets."""
+        del index, weight
+        return Batch(self.inputs(arrays), None)
+
     def inputs(self, arrays: dict[str, Any]) -> Array:
         """Returns a whole text as one sequence x [N, 1, D]."""
         numbers = jnp.asarray(arrays["numbers"]).astype(jnp.int32)
         return jax.nn.one_hot(numbers, self.symbols)[:, None]
+
+    def predictions(
+        self,
+        outputs: np.ndarray,
+        arrays: dict[str, Any],
+        *,
+        probabilities: bool = False,
+        levels: Any = None,
+    ) -> np.ndarray:
+        """Returns the most probable symbol after each of a text, [N], or probabilities [N, V].
+
+        Arguments are those of `Predictor.predict`.
+        """
+        del arrays
+        if levels is not None:
+            raise TypeError("levels need numbers, a text has symbols: give probabilities=True")
+        log_p = self._log_p(outputs)
+        if probabilities:
+            return np.exp(log_p)
+        return np.array([self.vocabulary.decode([n]) for n in log_p.argmax(-1)])
+
+    def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
+        """Returns the bits of a symbol and the accuracy, over all symbols but the first."""
+        log_p, y = self._log_p(outputs)[:-1], np.asarray(arrays["numbers"][1:], np.int64)
+        known = y < self.symbols
+        log_p, y = log_p[known], y[known]
+        return {
+            "bits per character": metrics.bits_per_character(-log_p[np.arange(len(y)), y]),
+            "accuracy": metrics.accuracy(y, log_p.argmax(-1)),
+        }
+
+    def _log_p(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the logarithm of the mean probability of M models, [N, V]."""
+        return np.asarray(heads.CrossEntropy(self.symbols).mixed(jnp.asarray(outputs)[:, :, 0]))
 
     def decode(self, outputs: Any) -> list[str]:
         """Returns the most probable next symbols of each row, for outputs [T, B, V]."""

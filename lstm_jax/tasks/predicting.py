@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from lstm_jax.tasks.base import Rows
+from lstm_jax.tasks.base import Task
 
 BLOCK = 256  # rows at a time
 
@@ -25,8 +25,11 @@ class Block(NamedTuple):
     index: np.ndarray
 
 
-class Predicting(Rows):
-    """A problem over rows whose trained models predict for new rows."""
+class Predicting(Task):
+    """A problem over data whose trained models predict for new data.
+
+    It has a method `batch`, as `Rows` describe it, that reads what `encode` returns.
+    """
 
     @abc.abstractmethod
     def encode(self, x: Any, **given: Any) -> dict[str, Any]:
@@ -35,6 +38,10 @@ class Predicting(Rows):
     @abc.abstractmethod
     def count(self, arrays: dict[str, Any]) -> int:
         """Returns how many rows arrays hold."""
+
+    def steps(self, arrays: dict[str, Any]) -> int:
+        """Returns the time steps of the longest row of arrays."""
+        return arrays["x"].shape[1]
 
     @abc.abstractmethod
     def rows(self, split: str) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Predictor:
         Rows are padded to a few lengths and a few numbers of rows, so that few programs serve all.
 
         Args:
-          x: rows as the task's data, such as [N, T, D] or a list of [T_i, D]; or `Sequences`, or a
-            `Series` to be forecast.
+          x: rows as the task's data, such as [N, T, D] or a list of [T_i, D]; or `Sequences`, a
+            `Series` to be forecast, or a text.
           probabilities: of classes: returns their probabilities in place of the labels.
           levels: of forecasts and numbers with a distribution: which quantiles to return.
           **given: what the task's `encode` takes besides x, such as lengths or static.
@@ -144,7 +144,7 @@ class Predictor:
 
     def _room(self, arrays: dict[str, Any], part: np.ndarray) -> np.ndarray:
         """Returns zeros for the outputs of all rows."""
-        steps = () if part.ndim == 3 else (arrays["x"].shape[1],)
+        steps = () if part.ndim == 3 else (self.task.steps(arrays),)
         shape = (len(self), *steps, self.task.count(arrays), part.shape[-1])
         return np.zeros(shape, part.dtype)
 
