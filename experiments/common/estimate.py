@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.common.flags import Config, Request, shown
+from experiments.common.flags import Request, shown
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.tasks import Task
 from lstm_jax.training import evaluation, parallel, state_shapes
@@ -27,7 +27,7 @@ OTHER_FILES = 20_000_000  # bytes of the ledger, the curves and the report
 # Memory. ------------------------------------------------------------------------------------------
 
 
-def need_memory(groups: "Sequence[Group | Computed]", config: Config, request: Request) -> None:
+def need_memory(groups: "Sequence[Group | Computed]", batching: str, request: Request) -> None:
     """Raises ValueError, with the given flags, for a group larger than the memory.
 
     The estimate is a lower bound: parameters and optimiser states of all trials, twice on a CPU
@@ -37,7 +37,7 @@ def need_memory(groups: "Sequence[Group | Computed]", config: Config, request: R
     here, copies = memory(), 2 if jax.default_backend() == "cpu" else 1
     for group in trained(groups):
         states = copies * states_of(group).all
-        batches = _batches(group, config.batching)
+        batches = _batches(group, batching)
         if states + batches > here:
             raise ValueError(
                 f"{_given(request)}: {group.name} needs {gigabytes(states)} for the parameters and "

@@ -215,14 +215,7 @@ def parse(argv: Sequence[str], config_type: type) -> Request:
       ValueError: for an unknown flag, a value of the wrong type, or flags that exclude each other.
     """
     values = _flags(config_type)
-    try:
-        rest = values(list(argv))
-    except flags.Error as error:
-        raise ValueError(str(error).removeprefix("flag ")) from None
-    if len(rest) > 1:
-        raise ValueError(f"{rest[1]}: need flags only, as --name=value")
-    fields = [field.name for field in dataclasses.fields(config_type)]
-    given = {name: values[name].value for name in fields if values[name].present}
+    given = _given(argv, values, config_type)
     clash = values.quick and values.scale not in (None, "quick")
     need(not clash, "scale", values.scale, "need quick, or no --quick")
     for name in ("workdir", "resume"):
@@ -232,6 +225,31 @@ def parse(argv: Sequence[str], config_type: type) -> Request:
         need(values.workdir is None, "workdir", values.workdir, right)
     scale = "quick" if values.quick else values.scale
     return Request(given, scale, values.workdir, values.resume, values.help, _hosts(values))
+
+
+def parse_fields(argv: Sequence[str], config_type: type) -> tuple[dict[str, Any], bool]:
+    """Parses a command line of the config's flags alone.
+
+    Returns:
+      The fields that it sets, and whether it requests help.
+
+    Raises:
+      ValueError: as `parse`.
+    """
+    values = _fields(config_type)
+    return _given(argv, values, config_type), values.help
+
+
+def _given(argv: Sequence[str], values: flags.FlagValues, config_type: Any) -> dict[str, Any]:
+    """Returns the fields of the config that a command line sets."""
+    try:
+        rest = values(list(argv))
+    except flags.Error as error:
+        raise ValueError(str(error).removeprefix("flag ")) from None
+    if len(rest) > 1:
+        raise ValueError(f"{rest[1]}: need flags only, as --name=value")
+    names = [field.name for field in dataclasses.fields(config_type)]
+    return {name: values[name].value for name in names if values[name].present}
 
 
 def _hosts(values: flags.FlagValues) -> Hosts | None:
@@ -261,13 +279,20 @@ def usage(scales: Mapping[str, Any]) -> str:
         "  --distributed: one of several processes, detected from a TPU pod or SLURM (not)",
         "  --coordinator=HOST:PORT --processes=N --process=I: the same, given here (alone)",
     ]
-    for field in dataclasses.fields(scales["small"]):
-        bounds = bounds_of(type(scales["small"]), field.name)
-        values = {scale: shown(getattr(config, field.name)) for scale, config in scales.items()}
+    return "\n".join([*lines, describe(scales)])
+
+
+def describe(configs: Mapping[str, Any]) -> str:
+    """Returns a line of help for each field, with its value in each named config."""
+    lines, first = [], next(iter(configs.values()))
+    for field in dataclasses.fields(first):
+        bounds = bounds_of(type(first), field.name)
+        values = {name: shown(getattr(config, field.name)) for name, config in configs.items()}
         same = len(set(values.values())) == 1
-        default = values["small"] if same else ", ".join(f"{s} {v}" for s, v in values.items())
-        default += f"; {spread(bounds)}" if bounds else ""
-        lines.append(f"  --{field.name}: {field.metadata['help']} ({default})")
+        default = shown(getattr(first, field.name))
+        default = default if same else ", ".join(f"{s} {v}" for s, v in values.items())
+        default = "; ".join(filter(None, (default, spread(bounds) if bounds else "")))
+        lines.append(f"  --{field.name}: {field.metadata['help']} ({default or 'none'})")
     return "\n".join(lines)
 
 
@@ -298,8 +323,7 @@ def _kind(hint: Any) -> Any:
 
 
 def _flags(config_type: type) -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_boolean("help", False, "", flag_values=values)
+    values = _fields(config_type)
     flags.DEFINE_boolean("quick", False, "", flag_values=values)
     flags.DEFINE_enum("scale", None, SCALES, "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -307,7 +331,16 @@ def _flags(config_type: type) -> flags.FlagValues:
     flags.DEFINE_boolean("distributed", False, "", flag_values=values)
     for name, kind in (("coordinator", str), ("processes", int), ("process", int)):
         flags.DEFINE(_Parser(kind), name, None, "", flag_values=values)
-    hints = get_type_hints(config_type)
-    for field in dataclasses.fields(config_type):
-        flags.DEFINE(_Parser(hints[field.name]), field.name, None, "", flag_values=values)
+    return values
+
+
+def _fields(config_type: Any) -> flags.FlagValues:
+    """Returns a flag for each field of a config, and one for help."""
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("help", False, "", flag_values=values)
+    for name, hint in get_type_hints(config_type).items():
+        if hint is bool:
+            flags.DEFINE_boolean(name, None, "", flag_values=values)
+        else:
+            flags.DEFINE(_Parser(hint), name, None, "", flag_values=values)
     return values

@@ -15,7 +15,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     return terminal.command(experiment.name, lambda: run_experiment(experiment, argv))
 
 
+class Failed(Exception):
+    """Training ended without a result; the message says why and what may help."""
+
+
 def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
     """Runs `main` on an open terminal."""
     try:
@@ -56,7 +60,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
         models = {group.name: group.model for group in groups if isinstance(group, Group)}
         with flags.naming("engine", config.engine):
             about = hosts.lead(lambda: circumstances([experiment.name, *argv[1:]], models))
-        hosts.lead(lambda: estimate.need_memory(groups, config, request))
+        hosts.lead(lambda: estimate.need_memory(groups, config.batching, request))
         hosts.lead(lambda: estimate.need_disk_for(groups, request))
         run = open_run(experiment.name, request, scale, config, about)
     except ValueError as error:
@@ -183,7 +187,7 @@ def write_changes(path: Path, about: Mapping[str, Any]) -> None:
         print(f"note: {change}", file=sys.stderr)
 
 
-def new_directory(name: str, workdir: str | None) -> Path:
+def new_directory(name: str, workdir: str | None, flag: str = "workdir") -> Path:
     """Returns the directory of a new run; a default one is made at once.
 
     Two runs so never share a default directory.
@@ -193,7 +197,7 @@ def new_directory(name: str, workdir: str | None) -> Path:
     """
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     path = Path(workdir or f"runs/{name}-{now}")
-    with flags.naming("workdir", path):
+    with flags.naming(flag, path):
         try:
             if workdir is None:
                 return _made(path)
@@ -214,11 +218,20 @@ def need_empty(path: Path) -> None:
 
 def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     """Trains all unfinished groups, then writes the report; returns the exit code."""
+
+    def work():
+        train_all(experiment, config, run)
+        hosts.lead(lambda: report.write(experiment, config, run))
+
+    return guarded(run, work)
+
+
+def guarded(run: RunDirectory, work: Callable[[], None]) -> int:
+    """Works in the directory of a run; returns the exit code, see `main`."""
     wall, processor = time.monotonic(), time.process_time()
     try:
         write(f"run directory: {run.path}")
-        train_all(experiment, config, run)
-        hosts.lead(lambda: report.write(experiment, config, run))
+        work()
     except Preempted:
         write(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
         return 143
@@ -231,8 +244,8 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
     except terminal.Silenced as silenced:
         write(f"stopped: {silenced}; to continue: --resume={run.path}", file=sys.stderr)
         return hosts.leave(silenced.code)
-    except Damaged as damaged:
-        write(f"stopped: {damaged}", file=sys.stderr)
+    except (Damaged, Failed) as error:
+        write(f"stopped: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         write(stopped(error, run.path), file=sys.stderr)

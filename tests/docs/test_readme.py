@@ -82,7 +82,8 @@ def test_the_readme_is_short_and_opens_its_sentences_with_a_subject():
 
 def test_the_results_have_every_experiment_in_few_words():
     names = [re.fullmatch(r"\[(\w+)\]\(.*\)", name) for name, *_ in rows("Results")]
-    assert sorted(match[1] for match in names if match) == sorted(experiments(FOLDER))
+    tools = {"predict", "train"}  # of your own files: they have no results
+    assert {match[1] for match in names if match} == set(experiments(FOLDER)) - tools
     for _, question, outcome, minutes in rows("Results"):
         assert len(question.split()) <= 8, question
         assert len(outcome.replace(" %", "%").split()) <= 12, outcome

@@ -1,0 +1,183 @@
+"""Data of a command line: a file, the columns in it, how its rows divide, and the task they make.
+
+Messages of the library name arguments and columns; here they get the flag and the file.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import lstm_jax as lj
+from experiments.common.flags import need, setting
+from lstm_jax.data import Sequences, Series, Split, Text, Windows
+from lstm_jax.tasks import Task
+
+ROWS = ("classification", "regression", "labelling")  # tasks over sequences
+TASKS = (*ROWS, "forecast", "text")
+COLUMNS = ("target", "id", "time", "features", "static", "group", "known", "past")
+# The tasks for which a flag has a meaning; those not named here serve all.
+FOR = {
+    **dict.fromkeys(("target", "id", "time", "static"), (*ROWS, "forecast")),
+    **dict.fromkeys(("features", "group"), ROWS),
+    **dict.fromkeys(("known", "past", "horizon", "context"), ("forecast",)),
+    "stratify": ("classification",),
+}
+IN_ARRAYS = ("target", "id")  # what names an array of an npz file, where others have their names
+SHARES = {"forecast": ("1", "1"), "text": ("0.05", "0.05")}  # that validate and test
+COMMON = ("0.1", "0.2")
+COLUMNS_FILE = "columns.json"  # in the directory of a model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Columns:
+    """A file and the uses of its columns, by name; several are separated by commas."""
+
+    data: str = setting("", "your file: .npz, .csv, .parquet, or any text in UTF-8")
+    target: str = setting("", "column or array of the targets; y, or values of a forecast, in .npz")
+    id: str = setting("", "column that names the sequence or series of a row")
+    time: str = setting("", "column of dates or numbers, increasing within each id")
+    features: str = setting("", "columns of the inputs; all that no other flag names")
+    static: str = setting("", "columns of numbers that are constant within an id")
+    known: str = setting("", "forecast: columns known ahead, such as holidays")
+    past: str = setting("", "forecast: columns known only up to the present")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source(Columns):
+    """A file, its columns, and how its rows divide."""
+
+    group: str = setting("", "column whose rows stay on one side of the split")
+    horizon: int = setting(1, "forecast: time steps ahead", (1, 100_000))
+    context: int = setting(
+        0, "forecast: time steps read; 0 for two seasons or horizons", (0, 1_000_000)
+    )
+    validation: str = setting(
+        "auto", "share of rows or text that validates; forecast: windows of each series"
+    )
+    test: str = setting("auto", "the same for the test")
+    stratify: bool = setting(False, "classification: the same share of every label in each part")
+
+
+def needed(config: Any, task: str) -> None:
+    """Raises ValueError, with its flag, for a setting that has no meaning for a task."""
+    need(config.data != "", "data", "", "need a file")
+    for field in dataclasses.fields(config):
+        value, tasks = getattr(config, field.name), FOR.get(field.name, TASKS)
+        right = f"it is for --task={' or '.join(tasks)}"
+        need(task in tasks or value == field.default, field.name, value, right)
+
+
+def read(
+    columns: Columns, task: str, group: str = "", targets: bool = True
+) -> Sequences | Series | str:
+    """Returns the data of a file.
+
+    Args:
+      columns: the file and the uses of its columns.
+      task: one of `TASKS`.
+      group: the column of groups.
+      targets: whether rows must have targets; a forecast is made from them and needs them always.
+
+    Raises:
+      ValueError: the file or a column is missing or does not fit; the message names the flag.
+    """
+    path = columns.data
+    if task == "text":
+        with blaming("data", path):
+            return lj.data.read_text(path)
+    with blaming("data", path):
+        have = lj.data.column_names(path)
+    used = {name: getattr(columns, name, group) for name in COLUMNS}
+    used = {name: value for name, value in used.items() if value}
+    for name, value in used.items():
+        right = f"{path} has its own names for it, leave the flag out"
+        need(name in IN_ARRAYS or not path.endswith(".npz"), name, value, right)
+        for one in value.split(","):
+            need(one in have, name, one, f"{path} has no such column, but {', '.join(have)}")
+    if not path.endswith(".npz"):
+        required = {"id": task in ROWS, "target": targets or task == "forecast"}
+        for name in (name for name, wanted in required.items() if wanted):
+            right = f"need a column of {path}, one of {', '.join(have)}"
+            need(name in used, name, "", right)
+    given: dict[str, Any] = {
+        name: value.split(",") if name in ("features", "static", "known", "past") else value
+        for name, value in used.items()
+    }
+    with blaming("data", path):
+        if task == "forecast":
+            return lj.data.read_series(path, **given)
+        if task == "labelling" and not path.endswith(".npz"):
+            given["every"] = True
+        return lj.data.read(path, **given)
+
+
+def load(config: Any) -> tuple[Split | Windows | Text, Task]:
+    """Returns the divided data and the task that a config with a `Source` and a `task` describes.
+
+    Raises:
+      ValueError: as `read`, or the data do not make this task; the message names the flag.
+    """
+    needed(config, config.task)
+    validation, test = shares(config, config.task)
+    data = read(config, config.task, config.group)
+    if isinstance(data, str):
+        with blaming("data", config.data):
+            text = Text(data, validation=validation, test=test)
+            return text, lj.tasks.LanguageModel(text)
+    if isinstance(data, Series):
+        with blaming("horizon", config.horizon):
+            windows = data.split(config.horizon, int(validation), int(test))
+        with blaming("data", config.data):
+            return windows, lj.tasks.Forecast(windows, context=config.context or None)
+    with blaming("data", config.data):
+        split = data.split(validation, test, seed=config.seed, stratify=config.stratify)
+    kinds = {
+        "classification": lj.tasks.Classification,
+        "regression": lj.tasks.Regression,
+        "labelling": lj.tasks.Labelling,
+    }
+    with blaming("target", config.target or "y"):
+        return split, kinds[config.task](split)
+
+
+def shares(config: Source, task: str) -> tuple[float, float]:
+    """Returns what validates and tests: shares, or windows of a forecast.
+
+    Raises:
+      ValueError: one is no such number, or they leave nothing to train.
+    """
+    default = dict(zip(("validation", "test"), SHARES.get(task, COMMON), strict=True))
+    given = {n: v if (v := getattr(config, n)) != "auto" else default[n] for n in default}
+    whole = task == "forecast"
+    right = "need a whole number of windows" if whole else "need a share of 0 to 0.9"
+    found = []
+    for name, value in given.items():
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        fits = number.is_integer() and 0 <= number <= 10_000 if whole else 0 <= number <= 0.9
+        need(fits, name, value, right)
+        found.append(number)
+    right = f"with --validation={given['validation']} nothing is left to train"
+    need(whole or sum(found) < 1, "test", given["test"], right)
+    return found[0], found[1]
+
+
+@contextlib.contextmanager
+def blaming(flag: str, value: Any) -> Iterator[None]:
+    """Makes one ValueError of what is wrong with data, with the flag in place of the file."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        said = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            said = f"{error.strerror} ({error.filename})"
+        raise ValueError(f"--{flag}={value}: {said.removeprefix(f'{value}: ')}") from None
+
+
+def dumped(columns: Mapping[str, str]) -> bytes:
+    """Returns the content of a model's `COLUMNS_FILE`: how its file was read."""
+    return (json.dumps(columns, indent=2) + "\n").encode()
