@@ -8,6 +8,7 @@
     memory      the peak of a training step on a long sequence: our engines and Flax linen
     cells       a training step of every cell of the catalogue, relative to the LSTM's
     own         that of cells as a user writes them: the time of a gate, relative to the LSTM's
+    own_data    16 trainings on real sequences: one program of ours, torch one after another
     linear      forward and training step of the MinGRU: as a loop, and as an associative scan
 
 A training step is the gradient of mean(h^2) in parameters and input. Repetitions go round four
@@ -35,7 +36,7 @@ from absl import app, flags, logging
 import lstm_jax as lj
 from lstm_jax import nn, tasks
 from lstm_jax.training import fit as train
-from scripts import _bench_gpu, _bench_training
+from scripts import _bench_gpu, _bench_own_data, _bench_training
 from scripts._rivals import (
     Rival,
     Shape,
@@ -181,6 +182,11 @@ def own() -> list[dict[str, Any]]:
     return rows
 
 
+def own_data() -> list[dict[str, Any]]:
+    """Seconds of a whole training on one's own data, and test accuracies."""
+    return _bench_own_data.own_data(min(REPEATS.value, 3))
+
+
 def linear() -> list[dict[str, Any]]:
     """The MinGRU under both engines that suit it, forward and training step."""
     rows = []
@@ -286,7 +292,7 @@ def save(rows: list[dict[str, Any]]) -> None:
 
 SUITES = {
     suite.__name__: suite
-    for suite in (peers, trials, throughput, precision, memory, cells, own, linear)
+    for suite in (peers, trials, throughput, precision, memory, cells, own, own_data, linear)
 }
 
 
@@ -305,7 +311,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     # torch needs memory on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
-    if sys.argv[1:2] in (["trials"], ["throughput"], ["precision"]):
+    if sys.argv[1:2] in (["trials"], ["throughput"], ["precision"], ["own_data"]):
         # One host device a core, as the experiments have it; before any backend starts.
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     app.run(main)

@@ -25,7 +25,7 @@ ABOVE: dict[str, set[str]] = {
     "data": {"types"},
     "tasks": {"types", "metrics", "data"},
     "runs": {"types"},
-    "training": {"types", "metrics", "interop", "tasks", "runs"},
+    "training": {"types", "metrics", "interop", "data", "tasks", "runs"},
     "search": {"types", "cells", "engines", "nn", "tasks", "runs", "training"},
     "report": set(),
 }

@@ -145,6 +145,24 @@ class Supervised(Predicting, base.Rows):
             return arrays | {"y": answers.numbered(values, counts, known.classes)}
         return arrays | {"y": answers.as_numbers(values, counts)}
 
+    def encode_rows(self, rows: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+        """Returns the arrays of pairs (x, y), as long as the longest row of the task.
+
+        Raises:
+          ValueError: a row is longer, or does not have the features or the classes of the task.
+        """
+        arrays = self.encode([x for x, _ in rows], y=[y for _, y in rows])
+        count, steps = arrays["x"].shape[:2]
+        if steps > self.form.length:
+            most = f"{self.form.length} time steps, as the rows of the task have"
+            raise ValueError(f"source must give rows of at most {most}, got {steps}")
+        arrays = {"lengths": np.full(count, steps, np.int32)} | arrays
+        return {name: self._to_length(name, value) for name, value in arrays.items()}
+
+    def _to_length(self, name: str, value: Any) -> Any:
+        per_step = ("x", "mask", "y") if self.readout == "every" else ("x", "mask")
+        return _to_length(value, self.form.length) if name in per_step else value
+
     def _known(self) -> Known:
         if self.known is None:
             raise ValueError(f"{self!r} has no data: it is the static part of a task")
@@ -309,7 +327,7 @@ class Supervised(Predicting, base.Rows):
 
             def take(rows, length=length):
                 taken = {
-                    name: _to_length(name, value, int(length))
+                    name: _to_length(value, int(length)) if name in ("x", "mask") else value
                     for name, value in _taken(arrays, rows).items()
                 }
                 return taken, np.arange(len(rows), dtype=np.int32)
@@ -465,10 +483,8 @@ def _taken(arrays: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
     return taken | {"fitted": arrays["fitted"]}
 
 
-def _to_length(name: str, value: Any, length: int) -> Any:
+def _to_length(value: Any, length: int) -> Any:
     """Returns an array [N, T, ...] cut or padded with zeros to `length` time steps."""
-    if name not in ("x", "mask"):
-        return value
     value = value[:, :length]
     behind = [(0, 0), (0, length - value.shape[1]), *[(0, 0)] * (value.ndim - 2)]
     return np.pad(value, behind)

@@ -12,6 +12,7 @@ from lstm_jax.runs.records import plain
 from lstm_jax.tasks.base import Rows, Task
 from lstm_jax.training import agreement
 from lstm_jax.training.evaluation import Evaluation, evaluate
+from lstm_jax.training.feeds import Source, check_source
 from lstm_jax.training.loop import (
     Job,
     check_counts,
@@ -54,6 +55,7 @@ def fit(
     steps: int | None = None,
     *,
     epochs: int | None = None,
+    source: Source | None = None,
     seeds: int | Sequence[int] | None = None,
     batch_size: int = 16,
     optimizer: Optimizer = "adam",
@@ -98,6 +100,8 @@ def fit(
       trials: R settings, see `make_trials`; or give `seeds` and hyperparameters.
       steps: updates of each trial; or give `epochs`.
       epochs: passes through the training rows; the task must have rows.
+      source: rows that are read while training, in place of the training rows of the task: pairs
+        (x, y) by `source[i]`, `len(source)` of them. All trials see the same batches.
       seeds: how many, or which: every setting of the hyperparameters is trained with each.
       batch_size: B, sequences a step.
       optimizer: "sgd", "momentum", "nesterov", "rmsprop", "adam" or "adamw"; or a function of one
@@ -138,13 +142,20 @@ def fit(
     agreement.check_run(run)
     check_counts(batch_size=batch_size, **_given(window=window, chunk=chunk))
     agreement.check_windows(task, model, window)
-    steps, epoch = _length(task, steps, epochs, batch_size)
+    steps, epoch = _length(task, steps, epochs, batch_size, source)
     rules = _rules(task, validate_every or epoch, patience, plateau, factor)
     settings = Settings(
-        batch_size, optimizer, batching, window, epochs is not None, rules, _decay(average)
+        batch_size,
+        optimizer,
+        batching,
+        window,
+        epochs=epochs is not None and source is None,
+        fed=source is not None,
+        validated=rules,
+        average=_decay(average),
     )
     chunk = chunk or epoch or CHUNK
-    job = Job(task, model, trials, settings)
+    job = Job(task, model, trials, settings, source=source)
     asked = job.describe() | {"steps": steps, "chunk": chunk}
     asked |= {} if begin_from is None else {"begin_from": fingerprint(begin_from)}
     hosts.check_alike(f"what {group!r} is asked", plain(asked))
@@ -166,18 +177,20 @@ def _trials(trials: Trials | None, seeds: Any, hyperparameters: dict[str, Any]) 
 
 
 def _length(
-    task: Task, steps: int | None, epochs: int | None, batch_size: int
+    task: Task, steps: int | None, epochs: int | None, batch_size: int, source: Source | None
 ) -> tuple[int, int | None]:
     """Returns the updates of each trial, and those of an epoch if they are counted in epochs."""
     if (steps is None) == (epochs is None):
         raise ValueError(f"one of steps and epochs must be given, got {steps=}, {epochs=}")
     check_counts(**_given(steps=steps, epochs=epochs))
+    if source is not None:
+        check_source(task, source)
     if epochs is None:
         assert steps is not None
         return steps, None
     if not isinstance(task, Rows):
         raise ValueError(f"epochs need a task with rows of data, {task.name} has none: give steps")
-    rows = task.split_size("train")
+    rows = task.split_size("train") if source is None else len(source)
     if rows == 0:
         raise ValueError(f"the training split of {task.name} must have rows, got none")
     epoch = steps_per_epoch(rows, batch_size)

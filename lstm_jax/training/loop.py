@@ -18,7 +18,7 @@ from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import NoLog
 from lstm_jax.runs.progress import Quiet
 from lstm_jax.tasks.base import Stream, Task
-from lstm_jax.training import agreement, captures, divergence, optimizers, parallel
+from lstm_jax.training import agreement, captures, divergence, feeds, optimizers, parallel
 from lstm_jax.training.divergence import RUNNING, STATUS
 from lstm_jax.training.evaluation import Asked, data_of
 from lstm_jax.training.results import Snapshot
@@ -79,6 +79,7 @@ class Job:
         trials: Trials,
         settings: Settings,
         devices: parallel.Devices | None = None,
+        source: feeds.Source | None = None,
     ):
         agreement.check_kinds(task, model, trials)
         check_counts(batch_size=settings.batch_size)
@@ -90,7 +91,9 @@ class Job:
         self.task, self.model = task, agreement.sized(task, model)
         self.trials, self.settings = trials, settings
         self.layout = parallel.Layout(count, settings.batching, mesh)
-        self._captured = _captured(task, self.model, settings, trials)
+        self._source = source
+        self._first = task.arrays() if source is None else self._ahead().first
+        self._captured = _captured(task, self.model, settings, trials, self._first)
         asked = _asked(task, settings)
         self.program = _program(task.static, self.model, settings, asked, mesh, self._captured)
 
@@ -102,6 +105,7 @@ class Job:
             "task": repr(self.task),
             "model": re.sub(r" at 0x[0-9a-f]+", "", repr(self.model)),
             "data": self.task.digest,
+            **({"source": feeds.digest_of(self._source)} if self._source is not None else {}),
             **describe_trials(self.trials),
             **settings,
             "optimizer": optimizers.describe(self.settings.optimizer),
@@ -124,22 +128,37 @@ class Job:
           bar: makes the progress bar, of the trial-steps done before.
           begin_from: as in `fit`.
         """
-        placed, arrays = self.layout.spread(self.trials), self.task.arrays()
-        data = data_of(self.task, "validation", arrays) if self.settings.validated else ()
-        one = data is arrays
-        arrays = self.layout.share(arrays)
-        data = arrays if one else self.layout.share(data)
-        step, state = self._start(placed, arrays, log, begin_from)
+        placed, idle = self.layout.spread(self.trials), self.layout.idle
+        whole = feeds.Whole(self.layout, self.task.arrays())
+        feed = whole if self._source is None else self._ahead()
+        step, state = self._start(placed, feed.first, log, begin_from)
+        data = self._validation(whole.first)
 
-        def advance(state: State, step: int) -> State:
-            return self.program.run((placed, self.layout.idle, state), np.int32(step), arrays)
+        def advance(state: State, step: int, stop: int) -> State:
+            while step < stop:
+                arrays, end = feed.at(step)
+                step = min(stop, end)
+                state = self.program.run((placed, idle, state), np.int32(step), arrays)
+            return state
 
         def check(state: State) -> State:
             return self.program.validate((placed, state), data)
 
-        with contextlib.closing(bar(int(self._snapshot(state).step.sum()))) as shown:
+        done = int(self._snapshot(state).step.sum())
+        with contextlib.closing(feed), contextlib.closing(bar(done)) as shown:
             state = self._train(advance, check, state, step, steps, chunk, log, shown)
         return self.layout.gather(state)
+
+    def _ahead(self) -> feeds.Ahead:
+        assert self._source is not None
+        return feeds.Ahead(self.layout, self.task, self._source, self.settings)
+
+    def _validation(self, arrays: Any) -> Any:
+        """Returns what validation reads, on the devices; `arrays` are there already."""
+        if not self.settings.validated:
+            return ()
+        data = data_of(self.task, "validation", arrays)
+        return data if data is arrays else self.layout.share(data)
 
     def _start(
         self, placed: Trials, arrays: Any, log: NoLog, begin_from: State | None
@@ -158,7 +177,7 @@ class Job:
 
     def _train(
         self,
-        advance: Callable[[State, int], State],
+        advance: Callable[[State, int, int], State],
         check: Callable[[State], State],
         state: State,
         step: int,
@@ -175,8 +194,8 @@ class Job:
         every = [chunk, rules.every] if rules else [chunk]
         while step < steps and seen.running.any():
             boundary = min(steps, *(step - step % n + n for n in every))
-            began, before, step = time.monotonic(), seen, min(boundary, step + stride)
-            state = advance(state, step)
+            began, before, stop = time.monotonic(), seen, min(boundary, step + stride)
+            state, step = advance(state, step, stop), stop
             seen = self._snapshot(state)
             last = step == steps or not seen.running.any()
             if rules and (step % rules.every == 0 or last):
@@ -192,13 +211,20 @@ class Job:
             log.checkpoint(step, functools.partial(self.layout.gather, state), last)
         return state
 
+    def _arrays_of(self, step: int) -> Any:
+        """Returns the arrays that hold the batch of an update."""
+        if self._source is None:
+            return self._first
+        with contextlib.closing(self._ahead()) as feed:
+            return feed.at(step)[0]
+
     def _snapshot(self, state: State) -> Snapshot:
         return Snapshot.of(self.layout, state)
 
     def lower(self) -> Lowered:
         """Returns what `train` runs, traced and lowered, on devices that need not be here."""
         placed = self.layout.outline(self.trials)
-        arrays = self.layout.outline_whole(self.task.arrays())
+        arrays = self.layout.outline_whole(self._first)
         state = self.layout.outline(jax.eval_shape(self.program.begin, placed, arrays))
         idle = self.layout.outline(jax.ShapeDtypeStruct((1,), bool))
         stop = jax.ShapeDtypeStruct((), np.int32)
@@ -218,12 +244,11 @@ class Job:
             state._replace(params=(), optimizer=(), stats=(), best=(), average=()),
         )
         diverged = np.flatnonzero(STATUS[state.status] == "diverged").tolist()
-        arrays = self.task.arrays() if diverged else ()
         fault = _batch_fault(self.task.static, self.settings, self._captured)
-        faults = {
-            i: int(fault(*jax.tree.map(lambda leaf, i=i: leaf[i], cursors), arrays))
-            for i in diverged
-        }
+        faults = {}
+        for i in diverged:
+            one = jax.tree.map(lambda leaf, i=i: leaf[i], cursors)
+            faults[i] = int(fault(*one, self._arrays_of(int(state.step[i]))))
         codes = [faults.get(i) or code for i, code in enumerate(state.status.tolist())]
         each = zip(codes, state.step.tolist(), strict=True)
         reasons = [divergence.reason(self.task, code, step) for code, step in each]
@@ -284,7 +309,7 @@ def _asked(task: Task, settings: Settings) -> Asked:
     return Asked("validation", count, rules.sequences if rules else 1)
 
 
-def _captured(task: Task, model: Model, settings: Settings, trials: Trials) -> str:
+def _captured(task: Task, model: Model, settings: Settings, trials: Trials, arrays: Any) -> str:
     """Returns a checksum of what `task` and `model.init` take from outside, such as a dataset."""
     static = task.static
 
@@ -295,7 +320,7 @@ def _captured(task: Task, model: Model, settings: Settings, trials: Trials) -> s
         return count_step(static, settings, state, seen), batch.x, batch.mask, batch.reset
 
     first = jax.tree.map(lambda leaf: leaf[0], trials)
-    return captures.fingerprint(first_step, first, _shapes(task.arrays()))
+    return captures.fingerprint(first_step, first, feeds.shapes(arrays))
 
 
 @functools.lru_cache(maxsize=64)
@@ -321,10 +346,6 @@ def _check_begin(begin_from: State, template: State) -> None:
                 f"begin_from{name} must be {wanted.get(name)} for these trials and this model, "
                 f"got {given.get(name)}"
             )
-
-
-def _shapes(arrays: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
 
 
 def _blank(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -401,7 +422,7 @@ def state_shapes(
     optimizer: optimizers.Optimizer = "adam",
 ) -> State:  # fmt: skip
     """Returns the shapes and types of R trials' state: what `checkpoints.load` reads them by."""
-    settings, arrays = Settings(batch_size, optimizer, "map"), _shapes(task.arrays())
+    settings, arrays = Settings(batch_size, optimizer, "map"), feeds.shapes(task.arrays())
     begin_all = jax.vmap(
         lambda trial, arrays: begin(task.static, model, settings, trial, arrays), (0, None)
     )

@@ -102,6 +102,7 @@ class Settings(NamedTuple):
     batching: str
     window: int | None = None
     epochs: bool = False
+    fed: bool = False
     validated: Validated | None = None
     average: float | None = None
 
@@ -156,6 +157,8 @@ def draw(
             return _next_rows(task, settings, trial, state, arrays)
         assert isinstance(task, Stream)
         return task.next(state.carried.cursor, **given(arrays))
+    if settings.fed:
+        return (), _fed_rows(task, settings, state, arrays)
     key = jax.random.fold_in(keys(trial).data, state.step)
     return (), task.sample(key, settings.batch_size, "train", **given(arrays))
 
@@ -176,6 +179,13 @@ def _next_rows(
     place = part * size + jnp.arange(size, dtype=jnp.int32)
     index = members[order[jnp.minimum(place, count - 1)]]
     return order, task.batch(arrays, index, (place < count).astype(jnp.float32))
+
+
+def _fed_rows(task: Any, settings: Settings, state: State, arrays: Any) -> Batch:
+    """Returns the rows of this update among those that were read ahead, see `feeds.Ahead`."""
+    place = jnp.arange(settings.batch_size, dtype=jnp.int32)
+    index = (state.step - arrays["first"]) * settings.batch_size + place
+    return task.batch(arrays, index, arrays["filled"][index])
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

@@ -1,0 +1,110 @@
+"""The data of the compiled loop: arrays on the devices, or batches that are read ahead."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from lstm_jax.data.digest import digest
+from lstm_jax.training.parallel import Layout
+from lstm_jax.training.step import Settings, steps_per_epoch
+
+BLOCK = 32  # updates whose batches lie on the devices together
+
+
+class Source(Protocol):
+    """Rows that are read one by one, such as files: (x [T_i, D] or [T_i], y), as in grain."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Whole:
+    """All data on the devices."""
+
+    def __init__(self, layout: Layout, arrays: Any):
+        self.first = layout.share(arrays)
+
+    def at(self, step: int) -> tuple[Any, int]:
+        """Returns the arrays for an update, and the update behind those that they serve."""
+        return self.first, np.iinfo(np.int32).max
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+
+class Ahead:
+    """Batches of a source, read in another thread while the devices compute.
+
+    All trials see the same batches: every row once in an epoch, in an order of the epoch alone, so
+    that training goes on from any update.
+    """
+
+    def __init__(self, layout: Layout, task: Any, source: Source, settings: Settings):
+        self._layout, self._task, self._source = layout, task, source
+        self._size, self._reader = settings.batch_size, ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Any]] | None = None
+        self.first = layout.share(self._read(0))
+        self._now = 0, self.first
+
+    def at(self, step: int) -> tuple[Any, int]:
+        """Returns the arrays for an update, and the update behind those that they serve."""
+        block = step // BLOCK
+        if block != self._now[0]:
+            ahead = self._next is not None and self._next[0] == block
+            read = self._next[1].result() if ahead else self._read(block)  # pyright: ignore
+            self._now = block, self._layout.share(read)
+        if self._next is None or self._next[0] != block + 1:
+            self._next = block + 1, self._reader.submit(self._read, block + 1)
+        return self._now[1], (block + 1) * BLOCK
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._reader.shutdown(cancel_futures=True)
+
+    def _read(self, block: int) -> dict[str, Any]:
+        """Returns the rows of all batches of a block as arrays of the task, with their weights."""
+        first = block * BLOCK
+        index = [batch for step in range(first, first + BLOCK) for batch in self._batch(step)]
+        items = [self._item(max(row, 0)) for row in index]
+        arrays = self._task.encode_rows(items)
+        filled = np.array([row >= 0 for row in index], np.float32)
+        return arrays | {"first": np.int32(first), "filled": filled}
+
+    def _batch(self, step: int) -> Iterator[int]:
+        """Yields the rows of one update, -1 where there is none."""
+        epoch, part = divmod(step, steps_per_epoch(len(self._source), self._size))
+        order = np.random.default_rng([epoch]).permutation(len(self._source))
+        rows = order[part * self._size : (part + 1) * self._size]
+        yield from rows.tolist()
+        yield from [-1] * (self._size - len(rows))
+
+    def _item(self, row: int) -> tuple[Any, Any]:
+        item = self._source[row]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise ValueError(f"source must give pairs (x, y), got {item!r:.80} for row {row}")
+        return item[0], item[1]
+
+
+def check_source(task: Any, source: Any) -> None:
+    """Raises TypeError unless it has a length and rows, and the task takes rows one by one."""
+    if not hasattr(task, "encode_rows"):
+        raise TypeError(f"source needs a task over sequences, such as Classification, got {task}")
+    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        raise TypeError(f"source must have __len__ and __getitem__, got {source!r:.80}")
+    if len(source) == 0:
+        raise ValueError("source must have rows, got none")
+
+
+def digest_of(source: Source) -> str:
+    """Returns a checksum of the number of rows, the first and the last."""
+    ends = [[np.asarray(part) for part in source[row]] for row in (0, len(source) - 1)]
+    return digest([np.array(len(source)), ends])
+
+
+def shapes(arrays: Any) -> Any:
+    """Returns the shapes and dtypes of arrays."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
