@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import lstm_jax as lj
-from experiments.common import networks, runner
+from experiments.common import networks, own_data, runner
 from experiments.common.flags import (
     ETA,
     RUNGS,
@@ -35,6 +35,7 @@ from experiments.common.flags import (
     spread,
     whole,
 )
+from experiments.common.own_data import Source
 from experiments.common.plan import Experiment
 from lstm_jax.report import statistics, sweeps
 from lstm_jax.report.figures import Picture
@@ -67,8 +68,21 @@ def _task(name: str, metric: str, lag: int) -> Task:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sweep(Config):
-    """The space of a search, its strategy, and its budget."""
+class Own(Source):
+    """A problem over a file."""
+
+    task: str = setting("classification", "the task", choices=own_data.TASKS)
+    seed: int = setting(0, "of the split")
+
+
+@functools.cache
+def _own_task(problem: Own) -> Task:
+    return own_data.load(problem)[1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep(Source, Config):
+    """The space of a search, its strategy, and its budget; the problem may be your own file."""
 
     seeds: int = setting(5, "fresh seeds of each reported configuration")
     space: str = setting(
@@ -85,7 +99,8 @@ class Sweep(Config):
     rungs: int = setting(4, "halving: rungs, the last at the end", RUNGS)
     sampler: str = setting("tpe", "optuna", choices=lj.search.studies.SAMPLERS)
     best: int = setting(3, "configurations to report", TRIALS)
-    task: str = setting("adding", "the task", choices=TASKS)
+    task: str = setting("adding", "the task", choices=(*TASKS, *own_data.TASKS))
+    digest: str = setting("", "the hash of your data, which a run keeps; it need not be given")
     lag: int = setting(50, "steps to remember, or the length, where a task has one")
     cell: str = setting("lstm", "the network", choices=NETWORKS)
     depth: int = setting(1, "layers")
@@ -97,11 +112,16 @@ class Sweep(Config):
         known = self.batch.isdecimal() and TRIALS[0] <= int(self.batch) <= TRIALS[1]
         right = f"need {spread(TRIALS)}, or auto"
         need(known or self.batch == "auto", "batch", self.batch, right)
+        own = " or ".join(own_data.TASKS)
+        need(self.is_own or not self.data, "data", self.data, f"it is for --task={own}")
         with naming("space"):
             search = search_of(self)
-        with naming("space") if "lag" in search.space else naming("lag", self.lag):
-            for lag in search.ends("lag"):
-                TASKS[self.task](lag)
+        if self.is_own:
+            task = search.task({"lag": self.lag})
+            right = "the data have changed since the run started; need the same"
+            need(self.digest in ("", task.digest), "data", self.data, right)
+        else:
+            self._check_lags(search)
         with naming("space"):
             search.check_names()
         if self.strategy == "halving":
@@ -115,6 +135,22 @@ class Sweep(Config):
         right = f"need at most {count}, as --trials or --points"
         need(self.best <= count, "best", self.best, right)
 
+    def _check_lags(self, search: Search) -> None:
+        with naming("space") if "lag" in search.space else naming("lag", self.lag):
+            for lag in search.ends("lag"):
+                TASKS[self.task](lag)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the problem is a file."""
+        return self.task in own_data.TASKS
+
+    @property
+    def own(self) -> Own:
+        """The problem over a file."""
+        names = (field.name for field in dataclasses.fields(Own))
+        return Own(**{name: getattr(self, name) for name in names})
+
 
 def space_of(config: Sweep) -> Space:
     """Returns the searched space.
@@ -124,7 +160,7 @@ def space_of(config: Sweep) -> Space:
     """
     words: dict[str, Any] = {"cell": NETWORKS, "optimizer": OPTIMIZERS}
     structure = {name: words.get(name) or whole(Sweep, name) for name in STRUCTURE}
-    if config.task == "digits":
+    if config.task == "digits" or config.is_own:
         del structure["lag"]
     return lj.search.parse(config.space, structure)
 
@@ -133,6 +169,8 @@ def search_of(config: Sweep) -> Search:
     """Returns the common settings of all groups."""
     given = {name: getattr(config, name) for name in STRUCTURE}
     task = functools.partial(_task, config.task, config.metric)
+    if config.is_own:
+        task = lambda lag: _own_task(config.own)  # noqa: E731
     places = int(config.batch) if config.batch.isdecimal() else 1
     return Search(
         space_of(config), given, lambda s: task(s["lag"]),
@@ -169,7 +207,9 @@ def plan(config: Sweep, records: Sequence[Record]) -> list[Group]:
 
 
 def adapt(config: Sweep) -> Sweep:
-    """Returns the config with R set to the trials that fit this machine."""
+    """Returns the config with R set to the trials that fit this machine, and the hash of data."""
+    if config.is_own:
+        config = dataclasses.replace(config, digest=_own_task(config.own).digest)
     if config.batch != "auto":
         return config
     with naming("batch", config.batch):

@@ -494,3 +494,49 @@ def test_a_network_of_a_point_is_in_its_own_width_or_its_bucket():
     point = {"cell": "lstm", "hidden": 5}
     own, wide = shared.network(point), shared.network(point, wide=True)
     assert isinstance(own, SequenceSpec) and (own.cell.hidden, wide.cell.hidden) == (5, 8)
+
+
+# Your own file. -----------------------------------------------------------------------------------
+
+OWN = ("--task=classification", "--target=kind", "--id=id", "--hidden=2", "--cell=rnn")
+FEW = ("--trials=2", "--steps=2", "--best=1", "--seeds=2", "--space=learning_rate=log:1e-3:1e-1")
+
+
+def own_file(folder: Path, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    lines = [f"p{i},{rng.normal():.3f},{'ab'[i % 2]}" for i in range(20) for _ in range(3)]
+    (folder / "rows.csv").write_text("\n".join(["id,x,kind", *lines]))
+    return folder / "rows.csv"
+
+
+def test_a_sweep_searches_on_a_file_and_refuses_to_go_on_with_another(
+    tmp_path, monkeypatch, capsys, standard_promotion
+):
+    monkeypatch.setattr(runner, "start", lambda platform: None)
+    path, out = own_file(tmp_path), tmp_path / "run"
+    command = ["sweep", f"--data={path}", *OWN, *FEW, f"--workdir={out}"]
+    assert runner.main(EXPERIMENT, command) == 0
+    with open(out / "summary.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["split"] for row in rows] == ["validation"] * 2 + ["test"] * 2
+    sweep._own_task.cache_clear()
+    own_file(tmp_path, seed=1)
+    assert runner.main(EXPERIMENT, ["sweep", f"--resume={out}"]) == 2
+    assert "the data have changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--data=rows.csv"], "--data=rows.csv: it is for --task=classification"),
+        (["--task=regression"], "--data=: need a file"),
+        (["--data=rows.csv", *OWN, "--id=who"], "--id=who: rows.csv has no such column"),
+        (["--data=rows.csv", *OWN, "--space=lag=1,2"], "--space: "),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(line, words, tmp_path, monkeypatch, capsys):
+    own_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "start", lambda platform: None)
+    assert runner.main(EXPERIMENT, ["sweep", *line]) == 2
+    assert capsys.readouterr().err.startswith(f"sweep: {words}")
