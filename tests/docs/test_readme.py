@@ -37,14 +37,18 @@ def rows(title: str) -> list[list[str]]:
     return [cells(line) for line in lines[2:]]
 
 
-def test_the_python_of_the_readme_runs(standard_promotion, capsys):
+def test_the_python_of_the_readme_runs(standard_promotion, capsys, tmp_path, monkeypatch):
+    """With two seeds and fewer epochs."""
+    pytest.importorskip("aeon")
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "readme"}
     with jax.numpy_rank_promotion("allow"):  # as readers have it
         for block in blocks("python"):
+            block = block.replace("epochs=30, seeds=8", "epochs=10, seeds=2")
             exec(compile(block, "README.md", "exec"), names)
     assert not np.any(np.asarray(names["h"])[:, 3]), "a row of length 0 has outputs of zero"
-    assert names["test"].n.tolist() == [500] * 8
-    assert "accuracy" in capsys.readouterr().out
+    assert names["result"].evaluate("test").metric.min() > 0.9
+    assert "['1' '1' '1' '1' '1']" in capsys.readouterr().out
 
 
 def test_a_cell_is_six_lines_and_is_checked():
