@@ -1,5 +1,7 @@
 """Laws of the time loop, for every cell under every engine."""
 
+import functools
+import itertools
 from typing import Any
 
 import jax
@@ -23,6 +25,17 @@ EVERY = [Reference(), Scan(chunk=4)]
 name = str
 
 
+def mostly_slow(pairs, quick):
+    """The pairs as parameters; those that are not among the quick ones run with --all only."""
+    return [p if p in quick else pytest.param(*p, marks=pytest.mark.slow) for p in pairs]
+
+
+# A loop with the values and gradients of Reference has its laws, too.
+PAIRS = mostly_slow(
+    list(itertools.product(CELLS, EVERY)), [(CELLS[0], EVERY[0]), *((c, EVERY[1]) for c in CELLS)]
+)
+
+
 def problem(cell, seed=0, dtype=jnp.float64):
     """Returns parameters, inputs, a carried and an initial state, a mask with gaps, and resets."""
     keys = jax.random.split(jax.random.key(seed), 6)
@@ -40,7 +53,7 @@ def random_state(cell, key, dtype):
 
 
 def score(cell, engine, params, x, state, initial, mask, reset, noise=None):
-    """Returns a number that depends on the outputs, every state and the final one."""
+    """Returns a number that depends on the outputs and the final state; on every one, if masked."""
     inputs = (cell, params, x, state)
     given: dict[str, Any] = dict(initial=initial, mask=mask, reset=reset, noise=noise)
     if mask is None:
@@ -61,24 +74,37 @@ def assert_close(got, want, tolerance):
         assert error <= tolerance * (size + 1e-3), (jax.tree_util.keystr(path), error, size)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=name)
-def test_every_engine_has_the_gradients_of_reference(cell, x64):
-    """With masks, resets, carried and initial states, under vmap over parameters too."""
+FLAGS = ["mask, reset", "mask", "reset", ""]
+
+
+def in_turn():
+    """Each cell once; no engine has the same flags twice."""
+    return [(cell, ENGINES[n % 4], FLAGS[(n + n // 4) % 4]) for n, cell in enumerate(CELLS)]
+
+
+@pytest.mark.parametrize(
+    "cell, engine, flags",
+    mostly_slow(list(itertools.product(CELLS, ENGINES, FLAGS)), in_turn()),
+    ids=name,
+)
+def test_every_engine_has_the_gradients_of_reference(cell, engine, flags, x64):
+    """With masks, resets, carried and initial states, under vmap over parameters, or without."""
     given = [problem(cell, seed) for seed in (0, 1)]
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *given)
 
-    def gradients(engine, args):
-        def one(smooth, flags):
-            return jax.value_and_grad(lambda s: score(cell, engine, *s, *flags))(smooth)
+    def one(engine, params, x, state, initial, mask, reset):
+        chosen = (mask if "mask" in flags else None), (reset if "reset" in flags else None)
 
-        return jax.vmap(one)(args[:4], args[4:]), one(
-            jax.tree.map(lambda a: a[0], args[:4]), (None, None)
-        )
+        def total(smooth):
+            return score(cell, engine, *smooth, *chosen)
 
-    want = jax.jit(lambda args: gradients(Reference(), args))(both)
-    for engine in ENGINES[::3]:
-        got = jax.jit(lambda args, e=engine: gradients(e, args))(both)
-        assert_close(got, want, 1e-10)
+        return jax.value_and_grad(total)((params, x, state, initial))
+
+    def gradients(engine):
+        return jax.vmap(functools.partial(one, engine))(*both) if flags else one(engine, *given[0])
+
+    got, want = jax.jit(lambda: (gradients(engine), gradients(Reference())))()
+    assert_close(got, want, 1e-10)
 
 
 @pytest.mark.parametrize("engine", [Reference(), *ENGINES], ids=name)
@@ -124,11 +150,11 @@ def test_the_lstm_equals_the_oracle(engine, x64):
     assert_close(d_others, [d_x, lj.LSTMState(d_h0, d_c0)], 1e-10)
 
 
-@pytest.mark.parametrize("engine", EVERY, ids=name)
-@pytest.mark.parametrize("cell", CELLS, ids=name)
+@pytest.mark.parametrize("cell, engine", PAIRS, ids=name)
 def test_laws_of_time(cell, engine, x64):
-    """Split anywhere, streaming, held states, resets, rows apart and in any order."""
+    """Split between chunks, streaming, held states, resets, rows apart and in any order."""
     params, x, state, initial, mask, reset = problem(cell)
+    x, mask, reset = (a[:10] for a in (x, mask, reset))  # two equal parts are one compilation
 
     @jax.jit
     def run(x, state, mask, reset):
@@ -137,10 +163,9 @@ def test_laws_of_time(cell, engine, x64):
         return kept.final, kept.h, kept.states
 
     final, h, states = run(x, state, mask, reset)
-    for cut in (1, 5):
-        middle, h_1, _ = run(x[:cut], state, mask[:cut], reset[:cut])
-        end, h_2, _ = run(x[cut:], middle, mask[cut:], reset[cut:])
-        assert_close((end, jnp.concatenate([h_1, h_2])), (final, h), 1e-12)
+    middle, h_1, _ = run(x[:5], state, mask[:5], reset[:5])
+    end, h_2, _ = run(x[5:], middle, mask[5:], reset[5:])
+    assert_close((end, jnp.concatenate([h_1, h_2])), (final, h), 1e-12)
 
     assert_close(jax.tree.map(lambda s: s[-1], states), final, 0)
     assert not np.any(np.asarray(h)[~np.asarray(mask)]), "a masked step must be silent"
@@ -158,8 +183,7 @@ def test_laws_of_time(cell, engine, x64):
         assert_close(shuffled[1], h[:, order], 1e-12)
 
 
-@pytest.mark.parametrize("engine", EVERY, ids=name)
-@pytest.mark.parametrize("cell", CELLS, ids=name)
+@pytest.mark.parametrize("cell, engine", PAIRS, ids=name)
 def test_a_reset_is_a_fresh_start_and_a_stream_is_an_unroll(cell, engine, x64):
     params, x, state, initial, _, _ = problem(cell)
     at = 4
@@ -178,8 +202,7 @@ def test_a_reset_is_a_fresh_start_and_a_stream_is_an_unroll(cell, engine, x64):
     assert_close(jnp.stack(streamed), h[:at], 1e-12)
 
 
-@pytest.mark.parametrize("engine", EVERY, ids=name)
-@pytest.mark.parametrize("cell", CELLS, ids=name)
+@pytest.mark.parametrize("cell, engine", PAIRS, ids=name)
 def test_the_past_and_other_rows_are_all_that_is_seen(cell, engine, x64):
     """Causality and batch independence, by gradient."""
     params, x, state, *_ = problem(cell)
@@ -195,7 +218,10 @@ def test_the_past_and_other_rows_are_all_that_is_seen(cell, engine, x64):
     assert np.abs(seen[0, row]).max() > 0, "the first input must reach the output"
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=name)
+@pytest.mark.parametrize(
+    "cell", [CELLS[0], *(pytest.param(c, marks=pytest.mark.slow) for c in CELLS[1:-1]), CELLS[-1]],
+    ids=name,
+)  # fmt: skip
 def test_edges(cell):
     """T = 0 and 1, B = 1, and rows that are masked throughout, gradients finite."""
     params, x, state, _, _, reset = problem(cell, dtype=jnp.float32)

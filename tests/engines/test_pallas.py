@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from lstm_jax.cells import sigmoid
 from lstm_jax.engines import Pallas, Reference, pallas
 from lstm_jax.training import parallel
 from tests.cells_under_test import CIFG, Peephole, Uneven
-from tests.engines.test_engines import assert_close
+from tests.engines.test_engines import assert_close, mostly_slow
 from tests.engines.test_precision import dots, dtypes
 
 T, B, D, H = 5, 18, 2, 5  # two tiles of 16 rows; on a TPU three chunks, the last one filled up
@@ -193,7 +194,7 @@ def test_what_is_drawn_is_not_kept_for_the_way_back(engine):
 
 
 @pytest.mark.usefixtures("_small")
-@pytest.mark.parametrize("engine", [GPU, TPU], ids=str)
+@pytest.mark.parametrize("engine", [pytest.param(GPU, marks=pytest.mark.slow), TPU], ids=str)
 def test_trials_are_an_axis_of_the_grid(engine):
     """Under vmap over parameters, whether the input is a trial's own or all trials'."""
     cell = C.LSTM(H)
@@ -335,21 +336,22 @@ def gpu_elsewhere():
     return use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
 
 
-@pytest.mark.parametrize(("platform", "target"), [("gpu", "cuda"), ("tpu", "tpu")])
+CHIPS = ["gpu", "tpu"]
+LOWERED = [
+    C.LSTM(128), C.SLSTM(20), C.LayerNormLSTM(128), Own(20), C.odyssey("FGR", 20),
+    C.MemoryBlocks(20, size=2), C.Zoneout(C.LSTM(20), {"h": 0.1, "c": 0.1}),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "cell",
-    [
-        C.LSTM(128),
-        C.SLSTM(20),
-        Own(20),
-        C.LayerNormLSTM(128),
-        C.odyssey("FGR", 20),
-        C.MemoryBlocks(20, size=2),
-        C.Zoneout(C.LSTM(20), {"h": 0.1, "c": 0.1}),
-    ],
+    "cell, platform",
+    mostly_slow(
+        list(itertools.product(LOWERED, CHIPS)),
+        [(LOWERED[0], "tpu"), *((cell, CHIPS[n % 2]) for n, cell in enumerate(LOWERED))],
+    ),
     ids=str,
 )
-def test_both_kernels_are_lowered_for_their_chips(cell, platform, target):
+def test_both_kernels_are_lowered_for_their_chips(cell, platform):
     """What a compiler on the machine makes of them is for a machine that has one."""
     params = jax.eval_shape(lambda: lj.init(cell, jax.random.key(0), D))
     x = jax.ShapeDtypeStruct((T, B, D), jnp.bfloat16)
@@ -367,7 +369,7 @@ def test_both_kernels_are_lowered_for_their_chips(cell, platform, target):
 
     call = {"gpu": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}[platform]
     lowered = export.export(
-        jax.jit(gradient), platforms=[target],
+        jax.jit(gradient), platforms=[{"gpu": "cuda", "tpu": "tpu"}[platform]],
         disabled_checks=[export.DisabledSafetyCheck.custom_call(call)],
     )  # fmt: skip
     with gpu_elsewhere() if platform == "gpu" else contextlib.nullcontext():

@@ -56,8 +56,12 @@ def test_every_engine_rounds_alike_and_is_near_the_truth(cell, x64) -> None:
         assert_close(one, precise[0], 2e-3)
 
 
-@pytest.mark.parametrize("engine", [Scan(), KERNEL, dataclasses.replace(KERNEL, platform="tpu")],
-                         ids=str)  # fmt: skip
+KERNELS = [KERNEL, dataclasses.replace(KERNEL, platform="tpu")]
+
+
+@pytest.mark.parametrize(
+    "engine", [Scan(), *(pytest.param(k, marks=pytest.mark.slow) for k in KERNELS)], ids=str
+)
 def test_errors_do_not_grow_over_two_thousand_steps(engine, x64) -> None:
     cell = cells.LSTM(16)
     params = lj.init(cell, jax.random.key(0), 8)
