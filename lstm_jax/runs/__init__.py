@@ -1,6 +1,6 @@
 """A run on the disk, of one process or several: ledger, checkpoints, curves, progress."""
 
-from lstm_jax.runs import checkpoints, hosts
+from lstm_jax.runs import checkpoints, hosts, loggers
 from lstm_jax.runs.config import CONFIG, begin_run, read_config
 from lstm_jax.runs.directory import Preempted, RunDirectory
 from lstm_jax.runs.ledger import Ledger, sha256_of
@@ -21,6 +21,7 @@ __all__ = [
     "checkpoints",
     "hosts",
     "lock_run",
+    "loggers",
     "read_config",
     "replace_file",
     "sha256_of",

@@ -7,6 +7,7 @@ from typing import Any
 
 from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import NoLog, Preempted, RunDirectory
+from lstm_jax.runs.loggers import Logged, Logger
 from lstm_jax.runs.progress import meter
 from lstm_jax.runs.records import plain
 from lstm_jax.tasks.base import Rows, Task
@@ -70,6 +71,7 @@ def fit(
     begin_from: State | None = None,
     run: RunDirectory | None = None,
     group: str = "main",
+    loggers: Sequence[Logger] = (),
     progress: bool = True,
     **hyperparameters: Any,
 ) -> Result:
@@ -126,6 +128,7 @@ def fit(
         a CPU; one that had stopped stays as it is.
       run: where to leave records, curves and checkpoints; nowhere by default.
       group: what the run calls these trials.
+      loggers: functions that get the progress records, such as `runs.loggers.wandb(run)`.
       progress: whether to show a bar (in a terminal) or a line now and then (elsewhere).
       **hyperparameters: those of `make_trials`, such as learning_rate=[1e-3, 1e-2].
 
@@ -161,6 +164,7 @@ def fit(
     hosts.check_alike(f"what {group!r} is asked", plain(asked))
     bar = functools.partial(meter, progress and hosts.leads(), group)
     with run.open_group(group, asked) if run else contextlib.nullcontext(NoLog()) as log:
+        log = Logged(log, loggers) if loggers else log
         state = job.train(steps, chunk, log, bar, begin_from)
     return result_of(task, job.model, trials, state, job.reasons(state))
 
