@@ -9,6 +9,7 @@ import numpy as np
 from lstm_jax.report import figures
 from lstm_jax.report.figures import COLOURS, Picture
 from lstm_jax.report.ledger import Record
+from lstm_jax.report.statistics import wilson
 from lstm_jax.tasks import heads
 
 MOST_CURVES = len(COLOURS)
@@ -150,15 +151,15 @@ def calibration(p: np.ndarray, target: np.ndarray) -> Picture:
     error = float(np.abs(mean - share) @ count[filled] / count.sum())
     figure, ((axes,),) = figures.canvas(1, 1, panel=PANEL)
     axes.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1.2, label="calibrated")
-    axes.plot(mean, share, "o-", color=COLOURS[0], clip_on=False, label="networks")
-    for x, y, n in zip(mean, share, count[filled], strict=True):
-        axes.annotate(str(n), (x, y), (6, -14), textcoords="offset points", fontsize=11)
+    shares = [wilson(round(y * n), n) for y, n in zip(share, count[filled].tolist(), strict=True)]
+    style = {"color": COLOURS[0], "marker": "o", "linestyle": "none"}
+    figures.error_bars(axes, mean.tolist(), shares, style, "networks")
     axes.set(xlabel="probability of the prediction", ylabel="share that is right")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="upper left")
     caption = (
-        "Calibration of the seeds together: answers with similar probabilities, and how many there "
-        f"are. Points below the line are overconfident. Mean distance to it: {error:.3f}."
+        "Calibration of the seeds together: answers of similar probability, with 95 % intervals. "
+        f"Points below the line are overconfident. Mean distance to it: {error:.3f}."
     )
     return Picture("calibration", caption, figure)
 

@@ -8,7 +8,6 @@ import numpy as np
 
 import lstm_jax as lj
 from experiments.common import own_figures, terminal
-from experiments.common.own_data import blaming
 from lstm_jax.report import figures, html, tables
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import wilson
@@ -79,11 +78,10 @@ def write(found: Found, run: RunDirectory) -> None:
 
 def scores_of(found: Found) -> dict[str, Mapping[str, float]]:
     """Returns the metrics of the best network, of all seeds of its setting, and of the baseline."""
-    with blaming("data", found.config.data):
-        scores: dict[str, Mapping[str, float]] = {"best network": found.best.evaluate(found.split)}
-        if len(found.together) > 1:
-            name = f"ensemble of {len(found.together)} seeds"
-            scores[name] = found.together.evaluate(found.split)
+    scores: dict[str, Mapping[str, float]] = {"best network": found.best.evaluate(found.split)}
+    if len(found.together) > 1:
+        name = f"ensemble of {len(found.together)} seeds"
+        scores[name] = found.together.evaluate(found.split)
     return scores | {baseline_name(found): baseline(found)}
 
 

@@ -322,7 +322,8 @@ class Supervised(Predicting, base.Rows):
         steps = arrays["x"].shape[1]
         lengths = np.asarray(arrays.get("lengths", np.full(self.count(arrays), steps)))
         padded = np.array([power_of_two(n) for n in range(steps + 1)])[lengths]
-        arrays = arrays | {"lengths": lengths}
+        arrays = {name: value for name, value in arrays.items() if name != "y"}
+        arrays |= {"lengths": lengths}
         for length in np.unique(padded):
 
             def take(rows, length=length):

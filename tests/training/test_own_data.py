@@ -265,6 +265,16 @@ def test_a_predictor_is_scored_as_evaluate_does(trained):
     np.testing.assert_allclose(best.evaluate()["accuracy"], metric[row], rtol=1e-6)
 
 
+def test_labels_of_every_step_are_scored_as_evaluate_does(standard_promotion):
+    x = [np.random.default_rng(n).normal(size=(1 + n % 5, 2)) for n in range(12)]
+    tags = [np.where(row[:, 0] > 0, "up", "down") for row in x]
+    task = lj.tasks.Labelling(lj.data.Sequences(x, tags).split(validation=0.0, test=0.5))
+    model = lj.nn.SequenceSpec(lj.cells.RNN(2))
+    result = lj.fit(task, model, epochs=1, batch_size=4, **QUIET)
+    found = result.best(by="train").evaluate("test")["accuracy"]
+    np.testing.assert_allclose(found, result.evaluate("test").metric[0], rtol=1e-6)
+
+
 def test_a_saved_predictor_predicts_the_same_bits_in_a_new_process(trained, tmp_path):
     x = np.random.default_rng(7).normal(size=(5, T, 2)).astype(np.float32)
     trained.ensemble().save(tmp_path / "model")
