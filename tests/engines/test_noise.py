@@ -35,7 +35,7 @@ KINDS = ["zoneout", "pair", "uneven"]
 @pytest.mark.parametrize(
     "kind, engine",
     mostly_slow(
-        list(itertools.product(KINDS, ENGINES)), [(k, ENGINES[n % 2]) for n, k in enumerate(KINDS)]
+        itertools.product(KINDS, ENGINES), [(k, ENGINES[n % 2]) for n, k in enumerate(KINDS)]
     ),
     ids=str,
 )

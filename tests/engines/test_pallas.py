@@ -346,7 +346,7 @@ LOWERED = [
 @pytest.mark.parametrize(
     "cell, platform",
     mostly_slow(
-        list(itertools.product(LOWERED, CHIPS)),
+        itertools.product(LOWERED, CHIPS),
         [(LOWERED[0], "tpu"), *((cell, CHIPS[n % 2]) for n, cell in enumerate(LOWERED))],
     ),
     ids=str,
