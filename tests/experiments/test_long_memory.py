@@ -199,14 +199,19 @@ def environment(tmp_path_factory) -> dict[str, str]:
     return {**os.environ, **cache, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
 
+REFUSED = [
+    ("--tasks=recal", "need one of recall, copy_memory, adding, digits"),
+    ("--learning_rates=0", "need 1e-30 to 1e+30"),
+    ("--resume=nowhere", "nowhere: holds no run to resume, it has no config.json; need"),
+    ("--workdir=/dev/null/run", "/dev/null/run cannot be written: Not a directory"),
+]
+
+
 @pytest.mark.parametrize(
     ("flag", "right"),
     [
-        ("--tasks=recal", "need one of recall, copy_memory, adding, digits"),
-        ("--learning_rates=0", "need 1e-30 to 1e+30"),
-        ("--resume=nowhere", "nowhere: holds no run to resume, it has no config.json; need"),
-        ("--workdir=/dev/null/run", "/dev/null/run cannot be written: Not a directory"),
         ("--platform=tpu", "jax finds none here"),
+        *(pytest.param(*line, marks=pytest.mark.slow) for line in REFUSED),
     ],
 )
 def test_the_program_refuses_in_one_line_with_code_2_and_writes_nothing(
@@ -222,6 +227,7 @@ def test_the_program_refuses_in_one_line_with_code_2_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_program_killed_and_resumed_leaves_the_same_bytes(environment, tmp_path):
     flags = [
         "--tasks=recall",
