@@ -118,7 +118,7 @@ def test_run_sets_up_the_first_time_and_passes_its_arguments_on(machine: Machine
 
 def test_the_commands_share_one_environment(machine: Machine) -> None:
     machine("test", "-k", "law")
-    asked = [machine.installation("experiments,test"), "-m pytest -n auto -k law"]
+    asked = [machine.installation("experiments,test"), "-m pytest -n auto --dist loadfile -k law"]
     assert machine.asked()[1:] == asked
     machine("run", "far")
     assert machine.asked() == ["-P -m experiments.far"]
@@ -126,7 +126,7 @@ def test_the_commands_share_one_environment(machine: Machine) -> None:
     for_tpus = ["-m venv --clear {}-tpu".format(machine.checkout / ".venv")]
     for_tpus += [machine.installation("experiments,tpu")]
     everything = machine.installation("experiments,test,rivals")
-    assert machine.asked() == [*for_tpus, everything, "-m pytest -n auto --all"]
+    assert machine.asked() == [*for_tpus, everything, "-m pytest -n auto --dist loadfile --all"]
     machine("check")
     assert machine.asked() == ["-m ruff check", "-m ruff format --check", "-m pyright"]
 
@@ -138,7 +138,7 @@ def test_another_python_has_an_environment_of_its_own(machine: Machine) -> None:
     assert machine("test", "-k", "law", "--python=3.99", "-x").returncode == 0
     making = "-m venv --clear {}-3.99".format(machine.checkout / ".venv")
     installing = machine.installation("experiments,test")
-    assert machine.asked() == [making, installing, "-m pytest -n auto -k law -x"]
+    assert machine.asked() == [making, installing, "-m pytest -n auto --dist loadfile -k law -x"]
     refusal = machine("test", "--python=3.98")
     assert refusal.returncode == 2
     needed = "Python 3.11 or newer is needed, found no python3.98: install one as python3.98"
