@@ -24,9 +24,11 @@ from lstm_jax.interop import export
 from lstm_jax.nn import initializers
 from lstm_jax.nn.initializers import init
 from lstm_jax.runs.directory import RunDirectory
-from lstm_jax.training.fit import Trials, evaluate, fit, make_trials, result_records
+from lstm_jax.training.evaluation import evaluate
+from lstm_jax.training.fit import fit
 from lstm_jax.training.predictor import Predictor, load
-from lstm_jax.training.results import Result
+from lstm_jax.training.results import Result, result_records
+from lstm_jax.training.trials import Trials, make_trials
 from lstm_jax.types import Batch, CellParams, LSTMState, Model, Noise
 
 __version__ = "0.1.0"

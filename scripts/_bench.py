@@ -35,7 +35,6 @@ from absl import app, flags, logging
 
 import lstm_jax as lj
 from lstm_jax import nn, tasks
-from lstm_jax.training import fit as train
 from scripts import _bench_gpu, _bench_own_data, _bench_training
 from scripts._rivals import (
     Rival,
@@ -205,8 +204,8 @@ def trials() -> list[dict[str, Any]]:
     counts, steps = numbers_of_trials((1, 8, 32)), 100
 
     def call(R, n):
-        given = train.make_trials(seed=list(range(n * R, n * R + R)), learning_rate=1e-4)
-        train.fit(task, model, given, steps, optimizer="adamw", progress=False)
+        given = lj.make_trials(seed=list(range(n * R, n * R + R)), learning_rate=1e-4)
+        lj.fit(task, model, given, steps, optimizer="adamw", progress=False)
 
     times = interleaved({f"R = {R}": functools.partial(call, R) for R in counts}, REPEATS.value)
     times = {f"R = {R}": times[f"R = {R}"] / (R * steps) for R in counts}

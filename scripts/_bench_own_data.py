@@ -1,6 +1,6 @@
 """A whole training of 16 trials on real sequences: one program of ours, torch one after another.
 
-Same inputs, rows, sizes, hyperparameters and epochs: four learning rates with four seeds each, Adam,
+Same inputs, rows, sizes, hyperparameters, epochs: four learning rates with four seeds each, Adam,
 batches of 16, an LSTM whose last state a dense layer reads. torch runs nn.LSTM on packed sequences,
 on as many threads as there are cores. Our time has compilation in it, which a user waits for, too.
 """

@@ -9,7 +9,6 @@ import numpy as np
 import lstm_jax as lj
 from lstm_jax import nn, tasks
 from lstm_jax.tasks.base import never_solved
-from lstm_jax.training import fit as train
 from lstm_jax.training import parallel
 
 LENGTH, BATCH, HIDDEN = 100, 16, 32  # the experiments' size
@@ -52,14 +51,14 @@ class Together:
     def __init__(self, task: Any, model: Any, R: int, batching: str):
         self.problem: tuple[Any, Any] = (task, model)
         self.batching, self.R = batching, R
-        self.trials = train.make_trials(seed=list(range(R)), learning_rate=1e-4)
+        self.trials = lj.make_trials(seed=list(range(R)), learning_rate=1e-4)
         self.steps = max(LEAST_STEPS, TRIAL_STEPS // R)
         self.begun = self.fit(1, None).state
         self.fit(2, self.begun)
 
     def fit(self, steps: int, state: Any) -> Any:
         """Trains up to `steps`."""
-        return train.fit(
+        return lj.fit(
             *self.problem, self.trials, steps, begin_from=state, batching=self.batching,
             batch_size=BATCH, progress=False,
         )  # fmt: skip
@@ -109,7 +108,7 @@ def precision(seeds: int, steps: int, rate: float) -> list[dict[str, Any]]:
     its standard error, beside the spread over seeds in float32.
     """
     task = never_solved(tasks.make("recall", lag=LAG))
-    trials = train.make_trials(seed=list(range(seeds)), learning_rate=rate, clip=1.0)
+    trials = lj.make_trials(seed=list(range(seeds)), learning_rate=rate, clip=1.0)
     marks = [steps * n // CHECKPOINTS for n in range(1, CHECKPOINTS + 1)]
     losses = {dtype: curve(task, trials, marks, dtype) for dtype in ("float32", "bfloat16")}
     rows = [
@@ -126,7 +125,7 @@ def curve(task: Any, trials: Any, marks: list[int], dtype: str) -> list[np.ndarr
     model = nn.SequenceSpec(lj.cells.LSTM(HIDDEN), *sizes, b=start, dtype=dtype)
     found, state = [], None
     for step in marks:
-        result = train.fit(task, model, trials, step, begin_from=state, progress=False)
+        result = lj.fit(task, model, trials, step, begin_from=state, progress=False)
         found.append(result.loss)
         state = result.state
     return found

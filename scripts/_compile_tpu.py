@@ -31,10 +31,11 @@ from jax.experimental import topologies
 
 from experiments.common import runner
 from experiments.common.flags import need, need_choice, parse
+from lstm_jax import make_trials
 from lstm_jax.engines import Pallas
 from lstm_jax.report import tables
 from lstm_jax.search import Group
-from lstm_jax.training.fit import lower, make_trials
+from lstm_jax.training import lower
 from lstm_jax.training.parallel import Devices
 from scripts import _experiments
 from scripts import _hlo as hlo

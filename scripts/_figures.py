@@ -21,12 +21,12 @@ from jax.nn.initializers import orthogonal
 from matplotlib.figure import Figure
 
 import lstm_jax as lj
+from lstm_jax import Result, evaluate, fit, make_trials
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.nn.initializers import chrono, gate_bias
 from lstm_jax.report import figures
 from lstm_jax.report.statistics import Estimate
 from lstm_jax.tasks import Recall, Task
-from lstm_jax.training.fit import Result, evaluate, fit, make_trials
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "figures"
 

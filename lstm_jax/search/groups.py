@@ -7,7 +7,11 @@ from lstm_jax.runs import hosts
 from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.tasks.base import Task
-from lstm_jax.training.fit import State, evaluate, fit, result_records, state_shapes
+from lstm_jax.training import state_shapes
+from lstm_jax.training.evaluation import evaluate
+from lstm_jax.training.fit import fit
+from lstm_jax.training.results import result_records
+from lstm_jax.training.step import State
 from lstm_jax.training.trials import Trials
 
 Record = Mapping[str, Any]

@@ -23,7 +23,7 @@ from lstm_jax.search import widths
 from lstm_jax.search.groups import Group, Record, continued
 from lstm_jax.search.space import Int, Space
 from lstm_jax.tasks.base import Task
-from lstm_jax.training.fit import State
+from lstm_jax.training.step import State
 from lstm_jax.training.trials import Trials
 
 METRICS = ("loss", "accuracy")

@@ -16,8 +16,7 @@ from lstm_jax.search.plans import Found, Search, furthest, score, waves
 from lstm_jax.search.space import Space, parse
 from lstm_jax.search.strategies import Strategy
 from lstm_jax.tasks.base import Task, never_solved
-from lstm_jax.training import optimizers
-from lstm_jax.training.fit import footprint
+from lstm_jax.training import footprint, optimizers
 
 ON_A_CPU = 32  # places of a device: with map more are no faster, and results come later
 MEMORY_SHARE = 0.8  # of a device's memory

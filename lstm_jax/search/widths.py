@@ -24,7 +24,8 @@ from lstm_jax.engines import step
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.nn.initializers import init
 from lstm_jax.tasks.base import Task
-from lstm_jax.training.fit import State, fresh
+from lstm_jax.training import fresh
+from lstm_jax.training.step import State
 from lstm_jax.training.trials import Trials, initial, keys
 from lstm_jax.types import Array
 

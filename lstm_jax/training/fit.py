@@ -6,45 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from lstm_jax.runs import hosts
-from lstm_jax.runs.directory import NoLog, Preempted, RunDirectory
+from lstm_jax.runs.directory import NoLog, RunDirectory
 from lstm_jax.runs.loggers import Logged, Logger
 from lstm_jax.runs.progress import meter
 from lstm_jax.runs.records import plain
 from lstm_jax.tasks.base import Rows, Task
 from lstm_jax.training import agreement
-from lstm_jax.training.evaluation import Evaluation, evaluate
 from lstm_jax.training.feeds import Source, check_source
-from lstm_jax.training.loop import (
-    Job,
-    check_counts,
-    fingerprint,
-    footprint,
-    fresh,
-    lower,
-    state_shapes,
-)
+from lstm_jax.training.loop import Job, check_counts, fingerprint
 from lstm_jax.training.optimizers import Optimizer
-from lstm_jax.training.results import Result, result_of, result_records
+from lstm_jax.training.results import Result, result_of
 from lstm_jax.training.step import Settings, State, Validated, steps_per_epoch
 from lstm_jax.training.trials import Trials, make_trials, over_seeds
 from lstm_jax.types import Model
-
-__all__ = [
-    "Evaluation",
-    "Preempted",
-    "Result",
-    "RunDirectory",
-    "State",
-    "Trials",
-    "evaluate",
-    "fit",
-    "footprint",
-    "fresh",
-    "lower",
-    "make_trials",
-    "result_records",
-    "state_shapes",
-]
 
 CHUNK = 100
 

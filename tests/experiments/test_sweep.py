@@ -19,6 +19,7 @@ import pytest
 from experiments import sweep
 from experiments.common import runner
 from experiments.sweep import EXPERIMENT, Sweep
+from lstm_jax import fit
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures
 from lstm_jax.report.space import points
@@ -26,7 +27,6 @@ from lstm_jax.runs.directory import GroupLog, RunDirectory
 from lstm_jax.search import Group, plans, sweeps
 from lstm_jax.tasks import make
 from lstm_jax.tasks.base import never_solved
-from lstm_jax.training.fit import fit
 from lstm_jax.training.trials import Trials
 from tests.compiling import CHEAP
 

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from lstm_jax import fit, make_trials, result_records
 from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from lstm_jax.runs.records import Damaged
-from lstm_jax.training import loop
-from lstm_jax.training.fit import fit, make_trials, result_records, state_shapes
+from lstm_jax.training import loop, state_shapes
 from tests.toys import Line, Slope
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

@@ -12,8 +12,8 @@ import termios
 import pytest
 import tqdm
 
+from lstm_jax import fit, make_trials
 from lstm_jax.runs import progress
-from lstm_jax.training.fit import fit, make_trials
 from tests.toys import Line, Slope
 
 

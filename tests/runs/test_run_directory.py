@@ -13,12 +13,12 @@ import jax
 import numpy as np
 import pytest
 
+from lstm_jax import evaluate, fit, make_trials, result_records
 from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.runs.records import RecordLog
 from lstm_jax.tasks import Recall
 from lstm_jax.training import loop
-from lstm_jax.training.fit import evaluate, fit, make_trials, result_records
 from tests.toys import Elman, Line, Slope
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import cells
+from lstm_jax import cells, fit, make_trials
 from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.search import widths
 from lstm_jax.tasks import Adding
-from lstm_jax.training.fit import fit, fresh, make_trials
+from lstm_jax.training import fresh
 from lstm_jax.training.trials import initial, keys
 
 

@@ -11,7 +11,7 @@ import pytest
 import lstm_jax as lj
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.tasks import Recall, adding, base
-from lstm_jax.training.fit import fresh, lower
+from lstm_jax.training import fresh, lower
 from tests.toys import Line, Slope
 
 ADDING, RECALL = adding(6), Recall(lag=2, symbols=4)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lstm_jax import evaluate, fit, make_trials
 from lstm_jax.tasks import SPLITS
 from lstm_jax.training import captures, loop
-from lstm_jax.training.fit import evaluate, fit, make_trials
 from lstm_jax.types import Batch
 from tests.toys import Line, Slope
 

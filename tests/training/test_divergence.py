@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import lstm_jax as lj
+from lstm_jax import fit, make_trials, result_records
 from lstm_jax.tasks import Task, base
-from lstm_jax.training.fit import fit, make_trials, result_records
 from lstm_jax.types import Batch
 from tests.toys import Line, Slope
 

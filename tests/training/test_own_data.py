@@ -157,7 +157,7 @@ def test_the_text_of_a_loop_holds_no_array_of_the_data():
     texts = []
     for rows in (60, 600):
         task = lj.tasks.Classification(sequences(0, rows))
-        lowered = loop.lower(task, MODEL, lj.make_trials(), jax.devices())
+        lowered = lj.training.lower(task, MODEL, lj.make_trials(), jax.devices())
         texts.append(len(lowered.run.as_text()))
     assert abs(texts[0] - texts[1]) < 500
 
@@ -367,13 +367,14 @@ def test_a_source_is_read_in_epochs_and_trained_on_as_its_rows_are():
     result = lj.fit(TASK, MODEL, source=source, epochs=2, **settings)
     assert result.step.tolist() == [2 * 5]
     assert len(source.read) < 5 * 32 * 8  # a block of 32 batches is read once by each reader
-    spec, trial = result.model, jax.tree.map(lambda leaf: leaf[0], result.trials)
+    spec: Any = result.model
+    trial = jax.tree.map(lambda leaf: leaf[0], result.trials)
     params = spec.init(keys(trial).init)
     for step in range(10):
         epoch, part = divmod(step, 5)
         order = np.random.default_rng([epoch]).permutation(37)[part * 8 : part * 8 + 8]
         arrays = TASK.encode_rows([source.rows[i] for i in order])
-        batch = TASK.batch(arrays, np.arange(len(order)), np.ones(len(order), np.float32))
+        batch = TASK.batch(arrays, jnp.arange(len(order)), jnp.ones(len(order)))
 
         def loss(params, batch=batch):
             return TASK.loss(spec.apply(params, batch.x, mask=batch.mask), batch)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import lstm_jax as lj
+from lstm_jax import evaluate, fit, make_trials
 from lstm_jax.nn.initializers import identity
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from lstm_jax.tasks import SPLITS, LanguageModel
-from lstm_jax.training.fit import evaluate, fit, make_trials
 from lstm_jax.training.loop import Job
 from lstm_jax.training.trials import keys
 from lstm_jax.types import Batch

@@ -10,10 +10,9 @@ import pytest
 
 import lstm_jax as lj
 from experiments.hochreiter1997.tasks import TwoStrings
+from lstm_jax import fit, make_trials
 from lstm_jax.tasks import Recall
-from lstm_jax.training import fit as train
-from lstm_jax.training import loop, parallel
-from lstm_jax.training.fit import fit, lower, make_trials
+from lstm_jax.training import loop, lower, parallel
 from lstm_jax.training.loop import Job
 from lstm_jax.training.step import WINDOW, Settings
 from lstm_jax.training.trials import initial, keys
@@ -293,7 +292,7 @@ def test_training_has_noise_from_a_key_and_evaluation_has_none():
     result = fit(LINE, Spy(), trials, 1, progress=False)
     assert all(given)
     given.clear()
-    train.evaluate(LINE, Spy(), result.params, trials, sequences=10)
+    lj.evaluate(LINE, Spy(), result.params, trials, sequences=10)
     assert given and not any(given)
 
 
@@ -357,9 +356,9 @@ def test_a_model_s_own_parameters_made_fresh_are_its_own_beginning():
     each = [pick(trials, i) for i in range(2)]
     drawn = [SLOPE.init(keys(trial).init, **initial(trial)) for trial in each]
     own = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-    start = train.fresh(LINE, SLOPE, own, trials)
+    start = lj.training.fresh(LINE, SLOPE, own, trials)
     assert_same(fit(LINE, SLOPE, trials, 1, begin_from=start, progress=False).params, params)
-    shapes = train.state_shapes(LINE, SLOPE, trials)
+    shapes = lj.training.state_shapes(LINE, SLOPE, trials)
     assert_same(*(jax.tree.map(lambda x: np.array(x.shape), t) for t in (shapes, start)))
 
 
@@ -377,7 +376,7 @@ def test_a_beginning_of_other_trials_is_refused():
 def test_the_compiler_tells_what_places_need():
     """Together every place needs its own temporaries; one after another they share them."""
     few, many, mapped = (
-        train.footprint(TASK, NETWORK, batching=how, places=places)
+        lj.training.footprint(TASK, NETWORK, batching=how, places=places)
         for how, places in (("vmap", 1), ("vmap", 8), ("map", 8))
     )
     assert many > 4 * few > 0 and mapped < many / 2

@@ -17,12 +17,11 @@ import pytest
 from experiments.common import estimate, networks, report, runner, tuning
 from experiments.common.flags import Config, setting
 from experiments.common.plan import Experiment
-from lstm_jax import search, tasks
+from lstm_jax import evaluate, fit, search, tasks
 from lstm_jax.report import figures, ledger
 from lstm_jax.runs.directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.runs.records import Damaged, RecordLog
 from lstm_jax.search import Group, state_of
-from lstm_jax.training.fit import evaluate, fit
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 

@@ -1,0 +1,99 @@
+"""Programs and states of training without training: lowered, measured, or begun with parameters."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from lstm_jax.tasks.base import Task
+from lstm_jax.training import agreement, feeds, optimizers, parallel
+from lstm_jax.training.loop import Job, Lowered
+from lstm_jax.training.step import Settings, State, begin, begin_with
+from lstm_jax.training.trials import Trials, make_trials
+from lstm_jax.types import Model
+
+
+def lower(
+    task: Task,
+    model: Model,
+    trials: Trials,
+    devices: parallel.Devices,
+    *,
+    batch_size: int = 16,
+    optimizer: optimizers.Optimizer = "adam",
+    batching: str = "auto",
+) -> Lowered:
+    """Returns the programs that `fit` would run on `devices`, traced and lowered, not compiled.
+
+    The devices need not be here: those of `jax.experimental.topologies` will do, so that programs
+    can be compiled and looked at ahead of time. "auto" batching is that of the devices; a model's
+    "auto" engine is not, see `SequenceSpec.on`.
+
+    Args:
+      task: the problem.
+      model: the network.
+      trials: R settings; only their number and kinds matter.
+      devices: where it is to run, all of one platform.
+      batch_size: B, sequences a step.
+      optimizer: as in `fit`.
+      batching: as in `fit`.
+
+    Raises:
+      ValueError: an argument out of its range.
+    """
+    return Job(task, model, trials, Settings(batch_size, optimizer, batching), devices).lower()
+
+
+def fresh(
+    task: Task, model: Model, params: Any, trials: Trials, *, batch_size: int = 16,
+    optimizer: optimizers.Optimizer = "adam",
+) -> State:  # fmt: skip
+    """Returns R trials before their first step with parameters of one's own, for `begin_from`.
+
+    Args:
+      task: the problem.
+      model: the network.
+      params: leaves [R, ...].
+      trials: R settings.
+      batch_size: as in `fit`.
+      optimizer: as in `fit`.
+    """
+    agreement.check_kinds(task, model, trials)
+    agreement.check_params(params, trials)
+    settings, arrays = Settings(batch_size, optimizer, "map"), task.arrays()
+
+    def begin_one(trial, one):
+        return begin_with(task.static, model, settings, trial, one, arrays)
+
+    return jax.tree.map(np.asarray, jax.vmap(begin_one)(trials, params))
+
+
+def state_shapes(
+    task: Task, model: Model, trials: Trials, *, batch_size: int = 16,
+    optimizer: optimizers.Optimizer = "adam",
+) -> State:  # fmt: skip
+    """Returns the shapes and types of R trials' state: what `checkpoints.load` reads them by."""
+    settings, arrays = Settings(batch_size, optimizer, "map"), feeds.shapes(task.arrays())
+    begin_all = jax.vmap(
+        lambda trial, arrays: begin(task.static, model, settings, trial, arrays), (0, None)
+    )
+    return jax.eval_shape(begin_all, trials, arrays)
+
+
+def footprint(
+    task: Task, model: Model, *, batch_size: int = 16, optimizer: optimizers.Optimizer = "adam",
+    batching: str = "auto", places: int = 1,
+) -> int:  # fmt: skip
+    """Returns the bytes a device needs to train `places` trials, as the compiler plans them.
+
+    Arguments, results and temporaries of the compiled loop, which is not run. With vmap every place
+    costs nearly the same; with map the temporaries are those of one trial.
+    """
+    trials = make_trials(seed=np.arange(places * jax.device_count()))
+    settings = Settings(batch_size, optimizer, batching)
+    planned = Job(task, model, trials, settings, jax.devices()).lower().run.compile()
+    sizes: Any = planned.memory_analysis()
+    return (
+        sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+        - sizes.alias_size_in_bytes
+    )  # fmt: skip
