@@ -217,9 +217,9 @@ def test_several_networks_and_inputs_beside_those_of_the_data_are_refused(tmp_pa
         lj.export.stablehlo(trained("indicator"), tmp_path / "new")
     series = lj.data.Series([np.arange(20.0)])
     forecast = lj.tasks.Forecast(series.split(2), context=3)
+    network = trained()
+    network.task = forecast
     with pytest.raises(ValueError, match="a Forecast scales each window by itself"):
-        network = trained()
-        network.task = forecast
         lj.export.stablehlo(network, tmp_path / "new")
 
 
