@@ -60,10 +60,15 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(100_000, 20, 50)
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    # A compiled program takes about a megabyte, and few files share any.
-    if nextitem and nextitem.path != item.path and resident() > 1.2e9:
+resident_once_cleared = 0.0
+
+
+def pytest_runtest_teardown() -> None:
+    # Compiled programs take megabytes, and few tests share any.
+    global resident_once_cleared
+    if resident() > resident_once_cleared + 1e9:
         jax.clear_caches()
+        resident_once_cleared = resident()
 
 
 def resident() -> float:

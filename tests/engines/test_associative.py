@@ -1,10 +1,7 @@
 """The associative engine equals the loop, for cells that are linear in their state."""
 
 import functools
-import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +30,6 @@ class Leaky(lj.LinearCell):
         return theta.rate, sigmoid(gates.u) - gates.d, gates
 
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "cells.md"
 CELLS = [lj.cells.MinLSTM(5), Leaky(5)]
 
 
@@ -61,16 +57,6 @@ def test_it_equals_the_loop(cell, x64):
 
     got, want = (jax.jit(functools.partial(facts, e))(both) for e in (Associative(), Reference()))
     assert_close(got, want, 1e-10)
-
-
-def test_the_cell_of_the_page():
-    names: dict[str, Any] = {"__name__": "cells"}
-    (text,) = re.findall(r"```python\n(.*?LinearCell.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    exec(compile(text, "docs/cells.md", "exec"), names)
-    cell = names["Leaky"](3)
-    params, x, *_ = problem(cell, dtype=jnp.float32)
-    fast, slow = (lj.unroll(cell, params, x, engine=e) for e in ("associative", "scan"))
-    assert_close(fast, slow, 1e-6)
 
 
 def test_bfloat16():

@@ -199,30 +199,13 @@ def environment(tmp_path_factory) -> dict[str, str]:
     return {**os.environ, **cache, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
 
-REFUSED = [
-    ("--tasks=recal", "need one of recall, copy_memory, adding, digits"),
-    ("--learning_rates=0", "need 1e-30 to 1e+30"),
-    ("--resume=nowhere", "nowhere: holds no run to resume, it has no config.json; need"),
-    ("--workdir=/dev/null/run", "/dev/null/run cannot be written: Not a directory"),
-]
-
-
-@pytest.mark.parametrize(
-    ("flag", "right"),
-    [
-        ("--platform=tpu", "jax finds none here"),
-        *(pytest.param(*line, marks=pytest.mark.slow) for line in REFUSED),
-    ],
-)
-def test_the_program_refuses_in_one_line_with_code_2_and_writes_nothing(
-    flag, right, environment, tmp_path
-):
+def test_the_program_refuses_in_one_line_with_code_2_and_writes_nothing(environment, tmp_path):
     told = subprocess.run(
-        command(flag), cwd=tmp_path, env=environment, capture_output=True, text=True
+        command("--platform=tpu"), cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert told.returncode == 2
     assert told.stdout == ""
-    assert told.stderr.startswith(f"long_memory: {flag}: {right}")
+    assert told.stderr.startswith("long_memory: --platform=tpu: jax finds none here")
     assert told.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

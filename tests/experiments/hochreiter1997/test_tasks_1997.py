@@ -74,14 +74,15 @@ def test_a_task_is_a_value_with_the_sizes_it_states(task):
 
 @every_task
 def test_sampling_is_pure_splits_differ_and_vmap_is_many_calls(task):
-    sample = jax.jit(task.sample, static_argnums=(1, 2))
-    keys = jax.random.split(jax.random.key(1), 2)
-    together = jax.jit(jax.vmap(lambda key: task.sample(key, 4)))(keys)
-    for i in range(2):
-        alone = sample(keys[i], 4, "train")
-        for one, other in zip(*map(jax.tree.leaves, (together, alone)), strict=True):
-            np.testing.assert_array_equal(one[i], other)
-    drawn = [np.asarray(sample(keys[0], 4, split).x)[:, :4] for split in lj.tasks.SPLITS]
+    @jax.jit
+    def draws(keys):
+        together = jax.vmap(lambda key: task.sample(key, 4))(keys)
+        return together, [task.sample(keys[0], 4, split) for split in lj.tasks.SPLITS]
+
+    together, alone = draws(jax.random.split(jax.random.key(1), 2))
+    for one, other in zip(*map(jax.tree.leaves, (together, alone[0])), strict=True):
+        np.testing.assert_array_equal(one[0], other)
+    drawn = [np.asarray(batch.x)[:, :4] for batch in alone]
     if task != tasks.TwoStrings(6):  # of which there are two in all
         assert not np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
     with pytest.raises(ValueError, match="split must be one of train, validation, test"):
@@ -164,10 +165,9 @@ def test_the_gradient_of_the_loss_is_the_error():
             targets = np.eye(task.output_size)[taught]
         else:
             targets = np.asarray(taught, np.float64)[..., None]
-        gradient = jax.grad(task.loss)(outputs, batch)
+        loss, gradient = jax.jit(jax.value_and_grad(task.loss))(outputs, batch)
         np.testing.assert_allclose(gradient, (y - targets) * slope, rtol=2e-4, atol=1e-6)
-        loss = ((y - targets) ** 2).sum() / 2
-        np.testing.assert_allclose(task.loss(outputs, batch), loss, rtol=1e-5)
+        np.testing.assert_allclose(loss, ((y - targets) ** 2).sum() / 2, rtol=1e-5)
     errors = jnp.array([[1.0, 2.0], [0.0, 4.0]])
     assert half_squared_error(errors, jnp.zeros((2, 2))) == (1 + 4 + 16) / 4
 
