@@ -162,19 +162,30 @@ def test_the_text_of_a_loop_holds_no_array_of_the_data():
     assert abs(texts[0] - texts[1]) < 500
 
 
+def unpredictable():
+    """Rows whose labels have nothing to do with them: what is learnt of them validates badly."""
+    split = sequences(4)
+    y = np.random.default_rng(0).choice(["up", "down"], len(split.data))
+    return lj.tasks.Classification(
+        lj.data.Split.of(dataclasses.replace(split.data, y=y), split.rows)
+    )
+
+
 def test_the_best_parameters_are_those_of_the_least_validation_loss():
-    """Trained one epoch at a time from where it stood, each validated by `evaluate`."""
-    settings: dict[str, Any] = dict(seeds=2, learning_rate=0.3, **QUIET)
-    whole = lj.fit(TASK, MODEL, epochs=6, **settings)
+    """Of trainings of 1 to 6 epochs, each validated by `evaluate`."""
+    settings: dict[str, Any] = dict(seeds=2, learning_rate=0.1, **QUIET)
+    task = unpredictable()
+    whole = lj.fit(task, MODEL, epochs=6, **settings)
     losses, params = [], []
     for epochs in range(1, 7):
-        part = lj.fit(TASK, MODEL, epochs=epochs, validate_every=10**6, **settings)
+        part = lj.fit(task, MODEL, epochs=epochs, validate_every=10**6, **settings)
         params.append(jax.tree.map(np.asarray, part.state.params))
         trials = part.trials
-        losses.append(lj.evaluate(TASK, MODEL, part.state.params, trials, split="validation").loss)
+        losses.append(lj.evaluate(task, MODEL, part.state.params, trials, split="validation").loss)
     best = np.argmin(losses, axis=0)
+    assert (best < 5).any()
     np.testing.assert_allclose(whole.validation_loss, np.min(losses, axis=0), rtol=1e-5)
-    per = loop.Job(TASK, MODEL, whole.trials, SETTINGS).settings.batch_size
+    per = loop.Job(task, MODEL, whole.trials, SETTINGS).settings.batch_size
     np.testing.assert_array_equal(whole.best_step, (best + 1) * -(-36 // per))
     for i, epoch in enumerate(best):
         jax.tree.map(
@@ -194,6 +205,21 @@ def test_patience_stops_a_trial_and_a_plateau_slows_it():
     assert slowed.status.tolist() == ["finished"]
     best: Any = slowed.state.best
     np.testing.assert_allclose(best.rate, 0.1**9, rtol=1e-5)
+
+
+def test_a_reduced_learning_rate_makes_smaller_updates():
+    """Reduced to next to nothing, it leaves the parameters where they are."""
+    settings: dict[str, Any] = dict(
+        seeds=1, learning_rate=0.1, plateau=1, factor=1e-12, patience=50, **QUIET
+    )
+    task = unpredictable()
+    before, after = (lj.fit(task, MODEL, epochs=n, **settings) for n in (8, 10))
+    best: Any = before.state.best
+    assert best.rate < 1e-10 and before.step < after.step
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        before.state.params, after.state.params,
+    )  # fmt: skip
 
 
 def test_an_optimiser_is_any_function_of_a_trial():
