@@ -179,7 +179,7 @@ def test_a_model_does_not_see_what_is_hidden(front, readout):
         C.LSTM(3), 5, 2, readout=readout, bidirectional=True, front=front,
         front_width=None if front is None else 3,
     )  # fmt: skip
-    params = spec.init(jax.random.key(0))
+    params = jax.jit(spec.init)(jax.random.key(0))
     rates = lj.nn.Rates(0.2, 0.2, 0.2, None, None if front == "embed" else 0.1)
     lengths = np.array([T, 2, 0])
     mask = np.arange(T)[:, None] < lengths

@@ -250,7 +250,7 @@ def test_training_keeps_parameters_and_moments_in_float32(standard_promotion) ->
 
 def test_a_saved_model_keeps_both_dtypes(tmp_path) -> None:
     spec = spec_of(dtype="bfloat16", cell=cells.PeepholeLSTM(H))
-    params = spec.init(jax.random.key(0))
+    params = jax.jit(spec.init)(jax.random.key(0))
     interop.save_model(tmp_path / "model", spec, params)
     read, found = interop.load_model(tmp_path / "model")
     assert read == spec

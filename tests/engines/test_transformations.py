@@ -96,7 +96,7 @@ def test_the_associative_engine_refuses_a_symbolic_length():
 
 def test_a_streaming_step_with_its_state_is_exported():
     spec = lj.nn.SequenceSpec(lj.cells.PeepholeLSTM(3), D, 1, depth=2)
-    params = spec.init(jax.random.key(0))
+    params = jax.jit(spec.init)(jax.random.key(0))
     state = spec.initial_state(params, B)
     exported = export.export(jax.jit(spec.stream))(params, state, X[0])
     again = export.deserialize(exported.serialize()).call(params, state, X[0])

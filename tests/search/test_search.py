@@ -177,6 +177,7 @@ def test_a_bias_that_a_cell_does_not_have_is_refused(names, cell, words):
 def test_rungs_are_those_of_successive_halving():
     assert search.rungs(27, 81, 3, 4) == [(27, 3), (9, 9), (3, 27), (1, 81)]
     assert search.rungs(10, 10, 2, 2) == [(10, 5), (5, 10)]
+    assert search.rungs(10, 9, 3, 3) == [(10, 1), (4, 3), (2, 9)]
     for arguments, words in (((8, 81, 3, 3), "need 9 trials"), ((9, 8, 3, 3), "need 9 updates")):
         with pytest.raises(ValueError, match=words):
             search.rungs(*arguments)

@@ -1,6 +1,7 @@
 """Widths in buckets: zeros about a network are nothing to it, and stay zeros while it learns."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -42,9 +43,13 @@ def test_outputs_and_gradients_are_those_of_the_narrow_network(model, x64):
     """To float64's rounding; the gradients of the zeros are zero exactly."""
     wide = resized(model, 8)
     draw, x_key, more = jax.random.split(jax.random.key(0), 3)
-    narrow = jax.tree.map(
-        lambda p: p + 0.3 * jax.random.normal(more, p.shape, p.dtype), model.init(draw)
-    )
+
+    @jax.jit
+    def drawn():
+        moved = functools.partial(jax.random.normal, more)
+        return jax.tree.map(lambda p: p + 0.3 * moved(p.shape, p.dtype), model.init(draw))
+
+    narrow = drawn()
     filled = widths.widen(narrow, jax.eval_shape(lambda: wide.init(draw)), 5, 8)
     filled = widths.shut(filled, wide.cell, 5)
     x = jax.random.normal(x_key, (6, 3, 2), jnp.float64)
@@ -78,13 +83,13 @@ def test_training_in_a_bucket_is_training_alone(standard_promotion):
     first = make_trials(seed=3, gate_bias={"f": 1}, **settings)
     alone = fit(task, specs[0], first, 8, optimizer="adamw", batching="map", progress=False)
     trial = widths.pick(first, 0)
-    drawn = specs[0].init(keys(trial).init, **initial(trial))
+    drawn = jax.jit(specs[0].init)(keys(trial).init, **initial(trial))
     assert_close(widths.pick(start.params, 0), widths.widen(drawn, wide_shapes(wide), 5, 8), 1e-6)
     ended = widths.widen(widths.pick(alone.params, 0), wide_shapes(wide), 5, 8)
     assert_close(widths.pick(together.params, 0), ended, 1e-4)
     np.testing.assert_allclose(together.loss[0], alone.loss[0], rtol=1e-5)
     for i, h in enumerate(hidden):
-        ones = jax.tree.map(np.ones_like, specs[i].init(jax.random.key(0)))
+        ones = jax.tree.map(lambda leaf: np.ones(leaf.shape), wide_shapes(specs[i]))
         there = widths.widen(ones, wide_shapes(wide), h, 8)
         for leaf, mask in zip(*map(jax.tree.leaves, (together.params, there)), strict=True):
             assert np.all(leaf[i][mask == 0] == 0)
@@ -115,8 +120,8 @@ def test_a_cropped_network_is_the_wide_draw_of_so_many_units_and_stays_it(
     narrow, first = resized(wide, 5), widths.pick(trials, [0])
     shapes = wide_shapes(narrow)
     own = narrowed(widths.pick(begun.params, 0), shapes, 8, 5)
-    first = widths.pick(trials, 0)
-    drawn = wide.init(keys(first).init, **initial(first))
+    one = widths.pick(trials, 0)
+    drawn = jax.jit(wide.init)(keys(one).init, **initial(one))
     assert_close(own, narrowed(drawn, shapes, 8, 5), 1e-6)
     alone = fit(
         task, narrow, first, 6, **settings,

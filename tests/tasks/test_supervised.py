@@ -104,7 +104,7 @@ def value_and_grad(kind: Any, cell: Any) -> tuple[Supervised, Any]:
     y = LABELS if kind is Classification else X[..., 1]
     task = kind(Split(Sequences(np.where(MASK[..., None], X, 0), y, mask=MASK)))
     model = lj.nn.SequenceSpec(cell, task.input_size, task.output_size, task.readout)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
 
     @jax.jit
     def of(arrays: Any) -> Any:

@@ -427,7 +427,7 @@ def test_windows_are_updates_within_a_sequence_and_one_window_is_none():
     for one, other in zip(*map(jax.tree.leaves, (plain.params, whole.params)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
     trial = pick(trials, 0)
-    params, losses, deviations = model.init(keys(trial).init, **initial(trial)), [], []
+    params, losses, deviations = jax.jit(model.init)(keys(trial).init, **initial(trial)), [], []
 
     @jax.jit
     def update(params, state, x, y):

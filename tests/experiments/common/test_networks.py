@@ -15,15 +15,18 @@ TASK = tasks.make("recall", lag=LAG, symbols=3)
 
 def start(name: str) -> dict:
     spec = networks.network(name, TASK, H, "reference")
-    return spec.init(jax.random.key(0))["stack"]["layers"][0]
+    return jax.jit(spec.init)(jax.random.key(0))["stack"]["layers"][0]
 
 
 @pytest.mark.parametrize("name", networks.LABELS)
 def test_outputs_are_what_the_task_asks_for(name):
     spec = networks.network(name, TASK, H, "reference")
     batch = TASK.sample(jax.random.key(1), 5)
-    outputs = spec.apply(spec.init(jax.random.key(0)), batch.x)
-    assert TASK.correct(outputs, batch).shape == (5,)
+
+    def correct(key):
+        return TASK.correct(spec.apply(spec.init(key), batch.x), batch)
+
+    assert jax.eval_shape(correct, jax.random.key(0)).shape == (5,)
     assert spec == networks.network(name, TASK, H, "reference")
     assert hash(spec) == hash(networks.network(name, TASK, H, "reference"))
 
@@ -37,7 +40,7 @@ def test_recurrent_blocks_start_orthogonal(name):
 
 def test_the_first_layer_comes_as_the_loop_takes_it():
     spec = networks.network("layer_norm", TASK, H, "reference")  # it has small parameters
-    params = spec.init(jax.random.key(0))
+    params = jax.jit(spec.init)(jax.random.key(0))
     layer = networks.recurrent(spec, params)
     _, h = lj.unroll(spec.cell, layer, TASK.sample(jax.random.key(1), 2).x)
     y = h[-1] @ params["head"]["kernel"] + params["head"]["bias"][None]
