@@ -50,14 +50,20 @@ def names(columns: Mapping[str, Any], name: str) -> np.ndarray:
     return labels
 
 
+def check_lists(**lists: Any) -> None:
+    """Raises TypeError where an argument is one name of a column in place of a list of them."""
+    for argument, names in lists.items():
+        if isinstance(names, str):
+            right = f"a list of columns, such as [{names!r}]"
+            raise TypeError(f"{argument} must be {right}, got {names!r}")
+
+
 def numbers(columns: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
     """Returns columns of numbers, [rows, n] float64.
 
     Raises:
       ValueError: a column is missing; TypeError: one does not hold numbers.
     """
-    if isinstance(names, str):
-        raise TypeError(f"columns must be a list of names, got {names!r}")
     return np.stack([_numbers(name, column(columns, name)) for name in names], axis=-1)
 
 
@@ -109,6 +115,7 @@ def sequences_of(
     Raises:
       ValueError: a column is missing or does not fit; TypeError: one does not hold numbers.
     """
+    check_lists(features=features, static=static)
     used = [id, time, target, weight, group, *static, *(features or ())]
     for name in filter(None, used):
         column(columns, name)  # before any other is read
@@ -123,14 +130,14 @@ def sequences_of(
         raise ValueError("features must name a column at least, got none")
     table = numbers(columns, features)
 
-    def single(name: str | None) -> Any:
+    def single(name: str | None, hint: str = "") -> Any:
         """Returns the value of a column in each sequence, within which it does not change."""
         if name is None:
             return None
         values = convert.labels(f"column {name!r}", column(columns, name))
-        return _unchanging(name, values, ids, rows_of)
+        return _unchanging(name, values, ids, rows_of, hint)
 
-    y = single(None if every else target)
+    y = single(None if every else target, "; every=True takes a target at every row")
     if every and target is not None:
         values = convert.labels(f"column {target!r}", column(columns, target))
         y = [values[rows] for rows in rows_of]
@@ -147,7 +154,7 @@ def sequences_of(
 
 
 def _unchanging(
-    name: str, values: np.ndarray, ids: Sequence[Any], rows_of: list[np.ndarray]
+    name: str, values: np.ndarray, ids: Sequence[Any], rows_of: list[np.ndarray], hint: str
 ) -> np.ndarray:
     for id, rows in zip(ids, rows_of, strict=True):
         own = values[rows]
@@ -158,7 +165,7 @@ def _unchanging(
             at = int(np.argmax(changed))
             raise ValueError(
                 f"column {name!r} must not change within sequence {id!r}, got {own.item(at)!r} "
-                f"after {own.item(0)!r} in row {rows[at]}; every=True takes a target at every row"
+                f"after {own.item(0)!r} in row {rows[at]}{hint}"
             )
     return values[[rows[0] for rows in rows_of]]
 

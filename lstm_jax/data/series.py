@@ -131,6 +131,7 @@ class Series:
           ValueError: a column is missing, or as `Series`; the message names series and row.
           TypeError: a column does not hold numbers.
         """
+        frames.check_lists(known=known, past=past, static=static)
         columns = frames.columns(frame)
         values = frames.numbers(columns, [target])[:, 0]
         names = np.zeros(len(values), int) if id is None else frames.names(columns, id)

@@ -105,8 +105,11 @@ def sweep(
       progress: as in `fit`.
 
     Raises:
-      ValueError: for a bad space, and as `fit`.
+      ValueError: for a bad space, and as `fit`; TypeError: the space is neither.
     """
+    if not isinstance(space, str | Space):
+        right = "a line such as 'learning_rate=log:1e-4:1e-1 hidden=8,16', or a Space"
+        raise TypeError(f"space must be {right}, got {space!r:.60}")
     how = strategy if isinstance(strategy, Strategy) else Strategy(strategy, trials)
     given = {"batch_size": batch_size, "optimizer": optimizer}
     allowed = {"batch_size": COUNTS, "optimizer": tuple(optimizers.DIRECTIONS), "hidden": COUNTS}

@@ -86,7 +86,8 @@ def numbered(y: np.ndarray, counts: np.ndarray, classes: tuple[Any, ...]) -> np.
     if strange.any():
         at = np.argwhere(strange)[0]
         right = f"a class of the training rows, {_listed(classes)}"
-        raise ValueError(f"y of row {at[0]} must be {right}, got {y[tuple(at)].item()!r}")
+        hint = "; Regression predicts numbers" if y.dtype.kind in "iuf" else ""
+        raise ValueError(f"y of row {at[0]} must be {right}, got {y[tuple(at)].item()!r}{hint}")
     return np.where(counts, place, -1).astype(np.int32)
 
 
@@ -160,7 +161,8 @@ def as_numbers(y: np.ndarray, counts: np.ndarray) -> np.ndarray:
       TypeError: they are no numbers; ValueError: one that counts is infinite.
     """
     if y.dtype.kind not in convert.NUMBERS:
-        raise TypeError(f"y must hold numbers, got strings such as {y.item(0)!r:.40}")
+        hint = "Classification names classes"
+        raise TypeError(f"y must hold numbers, got strings such as {y.item(0)!r:.40}; {hint}")
     y = y.astype(np.float32, copy=False)
     bad = np.isinf(y) & counts
     if bad.any():

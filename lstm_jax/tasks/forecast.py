@@ -109,6 +109,9 @@ class Forecast(Predicting, base.Rows):
           ValueError: an argument is out of range, or no window trains; TypeError: data are none.
         """
         if isinstance(data, Series):
+            if horizon is None:
+                right = "given with a Series, or in series.split(horizon=8) before it"
+                raise ValueError(f"horizon must be {right}, got None")
             windows.check_whole("horizon", horizon, 1)
             data = data.split(horizon=horizon, validation=1, test=0)  # pyright: ignore
         if not isinstance(data, Windows):
@@ -120,6 +123,7 @@ class Forecast(Predicting, base.Rows):
         check_head(head)
         context = series_arrays.default_context(data) if context is None else context
         windows.check_whole("context", context, 1)
+        series_arrays.check_context(data, context)
         arrays = series_arrays.fit(data, context)
         hashed = digest({name: part for name, part in arrays.items() if name != "fitted"})
         scale = series_arrays.scale_of(data, scale)

@@ -136,6 +136,14 @@ def default_context(data: Windows) -> int:
     return min(2 * max(data.series.season, data.horizon), longest)
 
 
+def check_context(data: Windows, context: int) -> None:
+    """Raises ValueError for more time steps than the longest series has to train."""
+    longest = int(data.trained.max())
+    if context > longest:
+        right = f"at most {longest}, the longest part of a series that trains"
+        raise ValueError(f"context must be {right}, got {context}")
+
+
 def scale_of(data: Windows, scale: Scaling | None) -> Scaling:
     """Returns the scale that was asked for, or the one that fits the numbers that train.
 
@@ -153,7 +161,12 @@ def scale_of(data: Windows, scale: Scaling | None) -> Scaling:
 
 def check_ends(series: Series, ends: np.ndarray, form: Form, scale: Scaling) -> None:
     """Raises ValueError unless each window can be read."""
+    if ends.ndim != 2 or ends.shape[1] != 2:
+        right = "[W, 2], pairs of a series' number and a time step"
+        raise ValueError(f"ends must be {right}, got shape {list(ends.shape)}")
     for n, end in ends:
+        if not 0 <= n < len(series):
+            raise ValueError(f"ends must name series 0 to {len(series) - 1}, got {n}")
         name, first = series.ids[n], series.offsets[n]
         if not 0 < end <= series.lengths[n]:
             got = f"{end} of series {name!r}"

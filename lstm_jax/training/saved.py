@@ -72,6 +72,11 @@ def load(directory: str | os.PathLike, classes: Iterable[type] = ()) -> tuple[An
 
 
 def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = next(path.parent.glob(f"*/{TASK}"), None)
+        hint = "" if near is None else f"; there is one in {near.parent}"
+        right = f"hold a saved predictor ({TASK})"
+        raise FileNotFoundError(f"directory must {right}, got {str(path.parent)!r}{hint}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

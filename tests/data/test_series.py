@@ -199,7 +199,7 @@ def test_bad_series_are_refused_by_name_and_place(make, message):
         (lambda: Series([1.0], time=[True]), "time must hold dates or numbers, got bool"),
         (
             lambda: Series.from_frame(frame(), target="y", known="t"),
-            "columns must be a list of names, got 't'",
+            r"known must be a list of columns, such as \['t'\], got 't'",
         ),
     ],
 )

@@ -63,6 +63,7 @@ def test_task_and_model_are_functions_of_a_structure_of_the_callers_own():
 @pytest.mark.parametrize(
     ("space", "settings", "words"),
     [
+        ({"clip": 1}, {}, "space must be a line such as .*, or a Space, got {'clip': 1}"),
         ("input_bias=1", {}, "input_bias: RNN has no such bias"),
         ("size=3", {}, "size is unknown: need batch_size, optimizer, hidden"),
         ("clip=1", {"strategy": "best"}, "strategy must be one of grid, random, halving, optuna"),
@@ -70,5 +71,5 @@ def test_task_and_model_are_functions_of_a_structure_of_the_callers_own():
 )
 def test_a_bad_space_or_strategy_is_refused_before_training(space, settings, words, monkeypatch):
     monkeypatch.setattr(lj.search.sweeps, "train", None)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         lj.search.sweep(TASK, space, MODEL, **SETTINGS, **settings)

@@ -258,7 +258,19 @@ def test_scales_and_contexts_have_defaults_that_fit():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Forecast(Series(np.arange(9.0))), "horizon must be an integer of at least 1"),
+        (lambda: Forecast(Series(np.arange(9.0))), r"horizon must be given .* series.split\("),
+        (
+            lambda: Forecast(Series(np.arange(100.0)).split(H), context=500),
+            "context must be at most 94, the longest part of a series that trains, got 500",
+        ),
+        (
+            lambda: task_of().encode(series_of(), ends=[20, 20]),
+            r"ends must be \[W, 2\], pairs of .*, got shape \[2\]",
+        ),
+        (
+            lambda: task_of().encode(series_of(), ends=[[3, 20]]),
+            "ends must name series 0 to 2, got 3",
+        ),
         (lambda: Forecast(series_of().split(H), horizon=2), "horizon must be that of data, 3, got"),
         (
             lambda: Forecast(series_of().split(H), context=0),

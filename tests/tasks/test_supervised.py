@@ -347,8 +347,12 @@ BAD = [
         "class_weights must name classes alone, 'cat', 'dog', 'eel', got 'a'",
     ),
     (
+        lambda: Classification(Sequences(X, NUMBERS).split(0.2, 0.2)),
+        "; Regression predicts numbers",
+    ),
+    (
         lambda: Regression(Split(Sequences(X, LABELS))),
-        "y must hold numbers, got strings such as 'cat'",
+        "y must hold numbers, got strings such as 'cat'; Classification names classes",
     ),
     (
         lambda: Regression(Split(Sequences(X, [np.nan, *NUMBERS[1:]]))),
