@@ -15,7 +15,7 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def predict(argv: Sequence[str]) -> int:
         with own_data.blaming("model", config.model):
             predictor = lj.load(config.model)
         columns = columns_of(config, predictor, given)
-        table = predictions(config, predictor, columns, "levels" in given)
+        table = predictions(config, predictor, columns, given)
         write(Path(config.out), table)
     except ValueError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
@@ -104,18 +104,19 @@ def columns_of(config: Predict, predictor: lj.Predictor, given: Any) -> Columns:
 
 
 def predictions(
-    config: Predict, predictor: lj.Predictor, columns: Columns, levels_given: bool
+    config: Predict, predictor: lj.Predictor, columns: Columns, given: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Returns the columns of the output.
 
     Raises:
       ValueError: the file does not fit the model; the message names the flag.
     """
-    task = predictor.task
+    task, levels_given = predictor.task, "levels" in given
     need_offered(config, task, levels_given)
     if config.data.endswith(".npz") and not isinstance(task, Forecast | LanguageModel):
         columns = dataclasses.replace(columns, features="", time="", static="")
-    data: Any = own_data.read(columns, task.name, targets=False)
+    trained = [name for name in own_data.COLUMNS if name not in given]
+    data: Any = own_data.read(columns, task.name, targets=False, trained=trained)
     with own_data.blaming("data", config.data):
         if isinstance(data, Series):
             return forecast_table(config, predictor, data)

@@ -22,6 +22,7 @@ PLATFORMS = ("auto", "cpu", "gpu", "tpu")
 WORDS = {int: "a whole number", float: "a number", str: "a word"}
 
 PROCESSES = 10_000  # the most
+OTHER_NAMES = {"lr": "learning_rate", "out": "workdir", "workdir": "out"}  # of flags
 
 Bounds = tuple[float, float]
 LENGTH: Bounds = (1, 1_000_000)
@@ -244,6 +245,10 @@ def _given(argv: Sequence[str], values: flags.FlagValues, config_type: Any) -> d
     """Returns the fields of the config that a command line sets."""
     try:
         rest = values(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        other = OTHER_NAMES.get(error.flagname, "")
+        right = f"{error.flagvalue}: no such flag, need --{other}"  # the value is the whole word
+        raise ValueError(right if other in values else str(error)) from None
     except flags.Error as error:
         raise ValueError(str(error).removeprefix("flag ")) from None
     if len(rest) > 1:

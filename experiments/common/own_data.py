@@ -6,7 +6,7 @@ Messages of the library name arguments and columns; here they get the flag and t
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import lstm_jax as lj
@@ -27,6 +27,11 @@ FOR = {
 IN_ARRAYS = ("target", "id")  # what names an array of an npz file, where others have their names
 SHARES = {"forecast": ("1", "1"), "text": ("0.05", "0.05")}  # that validate and test
 COMMON = ("0.1", "0.2")
+ADVICE = {  # of the library, as a command line takes it
+    "every=True": "--task=labelling",
+    "Classification names": "--task=classification names",
+    "Regression predicts": "--task=regression predicts",
+}
 COLUMNS_FILE = "columns.json"  # in the directory of a model
 
 
@@ -70,7 +75,11 @@ def needed(config: Any, task: str) -> None:
 
 
 def read(
-    columns: Columns, task: str, group: str = "", targets: bool = True
+    columns: Columns,
+    task: str,
+    group: str = "",
+    targets: bool = True,
+    trained: Collection[str] = (),
 ) -> Sequences | Series | str:
     """Returns the data of a file.
 
@@ -79,6 +88,7 @@ def read(
       task: one of `TASKS`.
       group: the column of groups.
       targets: whether rows must have targets; a forecast is made from them and needs them always.
+      trained: the uses whose columns are those of a training, which no flag names.
 
     Raises:
       ValueError: the file or a column is missing or does not fit; the message names the flag.
@@ -95,7 +105,10 @@ def read(
         right = f"{path} has its own names for it, leave the flag out"
         need(name in IN_ARRAYS or not path.endswith(".npz"), name, value, right)
         for one in value.split(","):
-            need(one in have, name, one, f"{path} has no such column, but {', '.join(have)}")
+            there, others = one in have, f"but {', '.join(have)}"
+            right = f"it has no column {one!r}, as the training had for {name}, {others}"
+            need(there or name not in trained, "data", path, right)
+            need(there, name, one, f"{path} has no such column, {others}")
     if not path.endswith(".npz"):
         required = {"id": task in ROWS, "target": targets or task == "forecast"}
         for name in (name for name, wanted in required.items() if wanted):
@@ -175,6 +188,8 @@ def blaming(flag: str, value: Any) -> Iterator[None]:
         said = str(error)
         if isinstance(error, OSError) and error.strerror:
             said = f"{error.strerror} ({error.filename})"
+        for advice, flag_for_it in ADVICE.items():
+            said = said.replace(advice, flag_for_it)
         raise ValueError(f"--{flag}={value}: {said.removeprefix(f'{value}: ')}") from None
 
 

@@ -40,6 +40,7 @@ def saved(path: Path, kind: str) -> lj.Predictor:
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     frame().to_csv(folder / "new.csv", index=False)
+    frame().drop(columns="u").to_csv(folder / "less.csv", index=False)
     for kind in ("Classification", "Regression"):
         saved(folder / kind, kind)
     return folder
@@ -79,7 +80,10 @@ NEW = "--model=Regression --data=new.csv --id=id"
 BAD = [
     ("", "--model", "need a directory"),
     ("--model=none --data=new.csv --out=o.csv", "--model=none", "task.json"),
-    ("--model=. --data=new.csv --out=o.csv", "--model=.", "task.json"),
+    ("--model=. --data=new.csv --out=o.csv", "--model=.",
+     "must hold a saved predictor (task.json), got '.'; there is one in "),
+    ("--model=Regression --data=less.csv --id=id --out=o.csv", "--data=less.csv",
+     "it has no column 'u', as the training had for features, but id, t, v, y"),
     ("--model=Regression --data=none.csv --out=o.csv", "--data=none.csv", "must be a file"),
     ("--model=Regression --data=new.csv --out=o.csv", "--id", "one of id, t, u, v, y"),
     (f"{NEW}", "--out", "need a file"),

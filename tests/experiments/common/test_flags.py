@@ -46,6 +46,8 @@ def test_which_of_several_processes_it_is_is_no_part_of_the_config():
         ("--rates=x", "--rates=x: need numbers separated by commas"),
         ("--steps=1.5", "--steps=1.5: need a whole number"),
         ("--stepz=1", "Unknown command line flag 'stepz'. Did you mean: steps ?"),
+        ("--out=runs/toy", "--out=runs/toy: no such flag, need --workdir"),
+        ("--lr=0.1", "Unknown command line flag 'lr'"),
         ("--scale=big", "--scale=big: value should be one of <quick|small|paper>"),
         ("--quick --scale=paper", "--scale=paper: need quick, or no --quick"),
         ("--resume=a --workdir=b", "--workdir=b: leave it out, to resume in a"),
