@@ -15,13 +15,14 @@ from tests.docs.test_docs import python
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [DOCS / "index.md", *sorted((DOCS / "guide").glob("*.md"))]
 OTHERS = {"from_torch": "torch", "from_keras": "keras"}  # pages that import another library
+SLOW = {*OTHERS, "own_data", "forecasting", "sweeps"}  # the last three compile as much as the rest
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in OTHERS))
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW))
         for page in PAGES
     ],
 )

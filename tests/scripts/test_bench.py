@@ -137,6 +137,7 @@ def small(monkeypatch, standard_promotion) -> None:
         monkeypatch.setattr(training, name, value)
 
 
+@pytest.mark.slow
 def test_throughput_counts_trial_steps_for_every_way_to_run_them(small, capsys) -> None:
     (row,) = training.throughput([2], 1)
     assert set(row["median"]) == {"one by one", "2 by map", "2 by vmap"}
@@ -145,6 +146,7 @@ def test_throughput_counts_trial_steps_for_every_way_to_run_them(small, capsys) 
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| one by one", "| 2"]
 
 
+@pytest.mark.slow
 def test_precision_compares_seed_by_seed(small, capsys) -> None:
     rows = training.precision(2, 4, 1e-2)
     assert [row["step"] for row in rows] == [2, 4]
