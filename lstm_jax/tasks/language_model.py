@@ -223,6 +223,11 @@ class LanguageModel(Predicting, base.Stream):
         """Returns the arrays of another text, with the vocabulary of this one."""
         return {"numbers": self.vocabulary.encode(text)}
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the task has its text; one that was saved with a network has not."""
+        return len(self._known().numbers) > 0
+
     def count(self, arrays: dict[str, Any]) -> int:
         """Returns 1: a text is one row, or none if it is empty."""
         return int(len(arrays["numbers"]) > 0)

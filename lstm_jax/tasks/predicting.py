@@ -35,6 +35,15 @@ class Predicting(Task):
     def encode(self, x: Any, **given: Any) -> dict[str, Any]:
         """Returns the arrays of new rows, in the form that `batch` takes."""
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the task holds data; one that was saved with a network does not."""
+        return "splits" in self.arrays()
+
+    @abc.abstractmethod
+    def arrays(self) -> dict[str, Any]:
+        """Returns the data and the constants fitted to them."""
+
     @abc.abstractmethod
     def count(self, arrays: dict[str, Any]) -> int:
         """Returns how many rows arrays hold."""

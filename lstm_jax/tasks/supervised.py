@@ -226,8 +226,8 @@ class Supervised(Answers, base.Rows):
 
     @property
     def metric_name(self) -> str:  # pyright: ignore
-        """The share of classes that are right, or R2."""
-        return "accuracy" if self._has_classes else "R2"
+        """The share of classes that are right; of numbers, R2 against the training variance."""
+        return "accuracy" if self._has_classes else "R2 against the training variance"
 
     def arrays(self) -> dict[str, Any]:
         """Returns the data of all rows, the constants fitted to them, and the splits."""

@@ -67,6 +67,19 @@ def check_outputs(task: Task, outputs: Array, batch: Batch) -> None:
         )
 
 
+def check_measures(
+    task: Task, scalars: dict[str, Any], correct: Any = None, sequences: int = 0
+) -> None:
+    """Raises ValueError unless loss and metric are scalars, and `correct` has one number a row."""
+    for name, value in scalars.items():
+        if jnp.shape(value) != ():
+            shape = list(jnp.shape(value))
+            raise ValueError(f"{name} of {task.name} must be a scalar, got shape {shape}")
+    if correct is not None and jnp.shape(correct) != (sequences,):
+        shape = list(jnp.shape(correct))
+        raise ValueError(f"correct of {task.name} must be [B] = [{sequences}], got shape {shape}")
+
+
 def check_params(params: Any, trials: Trials) -> None:
     """Raises ValueError unless every leaf of `params` has one row for each trial."""
     count = len(trials.seed)
@@ -90,5 +103,15 @@ def zero_outputs(task: Task, batch: Batch) -> Array:
 
 
 def sized(task: Task, model: Any) -> Any:
-    """Returns the model with the sizes of the task, where it leaves them open."""
-    return model.sized(task) if hasattr(model, "sized") else model
+    """Returns the model with the sizes of the task, where it leaves them open.
+
+    Raises:
+      ValueError: the model has another input size than the task.
+    """
+    model = model.sized(task) if hasattr(model, "sized") else model
+    size = getattr(model, "input_size", task.input_size)
+    if size != task.input_size:
+        raise ValueError(
+            f"input_size of the model must be that of the task, {task.input_size}, got {size}"
+        )
+    return model

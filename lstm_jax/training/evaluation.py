@@ -169,8 +169,10 @@ def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
 def _scored(task: Task, outputs: Array, batch: Batch, size: int) -> Sums:
     weight = batch.y.weight.sum() if isinstance(batch.y, Target) else jnp.float32(size)
     loss, metric = task.loss(outputs, batch), task.metric(outputs, batch)
+    correct = task.correct(outputs, batch)
+    agreement.check_measures(task, {"loss": loss, "metric": metric}, correct, size)
     return Sums(
-        task.correct(outputs, batch).astype(jnp.float32).sum(),
+        correct.astype(jnp.float32).sum(),
         weight * loss.astype(jnp.float32),
         weight * metric.astype(jnp.float32),
         weight,

@@ -37,10 +37,12 @@ class Predictor:
 
     def predict(
         self, x: Any, *, probabilities: bool = False, levels: Any = None, **given: Any
-    ) -> np.ndarray:
+    ) -> Any:
         """Returns the predictions for new rows, in the units and names of the data.
 
-        Rows are padded to a few lengths and a few numbers of rows, so that few programs serve all.
+        An array, rows first; of answers at every time step of rows that differ in length, a list
+        with the answers of each row. Rows are padded to a few lengths and a few numbers of rows, so
+        that few programs serve all.
 
         Args:
           x: rows as the task's data, such as [N, T, D] or a list of [T_i, D]; or `Sequences`, a
@@ -54,7 +56,10 @@ class Predictor:
           TypeError: the task predicts no probabilities, or no quantiles.
         """
         arrays = _rows(self.task).encode(x, **given)
-        return self._predictions(arrays, probabilities=probabilities, levels=levels)
+        found = self._predictions(arrays, probabilities=probabilities, levels=levels)
+        if self.task.readout == "last" or "lengths" not in arrays:
+            return found
+        return [row[:steps] for row, steps in zip(found, arrays["lengths"], strict=True)]
 
     def evaluate(self, data: Any = "test") -> dict[str, float]:
         """Returns the metrics of a split, or of other data with targets.
@@ -68,6 +73,9 @@ class Predictor:
         task = _rows(self.task)
         if not isinstance(data, str):
             arrays = task.encode(data)
+        elif not task.has_rows:
+            right = "rows with targets, such as Sequences(x, y): a saved predictor has none"
+            raise ValueError(f"data must be {right}, got {data!r}")
         elif task.split_size(data) == 0:
             raise ValueError(f"data must be a split with rows, got {data!r}, which has none")
         else:

@@ -24,7 +24,7 @@ from lstm_jax.types import Model
         "validation_loss", "best_step", "state",
     ),
 )  # fmt: skip
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What training made of R trials; a pytree of NumPy arrays.
 
@@ -61,6 +61,9 @@ class Result:
     best_step: np.ndarray
     state: State
 
+    def __repr__(self) -> str:
+        return f"Result(\n{self.table()}\n)"
+
     def table(self) -> "Table":
         """Returns one row a trial: its settings and what came of them."""
         return Table(result_records(self.trials, self))
@@ -82,9 +85,11 @@ class Result:
         if by not in losses:
             raise ValueError(f"by must be one of validation, train, got {by!r}")
         loss = np.where(self.status == "diverged", np.nan, losses[by])
+        if by == "validation" and np.isnan(losses[by]).all():
+            right = "'train' where nothing was validated; or fit with epochs or validate_every"
+            raise ValueError(f"by must be {right}, got {by!r}")
         if np.isnan(loss).all():
-            right = "no trial has a finite loss; fit with epochs or validate_every, or by='train'"
-            raise ValueError(f"by={by!r}: {right}")
+            raise ValueError("best needs a trial that did not diverge, got none")
         return self._predictor(np.array([np.nanargmin(loss)]))
 
     def ensemble(self) -> Predictor:

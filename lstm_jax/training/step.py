@@ -285,6 +285,7 @@ def batch_stats(task: Task, memory: Any, outputs: Array, batch: Batch) -> Stats:
     """
     agreement.check_outputs(task, outputs, batch)
     loss, metric = task.loss(outputs, batch), task.metric(outputs, batch)
+    agreement.check_measures(task, {"loss": loss, "metric": metric})
     return Stats(loss, metric, task.observe(memory, outputs, batch))
 
 

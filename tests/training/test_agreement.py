@@ -31,7 +31,7 @@ def spec(task, **changes) -> SequenceSpec:
         (ADDING, {"output_size": 2}, r"put out \[B, V\] = \[16, 1\] for adding, got \[16, 2\]"),
         (ADDING, {"readout": "every"}, r"\[16, 1\] for adding, got \[6, 16, 1\].*readout='last'"),
         (RECALL, {"output_size": 3}, r"\[16, 4\] for recall, got \[16, 3\].*output_size=4"),
-        (RECALL, {"input_size": 4}, r"x must be \[T, B, D\], time first, with D = 4, got shape"),
+        (RECALL, {"input_size": 4}, "input_size of the model must be that of the task, 5, got 4"),
     ],
 )
 def test_a_model_of_other_sizes_is_refused_before_its_loop_is_compiled(task, changes, words):

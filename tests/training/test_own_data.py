@@ -451,3 +451,52 @@ def test_training_on_a_source_goes_on_at_the_next_batch(tmp_path, monkeypatch):
 def test_a_source_that_does_not_fit_is_refused(task, source, words):
     with pytest.raises((ValueError, TypeError), match=words):
         lj.fit(task, MODEL, source=source, steps=1, **QUIET)
+
+
+def test_answers_at_every_time_step_end_with_their_row(standard_promotion):
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(n, 2)) for n in (3, 5, 6, 4) * 5]
+    y = [np.where(row[:, 0] > 0, "u", "d") for row in x]
+    task = lj.tasks.Labelling(lj.data.Sequences(x, y).split())
+    best = lj.fit(task, MODEL, epochs=1, **QUIET).best()
+    assert [len(row) for row in best.predict(x)] == [len(row) for row in x]
+    assert best.predict(np.zeros((3, 6, 2))).shape == (3, 6)
+
+
+def test_a_saved_predictor_has_no_rows_and_says_so(trained, tmp_path):
+    trained.best().save(tmp_path / "model")
+    again, x = lj.load(tmp_path / "model"), TASK.arrays()["x"][:9]
+    with pytest.raises(ValueError, match="a saved predictor has none, got 'test'"):
+        again.evaluate()
+    y = again.predict(x)
+    assert again.evaluate(lj.data.Sequences(x, y))["accuracy"] == 1.0
+
+
+def test_without_validation_best_says_what_to_do():
+    result = lj.fit(TASK, MODEL, steps=2, **QUIET)
+    with pytest.raises(ValueError, match="by must be 'train' where nothing was validated"):
+        result.best()
+    assert len(result.best(by="train")) == 1
+    assert len(repr(result)) < 500
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("loss", r"loss of numbered must be a scalar, got shape \[4\]"),
+        ("metric", r"metric of numbered must be a scalar, got shape \[4\]"),
+        ("correct", r"correct of numbered must be \[B\] = \[2\], got shape \[\]"),
+    ],
+)
+def test_measures_of_another_shape_are_refused_by_name(method, words):
+    class Wrong(Numbered):
+        pass
+
+    shape = () if method == "correct" else (4,)
+    setattr(Wrong, method, lambda self, outputs, batch: jnp.zeros(shape))
+
+    def train_and_ask():
+        lj.fit(Wrong(), Slope(), steps=1, batch_size=4, **QUIET).evaluate("test")
+
+    with pytest.raises(ValueError, match=words):
+        train_and_ask()
