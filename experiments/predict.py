@@ -25,6 +25,7 @@ import lstm_jax as lj
 from experiments.common import flags, own_data, runner, terminal
 from experiments.common.flags import PLATFORMS, need, need_sound, setting
 from experiments.common.own_data import Columns
+from experiments.common.own_figures import padded
 from lstm_jax.data import Sequences, Series
 from lstm_jax.runs import replace_file
 from lstm_jax.tasks import Forecast, Labelling, LanguageModel, heads
@@ -158,30 +159,20 @@ def rows_table(
     """Returns one line a row; for labels at every time step, one line a time step."""
     task, every = predictor.task, isinstance(predictor.task, Labelling)
     ids = np.arange(len(data)) if data.ids is None else np.array(data.ids)
-    answer = _padded(predictor.predict(data), data.steps)
+    answer = padded(predictor.predict(data), data.steps)
     found = _columns("prediction", answer, task.form.targets)
     if config.probabilities:
-        p = _padded(predictor.predict(data, probabilities=True), data.steps)
+        p = padded(predictor.predict(data, probabilities=True), data.steps)
         names = task.classes or range(p.shape[-1])
         found |= {f"p_{name}": p[..., k] for k, name in enumerate(names)}
     if levels_given:
-        q = _padded(predictor.predict(data, levels=config.levels), data.steps)
+        q = padded(predictor.predict(data, levels=config.levels), data.steps)
         found |= {f"q{level:g}": q[..., k] for k, level in enumerate(config.levels)}
     if not every:
         return {"id": ids} | found
     valid = data.valid()
     row, step = np.nonzero(valid)
     return {"id": ids[row], "step": step} | {name: value[valid] for name, value in found.items()}
-
-
-def _padded(answers: Any, steps: int) -> np.ndarray:
-    """Returns the answers of rows of different lengths as one array."""
-    if isinstance(answers, np.ndarray):
-        return answers
-    padded = np.zeros((len(answers), steps, *answers[0].shape[1:]), answers[0].dtype)
-    for row, answer in zip(padded, answers, strict=True):
-        row[: len(answer)] = answer
-    return padded
 
 
 def text_table(config: Predict, predictor: lj.Predictor, data: str) -> dict[str, np.ndarray]:

@@ -95,6 +95,16 @@ def _shown(found: Any) -> list[str]:
     return [name for name in losses if name in best]
 
 
+def padded(answers: Any, steps: int) -> np.ndarray:
+    """Returns the answers of rows of different lengths as one array."""
+    if isinstance(answers, np.ndarray):
+        return answers
+    padded = np.zeros((len(answers), steps, *answers[0].shape[1:]), answers[0].dtype)
+    for row, answer in zip(padded, answers, strict=True):
+        row[: len(answer)] = answer
+    return padded
+
+
 # Classes. -----------------------------------------------------------------------------------------
 
 
@@ -103,7 +113,7 @@ def classes(found: Any) -> list[Picture]:
     rows = found.data.rows[found.split]
     data, labels = found.data.data, np.array(found.task.classes)
     y = np.asarray(data.y)[rows]
-    p = found.together.predict(data, probabilities=True)[rows]
+    p = padded(found.together.predict(data, probabilities=True), data.steps)[rows]
     counts = np.ones(len(y), bool) if found.task.readout == "last" else data.valid(rows)
     counts = counts & (y != "" if y.dtype.kind == "U" else y == y)
     y, p = y[counts].ravel(), p[counts].reshape(-1, len(labels))
@@ -171,7 +181,7 @@ def scatter(found: Any) -> Picture:
     """Draws predictions against targets."""
     rows, data = found.data.rows[found.split], found.data.data
     y = np.asarray(data.y, float)[rows]
-    predicted = found.together.predict(data)[rows]
+    predicted = padded(found.together.predict(data), data.steps)[rows]
     counts = np.isfinite(y).reshape(*y.shape[: 1 + (found.task.readout == "every")], -1).all(-1)
     counts &= data.valid(rows) if found.task.readout == "every" else True
     targets = found.task.form.targets
