@@ -96,9 +96,7 @@ class Predictor:
         advance = _advance(task.static, self.model)
 
         def step(x_t: Any) -> np.ndarray:
-            x_t = np.asarray(x_t)
-            x = x_t.reshape(batch, 1, *x_t.shape[x_t.ndim - task.input_rank :])
-            arrays, outputs = task.encode(x), []
+            arrays, outputs = task.encode(_one_step(x_t, batch, task.input_rank)), []
             for m in range(len(self)):
                 state[m], y = advance(self._member(self.params, m), state[m], arrays)
                 outputs.append(y)
@@ -169,6 +167,16 @@ def load(directory: str | os.PathLike, classes: Iterable[type] = ()) -> Predicto
       ValueError: a file is damaged, of another format, or names an unknown class.
     """
     return Predictor(*saved.load(directory, classes))
+
+
+def _one_step(x_t: Any, batch: int, rank: int) -> np.ndarray:
+    """Returns the features of one time step as sequences [batch, 1, D] or [batch, 1]."""
+    x_t = np.asarray(x_t)
+    x = x_t[None] if x_t.ndim == rank and batch == 1 else x_t
+    if x.ndim != rank + 1 or len(x) != batch:
+        right = f"[{batch}, D]" if rank else f"[{batch}]"
+        raise ValueError(f"x_t must be {right}, got shape {list(x_t.shape)}")
+    return x[:, None]
 
 
 def _rows(task: Any) -> Any:

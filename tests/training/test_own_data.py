@@ -274,6 +274,13 @@ def test_predictions_do_not_depend_on_how_rows_are_batched_or_padded(trained):
         assert list(best.predict_stream(row))[-1] == last
 
 
+def test_a_time_step_of_another_shape_is_refused(trained):
+    step = trained.best().stream(batch=2)
+    assert step(np.zeros((2, 2))).shape == (2,)
+    with pytest.raises(ValueError, match=r"x_t must be \[2, D\], got shape \[3, 2\]"):
+        step(np.zeros((3, 2)))
+
+
 def test_an_ensemble_predicts_the_mean_probability(trained):
     x = np.random.default_rng(6).normal(size=(5, T, 2))
     ensemble = trained.ensemble()
