@@ -438,8 +438,12 @@ def test_windows_are_updates_within_a_sequence_and_one_window_is_none():
         grads, aux = jax.grad(loss, has_aux=True)(params)
         return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), aux
 
+    @jax.jit
+    def draw(step):
+        return task.sample(jax.random.fold_in(keys(trial).data, step), 2)
+
     for step in range(5):
-        x, y, _, _ = batch = task.sample(jax.random.fold_in(keys(trial).data, step), 2)
+        x, y, _, _ = batch = draw(step)
         params, (state, first) = update(params, model.initial_state(params, 2), x[:2], y[:2])
         params, (_, second) = update(params, state, x[2:], y[2:])
         outputs = jnp.concatenate([first, second])
