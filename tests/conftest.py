@@ -1,5 +1,6 @@
 """What holds for every test: strict promotion, two devices on the CPU, slow tests on request."""
 
+import ctypes
 import gc
 import os
 from collections.abc import Iterator
@@ -57,17 +58,21 @@ def pytest_collection_finish() -> None:
     # Tracing makes many small objects: looking for cycles among them and all modules takes a tenth
     # of the time.
     gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
+    gc.set_threshold(50_000, 10, 10)
 
 
-resident_once_cleared = 0.0
+resident_once_cleared = 6e8
 
 
 def pytest_runtest_teardown() -> None:
-    # Compiled programs take megabytes, and few tests share any.
+    # Programs take megabytes, few tests share any, and what is freed is kept until it is trimmed.
     global resident_once_cleared
-    if resident() > resident_once_cleared + 1e9:
+    if resident() > resident_once_cleared + 6e8:
         jax.clear_caches()
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
         resident_once_cleared = resident()
 
 
