@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import lstm_jax as lj
 from lstm_jax.report import figures
 from lstm_jax.report.figures import COLOURS, Picture
 from lstm_jax.report.ledger import Record
@@ -99,10 +100,7 @@ def padded(answers: Any, steps: int) -> np.ndarray:
     """Returns the answers of rows of different lengths as one array."""
     if isinstance(answers, np.ndarray):
         return answers
-    padded = np.zeros((len(answers), steps, *answers[0].shape[1:]), answers[0].dtype)
-    for row, answer in zip(padded, answers, strict=True):
-        row[: len(answer)] = answer
-    return padded
+    return lj.data.convert.padded(answers, steps, answers[0].dtype)
 
 
 # Classes. -----------------------------------------------------------------------------------------

@@ -123,3 +123,10 @@ def padded(rows: list[np.ndarray], length: int, dtype: Any) -> np.ndarray:
     for n, row in enumerate(rows):
         whole[n, : len(row)] = row
     return whole
+
+
+def to_length(array: np.ndarray, length: int) -> np.ndarray:
+    """Returns an array [N, T, ...] cut, or padded with zeros, to `length` time steps."""
+    array = array[:, :length]
+    behind = [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
+    return np.pad(array, behind)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from lstm_jax.data.convert import to_length
 from lstm_jax.data.sequences import Sequences
 
 
@@ -22,9 +23,9 @@ def join(parts: list[Sequences]) -> Sequences:
         arrays = [getattr(part, name) for part in parts]
         if any(array is None for array in arrays):
             return None
-        return np.concatenate([_extended(a, longest) if time else a for a in arrays])
+        return np.concatenate([to_length(a, longest) if time else a for a in arrays])
 
-    mask = np.concatenate([_extended(part.valid(), longest) for part in parts])
+    mask = np.concatenate([to_length(part.valid(), longest) for part in parts])
     return Sequences(
         joined("x", True),
         joined("y", all(per_step.values())),
@@ -35,12 +36,6 @@ def join(parts: list[Sequences]) -> Sequences:
         missing=first.missing,
         names=first.names,
     )
-
-
-def _extended(array: np.ndarray, length: int) -> np.ndarray:
-    """Returns [N, T, ...] with zeros behind, up to `length` time steps."""
-    behind = [(0, 0), (0, length - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
-    return np.pad(array, behind)
 
 
 def _every(part: Sequences) -> bool:

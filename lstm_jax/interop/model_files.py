@@ -119,13 +119,22 @@ def _template(spec: SequenceSpec, names: Iterable[str]) -> Any:
     return jax.eval_shape(spec.init, jax.random.key(0))
 
 
-def _described(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file holds.
+
+    Raises:
+      FileNotFoundError: it is not there; ValueError: it is damaged.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not whole: {error}") from None
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
+
+
+def _described(path: Path) -> Any:
+    content = read_json(path)
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT or "spec" not in content:
         raise ValueError(f"{path} must have the format {FORMAT!r} and a spec, got {found!r}")

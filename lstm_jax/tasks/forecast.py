@@ -13,7 +13,7 @@ from lstm_jax.data.digest import digest
 from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
 from lstm_jax.tasks import base, heads, inputs, series_arrays, windowing
-from lstm_jax.tasks.predicting import Predicting
+from lstm_jax.tasks.predicting import Fitted
 from lstm_jax.tasks.windowing import Form, Scaling, Window
 from lstm_jax.types import Array, Batch
 
@@ -50,7 +50,7 @@ class Known:
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
-class Forecast(Predicting, base.Rows):
+class Forecast(Fitted, base.Rows):
     """Forecast the next H time steps of series after reading C of them.
 
     A row is a window of a series. x [C, B, D] holds for each time step: the value, normalised by
@@ -182,20 +182,6 @@ class Forecast(Predicting, base.Rows):
     def static(self) -> "Forecast":
         """The task without its data."""
         return self._of(self.form, self.head, self.scale, None)
-
-    @property
-    def digest(self) -> str:
-        """The hash of the series and of their windows."""
-        return self._known().digest
-
-    def arrays(self) -> dict[str, Any]:
-        """Returns the series one behind the other, the windows, and the constants."""
-        return self._known().arrays
-
-    def _known(self) -> Known:
-        if self.known is None:
-            raise ValueError("a static task has no data: use the task that it was made of")
-        return self.known
 
     def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
         """Returns windows, y a `Target` whose value is a `Horizon`."""

@@ -84,6 +84,31 @@ class Predicting(Task):
         yield from blocks(np.arange(self.count(arrays)), lambda rows: (arrays, rows))
 
 
+class Fitted(Predicting):
+    """A problem that holds its data, and what was fitted to them, as `known`; None in `static`."""
+
+    known: Any
+
+    def _known(self) -> Any:
+        if self.known is None:
+            raise ValueError(f"a static task has no data: use the task that {self!r} was made of")
+        return self.known
+
+    def arrays(self) -> dict[str, Any]:
+        """Returns the data of all rows, the constants fitted to them, and the splits."""
+        return self._known().arrays
+
+    @property
+    def digest(self) -> str:
+        """The hash of the data."""
+        return self._known().digest
+
+    @property
+    def chance(self) -> float:
+        """The metric of the best answer that ignores the input."""
+        return self._known().chance
+
+
 def blocks(rows: np.ndarray, take: Any) -> Iterator[Block]:
     """Yields rows in blocks; take(padded rows) gives the arrays and the index."""
     for start in range(0, len(rows), BLOCK):

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.data import Sequences, Split
+from lstm_jax.data.convert import to_length
 from lstm_jax.data.scaling import Scale
 from lstm_jax.tasks import answers, base, heads, inputs
-from lstm_jax.tasks.supervised_answers import Answers, to_length
+from lstm_jax.tasks.supervised_answers import Answers
 from lstm_jax.types import Array, Batch
 
 
@@ -162,11 +163,6 @@ class Supervised(Answers, base.Rows):
         per_step = ("x", "mask", "y") if self.readout == "every" else ("x", "mask")
         return to_length(value, self.form.length) if name in per_step else value
 
-    def _known(self) -> Known:
-        if self.known is None:
-            raise ValueError(f"{self!r} has no data: it is the static part of a task")
-        return self.known
-
     # The contract of tasks. -----------------------------------------------------------------------
 
     def __repr__(self) -> str:
@@ -183,11 +179,6 @@ class Supervised(Answers, base.Rows):
             .__new__(type(self))
             ._set(form=self.form, head=self.head, importance=self.importance, known=None)
         )
-
-    @property
-    def digest(self) -> str:
-        """The hash of the data."""
-        return self._known().digest
 
     @property
     def input_size(self) -> int:
@@ -220,18 +211,9 @@ class Supervised(Answers, base.Rows):
         return self._known().arrays["fitted"].get("x")
 
     @property
-    def chance(self) -> float:
-        """The metric of the best answer that ignores the input."""
-        return self._known().chance
-
-    @property
     def metric_name(self) -> str:  # pyright: ignore
         """The share of classes that are right; of numbers, R2 against the training variance."""
         return "accuracy" if self._has_classes else "R2 against the training variance"
-
-    def arrays(self) -> dict[str, Any]:
-        """Returns the data of all rows, the constants fitted to them, and the splits."""
-        return self._known().arrays
 
     def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
         """Returns rows as x [T, B, D] and y, a `Target`; y is None where rows have no targets."""

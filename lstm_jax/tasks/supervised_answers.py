@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax import metrics
+from lstm_jax.data.convert import to_length
 from lstm_jax.tasks import base, heads
-from lstm_jax.tasks.predicting import Block, Predicting, blocks, power_of_two
+from lstm_jax.tasks.predicting import Block, Fitted, blocks, power_of_two
 from lstm_jax.types import Array
 
 
-class Answers(Predicting):
+class Answers(Fitted):
     """The half of a `Supervised` task that trained models use."""
 
     form: Any
@@ -28,10 +29,6 @@ class Answers(Predicting):
     @property
     def _has_classes(self) -> bool:
         return isinstance(self.head, heads.CrossEntropy | heads.Bernoulli)
-
-    @abc.abstractmethod
-    def arrays(self) -> dict[str, Any]:
-        """Returns the data of all rows, the constants fitted to them, and the splits."""
 
     # New rows. ------------------------------------------------------------------------------------
 
@@ -180,10 +177,3 @@ def _taken(arrays: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
     """Returns the arrays of some rows, without the splits."""
     taken = {name: value[rows] for name, value in arrays.items() if name not in SHARED}
     return taken | {"fitted": arrays["fitted"]}
-
-
-def to_length(value: Any, length: int) -> Any:
-    """Returns an array [N, T, ...] cut or padded with zeros to `length` time steps."""
-    value = value[:, :length]
-    behind = [(0, 0), (0, length - value.shape[1]), *[(0, 0)] * (value.ndim - 2)]
-    return np.pad(value, behind)

@@ -1,6 +1,5 @@
 """The data of the compiled loop: arrays on the devices, or batches that are read ahead."""
 
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -47,19 +46,25 @@ class Ahead:
         self._layout, self._task, self._source = layout, task, source
         self._size, self._reader = settings.batch_size, ThreadPoolExecutor(1)
         self._next: tuple[int, Future[Any]] | None = None
+        self._order: tuple[int, np.ndarray] | None = None  # of the rows in one epoch
         self.first = layout.share(self._read(0))
         self._now = 0, self.first
 
     def at(self, step: int) -> tuple[Any, int]:
         """Returns the arrays for an update, and the update behind those that they serve."""
+        arrays, after = self.block(step), step // BLOCK + 1
+        if self._next is None or self._next[0] != after:
+            self._next = after, self._reader.submit(self._read, after)
+        return arrays, after * BLOCK
+
+    def block(self, step: int) -> Any:
+        """Returns the arrays for an update, without reading ahead."""
         block = step // BLOCK
         if block != self._now[0]:
             ahead = self._next is not None and self._next[0] == block
             read = self._next[1].result() if ahead else self._read(block)  # pyright: ignore
             self._now = block, self._layout.share(read)
-        if self._next is None or self._next[0] != block + 1:
-            self._next = block + 1, self._reader.submit(self._read, block + 1)
-        return self._now[1], (block + 1) * BLOCK
+        return self._now[1]
 
     def close(self) -> None:
         """Ends the thread."""
@@ -68,19 +73,23 @@ class Ahead:
     def _read(self, block: int) -> dict[str, Any]:
         """Returns the rows of all batches of a block as arrays of the task, with their weights."""
         first = block * BLOCK
-        index = [batch for step in range(first, first + BLOCK) for batch in self._batch(step)]
-        items = [self._item(max(row, 0)) for row in index]
+        items, filled = [], []
+        for rows in map(self._rows, range(first, first + BLOCK)):
+            read = [self._item(row) for row in rows]
+            empty = self._size - len(read)
+            items += read + read[:1] * empty
+            filled += [1.0] * len(read) + [0.0] * empty
         arrays = self._task.encode_rows(items)
-        filled = np.array([row >= 0 for row in index], np.float32)
-        return arrays | {"first": np.int32(first), "filled": filled}
+        return arrays | {"first": np.int32(first), "filled": np.array(filled, np.float32)}
 
-    def _batch(self, step: int) -> Iterator[int]:
-        """Yields the rows of one update, -1 where there is none."""
+    def _rows(self, step: int) -> list[int]:
+        """Returns the rows of one update; the last of an epoch may have fewer."""
         epoch, part = divmod(step, steps_per_epoch(len(self._source), self._size))
-        order = np.random.default_rng([epoch]).permutation(len(self._source))
-        rows = order[part * self._size : (part + 1) * self._size]
-        yield from rows.tolist()
-        yield from [-1] * (self._size - len(rows))
+        known = self._order
+        if known is None or known[0] != epoch:
+            order = np.random.default_rng([epoch]).permutation(len(self._source))
+            known = self._order = epoch, order
+        return known[1][part * self._size : (part + 1) * self._size].tolist()
 
     def _item(self, row: int) -> tuple[Any, Any]:
         item = self._source[row]

@@ -91,7 +91,8 @@ class Job:
         self.trials, self.settings = trials, settings
         self.layout = parallel.Layout(count, settings.batching, mesh)
         self._source = source
-        self._first = task.arrays() if source is None else self._ahead().first
+        self._ahead = None if source is None else feeds.Ahead(self.layout, task, source, settings)
+        self._first = task.arrays() if self._ahead is None else self._ahead.first
         self._captured = _captured(task, self.model, settings, trials, self._first)
         asked = _asked(task, settings)
         self.program = _program(task.static, self.model, settings, asked, mesh, self._captured)
@@ -129,7 +130,7 @@ class Job:
         """
         placed, idle = self.layout.spread(self.trials), self.layout.idle
         whole = feeds.Whole(self.layout, self.task.arrays())
-        feed = whole if self._source is None else self._ahead()
+        feed = self._ahead or whole
         step, state = self._start(placed, feed.first, log, begin_from)
         data = self._validation(whole.first)
 
@@ -147,10 +148,6 @@ class Job:
         with contextlib.closing(feed), contextlib.closing(bar(done)) as shown:
             state = self._train(advance, check, state, step, steps, chunk, log, shown)
         return self.layout.gather(state)
-
-    def _ahead(self) -> feeds.Ahead:
-        assert self._source is not None
-        return feeds.Ahead(self.layout, self.task, self._source, self.settings)
 
     def _validation(self, arrays: Any) -> Any:
         """Returns what validation reads, on the devices; `arrays` are there already."""
@@ -212,10 +209,7 @@ class Job:
 
     def _arrays_of(self, step: int) -> Any:
         """Returns the arrays that hold the batch of an update."""
-        if self._source is None:
-            return self._first
-        with contextlib.closing(self._ahead()) as feed:
-            return feed.at(step)[0]
+        return self._first if self._ahead is None else self._ahead.block(step)
 
     def _snapshot(self, state: State) -> Snapshot:
         return Snapshot.of(self.layout, state)

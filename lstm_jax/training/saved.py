@@ -18,7 +18,8 @@ import jax
 import numpy as np
 
 from lstm_jax import tasks
-from lstm_jax.interop.model_files import load_model, new_directory, save_model
+from lstm_jax.data.files import read_arrays
+from lstm_jax.interop.model_files import load_model, new_directory, read_json, save_model
 from lstm_jax.runs.records import plain
 from lstm_jax.training.trials import Trials, make_trials
 
@@ -63,8 +64,7 @@ def load(directory: str | os.PathLike, classes: Iterable[type] = ()) -> tuple[An
     directory, classes = Path(directory), tuple(classes)
     content = _content(directory / TASK)
     trials = make_trials(**{k: _numbers(v) for k, v in content["trials"].items()})
-    with np.load(directory / ARRAYS, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_arrays(directory / ARRAYS)
     task = _kind(directory / TASK, content["task"], classes).restore(content["task"], arrays)
     each = [load_model(directory / NETWORK.format(m), classes) for m in range(len(trials.seed))]
     model, params = each[0][0], [params for _, params in each]
@@ -77,10 +77,7 @@ def _content(path: Path) -> dict[str, Any]:
         hint = "" if near is None else f"; there is one in {near.parent}"
         right = f"hold a saved predictor ({TASK})"
         raise FileNotFoundError(f"directory must {right}, got {str(path.parent)!r}{hint}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not whole: {error}") from None
+    content = read_json(path)
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise ValueError(f"{path} must have the format {FORMAT!r}, got {found!r}")

@@ -15,6 +15,7 @@ from experiments.common.plan import Computed
 from experiments.hmm import EM, HAND, LSTM, Hmm, Needed, Point
 from lstm_jax.report import figures, ledger
 from lstm_jax.search import Group
+from tests.killing import Killed
 
 CONFIG = Hmm(seeds=3, steps=10, hidden=4, states=8, bits=(1, 2), learnt_bits=1, restarts=2)
 GOOD, BAD = (1.0, 0.0), (0.5, math.log(2))  # accuracy and loss
@@ -164,10 +165,6 @@ def test_em_gives_a_result_for_every_start_and_the_same_again():
     assert models.transition.shape == (6, 4, 4)
     again, same = hmm.by_em(config, 1, 4)
     assert again == results and np.array_equal(same.transition, models.transition)
-
-
-class Killed(BaseException):
-    """Stands for kill -9."""
 
 
 def test_a_tiny_run_killed_and_resumed_leaves_the_same_bytes(

@@ -29,6 +29,7 @@ from lstm_jax.tasks import make
 from lstm_jax.tasks.base import never_solved
 from lstm_jax.training.trials import Trials
 from tests.compiling import CHEAP
+from tests.killing import Killed, mortal
 
 ROOT = Path(__file__).parents[2]
 SPACE = "learning_rate=log:1e-4:1e-1 cell=lstm,gru hidden=int:3:8 forget_bias=uniform:-1:3"
@@ -385,32 +386,12 @@ def test_a_diverging_trial_is_isolated_and_last(whole):
     assert {line["status"] for line in lines} == {"finished", "diverged"}
 
 
-class Killed(BaseException):
-    """Stands for kill -9."""
-
-
 @pytest.mark.parametrize("moment", [1, 4, 5, 8])
 def test_a_sweep_killed_between_or_within_rungs_ends_as_if_it_was_not(moment, whole, tmp_path):
     """Dies before or after one of the things that are written, then resumes."""
-    calls = 0
-
-    def mortal(method):
-        def call(*arguments, **keywords):
-            nonlocal calls
-            calls += 1
-            if calls == moment // 2 + 1 and moment % 2 == 0:
-                raise Killed
-            result = method(*arguments, **keywords)
-            if calls == moment // 2 + 1:
-                raise Killed
-            return result
-
-        return call
-
     path = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((GroupLog, "progress"), (RunDirectory, "finish")):
-            patch.setattr(owner, name, mortal(getattr(owner, name)))
+        mortal(patch, moment, (GroupLog, "progress"), (RunDirectory, "finish"))
         with pytest.raises(Killed):
             run(*TINY, f"--workdir={path}")
     assert run(f"--resume={path}") == 0

@@ -17,6 +17,7 @@ import lstm_jax as lj
 from experiments import predict, train
 from experiments.common import runner
 from lstm_jax.runs.directory import GroupLog, RunDirectory
+from tests.killing import Killed
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -85,10 +86,6 @@ def test_a_run_leaves_a_model_and_a_report_with_a_verdict(folder):
     page = (folder / "whole" / "report.html").read_text()
     for words in ("baseline", "most common class", "Confusion matrix", "Calibration"):
         assert words in page, words
-
-
-class Killed(BaseException):
-    """Stands for kill -9."""
 
 
 @pytest.mark.parametrize(

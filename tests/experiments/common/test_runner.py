@@ -22,6 +22,7 @@ from lstm_jax.report import figures, ledger
 from lstm_jax.runs.directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.runs.records import Damaged, RecordLog
 from lstm_jax.search import Group, state_of
+from tests.killing import Killed, mortal
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -141,32 +142,12 @@ def test_the_run_directory_is_printed_first_and_last(tmp_path, capsys):
     assert lines[0] == lines[-1] == f"run directory: {tmp_path / 'run'}"
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing gets the chance to clean up after it but the test."""
-
-
 @pytest.mark.parametrize("moment", range(12))
 def test_a_run_killed_at_any_moment_ends_as_if_it_was_not(moment, whole, tmp_path, monkeypatch):
     """Dies before or after one of the things that are written, then resumes."""
-    calls = 0
-
-    def mortal(method):
-        def call(*arguments, **keywords):
-            nonlocal calls
-            calls += 1
-            if calls == moment // 2 + 1 and moment % 2 == 0:
-                raise Killed
-            result = method(*arguments, **keywords)
-            if calls == moment // 2 + 1:
-                raise Killed
-            return result
-
-        return call
-
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        for owner, name in ((GroupLog, "progress"), (RunDirectory, "finish"), (runner, "report")):
-            patch.setattr(owner, name, mortal(getattr(owner, name)))
+        mortal(patch, moment, (GroupLog, "progress"), (RunDirectory, "finish"), (runner, "report"))
         with pytest.raises(Killed):
             run(f"--workdir={path}")
     assert run(f"--resume={path}") == 0
