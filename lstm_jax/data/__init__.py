@@ -1,5 +1,6 @@
 """Data of your own: sequences, series over time, how they are divided, and packing."""
 
+from lstm_jax.data import convert as convert
 from lstm_jax.data import packing
 from lstm_jax.data.files import column_names, read, read_series, read_text
 from lstm_jax.data.sequences import Sequences
