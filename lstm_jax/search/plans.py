@@ -85,7 +85,8 @@ class Search:
         structure = self.structure(values)
         if wide:
             structure["hidden"] = widths.bucket(structure["hidden"])
-        spec = self.model(structure, self.task(structure))
+        task = self.task(structure)
+        spec = self.model(structure, task).sized(task)
         states = [name for name in values if name.startswith(spaces.ZONEOUT)]
         rates = {name.removeprefix(spaces.ZONEOUT): 0.0 for name in states}
         return dataclasses.replace(spec, cell=Zoneout(spec.cell, rates)) if rates else spec

@@ -10,13 +10,17 @@ import jax
 import numpy as np
 
 from lstm_jax.nn import SequenceSpec
+from lstm_jax.runs import hosts
+from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import RunDirectory
-from lstm_jax.search.groups import Group, Record, train
-from lstm_jax.search.plans import Found, Search, furthest, score, waves
+from lstm_jax.search import widths
+from lstm_jax.search.groups import Group, Record, state_of, train
+from lstm_jax.search.plans import Found, Search, Sources, furthest, score, sources_of, waves
 from lstm_jax.search.space import Space, parse
 from lstm_jax.search.strategies import Strategy
 from lstm_jax.tasks.base import Task, never_solved
 from lstm_jax.training import footprint, optimizers
+from lstm_jax.training.predictor import Predictor
 
 ON_A_CPU = 32  # places of a device: with map more are no faster, and results come later
 MEMORY_SHARE = 0.8  # of a device's memory
@@ -48,10 +52,28 @@ class SweepResult(NamedTuple):
     Attributes:
       best: the best configurations, the best first.
       records: of the run: the results of all trials, and their progress.
+      networks: of each of the best, those of its fresh seeds; None if all diverged.
     """
 
     best: list[Ranked]
     records: Sequence[Record]
+    networks: list[Predictor | None]
+
+    def predictor(self, rank: int = 0) -> Predictor:
+        """Returns the networks of one of the best, one for each fresh seed that did not diverge.
+
+        Args:
+          rank: its place, 0 for the best.
+
+        Raises:
+          ValueError: there is no such place, or all seeds diverged.
+        """
+        if not 0 <= rank < len(self.networks):
+            raise ValueError(f"rank must be in [0, {len(self.networks)}), got {rank}")
+        network = self.networks[rank]
+        if network is None:
+            raise ValueError(f"rank must be of a configuration that learns, {rank} diverged")
+        return network
 
 
 def sweep(
@@ -135,7 +157,10 @@ def sweep(
             found, groups = plan(search, how, tuned, fresh, best, records)
             left = [group for group in groups if group.name not in finished]
             if not left:
-                return SweepResult(ranked(search, found, best, records), records)
+                rows = ranked(search, found, best, records)
+                sources = sources_of([group for group in groups if group.split == "test"])
+                networks = [_networks(search, task, row, sources, run) for row in rows]
+                return SweepResult(rows, records, networks)
             train(left[0], run, batching=batching, progress=progress)
 
 
@@ -162,6 +187,33 @@ def ranked(search: Search, found: Found, best: int, records: Sequence[Record]) -
         tested = [r for r in mine if "test_n" in r]
         rows.append(Ranked(candidate.configuration, candidate.values, mean, tested))
     return rows
+
+
+def _networks(
+    search: Search, task: Any, row: Ranked, sources: Sources, run: RunDirectory
+) -> Predictor | None:
+    """Returns the networks of a configuration's fresh seeds, in their own width."""
+    seeds = [r["seed"] for r in row.results if r["status"] != "diverged"]
+    trained = [_trained(*sources[row.configuration, seed], search, row, run) for seed in seeds]
+    if not trained:
+        return None
+    params, trials = jax.tree.map(lambda *leaves: np.stack(leaves), *trained)
+    structure = search.structure(row.values)
+    problem = task if isinstance(task, Task) else task(structure)
+    return Predictor(problem, search.network(row.values), params, trials)
+
+
+def _trained(
+    group: Group, place: int, search: Search, row: Ranked, run: RunDirectory
+) -> tuple[Any, Any]:
+    """Returns the parameters and the settings of one trial of a finished group."""
+    shapes = state_of(group).params
+    params = hosts.lead(lambda: load(run.params_path(group.name), shapes))
+    spec = search.network(row.values)
+    narrow = jax.eval_shape(lambda: spec.init(jax.random.key(0)))
+    width, wide = spec.cell.hidden, group.model.cell.hidden
+    params, trial = (widths.pick(tree, place) for tree in (params, group.trials))
+    return widths.narrow(params, narrow, width, wide), trial
 
 
 def fitting(

@@ -121,6 +121,25 @@ def widen(params: Any, shapes: Any, width: int, wide: int) -> Any:
     return jax.tree.map(filled, params, shapes)
 
 
+def narrow(params: Any, shapes: Any, width: int, wide: int) -> Any:
+    """Returns the first units of every block of a wide network: what `widen` undoes.
+
+    Args:
+      params: of the wide network.
+      shapes: leaves with the shapes of the narrow one.
+      width: units of a block after.
+      wide: units of a block before.
+    """
+
+    def cut(leaf, to):
+        for axis, (now, then) in enumerate(zip(leaf.shape, to.shape, strict=True)):
+            kept = np.arange(now) % wide < width
+            leaf = leaf if now == then else np.compress(kept, leaf, axis)
+        return leaf
+
+    return jax.tree.map(cut, params, shapes)
+
+
 def shut(params: Any, cell: Cell, width: int) -> Any:
     """Returns widened parameters in which gates that are states are shut in units that are not.
 

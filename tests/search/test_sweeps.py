@@ -1,5 +1,7 @@
 """Sweeps as a library call: any task, cell and model; what is ranked, continued and refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,23 @@ def test_the_best_of_validation_is_trained_again_from_fresh_seeds_and_tested():
     assert (best.configuration, best.values) == (least["configuration"], least["values"])
     assert best.validation == pytest.approx(least["validation_loss"])
     assert [r["seed"] for r in best.results] == [1, 2] and best.results[0]["test_n"] == 2000
+
+
+def test_a_sweep_on_own_data_gives_the_networks_of_its_best():
+    """Their test losses are those of the records, in a width that is no power of two."""
+    rng = np.random.default_rng(0)
+    data = lj.data.Sequences(rng.normal(size=(24, 3, 2)), rng.choice(["a", "b"], 24))
+    task = lj.tasks.Classification(data.split(validation=0.25, test=0.25, stratify=True))
+    model = lj.nn.SequenceSpec(lj.cells.RNN(3), engine="reference")
+    found = lj.search.sweep(task, "learning_rate=0.01,0.1 hidden=3", model, **SETTINGS)
+    network, (best,) = found.predictor(), found.best
+    model: Any = network.model
+    assert model.cell.hidden == 3 and network.trials.seed.tolist() == [1, 2]
+    evaluated = lj.evaluate(task, model, network.params, network.trials, split="test")
+    np.testing.assert_allclose(evaluated.loss, [r["test_loss"] for r in best.results], rtol=1e-5)
+    assert set(network.predict(data.x[:5])) <= {"a", "b"}
+    with pytest.raises(ValueError, match=r"rank must be in \[0, 1\), got 1"):
+        found.predictor(1)
 
 
 def test_halving_continues_survivors_and_a_killed_sweep_equals_one_that_was_not(tmp_path):

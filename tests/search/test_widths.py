@@ -119,10 +119,10 @@ def test_a_cropped_network_is_the_wide_draw_of_so_many_units_and_stays_it(
     together = fit(task, wide, trials, 6, begin_from=begun, **settings)
     narrow, first = resized(wide, 5), widths.pick(trials, [0])
     shapes = wide_shapes(narrow)
-    own = narrowed(widths.pick(begun.params, 0), shapes, 8, 5)
+    own = widths.narrow(widths.pick(begun.params, 0), shapes, 5, 8)
     one = widths.pick(trials, 0)
     drawn = jax.jit(wide.init)(keys(one).init, **initial(one))
-    assert_close(own, narrowed(drawn, shapes, 8, 5), 1e-6)
+    assert_close(own, widths.narrow(drawn, shapes, 5, 8), 1e-6)
     alone = fit(
         task, narrow, first, 6, **settings,
         begin_from=fresh(task, narrow, jax.tree.map(lambda p: p[None], own), first,
@@ -134,18 +134,6 @@ def test_a_cropped_network_is_the_wide_draw_of_so_many_units_and_stays_it(
                   ).max() > 1e-3  # fmt: skip
     plain = fit(task, wide, trials, 6, **settings)
     assert_close(widths.pick(plain.params, 1), widths.pick(together.params, 1), 1e-6)
-
-
-def narrowed(params, shapes, wide, width):
-    """The first units of every block: what `widen` undoes."""
-
-    def cut(leaf, to):
-        leaf = np.asarray(leaf)
-        for axis, (now, then) in enumerate(zip(leaf.shape, to.shape, strict=True)):
-            leaf = leaf if now == then else np.compress(np.arange(now) % wide < width, leaf, axis)
-        return leaf
-
-    return jax.tree.map(cut, params, shapes)
 
 
 INDEPENDENT = (
