@@ -14,18 +14,19 @@ PACKAGE = "lstm_jax"
 
 # The rooms in their order, and those above it that a room may import from.
 ABOVE: dict[str, set[str]] = {
+    "checks": set(),
     "types": set(),
     "metrics": {"types"},
-    "cells": {"types"},
+    "cells": {"checks", "types"},
     "engines": {"types", "cells"},
     "diagnostics": {"types", "cells", "engines"},
-    "nn": {"types", "cells", "engines"},
+    "nn": {"checks", "types", "cells", "engines"},
     "testing": {"types", "cells", "engines", "nn"},
     "interop": {"types", "cells", "engines", "nn"},
-    "data": {"types"},
-    "tasks": {"types", "metrics", "data"},
+    "data": {"checks", "types"},
+    "tasks": {"checks", "types", "metrics", "data"},
     "runs": {"types"},
-    "training": {"types", "metrics", "interop", "data", "tasks", "runs"},
+    "training": {"checks", "types", "metrics", "interop", "data", "tasks", "runs"},
     "search": {"types", "cells", "engines", "nn", "tasks", "runs", "training"},
     "report": set(),
 }

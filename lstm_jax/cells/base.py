@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.checks import check_size
 from lstm_jax.types import Array, CellParams, Row, row_type
 
 Range = tuple[float, float]
@@ -41,8 +42,7 @@ class Cell:
     ranges: ClassVar[Mapping[str, Range]] = {}
 
     def __post_init__(self):
-        if not isinstance(self.hidden, int) or self.hidden < 1:
-            raise ValueError(f"hidden must be a positive integer, got {self.hidden!r}")
+        check_size("hidden", self.hidden)
         for field in dataclasses.fields(self):
             if isinstance(getattr(self, field.name), jax.Array) or not _hashable(self, field.name):
                 raise TypeError(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_jax.checks import check_size
 from lstm_jax.data import convert, frames, times, windows
 from lstm_jax.data.digest import digest
 
@@ -349,6 +350,5 @@ def _static(static: Any, count: int) -> np.ndarray:
 def _season(season: int | None, frequency: times.Frequency | None) -> int:
     if season is None:
         return 1 if frequency is None else frequency.season
-    if not isinstance(season, int) or isinstance(season, bool) or season < 1:
-        raise ValueError(f"season must be an integer of at least 1, got {season!r}")
+    check_size("season", season)
     return season

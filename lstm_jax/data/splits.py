@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lstm_jax.checks import check_size
 from lstm_jax.data.digest import digest
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def divide(
       ValueError: as `Sequences.split`.
     """
     check_shares(validation, test)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+    check_size("seed", seed, 0)
     rng = np.random.default_rng(seed)
     if not stratify and data.group is None:
         parts = _by_row(rng, len(data), validation, test)

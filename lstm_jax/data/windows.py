@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lstm_jax.checks import check_size
 from lstm_jax.data.digest import digest
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def split(series: "Series", horizon: int, validation: int, test: int) -> Windows
       ValueError: as `Series.split`.
     """
     for name, value, least in (("horizon", horizon, 1), ("validation", validation, 0)):
-        check_whole(name, value, least)
-    check_whole("test", test, 0)
+        check_size(name, value, least)
+    check_size("test", test, 0)
     steps = series.lengths
     trained = steps - horizon * (validation + test)
     ends = {
@@ -89,9 +90,3 @@ def _last_ends(last: np.ndarray, horizon: int, count: int) -> np.ndarray:
     member = np.broadcast_to(np.arange(len(last))[:, None], ends.shape)
     windows = np.stack([member, ends], axis=-1).reshape(-1, 2)
     return windows[windows[:, 1] > 0].astype(np.int32)
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raises ValueError unless this is an integer of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, feedback_width, initial_state, mask_params
+from lstm_jax.checks import check_size
 from lstm_jax.types import Array, CellParams, RecurrentWeights
 
 WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
@@ -90,8 +91,7 @@ class torch_uniform:
     hidden: int
 
     def __post_init__(self):
-        if self.hidden < 1:
-            raise ValueError(f"hidden must be a positive integer, got {self.hidden!r}")
+        check_size("hidden", self.hidden)
 
     def __call__(self, key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
         """Returns a block [rows, columns] of weights."""
@@ -238,8 +238,7 @@ def _recurrent(cell, key, initializer, projection, dtype) -> RecurrentWeights:
         return None
     if projection is None:
         return _blocks(cell, cell.h_blocks, key, F, initializer, dtype)
-    if not isinstance(projection, int) or isinstance(projection, bool) or projection < 1:
-        raise ValueError(f"projection must be a positive integer, got {projection!r}")
+    check_size("projection", projection)
     state = initial_state(cell)
     if not cell.output(state) is cell.feedback(state) is state.h:
         raise ValueError(f"projection must be None for {cell}: its feedback is not h alone")

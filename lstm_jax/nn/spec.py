@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.cells import Cell
+from lstm_jax.checks import check_choice, check_size
 from lstm_jax.engines import Engine, resolve
 from lstm_jax.engines.choice import check_engine
 from lstm_jax.nn.initializers import BiasInit, WeightInit, glorot, orthogonal
@@ -80,16 +81,16 @@ class SequenceSpec:
         check_engine(self.engine)
         for name in ("input_size", "output_size"):
             if getattr(self, name) is not None:
-                _check_size(name, getattr(self, name))
+                check_size(name, getattr(self, name))
         if None not in (self.input_size, self.output_size) and self.readout is None:
             object.__setattr__(self, "readout", "last")
-        _check_size("depth", self.depth)
+        check_size("depth", self.depth)
         if self.projection is not None:
-            _check_size("projection", self.projection)
-        _check_choice("readout", self.readout, (None, "last", "every"))
-        _check_choice("front", self.front, (None, "dense", "embed"))
+            check_size("projection", self.projection)
+        check_choice("readout", self.readout, (None, "last", "every"))
+        check_choice("front", self.front, (None, "dense", "embed"))
         if self.front is not None:
-            _check_size("front_width", self.front_width)
+            check_size("front_width", self.front_width)
         elif self.front_width is not None:
             raise ValueError(f"front_width must be None without a front, got {self.front_width!r}")
         object.__setattr__(self, "dtype", _floating("dtype", self.dtype))
@@ -336,13 +337,3 @@ def _floating(name: str, dtype: Any) -> Any:
     if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
         raise TypeError(f"{name} must be a floating one, got {jnp.dtype(dtype)}")
     return jnp.dtype(dtype)
-
-
-def _check_size(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-
-
-def _check_choice(name: str, value: Any, choices: tuple) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")

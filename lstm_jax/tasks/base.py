@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_jax.checks import check_choice as check_choice  # for tasks
+from lstm_jax.checks import check_size as check_size
 from lstm_jax.types import Array, Batch, wide
 
 SPLITS = ("train", "validation", "test")
@@ -334,15 +336,3 @@ def check_alike(name: str, given: Array, like: Array) -> None:
     """Raises ValueError unless shapes are equal: broadcast, they would have another loss."""
     if given.shape != like.shape:
         raise ValueError(f"{name} must have shape {list(like.shape)}, got {list(given.shape)}")
-
-
-def check_size(name: str, value: object, least: int) -> None:
-    """Raises ValueError unless `value` is an int of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-
-
-def check_choice(name: str, value: object, choices: tuple) -> None:
-    """Raises ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")

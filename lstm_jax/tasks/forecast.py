@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax import metrics
+from lstm_jax.checks import check_size
 from lstm_jax.data import windows
 from lstm_jax.data.digest import digest
 from lstm_jax.data.series import Series
@@ -112,7 +113,7 @@ class Forecast(Fitted, base.Rows):
             if horizon is None:
                 right = "given with a Series, or in series.split(horizon=8) before it"
                 raise ValueError(f"horizon must be {right}, got None")
-            windows.check_whole("horizon", horizon, 1)
+            check_size("horizon", horizon, 1)
             data = data.split(horizon=horizon, validation=1, test=0)  # pyright: ignore
         if not isinstance(data, Windows):
             right = "windows, such as Series(values).split(horizon=8)"
@@ -122,7 +123,7 @@ class Forecast(Fitted, base.Rows):
         head = heads.Quantiles() if head is None else head
         check_head(head)
         context = series_arrays.default_context(data) if context is None else context
-        windows.check_whole("context", context, 1)
+        check_size("context", context, 1)
         series_arrays.check_context(data, context)
         arrays = series_arrays.fit(data, context)
         hashed = digest({name: part for name, part in arrays.items() if name != "fitted"})

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from lstm_jax.checks import check_size
 from lstm_jax.tasks.base import Rows, Target, Task
 from lstm_jax.training import agreement, captures, parallel
 from lstm_jax.training.step import given
@@ -66,8 +67,7 @@ def evaluate(
     """
     agreement.check_kinds(task, model, trials)
     agreement.check_params(params, trials)
-    if not isinstance(sequences, int) or sequences < 1:
-        raise ValueError(f"sequences must be a whole number of at least 1, got {sequences}")
+    check_size("sequences", sequences)
     model = agreement.sized(task, model)
     count = task.split_size(split)
     if count == 0:

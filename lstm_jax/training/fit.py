@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from lstm_jax.checks import check_size
 from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import NoLog, RunDirectory
 from lstm_jax.runs.loggers import Logged, Logger
@@ -13,7 +14,7 @@ from lstm_jax.runs.records import plain
 from lstm_jax.tasks.base import Rows, Task
 from lstm_jax.training import agreement
 from lstm_jax.training.feeds import Source, check_source
-from lstm_jax.training.loop import Job, check_counts, fingerprint
+from lstm_jax.training.loop import Job, fingerprint
 from lstm_jax.training.optimizers import Optimizer
 from lstm_jax.training.results import Result, result_of
 from lstm_jax.training.step import Settings, State, Validated, steps_per_epoch
@@ -117,7 +118,7 @@ def fit(
     trials = _trials(trials, seeds, hyperparameters)
     agreement.check_kinds(task, model, trials)
     agreement.check_run(run)
-    check_counts(batch_size=batch_size, **_given(window=window, chunk=chunk))
+    _check_counts(batch_size=batch_size, window=window, chunk=chunk)
     agreement.check_windows(task, model, window)
     steps, epoch = _length(task, steps, epochs, batch_size, source)
     rules = _rules(task, validate_every or epoch, patience, plateau, factor)
@@ -160,7 +161,7 @@ def _length(
     """Returns the updates of each trial, and those of an epoch if they are counted in epochs."""
     if (steps is None) == (epochs is None):
         raise ValueError(f"one of steps and epochs must be given, got {steps=}, {epochs=}")
-    check_counts(**_given(steps=steps, epochs=epochs))
+    _check_counts(steps=steps, epochs=epochs)
     if source is not None:
         check_source(task, source)
     if epochs is None:
@@ -179,7 +180,7 @@ def _rules(
     task: Task, every: int | None, patience: int | None, plateau: int | None, factor: float
 ) -> Validated | None:
     """Returns what validation does, None where there is none."""
-    check_counts(**_given(validate_every=every, patience=patience, plateau=plateau))
+    _check_counts(validate_every=every, patience=patience, plateau=plateau)
     if not 0 < factor < 1:
         raise ValueError(f"factor must be in (0, 1), got {factor}")
     if every is not None and task.split_size("validation") != 0:
@@ -196,5 +197,8 @@ def _decay(average: float | None) -> float | None:
     return average
 
 
-def _given(**counts: int | None) -> dict[str, int]:
-    return {name: value for name, value in counts.items() if value is not None}
+def _check_counts(**counts: int | None) -> None:
+    """Raises ValueError unless each that is given is an integer of at least 1."""
+    for name, value in counts.items():
+        if value is not None:
+            check_size(name, value)

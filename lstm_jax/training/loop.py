@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from lstm_jax.checks import check_size
 from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import NoLog
 from lstm_jax.runs.progress import Quiet
@@ -81,7 +82,7 @@ class Job:
         source: feeds.Source | None = None,
     ):
         agreement.check_kinds(task, model, trials)
-        check_counts(batch_size=settings.batch_size)
+        check_size("batch_size", settings.batch_size)
         optimizers.check(settings.optimizer)
         count, mesh = len(trials.seed), parallel.everywhere(devices)
         settings = settings._replace(batching=parallel.resolve(settings.batching, mesh))
@@ -249,13 +250,6 @@ class Job:
             told = f"{len(blamed)} of {len(codes)} trials, the first of them trial {blamed[0]}"
             warnings.warn(f"data made {told}, diverge: {reasons[blamed[0]]}", stacklevel=3)
         return np.array(reasons)
-
-
-def check_counts(**counts: int) -> None:
-    """Raises ValueError unless each is a whole number of at least 1."""
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
 
 def fingerprint(state: State) -> int:

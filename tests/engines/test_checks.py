@@ -131,7 +131,7 @@ def test_bad_engines_and_cells_are_named():
         Scan(chunk=0)
     with pytest.raises(ValueError, match="chunk and unroll must be positive, got None and 0"):
         Scan(unroll=0)
-    with pytest.raises(ValueError, match="hidden must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="hidden must be an integer of at least 1, got 0"):
         lj.cells.LSTM(0)
     with pytest.raises(ValueError, match="activation must be one of"):
         lj.cells.RNN(4, activation="gelu")

@@ -187,7 +187,7 @@ def zoned(depth: int) -> Any:
         (edited(cell={"class": ["LSTM"]}), r"spec\.cell is a \['LSTM'\], which is unknown here"),
         (edited(cell={"class": "LSTM", "hidden": "3"}), r"spec\.cell cannot be made: hidden must"),
         (edited(depth=300), "spec.depth must be 1, as in the parameters, got 300"),
-        (edited(depth="1"), "spec cannot be made: depth must be a positive integer, got '1'"),
+        (edited(depth="1"), "spec cannot be made: depth must be an integer of at least 1, got '1'"),
         (edited(dtype={"dtype": "floaty"}), r"spec\.dtype cannot be made: data type 'floaty'"),
         (edited(b={"class": "gate_bias", "values": 3}), r"spec\.b cannot be made"),
         (edited(w_x=5), "not callable"),

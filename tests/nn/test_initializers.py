@@ -226,7 +226,7 @@ def test_every_initialiser_gives_the_dtype_and_draws_by_its_key(
             lambda: initializers.chrono(float("nan")),
             "max_lag must be at least 2 time steps, got nan",
         ),
-        (lambda: initializers.torch_uniform(0), "hidden must be a positive integer, got 0"),
+        (lambda: initializers.torch_uniform(0), "hidden must be an integer of at least 1, got 0"),
         (lambda: lj.init(cells.LSTM(2), KEY, -1), "input_size must not be negative, got -1"),
     ],
 )

@@ -656,13 +656,21 @@ def test_no_instants_and_no_rows_are_read_as_zeros() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(depth=0), ValueError, "depth must be a positive integer, got 0"),
-        (dict(depth=True), ValueError, "depth must be a positive integer, got True"),
-        (dict(input_size=-1), ValueError, "input_size must be a positive integer, got -1"),
-        (dict(output_size=2.5), ValueError, "output_size must be a positive integer, got 2.5"),
-        (dict(readout="first"), ValueError, r"readout must be one of .*'every'\), got 'first'"),
-        (dict(front="conv"), ValueError, r"front must be one of \(None, 'dense', 'embed'\), got"),
-        (dict(front="dense"), ValueError, "front_width must be a positive integer, got None"),
+        (dict(depth=0), ValueError, "depth must be an integer of at least 1, got 0"),
+        (dict(depth=True), ValueError, "depth must be an integer of at least 1, got True"),
+        (dict(input_size=-1), ValueError, "input_size must be an integer of at least 1, got -1"),
+        (
+            dict(output_size=2.5),
+            ValueError,
+            "output_size must be an integer of at least 1, got 2.5",
+        ),
+        (
+            dict(readout="first"),
+            ValueError,
+            "readout must be one of None, last, every, got",
+        ),
+        (dict(front="conv"), ValueError, "front must be one of None, dense, embed, got"),
+        (dict(front="dense"), ValueError, "front_width must be an integer of at least 1, got None"),
         (dict(front_width=3), ValueError, "front_width must be None without a front, got 3"),
         (dict(dtype="int32"), TypeError, "dtype must be a floating one, got int32"),
     ],

@@ -220,7 +220,7 @@ def test_a_wrapped_cell_is_projected_as_the_cell_within() -> None:
 
 def test_a_projection_that_cannot_be_is_refused_by_name() -> None:
     for wrong in (0, True, 2.0):
-        message = f"projection must be a positive integer, got {wrong}"
+        message = f"projection must be an integer of at least 1, got {wrong}"
         with pytest.raises(ValueError, match=message):
             layer_of(0, projection=wrong)
         with pytest.raises(ValueError, match=message):

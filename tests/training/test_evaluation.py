@@ -106,5 +106,5 @@ def test_drawn_sequences_are_those_of_the_split_and_of_no_training_step():
 
 
 def test_no_sequences_are_refused():
-    with pytest.raises(ValueError, match="sequences must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="sequences must be an integer of at least 1, got 0"):
         evaluate(Line(), Slope(), SLOPES, TRIALS, sequences=0)

@@ -308,10 +308,10 @@ def test_moments_of_narrow_parameters_are_kept_in_float32():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
-        ({"steps": 2.5}, "steps must be a whole number of at least 1, got 2.5"),
-        ({"batch_size": -1}, "batch_size must be a whole number of at least 1, got -1"),
-        ({"chunk": 0}, "chunk must be a whole number of at least 1, got 0"),
+        ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
+        ({"steps": 2.5}, "steps must be an integer of at least 1, got 2.5"),
+        ({"batch_size": -1}, "batch_size must be an integer of at least 1, got -1"),
+        ({"chunk": 0}, "chunk must be an integer of at least 1, got 0"),
         ({"optimizer": "adamax"}, "optimizer must be one of sgd, .* got 'adamax'"),
         ({"batching": "pmap"}, "batching must be one of auto, vmap, map, got 'pmap'"),
     ],
@@ -464,7 +464,7 @@ def test_windows_divide_sequences_with_targets_throughout():
         fit(TwoStrings(4), every, trials, window=3, **settings)
     with pytest.raises(ValueError, match=f"{right} instant, got 2 for recall of length 4"):
         fit(TASK, every, trials, window=2, **settings)
-    with pytest.raises(ValueError, match="window must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="window must be an integer of at least 1, got 0"):
         fit(TwoStrings(4), every, trials, window=0, **settings)
     with pytest.raises(TypeError, match="two_strings comes in windows"):
         fit(TwoStrings(4), NETWORK, trials, window=2, **settings)
