@@ -334,7 +334,7 @@ def test_a_saved_predictor_predicts_the_same_bits_in_a_new_process(trained, tmp_
         (dict(epochs=1, seeds=[-1]), ValueError, "seed must be a whole number"),
         (dict(epochs=1, factor=1.5), ValueError, r"factor must be in \(0, 1\), got 1.5"),
         (dict(epochs=1, average=1.0), ValueError, "average must be a decay"),
-        (dict(epochs=1, patience=0), ValueError, "patience must be a whole number"),
+        (dict(epochs=1, patience=0), ValueError, "patience must be an integer of at least 1"),
         (dict(steps=1, patience=2), ValueError, "patience=2 needs validate_every"),
         (dict(epochs=1, learning_rte=1.0), TypeError, "learning_rte"),
         (dict(epochs=1, trials=lj.make_trials(), seeds=2), ValueError, "seeds must be given in"),
