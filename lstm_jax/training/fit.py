@@ -91,7 +91,8 @@ def fit(
       plateau: validations without a lower loss after which its learning rate is reduced.
       factor: what it is multiplied by, in (0, 1).
       batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere. With vmap, trials that are
-        fewer than devices share their batches out, see `parallel.sharing`.
+        fewer than devices share their batches out, see `parallel.sharing`. With map each device
+        trains one trial at a time; `jax_num_cpu_devices` is 1 unless it is set.
       window: time steps of a sequence from one update to the next, a divisor of the task's length;
         by default one update a batch. The model's state goes on as a number, so that gradients end
         at a window's beginning. Steps are still batches, and a loss is of a batch as it was
