@@ -12,7 +12,7 @@ from typing import Any
 import lstm_jax as lj
 from experiments.common.flags import need, setting
 from lstm_jax.data import Sequences, Series, Split, Text, Windows
-from lstm_jax.tasks import Task
+from lstm_jax.tasks import Task, heads
 
 ROWS = ("classification", "regression", "labelling")  # tasks over sequences
 TASKS = (*ROWS, "forecast", "text")
@@ -23,6 +23,17 @@ FOR = {
     **dict.fromkeys(("features", "group"), ROWS),
     **dict.fromkeys(("known", "past", "horizon", "context"), ("forecast",)),
     "stratify": ("classification",),
+    "balanced": ("classification", "labelling"),
+    "head": ("regression", "forecast"),
+}
+HEADS = {  # "auto" is the one of the task
+    "absolute": heads.Absolute,
+    "squared": heads.Squared,
+    "huber": heads.Huber,
+    "quantiles": heads.Quantiles,
+    "gaussian": heads.Gaussian,
+    "student_t": heads.StudentT,
+    "negative_binomial": heads.NegativeBinomial,
 }
 IN_ARRAYS = ("target", "id")  # what names an array of an npz file, where others have their names
 SHARES = {"forecast": ("1", "1"), "text": ("0.05", "0.05")}  # that validate and test
@@ -63,6 +74,10 @@ class Source(Columns):
     )
     test: str = setting("auto", "the same for the test")
     stratify: bool = setting(False, "classification: the same share of every label in each part")
+    balanced: bool = setting(
+        False, "classes: all weigh the same in the loss, whatever their shares"
+    )
+    head: str = setting("auto", "numbers: the loss and what it predicts", choices=("auto", *HEADS))
 
 
 def needed(config: Any, task: str) -> None:
@@ -142,8 +157,9 @@ def load(config: Any) -> tuple[Split | Windows | Text, Task]:
     if isinstance(data, Series):
         with blaming("horizon", config.horizon):
             windows = data.split(config.horizon, int(validation), int(test))
-        with blaming("data", config.data):
-            return windows, lj.tasks.Forecast(windows, context=config.context or None)
+        with blaming(*(("data", config.data) if config.head == "auto" else ("head", config.head))):
+            context = config.context or None
+            return windows, lj.tasks.Forecast(windows, context=context, **options(config))
     with blaming("data", config.data):
         split = data.split(validation, test, seed=config.seed, stratify=config.stratify)
     kinds = {
@@ -152,7 +168,13 @@ def load(config: Any) -> tuple[Split | Windows | Text, Task]:
         "labelling": lj.tasks.Labelling,
     }
     with blaming("target", config.target or "y"):
-        return split, kinds[config.task](split)
+        return split, kinds[config.task](split, **options(config))
+
+
+def options(config: Source) -> dict[str, Any]:
+    """Returns the arguments of a task that flags ask for."""
+    head = {} if config.head == "auto" else {"head": HEADS[config.head]()}
+    return head | ({"class_weights": "balanced"} if config.balanced else {})
 
 
 def shares(config: Source, task: str) -> tuple[float, float]:

@@ -205,8 +205,11 @@ def forecasts(found: Any) -> list[Picture]:
     """Draws the bands of the best and of the worst series, and the coverage of quantiles."""
     arrays, windows = found.task.rows(found.split), found.data
     ends, head = arrays["windows"], found.task.head
-    levels = np.array(getattr(head, "levels", (0.1, 0.5, 0.9)))
-    bands = found.together.predict(windows.series, ends=ends, levels=levels.tolist())
+    point = not isinstance(head, heads.Quantiles | heads.Density)
+    levels = np.array((0.5,) if point else getattr(head, "levels", (0.1, 0.5, 0.9)))
+    asked = {} if point else {"levels": levels.tolist()}
+    bands = found.together.predict(windows.series, ends=ends, **asked)
+    bands = bands[..., None] if point else bands
     first = arrays["offsets"][ends[:, 0]] + ends[:, 1]
     y = arrays["values"][first[:, None] + np.arange(windows.horizon)].astype(float)
     middle = bands[..., np.argmin(np.abs(levels - 0.5))]
@@ -229,10 +232,10 @@ def forecasts(found: Any) -> list[Picture]:
         axes.set_title(f"series {windows.series.ids[n]}, {which} MASE {mase[n]:.2f}")
         axes.set(xlabel="time" if windows.series.start is not None else "time step")
     figures.legend(figure, panels[0])
-    inside = f"{levels[0]:g} to {levels[-1]:g}"
-    caption = (
-        f"Forecasts of the {found.split} windows by the seeds together; bands: quantiles {inside}."
-    )
+    caption = f"Forecasts of the {found.split} windows by the seeds together"
+    if point:
+        return [Picture("forecasts", f"{caption}.", figure)]
+    caption += f"; bands: quantiles {levels[0]:g} to {levels[-1]:g}."
     return [Picture("forecasts", caption, figure), coverage(y, bands, levels)]
 
 
@@ -256,15 +259,11 @@ def _band(
         series.times(n, whole), values[whole], color="black", linewidth=1.4, label=named("data")
     )
     times = series.times(n, ahead)
-    axes.fill_between(
-        times,
-        band[:, 0],
-        band[:, -1],
-        color=COLOURS[0],
-        alpha=0.25,
-        linewidth=0,
-        label=named("band"),
-    )
+    if len(levels) > 1:
+        axes.fill_between(
+            times, band[:, 0], band[:, -1], color=COLOURS[0], alpha=0.25, linewidth=0,
+            label=named("band"),
+        )  # fmt: skip
     axes.plot(times, middle, "o-", color=COLOURS[0], markersize=4, label=named("forecast"))
 
 

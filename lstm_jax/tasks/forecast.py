@@ -269,9 +269,12 @@ class Forecast(Fitted, base.Rows):
           outputs: [W, V] of all windows of `arrays`, in their order.
           arrays: as `encode` or `arrays` returns them.
           levels: of the quantiles; by default those of the head, of a density 0.1, 0.5, 0.9.
+
+        Raises:
+          TypeError: levels are given, and the head predicts no quantiles.
         """
         outputs, window = jnp.asarray(outputs), self._windows(arrays)
-        if not isinstance(self.head, heads.Density | heads.Quantiles):
+        if levels is None and not isinstance(self.head, heads.Density | heads.Quantiles):
             return np.asarray(self._point(outputs, window))
         own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
         z = self.head.quantile(self.head.split(outputs), own if levels is None else levels)

@@ -307,5 +307,8 @@ def test_what_cannot_be_forecast_is_refused_by_name(make, message):
 def test_other_data_and_heads_are_refused():
     with pytest.raises(TypeError, match=r"data must be windows, .* got ndarray"):
         Forecast(np.ones(9))  # pyright: ignore
+    point = task_of(head=heads.Absolute())
+    with pytest.raises(TypeError, match="Absolute predicts no quantiles"):
+        point.decode(jnp.zeros((1, point.output_size)), point.rows("train"), levels=[0.5])
     with pytest.raises(TypeError, match=r"head must be Quantiles, .* got CrossEntropy"):
         task_of(head=heads.CrossEntropy(2))
