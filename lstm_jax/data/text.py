@@ -1,7 +1,8 @@
 """Text as numbers: characters of its training part, or bytes."""
 
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from lstm_jax.data.digest import digest
 from lstm_jax.data.splits import SPLITS, check_shares
 
 UNSEEN = "\N{REPLACEMENT CHARACTER}"
+PIECE = 1 << 20  # symbols at a time: code points take four bytes each, numbers of most texts one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +31,14 @@ class Vocabulary:
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the numbers of a text's symbols, `len(self)` for one that is not among them."""
-        points = _points(text, self.level)
         if self.level == "byte":
-            return points
-        known = _points(self.symbols, "char")
-        place = np.searchsorted(known, points)
-        found = known[np.minimum(place, len(known) - 1)] == points
-        dtype = np.min_scalar_type(len(known))
-        return np.where(found, place, len(known)).astype(dtype)
+            return _points(text, "byte")
+        number = np.full(sys.maxunicode + 1, len(self), np.min_scalar_type(len(self)))
+        number[_points(self.symbols, "char")] = np.arange(len(self))
+        found = np.empty(len(text), number.dtype)
+        for place in _pieces(len(text)):
+            found[place] = number[_points(text[place], "char")]
+        return found
 
     def decode(self, numbers: Sequence[int] | np.ndarray) -> str:
         """Returns the text of numbers, with `UNSEEN` for what is not a symbol."""
@@ -85,12 +87,12 @@ class Text:
             right = "a string or bytes" if level == "byte" else "a string"
             raise TypeError(f"text must be {right} for level={level!r}, got {type(text).__name__}")
         check_shares(validation, test)
-        points = _points(text, level)
-        self.bounds = _bounds(len(points), validation, test)
-        symbols = np.unique(points[slice(*self.bounds["train"])])
+        text = _points(text, level).tobytes() if level == "byte" else text
+        self.bounds = _bounds(len(text), validation, test)
+        symbols = set(text[slice(*self.bounds["train"])])
         if len(symbols) < 2:
             raise ValueError(f"text must have two different symbols to train, got {text!r:.60}")
-        characters = "" if level == "byte" else "".join(map(chr, symbols))
+        characters = "" if level == "byte" else "".join(sorted(map(str, symbols)))
         self.vocabulary = Vocabulary(level, characters)
         self.numbers = self.vocabulary.encode(text)
 
@@ -100,6 +102,14 @@ class Text:
     def __repr__(self) -> str:
         kind = "bytes" if self.vocabulary.level == "byte" else "characters"
         return f"Text({len(self)} {kind}, {len(self.vocabulary)} different)"
+
+    def counts(self) -> np.ndarray:
+        """Returns how often the training part has each symbol, [V]."""
+        train, size = self.numbers[slice(*self.bounds["train"])], len(self.vocabulary)
+        return sum(
+            (np.bincount(train[place], minlength=size) for place in _pieces(len(train))),
+            np.zeros(size, np.int64),
+        )
 
     @property
     def digest(self) -> str:
@@ -116,6 +126,11 @@ def _points(text: str | bytes, level: Any) -> np.ndarray:
         return np.frombuffer(text, np.uint8)
     assert isinstance(text, str)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _pieces(size: int) -> Iterator[slice]:
+    """Yields the places of a long text, a piece at a time."""
+    yield from (slice(start, start + PIECE) for start in range(0, size, PIECE))
 
 
 def _bounds(size: int, validation: float, test: float) -> dict[str, tuple[int, int]]:

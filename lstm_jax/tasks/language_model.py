@@ -11,7 +11,7 @@ import numpy as np
 from lstm_jax import metrics
 from lstm_jax.data.text import Text, Vocabulary
 from lstm_jax.tasks import base, heads
-from lstm_jax.tasks.predicting import Block, Predicting, power_of_two
+from lstm_jax.tasks.predicting import Block, Fitted, power_of_two
 from lstm_jax.types import Array, Batch
 
 
@@ -30,15 +30,23 @@ class Cursor(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a task knows of its text: none of it is compiled into a program."""
+    """What a task knows of its text: none of it is compiled into a program.
 
-    numbers: np.ndarray
+    Attributes:
+      arrays: "numbers", those of the symbols, one after another.
+      vocabulary: the symbols.
+      chance: the share of the most common symbol of the training part.
+      digest: the hash of the text.
+    """
+
+    arrays: dict[str, np.ndarray]
     vocabulary: Vocabulary
     chance: float
+    digest: str
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
-class LanguageModel(Predicting, base.Stream):
+class LanguageModel(Fitted, base.Stream):
     """Predict the next symbol of a text, at every time step.
 
     A batch cuts its split into B parts of equal length, one a row, and reads all of them `window`
@@ -48,8 +56,9 @@ class LanguageModel(Predicting, base.Stream):
         x       t h e _ | c a t _ | s a          reset at the t
         y       h e _ c | a t _ s | a t
 
-    D = V = the number of different symbols of the training part, x one-hot in their order, y [T, B]
-    int32, T = window. Another symbol is zeros as an input and -1 as a target, which counts nowhere.
+    D = V = the number of different symbols of the training part; x and y are their numbers, [T, B]
+    int32, T = window. Another symbol is masked as an input, where states are held, and -1 as a
+    target, which counts nowhere.
     `examples` is a whole split as one sequence, from a fresh state. The loss is the mean
     cross-entropy of a symbol in nats, the metric the share of symbols predicted right, and chance
     that of the most common symbol of the training part. No loss counts as solved.
@@ -73,6 +82,7 @@ class LanguageModel(Predicting, base.Stream):
     name: ClassVar = "text"
     readout: ClassVar = "every"
     metric_name: ClassVar = "accuracy of a symbol"
+    input_kind: ClassVar = "symbols"
 
     def __init__(self, text: Text | str, window: int = 64):
         """Takes a text.
@@ -88,15 +98,15 @@ class LanguageModel(Predicting, base.Stream):
         """
         text = text if isinstance(text, Text) else Text(text)
         base.check_size("window", window, 1)
-        train = text.numbers[slice(*text.bounds["train"])]
-        chance = float(np.bincount(train).max() / len(train))
-        known = Known(text.numbers, text.vocabulary, chance)
+        counts = text.counts()
+        chance = float(counts.max() / counts.sum())
+        known = Known({"numbers": text.numbers}, text.vocabulary, chance, text.digest)
         bounds = tuple(text.bounds[split] for split in base.SPLITS)
         self._set(
             window=window,
             symbols=len(text.vocabulary),
             bounds=bounds,
-            content=text.digest,
+            content=known.digest,
             known=known,
         )
 
@@ -117,11 +127,6 @@ class LanguageModel(Predicting, base.Stream):
         return type(self).__new__(type(self))._set(**sizes, content="", known=None)
 
     @property
-    def digest(self) -> str:
-        """The hash of the text."""
-        return self.content
-
-    @property
     def input_size(self) -> int:
         """D: the symbols of the training part."""
         return self.symbols
@@ -137,23 +142,9 @@ class LanguageModel(Predicting, base.Stream):
         return self.window
 
     @property
-    def chance(self) -> float:
-        """The share of the most common symbol of the training part."""
-        return self._known().chance
-
-    @property
     def vocabulary(self) -> Vocabulary:
         """The symbols and their numbers."""
         return self._known().vocabulary
-
-    def _known(self) -> Known:
-        if self.known is None:
-            raise ValueError(f"{self!r} has no text: it is the static part of a task")
-        return self.known
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the numbers of the symbols, one after another."""
-        return {"numbers": self._known().numbers}
 
     def begin(
         self, key: Array, batch_size: int, split: str = "train", arrays: Any = None
@@ -183,9 +174,9 @@ class LanguageModel(Predicting, base.Stream):
         return cursor._replace(offset=offset), self._batch(arrays, at)._replace(reset=reset)
 
     def examples(self, split: str) -> Batch:
-        """Returns a whole split as one sequence, x [N, 1, D] and y [N, 1]."""
-        start, stop = self._bounds(split)
-        return self._batch(self.arrays(), jnp.arange(start, stop - 1, dtype=jnp.int32)[:, None])
+        """Returns a whole split as one sequence, x and y [N, 1]."""
+        numbers = self.rows(split)["numbers"][:, None]
+        return self._pairs(numbers[:-1], numbers[1:])
 
     def split_size(self, split: str) -> int:
         """Returns how many sequences a split holds: one, or none of an empty split."""
@@ -199,8 +190,18 @@ class LanguageModel(Predicting, base.Stream):
     def _batch(self, arrays: Any, at: Array) -> Batch:
         """Returns the symbols at these places of the text, and those behind them."""
         numbers = jnp.asarray(arrays["numbers"])
-        x, y = (numbers[places].astype(jnp.int32) for places in (at, at + 1))
-        return Batch(jax.nn.one_hot(x, self.symbols), jnp.where(y < self.symbols, y, -1))
+        return self._pairs(numbers[at], numbers[at + 1])
+
+    def _pairs(self, x: Any, y: Any) -> Batch:
+        """Returns inputs and targets [T, B] of numbers, of which some are not symbols."""
+        y = jnp.asarray(y, jnp.int32)
+        return self._inputs(x)._replace(y=jnp.where(y < self.symbols, y, -1))
+
+    def _inputs(self, x: Any) -> Batch:
+        """Returns inputs [T, B] of numbers, masked where they are not symbols."""
+        x = jnp.asarray(x, jnp.int32)
+        known = x < self.symbols
+        return Batch(jnp.where(known, x, 0), None, known)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Mean cross-entropy of a symbol, in nats; outputs [T, B, V]."""
@@ -226,7 +227,7 @@ class LanguageModel(Predicting, base.Stream):
     @property
     def has_rows(self) -> bool:
         """Whether the task has its text; one that was saved with a network has not."""
-        return len(self._known().numbers) > 0
+        return len(self._known().arrays["numbers"]) > 0
 
     def count(self, arrays: dict[str, Any]) -> int:
         """Returns 1: a text is one row, or none if it is empty."""
@@ -238,7 +239,7 @@ class LanguageModel(Predicting, base.Stream):
 
     def rows(self, split: str) -> dict[str, Any]:
         """Returns the arrays of one part of the text."""
-        return {"numbers": self._known().numbers[slice(*self._bounds(split))]}
+        return {"numbers": self.arrays()["numbers"][slice(*self._bounds(split))]}
 
     def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
         """Yields the text, padded to a power of two of symbols."""
@@ -250,14 +251,9 @@ class LanguageModel(Predicting, base.Stream):
         yield Block(row, {"numbers": padded}, row)
 
     def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
-        """Returns a whole text as one sequence x [N, 1, D], without targets."""
+        """Returns a whole text as one sequence x [N, 1], without targets."""
         del index, weight
-        return Batch(self.inputs(arrays), None)
-
-    def inputs(self, arrays: dict[str, Any]) -> Array:
-        """Returns a whole text as one sequence x [N, 1, D]."""
-        numbers = jnp.asarray(arrays["numbers"]).astype(jnp.int32)
-        return jax.nn.one_hot(numbers, self.symbols)[:, None]
+        return self._inputs(jnp.asarray(arrays["numbers"])[:, None])
 
     def predictions(
         self,
@@ -289,9 +285,12 @@ class LanguageModel(Predicting, base.Stream):
             "accuracy": metrics.accuracy(y, log_p.argmax(-1)),
         }
 
+    def log_probabilities(self, outputs: Array) -> Array:
+        """Returns the logarithm of the mean probability of M models, [N, V], of [M, N, 1, V]."""
+        return heads.CrossEntropy(self.symbols).mixed(jnp.asarray(outputs)[:, :, 0])
+
     def _log_p(self, outputs: np.ndarray) -> np.ndarray:
-        """Returns the logarithm of the mean probability of M models, [N, V]."""
-        return np.asarray(heads.CrossEntropy(self.symbols).mixed(jnp.asarray(outputs)[:, :, 0]))
+        return np.asarray(self.log_probabilities(jnp.asarray(outputs)))
 
     def decode(self, outputs: Any) -> list[str]:
         """Returns the most probable next symbols of each row, for outputs [T, B, V]."""
@@ -313,14 +312,14 @@ class LanguageModel(Predicting, base.Stream):
     @classmethod
     def restore(cls, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Returns a task without its text from its `state`."""
-        del arrays
         symbols = "".join(map(chr, description["symbols"]))
         vocabulary = Vocabulary(description["level"], symbols)
-        known = Known(np.zeros(0, np.uint8), vocabulary, description["chance"])
+        arrays = {"numbers": np.zeros(0, np.uint8)}
+        known = Known(arrays, vocabulary, description["chance"], description["digest"])
         return cls.__new__(cls)._set(
             window=description["window"],
             symbols=len(vocabulary),
             bounds=tuple(map(tuple, description["bounds"])),
-            content=description["digest"],
+            content=known.digest,
             known=known,
         )

@@ -1,6 +1,7 @@
 """Predictions of one trained network, or of several together."""
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from lstm_jax.checks import check_size
+from lstm_jax.tasks import LanguageModel
 from lstm_jax.tasks.predicting import Predicting
 from lstm_jax.training import saved
 from lstm_jax.training.trials import Trials, rates
@@ -112,6 +115,38 @@ class Predictor:
         """
         yield from map(self.stream(), x)
 
+    def generate(
+        self, prompt: str | bytes, length: int, *, temperature: float = 1.0, seed: int = 0
+    ) -> str:
+        """Returns a text that continues a prompt, drawn one symbol after another.
+
+        Args:
+          prompt: what is read first, at least one symbol; symbols that the training part does not
+            have are skipped.
+          length: how many symbols to draw.
+          temperature: logarithms of probabilities are divided by it; near 0 the most probable
+            symbol is drawn always.
+          seed: of the draws.
+
+        Raises:
+          ValueError: the prompt is empty, length is below 1, temperature is not positive, or the
+            network reads backwards.
+          TypeError: the task is no `LanguageModel`.
+        """
+        if not isinstance(self.task, LanguageModel):
+            raise TypeError(f"generate needs a task that is a LanguageModel, got {self.task!r}")
+        check_size("length", length)
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        numbers = self.task.encode(prompt)["numbers"].astype(np.int32)
+        if not len(numbers):
+            raise ValueError("prompt must have at least one symbol, got none")
+        read = np.pad(numbers, (0, length - 1))
+        draw = _draw(self.task.static, self.model)
+        key = jax.random.key(seed, impl="threefry2x32")
+        drawn = draw(self.params, read, len(numbers), key, jnp.float32(temperature))
+        return self.task.vocabulary.decode(np.asarray(drawn)[len(numbers) - 1 :])
+
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the networks, scales, class names and the hash of the data to a new directory.
 
@@ -209,3 +244,29 @@ def _advance(task: Any, model: Any) -> Callable[..., tuple[Any, Array]]:
         return model.stream(params, state, x[0])
 
     return jax.jit(advance)
+
+
+@functools.lru_cache(maxsize=16)
+def _draw(task: LanguageModel, model: Any) -> Callable[..., Array]:
+    """Returns f(params, numbers [T], how many are read, key, temperature) -> [T] draws, compiled.
+
+    The draw of a time step is the input of the next one behind the numbers that are read.
+    """
+
+    def draw(params, numbers, count, key, temperature):
+        def step(carry, at):
+            state, drawn = carry
+            t, number = at
+            x = jnp.where(t < count, number, drawn)
+            known = x < task.symbols
+            one = functools.partial(model.stream, x_t=jnp.where(known, x, 0)[None])
+            state, outputs = jax.vmap(lambda p, s: one(p, s, mask_t=known[None]))(params, state)
+            log_p = task.log_probabilities(outputs[:, :, None])[0]
+            drawn = jax.random.categorical(jax.random.fold_in(key, t), log_p / temperature)
+            return (state, drawn.astype(jnp.int32)), drawn
+
+        state = jax.vmap(lambda p: model.initial_state(p, 1))(params)
+        times = jnp.arange(len(numbers), dtype=jnp.int32)
+        return lax.scan(step, (state, jnp.int32(0)), (times, numbers))[1]
+
+    return jax.jit(draw)

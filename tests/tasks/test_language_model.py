@@ -13,10 +13,11 @@ TRAIN = "abcab" * 18
 TASK = LanguageModel(Text(TRAIN + "abzab" + "abcab"), window=4)
 
 
-def test_an_unseen_symbol_is_zeros_as_an_input_and_counts_nowhere_as_a_target() -> None:
+def test_an_unseen_symbol_is_masked_as_an_input_and_counts_nowhere_as_a_target() -> None:
     batch = TASK.examples("validation")
     assert batch.y.T.tolist() == [[1, -1, 0, 1]]
-    assert np.asarray(batch.x.sum(-1)).T.tolist() == [[1, 1, 0, 1]]
+    assert batch.x.T.tolist() == [[0, 1, 0, 0]]
+    assert np.asarray(batch.mask).T.tolist() == [[True, True, False, True]]
     outputs = jax.random.normal(jax.random.key(0), (4, 1, 3))
     log_p = np.asarray(jax.nn.log_softmax(outputs))[:, 0]
     wanted = -(log_p[0, 1] + log_p[2, 0] + log_p[3, 1]) / 3
@@ -48,6 +49,7 @@ def test_a_task_is_restored_without_its_text(level) -> None:
     assert again == task and again.static == task.static and again.chance == task.chance
     numbers = again.encode("Grüße 👋")
     np.testing.assert_array_equal(numbers["numbers"], task.encode("Grüße 👋")["numbers"])
-    x = again.inputs(again.encode("alle"))
-    assert x.shape == (4, 1, task.input_size)
-    assert again.decode(x) == ["alle"]
+    alle = again.encode("alle")
+    x = again.batch(alle, np.zeros(1, np.int32), np.ones(1)).x
+    assert x.shape == (4, 1)
+    assert again.decode(jax.nn.one_hot(x, again.output_size)) == ["alle"]
