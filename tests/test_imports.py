@@ -71,7 +71,7 @@ def test_experiments_import_the_face_its_rooms_and_each_other() -> None:
 
 
 def modules_after(statement: str) -> set[str]:
-    code = f"import sys; {statement}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    code = f"import sys; {statement}; print(*sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -81,6 +81,14 @@ def modules_after(statement: str) -> set[str]:
 def test_the_library_imports_none_of_the_experiments_extras() -> None:
     extras = {"matplotlib", "orbax", "pandas", "plotly", "polars", "pyarrow", "scipy", "sklearn"}
     extras |= {"tensorboardX", "tqdm"}
-    brought = modules_after("import lstm_jax") - modules_after("import jax, flax.nnx, optax, chex")
-    assert PACKAGE in brought
-    assert brought & extras == set()
+    every_room = "import lstm_jax as lj; [getattr(lj, name) for name in lj.__all__]"
+    brought = modules_after(every_room) - modules_after("import jax, flax.nnx, optax, chex")
+    assert f"{PACKAGE}.search" in brought
+    assert {name.split(".")[0] for name in brought} & extras == set()
+
+
+def test_the_face_imports_cells_engines_and_layers_and_the_rest_at_first_use() -> None:
+    found = modules_after("import lstm_jax")
+    rooms = {name.split(".")[1] for name in found if name.startswith(f"{PACKAGE}.")}
+    assert rooms == {"cells", "checks", "engines", "nn", "types"}
+    assert "jax.experimental.pallas" not in found

@@ -1,49 +1,25 @@
 """The fused engine: the whole time loop in one kernel, with recurrent weights on chip.
 
-The kernels (`kernels`) run the sequential part. XLA computes the rest outside, in one matrix
-product each for all time steps: the input products, the pre-activations of the backward pass,
-recomputed from the saved states, and the weight gradients. Sizes are padded to powers of two or to
-whole tiles.
+`fused` computes the loop. It is imported at its first use, since the import of Pallas takes long.
 """
 
 import dataclasses
-import functools
-import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas import tpu
 
 from lstm_jax.cells import Cell, feedback_width
-from lstm_jax.engines import kernels
 from lstm_jax.engines.inputs import Inputs
-from lstm_jax.engines.masking import emitted, reached, restart, zero_unless
+from lstm_jax.engines.masking import emitted
 from lstm_jax.engines.pointwise import unsupported
-from lstm_jax.engines.products import (
-    add_bias,
-    assemble,
-    dot,
-    drawn,
-    fed_back,
-    preactivations,
-    split,
-)
 from lstm_jax.engines.uniform import gather_state, spread_noise, spread_params, spread_state
-from lstm_jax.types import Array, CellParams, Noise, Row, wide
-
-try:
-    from jax.experimental.pallas import triton
-except ImportError:  # jax >= 0.11 deprecates it and will remove it
-    triton = None
+from lstm_jax.types import Row
 
 KB = 1024
 ROWS = 16  # fewest rows of a matrix product on a GPU, and of a bfloat16 tile on a TPU
 LANES = 128  # lanes of a TPU
-TILE = 128  # most rows of a tile on a TPU
-CHUNK = 32  # most time steps of a chunk on a TPU
-BUFFERS = 6 * 1024 * KB  # buffers of a chunk on a TPU, without the weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +45,11 @@ class Pallas:
             empty = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), inputs.state)
             return inputs.state, jax.vmap(emit)(empty)
         uniform = cell.uniform()
-        both: Any = _loop(self, uniform, inputs if uniform == cell else _spread(cell, inputs))
+        from lstm_jax.engines import fused
+
+        both: Any = fused.run_loop(
+            self, uniform, inputs if uniform == cell else _spread(cell, inputs)
+        )
         final, states = both if uniform == cell else (gather_state(cell, row) for row in both)
         return final, emitted(emit, states, inputs.reset)
 
@@ -81,12 +61,12 @@ class Pallas:
         dtype = jnp.dtype(jnp.bfloat16 if dtype is None else dtype)
         if self.platform not in ("gpu", "tpu"):
             return f"it is a kernel for a gpu or a tpu, not for a {self.platform}"
-        if self.platform == "gpu" and triton is None:
+        if self.platform == "gpu" and not _has_triton():
             return f"it needs the Triton backend of Pallas, which jax {jax.__version__} lacks"
         if dtype not in (jnp.float32, jnp.bfloat16) + (jnp.float64,) * self.interpret:
             return f"it takes x of float32 or bfloat16, not of {dtype}"
         cell = cell.uniform()
-        return unsupported(cell, self._width(cell)) or self._too_large(cell, dtype)
+        return unsupported(cell, self.width(cell)) or self._too_large(cell, dtype)
 
     def fits(self, cell: Cell, dtype: Any) -> bool:
         """Returns whether the recurrent weights of `cell.uniform()` fit on chip in `dtype`.
@@ -100,16 +80,17 @@ class Pallas:
         """
         return self._too_large(cell.uniform(), jnp.dtype(dtype)) is None
 
-    def _width(self, cell: Cell) -> int:
+    def width(self, cell: Cell) -> int:
+        """Returns H rounded up to the width of the kernel's matrices."""
         if self.platform == "gpu":
             return max(ROWS, 1 << (cell.hidden - 1).bit_length())
-        return _up(cell.hidden, LANES)
+        return -(-cell.hidden // LANES) * LANES
 
     def _too_large(self, cell: Cell, dtype: Any) -> str | None:
         # The GPU limits were measured: they fit into the 227 KB of shared memory of one
         # multiprocessor of an H100. The TPU limit leaves space for chunks in 16 MB of VMEM.
         vectors = feedback_width(cell) // cell.hidden
-        count, width = len(cell.h_blocks) * vectors, self._width(cell)
+        count, width = len(cell.h_blocks) * vectors, self.width(cell)
         limit = {"gpu": 128 if dtype.itemsize == 2 else 48, "tpu": 4 * KB}[self.platform]
         if (size := count * width * width * dtype.itemsize) <= limit * KB:
             return None
@@ -117,13 +98,10 @@ class Pallas:
         return f"its {square} take {size // KB} KB in {dtype}, and {limit} KB fit on chip"
 
 
-class _Frame(NamedTuple):
-    """The padded sizes of a kernel: time steps, rows and units."""
+def _has_triton() -> bool:
+    from lstm_jax.engines import fused
 
-    T: int
-    B: int
-    H: int
-    schedule: kernels.Schedule
+    return fused.triton is not None
 
 
 def _spread(cell: Cell, inputs: Inputs) -> Inputs:
@@ -132,205 +110,3 @@ def _spread(cell: Cell, inputs: Inputs) -> Inputs:
         params=spread_params(cell, inputs.params), state=spread_state(cell, inputs.state),
         initial=spread_state(cell, inputs.initial), noise=spread_noise(cell, inputs.noise),
     )  # fmt: skip
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _loop(engine: Pallas, cell: Cell, inputs: Inputs):
-    return _forward(engine, cell, inputs)
-
-
-def _loop_fwd(engine, cell, inputs):
-    final, states = _forward(engine, cell, inputs)
-    return (final, states), (inputs, states)
-
-
-def _loop_bwd(engine: Pallas, cell: Cell, residuals, cotangents):
-    inputs, states = residuals
-    d_final, d_states = cotangents
-    inputs = inputs._replace(x=zero_unless(inputs.mask, inputs.x))
-    if inputs.reset is not None:  # time steps without a cotangent restart, with inputs of zero
-        read = reached(inputs.reset, d_final, d_states)
-        inputs = inputs._replace(x=zero_unless(read, inputs.x), reset=inputs.reset | ~read)
-    params, x, state, initial, _, reset, noise = inputs
-    T, B, D = x.shape
-    previous = jax.tree.map(lambda s0, s: jnp.concatenate([s0[None], s[:-1]]), state, states)
-    start = restart(reset, initial, previous)
-    feedback = jax.vmap(lambda s: fed_back(cell, s, noise.keep))(start)
-    packed, product_back = jax.vjp(
-        lambda weights, x: preactivations(
-            cell, weights, x.reshape(T * B, D), feedback.reshape(T * B, -1)
-        ),
-        params._replace(theta=()),
-        x,
-    )
-    d_packed, d_state, d_theta, d_initial = _kernel_back(
-        engine, cell, inputs, packed.reshape(T, B, -1), start, d_states, d_final
-    )
-    d_params, d_x = product_back(d_packed.astype(packed.dtype).reshape(T * B, -1))
-    d_params = d_params._replace(theta=d_theta)
-    return (Inputs(d_params, d_x, d_state, d_initial, None, None, Noise()),)
-
-
-_loop.defvjp(_loop_fwd, _loop_bwd)
-
-
-def _forward(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
-    """Returns the final state and the states after every time step."""
-    params, x, *_ = inputs
-    T, B, D = x.shape
-    from_x = dot(x.reshape(T * B, D), params.w_x, x.dtype)
-    none = jnp.zeros((T * B, sum(cell.width(g) for g in cell.h_blocks)), from_x.dtype)
-    packed = add_bias(assemble(cell, from_x, none), params.b).reshape(T, B, -1)
-    draws = _draws(cell, inputs)
-    frame = _frame(engine, cell, x, draws)
-    mask, reset, keep = _flags_and_keep(frame, inputs)
-    state, initial = (_pad(row, (frame.B, frame.H)) for row in (inputs.state, inputs.initial))
-    final, states = kernels.forward(
-        cell,
-        frame.schedule,
-        kernels.Forward(
-            _pad_packed(cell, frame, packed, x.dtype), _weights(cell, params, frame, x.dtype),
-            _theta(cell, params, frame), state, None if reset is None else initial,
-            keep, _pad(draws, (frame.T, frame.B, frame.H)), mask, reset,
-        ),
-    )  # fmt: skip
-    return _cut(final, (B, cell.hidden)), _cut(states, (T, B, cell.hidden))
-
-
-def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
-    """Returns d_packed [T, B, G] and the gradients of state, theta and initial."""
-    params, x, *_ = inputs
-    T, B, _ = x.shape
-    draws = _draws(cell, inputs)
-    frame = _frame(engine, cell, x, draws)
-    mask, reset, keep = _flags_and_keep(frame, inputs)
-    size = (frame.T, frame.B, frame.H)
-    weights = jax.tree.map(jnp.transpose, _weights(cell, params, frame, x.dtype))
-    given = kernels.Backward(
-        _pad_packed(cell, frame, packed, x.dtype), _pad(start, size),
-        _pad(d_states, size, "constant"), _pad(d_final, size[1:], "constant"),
-        weights, _theta(cell, params, frame), keep, _pad(draws, size), mask, reset,
-    )  # fmt: skip
-    d_packed, *carry = kernels.backward(cell, frame.schedule, given)
-    d_state, d_theta, d_initial = _cut(carry, (B, cell.hidden))
-    blocks = d_packed.reshape(frame.T, frame.B, len(cell.gates), frame.H)
-    d_theta = jax.tree.map(
-        lambda d, v: d.sum(0 if v.ndim else None).astype(v.dtype), d_theta, params.theta
-    )
-    if d_initial is None:
-        d_initial = jax.tree.map(jnp.zeros_like, inputs.initial)
-    d_packed = blocks[:T, :B, :, : cell.hidden].reshape(T, B, -1)
-    return d_packed, d_state, d_theta, d_initial
-
-
-def _draws(cell: Cell, inputs: Inputs) -> Row | None:
-    """Returns the random vectors of all time steps, each [T, B, H]."""
-    theta, keys = inputs.params.theta, inputs.noise.keys
-    if keys is None:
-        return None
-    B, dtype = inputs.state[0].shape[0], inputs.state[0].dtype
-    return jax.vmap(lambda key: drawn(cell, theta, key, B, dtype))(keys)
-
-
-def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
-    """Returns the padded sizes and the schedule of a kernel."""
-    (T, B, _), H, interpret = x.shape, engine._width(cell), engine.interpret
-    if engine.platform == "gpu":
-        whole = kernels.Schedule(ROWS, T, True, _triton_compiler(), interpret)
-        return _Frame(T, _up(B, ROWS), H, whole)
-    # The bytes of one row at one time step, in two buffers each; a flag takes all lanes.
-    narrow, full = (jnp.dtype(dtype).itemsize for dtype in (x.dtype, wide(x.dtype)))
-    states = len(cell.states) + len(draws or ())
-    values = 2 * H * (len(cell.gates) * narrow + states * full)
-    each = 2 * (values + 2 * LANES * 4)
-    rows = min(TILE, BUFFERS // (8 * each) // ROWS * ROWS) or ROWS
-    rows = _up(_parts(B, _parts(B, rows)), ROWS)
-    chunks = _parts(T, max(1, min(CHUNK, BUFFERS // (rows * each))))
-    steps = _parts(T, chunks)
-    compiler = tpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
-    cut = kernels.Schedule(rows, steps, False, compiler, interpret)
-    return _Frame(chunks * steps, _up(B, rows), H, cut)
-
-
-def _triton_compiler() -> Any:
-    """Returns the parameters of Triton's compiler.
-
-    jax >= 0.11 warns that this backend is deprecated. The warning comes later, when the program
-    around the kernel is lowered, so the filter stays active.
-    """
-    warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
-    return triton.CompilerParams(num_warps=8)  # pyright: ignore[reportOptionalMemberAccess]
-
-
-def _flags_and_keep(
-    frame: _Frame, inputs: Inputs
-) -> tuple[Array | None, Array | None, kernels.Parts | None]:
-    """Returns padded mask, reset and keep; time steps past the end are masked."""
-    T, B, _ = inputs.x.shape
-    mask = jnp.ones((T, B), bool) if inputs.mask is None and frame.T > T else inputs.mask
-    size = (frame.T, frame.B, 1)
-    flags = [f if f is None else f[..., None].astype(jnp.int32) for f in (mask, inputs.reset)]
-    mask, reset = (_pad(f, size, "constant") for f in flags)
-    keep, H = inputs.noise.keep, inputs.state[0].shape[1]
-    parts = None if keep is None else tuple(jnp.split(keep, keep.shape[1] // H, axis=1))
-    return mask, reset, _pad(parts, (frame.B, frame.H))
-
-
-def _pad_packed(cell: Cell, frame: _Frame, packed: Array, dtype: Any) -> Array:
-    T, B, _ = packed.shape
-    blocks = packed.astype(dtype).reshape(T, B, len(cell.gates), cell.hidden)
-    padded = _pad(blocks, (frame.T, frame.B, len(cell.gates), frame.H))
-    return padded.reshape(frame.T, frame.B, -1)
-
-
-def _weights(
-    cell: Cell, params: CellParams, frame: _Frame, dtype: Any
-) -> tuple[kernels.Parts, ...]:
-    """Returns matrices [H, H], by block of `w_h` and by vector of the feedback.
-
-    Weights that read padding are zero.
-    """
-    w_h = params.w_h
-    if w_h is None:
-        return ()
-    w_h = (dot(*w_h, dtype) if isinstance(w_h, tuple) else w_h).astype(dtype)
-    F, columns = w_h.shape
-    vectors = F // cell.hidden
-    by_vector = w_h.reshape(vectors, cell.hidden, columns)
-    by_vector = _pad(by_vector, (vectors, frame.H, columns), "constant")
-    blocks = split(cell, cell.h_blocks, by_vector)
-    return tuple(_pad(tuple(blocks[name]), (frame.H, frame.H)) for name in cell.h_blocks)
-
-
-def _theta(cell: Cell, params: CellParams, frame: _Frame) -> Row:
-    """Returns theta with its vectors and scalars as padded vectors [1, H]."""
-    vectors = jax.tree.map(lambda v: jnp.broadcast_to(v, (1, cell.hidden)), params.theta)
-    return _pad(vectors, (1, frame.H))
-
-
-def _pad(tree: Any, size: tuple[int, ...], mode: str = "edge") -> Any:
-    """Pads arrays to `size`, by default with copies of their last entries.
-
-    Copies are valid values, so equations stay finite. Cotangents, flags and rows of weights are
-    padded with zeros ("constant"), so that the copies have no effect.
-    """
-
-    def padded(a):
-        if a.shape == size:
-            return a
-        return jnp.pad(a, [(0, to - n) for n, to in zip(a.shape, size, strict=True)], mode)
-
-    return jax.tree.map(padded, tree)
-
-
-def _cut(tree: Any, size: tuple[int, ...]) -> Any:
-    return jax.tree.map(lambda a: a[tuple(slice(n) for n in size)], tree)
-
-
-def _up(n: int, multiple: int) -> int:
-    return _parts(n, multiple) * multiple
-
-
-def _parts(n: int, size: int) -> int:
-    """Returns the number of parts of `size` that cover n."""
-    return -(-n // size)

@@ -3,6 +3,7 @@
 Other libraries are spoken of, never imported: their tensors go in, dictionaries of arrays come out.
 """
 
+from lstm_jax.interop import export as export
 from lstm_jax.interop.flax import from_linen, from_nnx, to_linen, to_nnx
 from lstm_jax.interop.keras import from_keras, to_keras
 from lstm_jax.interop.model_files import load_model, save_model

@@ -17,7 +17,7 @@ import lstm_jax as lj
 from experiments import long_memory
 from experiments.common import runner
 from lstm_jax.cells import sigmoid
-from lstm_jax.engines import Pallas, Reference, pallas
+from lstm_jax.engines import Pallas, Reference, fused
 from lstm_jax.training import parallel
 from tests.cells_under_test import CIFG, Peephole, Uneven
 from tests.engines.test_engines import assert_close, mostly_slow
@@ -113,8 +113,8 @@ REFUSED = {
 
 @pytest.fixture
 def _small(monkeypatch):
-    monkeypatch.setattr(pallas, "TILE", 16)
-    monkeypatch.setattr(pallas, "CHUNK", 2)
+    monkeypatch.setattr(fused, "TILE", 16)
+    monkeypatch.setattr(fused, "CHUNK", 2)
 
 
 def problem(cell, seed=0, dtype=jnp.float64, size=(T, B)):
@@ -386,7 +386,7 @@ def test_what_it_cannot_hold_is_refused_with_the_reason(cell, platform):
 
 
 def test_without_triton_it_is_refused_on_a_gpu_by_name(monkeypatch):
-    monkeypatch.setattr(pallas, "triton", None)
+    monkeypatch.setattr(fused, "triton", None)
     message = (
         f"needs the Triton backend of Pallas, which jax {jax.__version__} lacks; 'reference' and"
     )
