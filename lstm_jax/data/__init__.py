@@ -3,6 +3,7 @@
 from lstm_jax.data import convert as convert
 from lstm_jax.data import packing
 from lstm_jax.data.files import column_names, read, read_series, read_text
+from lstm_jax.data.idx import read_idx
 from lstm_jax.data.sequences import Sequences
 from lstm_jax.data.series import Series
 from lstm_jax.data.splits import Split
@@ -19,6 +20,7 @@ __all__ = [
     "column_names",
     "packing",
     "read",
+    "read_idx",
     "read_series",
     "read_text",
 ]

@@ -12,6 +12,7 @@ from lstm_jax.tasks.copy_memory import CopyMemory
 from lstm_jax.tasks.counting import Counting
 from lstm_jax.tasks.digits import Digits
 from lstm_jax.tasks.forecast import Forecast
+from lstm_jax.tasks.images import Images
 from lstm_jax.tasks.language_model import LanguageModel
 from lstm_jax.tasks.languages import LANGUAGES, Language, language
 from lstm_jax.tasks.reber import ContinualReber, EmbeddedReber
@@ -65,6 +66,7 @@ __all__ = [
     "Digits",
     "EmbeddedReber",
     "Forecast",
+    "Images",
     "Labelling",
     "Language",
     "LanguageModel",

@@ -5,13 +5,11 @@ import functools
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.data.digest import digest
 from lstm_jax.data.splits import stratified
 from lstm_jax.tasks import base
-from lstm_jax.types import Array, Batch
+from lstm_jax.tasks.images import Images
 
 VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
@@ -19,7 +17,7 @@ BRIGHTEST = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits(base.Rows):
+class Digits(Images):
     """Name a handwritten digit after reading its 8 x 8 image pixel by pixel, or a few at a time.
 
     The 1,797 images of scikit-learn's `load_digits`, row after row, 64 steps of one brightness each
@@ -49,7 +47,6 @@ class Digits(base.Rows):
     pixels: int = 1
 
     name: ClassVar = "digits"
-    readout: ClassVar = "last"
     output_size: ClassVar = 10
     chance: ClassVar = 1 / 10
 
@@ -59,11 +56,6 @@ class Digits(base.Rows):
         base.check_choice("pixels", self.pixels, (1, 2, 4, 8, 16, 32, 64))
 
     @property
-    def input_size(self) -> int:
-        """D: the pixels of a step."""
-        return self.pixels
-
-    @property
     def length(self) -> int:
         """T: the steps of an image."""
         return 64 // self.pixels
@@ -71,32 +63,6 @@ class Digits(base.Rows):
     def arrays(self) -> dict[str, Any]:
         """Returns the pixels of all images in the order they are read, and their labels."""
         return _arrays(self.seed, self.permuted)
-
-    @property
-    def digest(self) -> str:
-        """The hash of the images and their splits."""
-        return digest(self.arrays())
-
-    def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
-        """Returns images, x [T, B, D], and y, a `Target` of their labels [B]."""
-        pixels = jnp.asarray(arrays["pixels"])[index].reshape(-1, self.length, self.pixels)
-        label = jnp.asarray(arrays["label"])[index]
-        target = base.Target(label, jnp.asarray(weight, jnp.float32))
-        return Batch(jnp.swapaxes(pixels, 0, 1), target)
-
-    def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean cross-entropy of the digit, in nats; outputs [B, 10]."""
-        each = base.cross_entropies(outputs, batch.y.value)
-        return base.weighted_mean(each, batch.y.weight.astype(each.dtype))
-
-    def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where the largest output is that of the digit, [B]."""
-        right = base.labelled(outputs, batch.y.value)
-        return jnp.where(batch.y.weight > 0, right, jnp.zeros_like(right))
-
-    def metric(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the share of digits that are right."""
-        return base.weighted_mean(base.labelled(outputs, batch.y.value), batch.y.weight)
 
 
 @functools.cache
