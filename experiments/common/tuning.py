@@ -41,7 +41,7 @@ def tune_then_report(
     every = trials(config.tuned, rates, **hyperparameters)
     tuning = group._replace(name=f"{group.name}-tuning", trials=every, split="validation")
     if not measure_tuning:
-        tuning = tuning._replace(measure=None, measured=())
+        tuning = tuning._replace(measure=None, measured=(), save_model=False)
     rate = rates[0]
     if len(rates) > 1:
         rate = (choose or chosen)(rates, ledger.results(records, tuning.name))

@@ -1,6 +1,8 @@
 """Groups: trials that train together in one compiled program, then are evaluated and recorded."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lstm_jax.runs import hosts
@@ -10,10 +12,11 @@ from lstm_jax.tasks.base import Task
 from lstm_jax.training import state_shapes
 from lstm_jax.training.evaluation import evaluate
 from lstm_jax.training.fit import fit
-from lstm_jax.training.results import result_records
+from lstm_jax.training.results import Result, result_records
 from lstm_jax.training.step import State
 from lstm_jax.training.trials import Trials
 
+MODELS = "models"  # directory of a run
 Record = Mapping[str, Any]
 
 
@@ -39,6 +42,7 @@ class Group(NamedTuple):
       curve_points: of a learning curve.
       window: time steps of an update; None for the whole batch.
       measured: the tasks and sequences of one call of `measure`, for estimates of memory.
+      save_model: whether to save all trials that did not diverge as one predictor.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Group(NamedTuple):
     curve_points: int = 40
     window: int | None = None
     measured: Sequence[tuple[Task, int]] = ()
+    save_model: bool = False
 
 
 def train(
@@ -89,7 +94,16 @@ def train(
     if group.measure:
         measured = group.measure(fitted.params, group.trials)
         results = [{**r, **mine} for r, mine in zip(results, measured, strict=True)]
+    if group.save_model and hosts.leads() and (fitted.status != "diverged").any():
+        save_model(fitted, run.path / MODELS / group.name)
     run.finish(group.name, results, fitted.params, fitted.state if group.save_state else None)
+
+
+def save_model(fitted: Result, path: Path) -> None:
+    """Saves the networks as one predictor, in place of one that a killed run left."""
+    path.parent.mkdir(exist_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+    fitted.ensemble().save(path)
 
 
 def state_of(group: Group) -> State:
