@@ -41,8 +41,8 @@ from lstm_jax.runs import (
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
-    "gates", "gradient_flow", "hmm", "long_memory", "gers", "formal", "halving", "robustness",
-    "sweep", "odyssey", "forecast", "classic",
+    "gates", "gradient_flow", "hmm", "long_memory", "gers", "formal", "memory_rl", "halving",
+    "robustness", "sweep", "odyssey", "forecast", "classic",
 )  # fmt: skip
 STOPPED = (130, 143, terminal.CLOSED)  # exit codes of a stopped experiment
 
