@@ -65,3 +65,16 @@ def test_bad_texts_are_refused_in_one_sentence(make: Any, words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(words)) as refusal:
         make()
     assert "\n" not in str(refusal.value)
+
+
+def test_a_text_in_pieces_is_the_text_at_once(monkeypatch):
+    words = "the cat sat on the mat 世界 " * 5
+    whole = Text(words)
+    monkeypatch.setattr("lstm_jax.data.text.PIECE", 7)
+    parts = Text(words)
+    np.testing.assert_array_equal(parts.numbers, whole.numbers)
+    np.testing.assert_array_equal(parts.counts(), whole.counts())
+    start, stop = whole.bounds["train"]
+    symbols = whole.vocabulary.symbols
+    assert whole.counts().tolist() == [words[start:stop].count(symbol) for symbol in symbols]
+    assert whole.numbers.dtype == np.uint8
