@@ -5,7 +5,7 @@
     trials      a training step of one trial alone, and of many in one program
     throughput  trial-steps a second of 1 to 256 trials (4096 on a GPU), and of trials one by one
     precision   the loss of a task in bfloat16 and float32, seed by seed
-    memory      the peak of a training step on a long sequence: our engines and Flax linen
+    memory      memory and time of a training step on long sequences: our engines and Flax linen
     cells       a training step of every cell of the catalogue, relative to the LSTM's
     own         that of cells as a user writes them: the time of a gate, relative to the LSTM's
     own_data    16 trainings on real sequences: one program of ours, torch one after another
@@ -24,7 +24,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ PEER_SHAPES = (
     (100, 128, 8, 64), (100, 16, 8, 32), (110, 1, 2, 8),
 )  # fmt: skip
 MEMORY_SHAPE = (4096, 32, 64, 128)
+MEMORY_TIMES = (256, 1024, 4096, 16384, 65536, 100_000)
 CELL_SHAPES = ((100, 16, 8, 32), (200, 64, 64, 128))
 LINEAR_SHAPES = tuple((T, 16, H, H) for H in (32, 128) for T in (64, 256, 1024, 4096))
 ENGINES = {"scan": "scan", "reference": "reference"}
@@ -96,13 +97,14 @@ def ours(engine: Any, shape: Shape, make: Callable[[int], lj.Cell] = lj.cells.LS
     return jax_rival(lambda p, x: lj.unroll(cell, p, x, noise=noise, engine=engine)[1], params)
 
 
-def flax_linen(shape: Shape) -> Rival:
-    """Flax's RNN of its faster cell."""
+def flax_linen(shape: Shape, remat: bool = False) -> Rival:
+    """Flax's RNN of its faster cell; with `remat` its time step is under `jax.checkpoint`."""
     from flax import linen
 
-    T, B, D, H = shape
-    model = linen.RNN(linen.OptimizedLSTMCell(H), time_major=True)
-    return jax_rival(model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))))
+    _, B, D, H = shape
+    kind = linen.remat(linen.OptimizedLSTMCell) if remat else linen.OptimizedLSTMCell
+    model = linen.RNN(kind(H), time_major=True)
+    return jax_rival(model.apply, model.init(jax.random.key(0), jnp.zeros((1, B, D))))
 
 
 def torch_lstm(shape: Shape) -> Rival:
@@ -117,12 +119,21 @@ RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
     "flax linen": ("flax", flax_linen),
     "torch": ("torch", torch_lstm),
 }
+MEMORY_RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
+    **{
+        f"scan, {kept}": ("jax", functools.partial(ours, lj.engines.Scan(residuals=kept)))
+        for kept in ("sqrt", "rebuilt", "saved")
+    },
+    "reference": RIVALS["reference"],
+    "flax linen": RIVALS["flax linen"],
+    "flax linen, remat": ("flax", functools.partial(flax_linen, remat=True)),
+}
 
 
-def installed() -> dict[str, Callable[[Shape], Rival]]:
+def installed(rivals: dict[str, tuple[str, Callable]]) -> dict[str, Callable[[Shape], Rival]]:
     """The rivals whose library is here; the others are named on stderr."""
     present = {}
-    for name, (library, make) in RIVALS.items():
+    for name, (library, make) in rivals.items():
         if importlib.util.find_spec(library):
             present[name] = make
         else:
@@ -144,7 +155,7 @@ def peers() -> list[dict[str, Any]]:
         return _bench_gpu.run(REPEATS.value, MINUTES.value, *given, save)
     rows = []
     for shape in shapes(PEER_SHAPES):
-        made = {name: make(shape) for name, make in installed().items()}
+        made = {name: make(shape) for name, make in installed(RIVALS).items()}
         for kind in ("forward", "step"):
             rows.append(compared(made, shape, kind))
             show(rows[-1], "flax linen")
@@ -236,23 +247,46 @@ def numbers_of_trials(usual: tuple[int, ...]) -> list[int]:
 
 
 def memory() -> list[dict[str, Any]]:
-    """Peak memory of a training step, each rival in a process of its own."""
+    """Memory and time of a training step at one shape, and its temporaries against T."""
     rows = []
     for shape in shapes((MEMORY_SHAPE,)):
-        peak = {}
-        for name in (name for name in installed() if name != "torch"):
-            flag = ["--rival", name, "--shape", ",".join(map(str, shape))]
-            child = [sys.executable, "-P", __file__, "memory", *flag]
-            peak[name] = json.loads(subprocess.run(child, check=True, stdout=-1).stdout)
-        rows.append({"shape": list(shape), "kind": "memory", "peak_MB": peak})
-        for name, row in peak.items():
-            print(f"{shape!s:22} {name:12} " + "  ".join(f"{k} {v:8.0f}" for k, v in row.items()))
+        made = {name: make(shape) for name, make in installed(MEMORY_RIVALS).items()}
+        rows.append({"shape": list(shape), "kind": "memory", "peak_MB": peaks(made, shape)})
+        print(f"{shape!s:22} added, MB: {in_words(rows[-1]['peak_MB'])}", flush=True)
+        rows.append(compared(made, shape, "step"))
+        show(rows[-1], "scan, rebuilt")
+        for T in dict.fromkeys((*MEMORY_TIMES, shape[0])):
+            sizes = {name: temporaries(rival, T, shape) for name, rival in made.items()}
+            rows.append({"shape": [T, *shape[1:]], "kind": "temporaries", "temporaries_MB": sizes})
+            print(f"T = {T:<18} temporaries, MB: {in_words(sizes)}", flush=True)
     return rows
+
+
+def in_words(sizes: dict[str, float]) -> str:
+    """Returns the sizes of all rivals on one line."""
+    return "  ".join(f"{name} {size:.0f}" for name, size in sizes.items())
+
+
+def temporaries(rival: Rival, T: int, shape: Shape) -> float:
+    """Returns the megabytes that XLA plans for a training step beside arguments and gradients."""
+    assert rival.temporaries is not None
+    return rival.temporaries((T, *shape[1:3])) / 1e6
+
+
+def peaks(names: Iterable[str], shape: Shape) -> dict[str, float]:
+    """Returns the peak memory of one training step, each rival in a process of its own."""
+    found = {}
+    for name in names:
+        flag = ["--rival", name, "--shape", ",".join(map(str, shape))]
+        child = [sys.executable, "-P", __file__, "memory", *flag]
+        output = subprocess.run(child, check=True, stdout=-1).stdout
+        found[name] = json.loads(output)["resident, added (MB)"]
+    return found
 
 
 def memory_of(name: str, shape: Shape) -> None:
     """Prints what one training step adds to this process at its peak, as JSON."""
-    rival = RIVALS[name][1](shape)
+    rival = MEMORY_RIVALS[name][1](shape)
     x = rival.place(np.random.default_rng(0).standard_normal(shape[:3], np.float32))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rival.step(x)

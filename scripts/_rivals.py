@@ -21,6 +21,7 @@ class Rival(NamedTuple):
     place: Callable[[np.ndarray], Any]
     forward: Callable[[Any], None]
     step: Callable[[Any], None]
+    temporaries: Callable[[tuple[int, ...]], int] | None = None  # bytes of a step at x's shape
 
 
 def jax_rival(
@@ -42,10 +43,18 @@ def jax_rival(
         return jax.jit(within)
 
     forward, step = precise(loss), precise(jax.grad(loss, argnums=(0, 1)))
+
+    def temporaries(shape):
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(
+            params, jax.ShapeDtypeStruct(shape, dtype)
+        )
+        return compiled.compile().memory_analysis().temp_size_in_bytes
+
     return Rival(
         lambda x: jax.device_put(jnp.asarray(x, dtype)),
         lambda x: jax.block_until_ready(forward(params, x)),
         lambda x: jax.block_until_ready(step(params, x)),
+        temporaries,
     )
 
 

@@ -1,5 +1,6 @@
 """The choice of an engine: by name, by instance, or by the rule of "auto"."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ class Engine(Protocol):
         ...
 
 
-def _scan(cell: Cell, platform: str) -> Engine:
+def _scan(cell: Cell, platform: str) -> Scan:
     """Returns a `Scan` with settings for the platform and width.
 
     They follow the measurements in docs/benchmarks.md. On a CPU the product is joined while the
@@ -49,10 +50,16 @@ def _scan(cell: Cell, platform: str) -> Engine:
     return Scan(product="hoisted", residuals="saved")
 
 
+def _scan_sqrt(cell: Cell, platform: str) -> Engine:
+    """Returns the `Scan` for the platform and width, with residuals="sqrt"."""
+    return dataclasses.replace(_scan(cell, platform), residuals="sqrt")
+
+
 ENGINES: dict[str, Callable[[Cell, str], Engine]] = {
     "auto": _scan,
     "reference": lambda cell, platform: Reference(),
     "scan": _scan,
+    "scan_sqrt": _scan_sqrt,
     "associative": lambda cell, platform: Associative(),
     "pallas": lambda cell, platform: Pallas(platform),
 }
@@ -89,7 +96,7 @@ def check_engine(engine: Any) -> None:
 
 
 def serves(cell: Cell, platform: str | None = None, dtype: Any = None) -> tuple[str, ...]:
-    """Returns the names of the engines that run `cell`, without "auto".
+    """Returns the names of the engines that run `cell`, without "auto" and "scan_sqrt".
 
     Args:
       cell: the recurrent cell.
@@ -97,5 +104,5 @@ def serves(cell: Cell, platform: str | None = None, dtype: Any = None) -> tuple[
       dtype: the dtype of x; None for engines that support at least one dtype.
     """
     platform = platform or jax.default_backend()
-    named = (name for name in ENGINES if name != "auto")
+    named = (name for name in ENGINES if name not in ("auto", "scan_sqrt"))  # these are "scan"
     return tuple(name for name in named if not ENGINES[name](cell, platform).refuses(cell, dtype))

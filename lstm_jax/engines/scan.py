@@ -9,10 +9,14 @@ last to the first:
 
 Automatic differentiation of the loop reads and writes the whole weight gradient at every time step.
 Chunks are small enough to stay in cache.
+
+With residuals="sqrt" the forward loop saves the state before each block of about sqrt(T) steps.
+The backward pass runs each block again, from the last to the first, and then does as above.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,7 +44,7 @@ from lstm_jax.engines.products import (
 from lstm_jax.types import Array, CellParams, Noise, Row
 
 PRODUCTS = ("joined", "hoisted")
-RESIDUALS = ("rebuilt", "saved")
+RESIDUALS = ("rebuilt", "saved", "sqrt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Scan:
       product: "joined" multiplies [x, h] by [w_x; w_h] at every time step, for cells in which every
         gate reads both; "hoisted" multiplies all inputs by w_x before the loop.
       residuals: "rebuilt" saves the states and recomputes the pre-activations in the backward pass;
-        "saved" saves them too, with more memory and one matrix product less.
+        "saved" saves them too, with more memory and one matrix product less; "sqrt" saves about
+        sqrt(T) states and runs the loop again in the backward pass.
       chunk: largest number of time steps in one product of weight gradients; None for 16, or more
         for a narrow batch, up to 256 rows.
       unroll: time steps in one iteration of the compiled loops.
@@ -74,10 +79,34 @@ class Scan:
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state, and `emit` of every state [T, B, ...]."""
-        return _loop(self, cell, emit, inputs)
+        T = inputs.x.shape[0]
+        if self.residuals == "sqrt" and isinstance(T, int) and T:
+            return _loop_in_blocks(self, cell, emit, inputs)
+        return _loop(self, cell, emit, inputs)  # an empty or symbolic T is one block
 
     def refuses(self, cell: Cell, dtype: Any = None) -> None:
         """Returns None: this engine runs every cell."""
+
+
+def _loop_in_blocks(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs) -> tuple[Row, Any]:
+    """Runs `_loop` over blocks of about sqrt(T) time steps; only the states between them are saved.
+
+    The backward pass holds the pre-activations of one block, so that it need not rebuild them.
+    """
+    within = dataclasses.replace(engine, residuals="saved")
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def block(state, steps):
+        x, mask, reset, keys = steps
+        here = inputs._replace(x=x, state=state, mask=mask, reset=reset)
+        return _loop(within, cell, emit, here._replace(noise=inputs.noise._replace(keys=keys)))
+
+    T, state, emitted = len(inputs.x), inputs.state, []
+    for cut in _cuts(T, math.isqrt(T)):
+        steps = _cut((inputs.x, inputs.mask, inputs.reset, inputs.noise.keys), *cut)
+        state, emitted_n = jax.lax.scan(block, state, steps)
+        emitted.append(jax.tree.map(lambda a: jax.lax.collapse(a, 0, 2), emitted_n))
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *emitted)
 
 
 class Segment(NamedTuple):
@@ -128,7 +157,8 @@ def _loop_bwd(engine, cell, emit, residuals, cotangents):
     )  # fmt: skip
     zeros = jax.tree.map(jnp.zeros_like, (inputs.params, inputs.initial))
     carry, d_x = (d_final, *zeros), []
-    for segment in reversed(_segments(_chunk_size(engine, inputs.x), whole)):
+    for cut in reversed(_cuts(inputs.x.shape[0], _chunk_size(engine, inputs.x))):
+        segment = _segment(whole, *cut)
         back = functools.partial(_chunk_back, engine, cell, emit, inputs)
         carry, d_x_n = jax.lax.scan(back, carry, segment, reverse=True)
         N, K = segment.x.shape[:2]
@@ -197,30 +227,31 @@ def _chunk_size(engine: Scan, x: Array) -> int:
     return engine.chunk or (max(16, 256 // max(1, B)) if isinstance(B, int) else 16)
 
 
-def _segments(chunk: int, whole: Segment) -> list[Segment]:
-    """Cuts time into segments of equal chunks [N, K, ...].
+def _cuts(T: int, longest: int) -> list[tuple[int, int, int]]:
+    """Cuts T time steps into (start, N, K): N pieces of K, at most `longest`, and the remainder.
 
-    A second segment holds the remainder. A symbolic T is one chunk.
+    A divisor of T that is near `longest` leaves no remainder. A symbolic T is one piece.
     """
-    T = whole.x.shape[0]
     if not isinstance(T, int):
-        return [_segment(whole, 0, 1, T)]
-    even = max((k for k in range(1, min(chunk, T) + 1) if T % k == 0), default=1)
-    K = even if 2 * even > chunk else min(chunk, T)
+        return [(0, 1, T)]
+    even = max((k for k in range(1, min(longest, T) + 1) if T % k == 0), default=1)
+    K = even if 2 * even > longest else min(longest, T)
     cuts = [(0, T // K, K), (T - T % K, 1, T % K)] if T else []
-    return [_segment(whole, *cut) for cut in cuts if cut[1] * cut[2]]
+    return [cut for cut in cuts if cut[1] * cut[2]]
+
+
+def _cut(steps: Any, start: int, N: int, K: int) -> Any:
+    """Returns arrays [T, ...] as N pieces [N, K, ...] of K time steps from `start` on."""
+    return jax.tree.map(lambda a: a[start : start + N * K].reshape(N, K, *a.shape[1:]), steps)
 
 
 def _segment(whole: Segment, start: int, N: int, K: int) -> Segment:
-    def cut(a):
-        return a[start : start + N * K].reshape(N, K, *a.shape[1:])
-
     def last(before, states):
-        ends = cut(states)[:-1, -1]
+        ends = _cut(states, start, N, K)[:-1, -1]
         return jnp.concatenate([states[start - 1][None] if start else before[None], ends])
 
     before = jax.tree.map(last, whole.before, whole.states)
-    return jax.tree.map(cut, whole._replace(before=()))._replace(before=before)
+    return _cut(whole._replace(before=()), start, N, K)._replace(before=before)
 
 
 def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry, chunk: Segment):

@@ -20,6 +20,7 @@ ENGINES = [
     Scan("joined", "saved"),
     Scan("hoisted", "rebuilt", chunk=1, unroll=3),
     Scan("hoisted", "saved", chunk=4),
+    Scan("joined", "sqrt", chunk=2),
 ]
 EVERY = [Reference(), Scan(chunk=4)]
 name = str
@@ -84,7 +85,7 @@ SQUARE = [
 
 @pytest.mark.parametrize(
     "cell, engine, flags",
-    mostly_slow(itertools.chain(*SQUARE), [row[n % 4] for n, row in enumerate(SQUARE)]),
+    mostly_slow(itertools.chain(*SQUARE), [row[n % len(row)] for n, row in enumerate(SQUARE)]),
     ids=name,
 )
 def test_every_engine_has_the_gradients_of_reference(cell, engine, flags, x64):
@@ -298,7 +299,8 @@ def test_forward_mode_belongs_to_reference():
     np.testing.assert_allclose(push, pull, rtol=1e-5)
 
 
-def test_second_derivatives(x64):
+@pytest.mark.parametrize("engine", ["scan", pytest.param("scan_sqrt", marks=pytest.mark.slow)])
+def test_second_derivatives(engine, x64):
     """Reverse over reverse, and forward over reverse, are those of reference."""
     cell = lj.cells.LSTM(5)
     params, x, *_ = problem(cell)
@@ -313,8 +315,27 @@ def test_second_derivatives(x64):
         return jax.grad(slope)(x), jax.jvp(jax.grad(loss), (x,), (jnp.cos(x),))[1]
 
     assert_close(
-        jax.jit(lambda: products("scan"))(), jax.jit(lambda: products("reference"))(), 1e-10
+        jax.jit(lambda: products(engine))(), jax.jit(lambda: products("reference"))(), 1e-10
     )
+
+
+def test_sqrt_keeps_the_states_between_blocks_and_one_block():
+    """Temporaries of a gradient grow as sqrt(T); one with a loop's states grows as T."""
+    cell, B = lj.cells.LSTM(16), 8
+    params = lj.init(cell, jax.random.key(0), 1)
+
+    def temporaries(T, engine):
+        def loss(params, x):
+            return jnp.sum(lj.unroll(cell, params, x, engine=engine)[0].h)
+
+        x = jax.ShapeDtypeStruct((T, B, 1), jnp.float32)
+        compiled = jax.jit(jax.grad(loss)).lower(params, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    states = 2 * 4 * B * cell.hidden  # bytes of one time step
+    assert temporaries(4096, "scan") > 4096 * states
+    for T in (256, 4096):
+        assert temporaries(T, "scan_sqrt") < 12 * T**0.5 * states
 
 
 def test_auto_is_one_of_the_named_engines():
@@ -323,6 +344,7 @@ def test_auto_is_one_of_the_named_engines():
     )
     assert (narrow, wide) == (Scan("joined", "rebuilt"), Scan("joined", "saved"))
     assert widest == Scan("hoisted", "saved")
+    assert lj.engines.resolve("scan_sqrt", lj.cells.LSTM(512), "cpu") == Scan("hoisted", "sqrt")
     for platform in ("gpu", "tpu"):
         elsewhere = lj.engines.resolve("auto", lj.cells.LSTM(128), platform)
         assert elsewhere == Scan("hoisted", chunk=64, unroll=8)

@@ -39,7 +39,7 @@ CELLS = [
 ]  # fmt: skip
 ENGINES = [
     Scan("joined", "rebuilt", chunk=3), Scan("hoisted", "saved"), Reference(),
-    Pallas("tpu", interpret=True), Pallas("gpu", interpret=True),
+    Pallas("tpu", interpret=True), Pallas("gpu", interpret=True), Scan("joined", "sqrt", chunk=1),
 ]  # fmt: skip
 DTYPES = ["float32", "bfloat16", "float64"]
 
@@ -58,7 +58,7 @@ def all_pairs():
 def one_each():
     """Every cell once, the engines and dtypes in turn."""
     for n, cell in enumerate(CELLS):
-        turn = ENGINES[n % 5 :] + ENGINES[: n % 5]
+        turn = ENGINES[n % 6 :] + ENGINES[: n % 6]
         turn = [Associative(), *turn] if n % 2 else turn
         dtype = DTYPES[n % 3]
         yield cell, next(e for e in turn if runs(cell, e, dtype)), dtype

@@ -17,7 +17,10 @@ from lstm_jax.nn import Bidirectional, Rates, Recurrent, SequenceSpec
 from tests.engines.test_engines import assert_close, problem
 
 BF16, F32 = jnp.dtype("bfloat16"), jnp.dtype("float32")
-ENGINES = [Reference(), Scan("joined", chunk=4), Scan("hoisted", "saved", chunk=4, unroll=2)]
+ENGINES = [
+    Reference(), Scan("joined", chunk=4), Scan("hoisted", "saved", chunk=4, unroll=2),
+    Scan("joined", "sqrt"),
+]  # fmt: skip
 KERNEL = Pallas("gpu", interpret=True)
 CELLS = [cells.GRU(8), cells.PeepholeLSTM(8)]
 T, B, D, H, V = 7, 4, 3, 5, 2

@@ -21,7 +21,7 @@ X = np.random.default_rng(0).normal(size=(T, B, D)).astype(np.float32)
 RESET = np.arange(T * B).reshape(T, B) % 7 == 0
 CASES = [
     (LSTM, "reference"), (LSTM, Scan("joined")), (LSTM, Scan("hoisted", "saved", chunk=2)),
-    (LINEAR, "scan"), (LINEAR, "associative"),
+    (LSTM, "scan_sqrt"), (LINEAR, "scan"), (LINEAR, "associative"),
 ]  # fmt: skip
 
 
