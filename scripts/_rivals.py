@@ -45,10 +45,10 @@ def jax_rival(
     forward, step = precise(loss), precise(jax.grad(loss, argnums=(0, 1)))
 
     def temporaries(shape):
-        compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(
-            params, jax.ShapeDtypeStruct(shape, dtype)
-        )
-        return compiled.compile().memory_analysis().temp_size_in_bytes
+        x = jax.ShapeDtypeStruct(shape, dtype)
+        planned = step.lower(params, x).compile().memory_analysis()
+        assert planned is not None
+        return planned.temp_size_in_bytes
 
     return Rival(
         lambda x: jax.device_put(jnp.asarray(x, dtype)),
