@@ -41,8 +41,9 @@ from lstm_jax.runs import (
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
-    "gates", "gradient_flow", "hmm", "long_memory", "gers", "formal", "memory_rl", "halving",
-    "robustness", "sweep", "odyssey", "char_lm", "forecast", "classic",
+    "gates", "gradient_flow", "chorales", "hmm", "sequential_mnist", "long_memory", "gers",
+    "formal", "memory_rl", "halving", "robustness", "sweep", "odyssey", "char_lm", "forecast",
+    "classic",
 )  # fmt: skip
 STOPPED = (130, 143, terminal.CLOSED)  # exit codes of a stopped experiment
 

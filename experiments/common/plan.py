@@ -39,6 +39,7 @@ class Experiment(NamedTuple):
       columns: config -> the columns of `every` that are hyperparameters and metrics of
         TensorBoard's HParams tab; none by default.
       claims: (config, table) -> the claims with their verdicts; none by default.
+      files: (config, records) -> name -> content of other files, such as MIDI; none by default.
     """
 
     name: str
@@ -51,3 +52,4 @@ class Experiment(NamedTuple):
     every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
     columns: Callable[[Any], tuple[Sequence[str], Sequence[str]]] = lambda config: ((), ())
     claims: Callable[[Any, Sequence[Row]], Sequence[Claim]] = lambda config, table: ()
+    files: Callable[[Any, Sequence[Record]], Mapping[str, bytes]] = lambda config, records: {}

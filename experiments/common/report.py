@@ -1,7 +1,7 @@
 """The report of a run, made from its records alone: summary.csv, figures and report.html."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.common import terminal
@@ -33,6 +33,7 @@ def write(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     (run.path / "figures").mkdir(exist_ok=True)
     for picture, png in pictures.items():
         replace_file(run.path / "figures" / f"{picture.name}.png", png)
+    write_files(run.path / "files", experiment.files(config, records))
     page = html.page(
         experiment.name,
         *results_of(experiment.doc, claims, [(png, p.caption) for p, png in pictures.items()]),
@@ -47,6 +48,13 @@ def write(experiment: Experiment, config: Config, run: RunDirectory) -> None:
     terminal.write(f"\n{tables.text(shown)}\n")
     if claims:
         terminal.write(f"{tables.text([claim._asdict() for claim in claims])}\n")
+
+
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Writes the other files of a report."""
+    for name, content in files.items():
+        directory.mkdir(exist_ok=True)
+        replace_file(directory / name, content)
 
 
 def claims_at(claims: Sequence[Claim], scale: str) -> list[Claim]:
@@ -76,5 +84,7 @@ def write_hparams(
 def _manifest(path: Path) -> dict[str, str]:
     """Returns the SHA-256 of every permanent file except the report."""
     files = [path / CONFIG, path / "records.jsonl", path / "summary.csv"]
-    files += sorted([*path.glob("figures/*"), *path.glob("params/*")])
+    files += sorted(
+        file for part in ("figures", "files", "params") for file in path.glob(f"{part}/*")
+    )
     return {str(file.relative_to(path)): sha256_of(file) for file in files}
