@@ -99,7 +99,10 @@ def test_claims_count_groups():
     worse = rows(ensemble=9.0)
     assert [c.verdict for c in forecast.claims(config, worse)][1:] == ["does not reproduce"] * 2
     some = forecast.claims(config, rows(ensemble=9.0)[:2])
-    assert [c.verdict for c in some][1:] == ["does not reproduce", "undecided"]
+    assert [c.verdict for c in some] == ["undecided", "does not reproduce", "undecided"]
+    one_fails = [*rows()[1:], *rows(ensemble=9.0)[:1]]
+    expected = ["reproduces", "reproduces partly", "reproduces"]
+    assert [c.verdict for c in forecast.claims(config, one_fails)] == expected
 
 
 def test_a_better_seasonal_naive_is_named():
