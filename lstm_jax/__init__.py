@@ -14,7 +14,18 @@ from lstm_jax.nn.initializers import init
 from lstm_jax.types import Batch, CellParams, LSTMState, Model, Noise
 
 if TYPE_CHECKING:
-    from lstm_jax import data, diagnostics, interop, metrics, runs, search, tasks, testing, training
+    from lstm_jax import (
+        data,
+        diagnostics,
+        interop,
+        linen,
+        metrics,
+        runs,
+        search,
+        tasks,
+        testing,
+        training,
+    )
     from lstm_jax.data import packing
     from lstm_jax.interop import export
     from lstm_jax.runs import RunDirectory
@@ -49,6 +60,7 @@ __all__ = [
     "initial_state",
     "initializers",
     "interop",
+    "linen",
     "load",
     "make_trials",
     "metrics",

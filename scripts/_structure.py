@@ -21,6 +21,7 @@ ABOVE: dict[str, set[str]] = {
     "engines": {"types", "cells"},
     "diagnostics": {"types", "cells", "engines"},
     "nn": {"checks", "types", "cells", "engines"},
+    "linen": {"types", "cells", "engines", "nn"},
     "testing": {"types", "cells", "engines", "nn"},
     "interop": {"types", "cells", "engines", "nn"},
     "data": {"checks", "types"},

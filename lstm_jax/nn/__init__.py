@@ -4,6 +4,7 @@ from lstm_jax.nn import initializers
 from lstm_jax.nn.dropout import add_noise, drop, drop_weights
 from lstm_jax.nn.model import SequenceModel
 from lstm_jax.nn.recurrent import Recurrent
+from lstm_jax.nn.rnn_cell import RNNCell
 from lstm_jax.nn.spec import SequenceSpec
 from lstm_jax.nn.stack import Bidirectional, Layer, Stack
 from lstm_jax.types import Rates
@@ -11,6 +12,7 @@ from lstm_jax.types import Rates
 __all__ = [
     "Bidirectional",
     "Layer",
+    "RNNCell",
     "Rates",
     "Recurrent",
     "SequenceModel",
