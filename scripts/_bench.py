@@ -9,6 +9,7 @@
     cells       a training step of every cell of the catalogue, relative to the LSTM's
     own         that of cells as a user writes them: the time of a gate, relative to the LSTM's
     own_data    16 trainings on real sequences: one program of ours, torch one after another
+    policy      the gradient of a recurrent policy's layer in linen, and of ours in its place
     linear      forward and training step of the MinGRU: as a loop, and as an associative scan
 
 A training step is the gradient of mean(h^2) in parameters and input. Repetitions go round four
@@ -35,7 +36,7 @@ from absl import app, flags, logging
 
 import lstm_jax as lj
 from lstm_jax import nn, tasks
-from scripts import _bench_gpu, _bench_own_data, _bench_training
+from scripts import _bench_flax, _bench_gpu, _bench_own_data, _bench_training
 from scripts._rivals import (
     Rival,
     Shape,
@@ -55,6 +56,7 @@ PEER_SHAPES = (
 MEMORY_SHAPE = (4096, 32, 64, 128)
 MEMORY_TIMES = (256, 1024, 4096, 16384, 65536, 100_000)
 CELL_SHAPES = ((100, 16, 8, 32), (200, 64, 64, 128))
+POLICY_SHAPES = ((128, 64, 128, 128), (1024, 64, 128, 128))
 LINEAR_SHAPES = tuple((T, 16, H, H) for H in (32, 128) for T in (64, 256, 1024, 4096))
 ENGINES = {"scan": "scan", "reference": "reference"}
 CELLS: dict[str, Callable[[int], lj.Cell]] = {  # by what docs/cells.md calls them
@@ -225,6 +227,15 @@ def trials() -> list[dict[str, Any]]:
     return [row]
 
 
+def policy() -> list[dict[str, Any]]:
+    """Times and compiled temporaries of a scanned GRU with resets, and of ours in its place."""
+    rows = [_bench_flax.policy(shape, REPEATS.value) for shape in shapes(POLICY_SHAPES)]
+    for row in rows:
+        show(row, "ScannedRNN")
+        print("    temporaries, MiB:", row["temporaries_MiB"])
+    return rows
+
+
 def throughput() -> list[dict[str, Any]]:
     """Trial-steps a second against the number of trials in one program."""
     most = 256 if jax.default_backend() == "cpu" else 4096
@@ -325,7 +336,18 @@ def save(rows: list[dict[str, Any]]) -> None:
 
 SUITES = {
     suite.__name__: suite
-    for suite in (peers, trials, throughput, precision, memory, cells, own, own_data, linear)
+    for suite in (
+        peers,
+        trials,
+        throughput,
+        precision,
+        memory,
+        cells,
+        own,
+        own_data,
+        policy,
+        linear,
+    )
 }
 
 

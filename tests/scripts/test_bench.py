@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import _bench_flax as flax
 from scripts import _bench_gpu as gpu
 from scripts import _bench_training as training
 from tests.compiling import CHEAP
@@ -161,3 +162,9 @@ def test_the_standard_error_is_of_pairs() -> None:
     assert row["difference"] == pytest.approx(0.2)
     assert row["standard_error"] == pytest.approx(0.1)  # of 0.1, 0.1, 0.4: sd sqrt(.03), / sqrt(3)
     assert row["spread_over_seeds"] == pytest.approx(1.0)
+
+
+def test_the_layer_of_a_policy_is_timed_beside_linens() -> None:
+    row = flax.policy(SHAPE, repeats=1)
+    json.dumps(row)
+    assert set(row["median_ms"]) == set(row["temporaries_MiB"]) == {"ScannedRNN", "ours"}
