@@ -33,7 +33,7 @@ def policy(shape: Shape, repeats: int) -> dict[str, Any]:
     x = [jnp.asarray(draw.standard_normal((T, B, D), np.float32)) for _ in range(4)]
     resets = jnp.asarray(draw.random((T, B)) < 0.02)
     theirs, ours = ScannedRNN(), lj.linen.Recurrent(cell)
-    variables = theirs.init(jax.random.key(0), jnp.zeros((B, H)), (x[0], resets))
+    variables: Any = theirs.init(jax.random.key(0), jnp.zeros((B, H)), (x[0], resets))
     tree = lj.linen.to_tree(lj.interop.from_linen(cell, variables["params"]["GRUCell_0"]))
     start = lj.initial_state(cell, B)
     rivals = {"ScannedRNN": (theirs, variables, start.h), "ours": (ours, {"params": tree}, start)}
