@@ -50,7 +50,7 @@ def policy(shape: Shape, repeats: int) -> dict[str, Any]:
     return {"shape": list(shape), "kind": "policy"} | summary(times) | {"temporaries_MiB": memory}
 
 
-def gradient(module: linen.Module, carry: Any, resets: jax.Array) -> Any:
+def gradient(module: Any, carry: Any, resets: jax.Array) -> Any:
     """Returns the compiled gradient of mean(h^2) in parameters and input."""
 
     def loss(variables, x):
