@@ -64,9 +64,11 @@ def test_no_policy_without_memory_beats_the_ceiling_of_the_t_maze(length):
 
         def one(carry, _):
             observation, state, score, ended = carry
-            action = table[jnp.argmax((seen == observation[None]).all(1))]
+            known = (seen == observation[None]).all(1)
+            action = table[jnp.argmax(known)]
             observation, state, _, done, info = env.step_env(jax.random.key(0), state, action, at)
-            score = score + jnp.where(ended, 0.0, info["score"])
+            gained = jnp.where(ended, 0.0, info["score"])
+            score = jnp.where(known.any(), score + gained, jnp.nan)  # no other observation
             return (observation, state, score, ended | done), None
 
         return jax.lax.scan(one, first, length=3 * length + 10)[0][2]
