@@ -330,7 +330,8 @@ def test_sqrt_keeps_the_states_between_blocks_and_one_block():
 
         x = jax.ShapeDtypeStruct((T, B, 1), jnp.float32)
         compiled = jax.jit(jax.grad(loss)).lower(params, x).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        planned: Any = compiled.memory_analysis()
+        return planned.temp_size_in_bytes
 
     states = 2 * 4 * B * cell.hidden  # bytes of one time step
     assert temporaries(4096, "scan") > 4096 * states
