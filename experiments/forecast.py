@@ -8,7 +8,7 @@ from several origins, and says so where the seasonal naive forecast is better.
 
 Command: scripts/run forecast
   scripts/run forecast --csv=x.csv --time=month --target=sales --id=shop --horizon=12
-Cost: --quick a minute, by default about half an hour (estimated), both on two cores
+Cost: --quick a minute, by default about 12 minutes (estimated), both on two cores
 Expect: with --steps=500 M1 yearly 3.37, M3 quarterly 1.30; other groups are not run yet
 Method: docs/experiments.md#forecast
 """
