@@ -158,8 +158,9 @@ def sweep(
             left = [group for group in groups if group.name not in finished]
             if not left:
                 rows = ranked(search, found, best, records)
-                sources = sources_of([group for group in groups if group.split == "test"])
-                networks = [_networks(search, task, row, sources, run) for row in rows]
+                tested = [group for group in groups if group.split == "test"]
+                sources, params = sources_of(tested), {g.name: _params(g, run) for g in tested}
+                networks = [_networks(search, task, row, sources, params) for row in rows]
                 return SweepResult(rows, records, networks)
             train(left[0], run, batching=batching, progress=progress)
 
@@ -189,31 +190,29 @@ def ranked(search: Search, found: Found, best: int, records: Sequence[Record]) -
     return rows
 
 
+def _params(group: Group, run: RunDirectory) -> Any:
+    """Returns the parameters of the trials of a finished group."""
+    return hosts.lead(lambda: load(run.params_path(group.name), state_of(group).params))
+
+
 def _networks(
-    search: Search, task: Any, row: Ranked, sources: Sources, run: RunDirectory
+    search: Search, task: Any, row: Ranked, sources: Sources, params: Mapping[str, Any]
 ) -> Predictor | None:
     """Returns the networks of a configuration's fresh seeds, in their own width."""
     seeds = [r["seed"] for r in row.results if r["status"] != "diverged"]
-    trained = [_trained(*sources[row.configuration, seed], search, row, run) for seed in seeds]
-    if not trained:
+    if not seeds:
         return None
-    params, trials = jax.tree.map(lambda *leaves: np.stack(leaves), *trained)
-    structure = search.structure(row.values)
-    problem = task if isinstance(task, Task) else task(structure)
-    return Predictor(problem, search.network(row.values), params, trials)
-
-
-def _trained(
-    group: Group, place: int, search: Search, row: Ranked, run: RunDirectory
-) -> tuple[Any, Any]:
-    """Returns the parameters and the settings of one trial of a finished group."""
-    shapes = state_of(group).params
-    params = hosts.lead(lambda: load(run.params_path(group.name), shapes))
     spec = search.network(row.values)
-    narrow = jax.eval_shape(lambda: spec.init(jax.random.key(0)))
-    width, wide = spec.cell.hidden, group.model.cell.hidden
-    params, trial = (widths.pick(tree, place) for tree in (params, group.trials))
-    return widths.narrow(params, narrow, width, wide), trial
+    shapes = jax.eval_shape(lambda: spec.init(jax.random.key(0)))
+
+    def trained(group, place):
+        wide, trial = (widths.pick(tree, place) for tree in (params[group.name], group.trials))
+        return widths.narrow(wide, shapes, spec.cell.hidden, group.model.cell.hidden), trial
+
+    each = [trained(*sources[row.configuration, seed]) for seed in seeds]
+    narrow, trials = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    problem = task if isinstance(task, Task) else task(search.structure(row.values))
+    return Predictor(problem, spec, narrow, trials)
 
 
 def fitting(

@@ -12,7 +12,7 @@ two are equal in law, not draw by draw.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -112,13 +112,7 @@ def widen(params: Any, shapes: Any, width: int, wide: int) -> Any:
       width: units of a block before.
       wide: units of a block after.
     """
-
-    def filled(leaf, to):
-        for axis, (now, then) in enumerate(zip(leaf.shape, to.shape, strict=True)):
-            leaf = leaf if now == then else _filled(leaf, axis, width, wide)
-        return leaf
-
-    return jax.tree.map(filled, params, shapes)
+    return _resized(params, shapes, lambda leaf, axis: _filled(leaf, axis, width, wide))
 
 
 def narrow(params: Any, shapes: Any, width: int, wide: int) -> Any:
@@ -131,13 +125,21 @@ def narrow(params: Any, shapes: Any, width: int, wide: int) -> Any:
       wide: units of a block before.
     """
 
-    def cut(leaf, to):
+    def cut(leaf, axis):
+        return np.compress(np.arange(leaf.shape[axis]) % wide < width, leaf, axis)
+
+    return _resized(params, shapes, cut)
+
+
+def _resized(params: Any, shapes: Any, change: Callable[[Any, int], Any]) -> Any:
+    """Returns parameters with `change` applied to every axis that is not as long as in `shapes`."""
+
+    def resized(leaf, to):
         for axis, (now, then) in enumerate(zip(leaf.shape, to.shape, strict=True)):
-            kept = np.arange(now) % wide < width
-            leaf = leaf if now == then else np.compress(kept, leaf, axis)
+            leaf = leaf if now == then else change(leaf, axis)
         return leaf
 
-    return jax.tree.map(cut, params, shapes)
+    return jax.tree.map(resized, params, shapes)
 
 
 def shut(params: Any, cell: Cell, width: int) -> Any:
