@@ -7,6 +7,7 @@ from lstm_jax.engines.pallas import Pallas
 from lstm_jax.engines.products import projected
 from lstm_jax.engines.reference import Reference
 from lstm_jax.engines.scan import Scan
+from lstm_jax.engines.tiles import Tiles
 
 __all__ = [
     "ENGINES",
@@ -15,6 +16,7 @@ __all__ = [
     "Pallas",
     "Reference",
     "Scan",
+    "Tiles",
     "Trace",
     "projected",
     "resolve",

@@ -28,6 +28,7 @@ from lstm_jax.engines.products import (
     preactivations,
     split,
 )
+from lstm_jax.engines.tiles import measured
 from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 try:
@@ -152,8 +153,9 @@ def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
     """Returns the padded sizes and the schedule of a kernel."""
     (T, B, _), H, interpret = x.shape, engine.width(cell), engine.interpret
     if engine.platform == "gpu":
-        whole = kernels.Schedule(ROWS, T, True, _triton_compiler(), interpret)
-        return _Frame(T, _up(B, ROWS), H, whole)
+        rows, warps, prefetch = engine.tiles or measured(_device(), H, x.dtype)
+        whole = kernels.Schedule(rows, T, prefetch, _triton_compiler(warps), interpret)
+        return _Frame(T, _up(B, rows), H, whole)
     # The bytes of one row at one time step, in two buffers each; a flag takes all lanes.
     narrow, full = (jnp.dtype(dtype).itemsize for dtype in (x.dtype, wide(x.dtype)))
     states = len(cell.states) + len(draws or ())
@@ -168,14 +170,19 @@ def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
     return _Frame(chunks * steps, _up(B, rows), H, cut)
 
 
-def _triton_compiler() -> Any:
+def _device() -> str:
+    """Returns the kind of device on which jax runs by default."""
+    return jax.devices()[0].device_kind
+
+
+def _triton_compiler(warps: int) -> Any:
     """Returns the parameters of Triton's compiler.
 
     jax >= 0.11 warns that this backend is deprecated. The warning comes later, when the program
     around the kernel is lowered, so the filter stays active.
     """
     warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
-    return triton.CompilerParams(num_warps=8)  # pyright: ignore[reportOptionalMemberAccess]
+    return triton.CompilerParams(num_warps=warps)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _flags_and_keep(

@@ -14,6 +14,7 @@ from lstm_jax.cells import Cell, feedback_width
 from lstm_jax.engines.inputs import Inputs
 from lstm_jax.engines.masking import emitted
 from lstm_jax.engines.pointwise import unsupported
+from lstm_jax.engines.tiles import Tiles
 from lstm_jax.engines.uniform import gather_state, spread_noise, spread_params, spread_state
 from lstm_jax.types import Row
 
@@ -33,10 +34,12 @@ class Pallas:
     Attributes:
       platform: "gpu" or "tpu", the platform of the kernel; with "cpu" no cell is supported.
       interpret: whether the kernel runs as ordinary JAX on any platform, slowly, for tests.
+      tiles: the tiles on a GPU; None for those of the table `engines/tiles.json`.
     """
 
     platform: str
     interpret: bool = False
+    tiles: Tiles | None = None
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state, and `emit` of every state [T, B, ...]."""

@@ -17,7 +17,7 @@ import lstm_jax as lj
 from experiments import long_memory
 from experiments.common import runner
 from lstm_jax.cells import sigmoid
-from lstm_jax.engines import Pallas, Reference, fused
+from lstm_jax.engines import Pallas, Reference, Tiles, fused, tiles
 from lstm_jax.training import parallel
 from tests.cells_under_test import CIFG, Peephole, Uneven
 from tests.engines.test_engines import assert_close, mostly_slow
@@ -244,6 +244,36 @@ def kernel_grids(jaxpr):
     return found
 
 
+def test_tiles_come_from_the_table_by_device_width_and_dtype(monkeypatch):
+    """An engine's own tiles come first; what is not in the table has the defaults."""
+    cell, size = C.RNN(H), (T, 40)
+
+    def grids(engine, dtype):
+        smooth, _ = problem(cell, dtype=dtype, size=size)
+        return kernel_grids(jax.make_jaxpr(lambda: slope(cell, engine, smooth))().jaxpr)
+
+    assert Tiles() == (16, 8, True) and grids(GPU, jnp.float32) == [(3, 1)] * 2
+    found = {"float32": {"16": {"rows": 32, "warps": 4, "prefetch": False}}}
+    monkeypatch.setattr(tiles, "table", lambda: {"cpu": found, "elsewhere": {}})
+    assert tiles.measured("cpu", 16, jnp.float32) == (32, 4, False)
+    assert grids(GPU, jnp.float32) == [(2, 1)] * 2
+    own = Pallas("gpu", interpret=True, tiles=Tiles(rows=64))
+    assert grids(own, jnp.float32) == [(1, 1)] * 2
+    for other in (("elsewhere", 16, jnp.float32), ("cpu", 32, jnp.float32), ("cpu", 16, jnp.int8)):
+        assert tiles.measured(*other) == Tiles()
+    smooth, given = problem(cell, dtype=jnp.float32)
+    got, want = jax.jit(lambda: [slope(cell, e, smooth, *given) for e in (GPU, Reference())])()
+    assert_close(got, want, 1e-5)
+
+
+def test_the_table_of_tiles_is_of_tiles():
+    for device, by_dtype in tiles.table().items():
+        for dtype, by_width in by_dtype.items():
+            for width in by_width:
+                rows, warps, _ = tiles.measured(device, int(width), dtype)
+                assert rows >= 16 and rows & (rows - 1) == 0 and warps & (warps - 1) == 0
+
+
 @pytest.mark.usefixtures("_small")
 def test_a_projection_one_row_one_instant_and_none():
     """In float32, both kernels: w_h a pair, T = 0 and 1, B = 0 and 1, resets alone or no flags."""
@@ -412,8 +442,8 @@ def test_where_it_fits_is_a_rule_of_width_blocks_and_dtype():
     params, x = lj.init(cell, jax.random.key(0), D), jnp.ones((T, B, D))
     able = "; 'reference' and 'scan' can"
     message = (
-        "engine=Pallas(platform='gpu', interpret=True) cannot run LSTM(hidden=64): its 4 "
-        f"recurrent matrices of 64 x 64 take 64 KB in float32, and 48 KB fit on chip{able}"
+        f"engine={GPU} cannot run LSTM(hidden=64): its 4 recurrent matrices of 64 x 64 take 64 KB "
+        f"in float32, and 48 KB fit on chip{able}"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         lj.unroll(cell, params, x, engine=GPU)
