@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lstm_jax.cells import Cell
 from lstm_jax.engines.inputs import Inputs
@@ -109,15 +110,12 @@ def _loop_in_blocks(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs) ->
     return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *emitted)
 
 
-class Segment(NamedTuple):
-    """Inputs of the backward pass over some time steps.
-
-    Leading axes are [T], or [N, K] for N chunks of K time steps, or [K].
+class Steps(NamedTuple):
+    """Inputs of the backward pass, each [T, B, ...]; of a chunk of time steps, [K, B, ...].
 
     Attributes:
       read: False where no cotangent reaches; None without resets.
       packed: pre-activations; None if they are rebuilt.
-      before: the state before the segment, or before each chunk, without the last axis of time.
     """
 
     x: Array
@@ -128,7 +126,18 @@ class Segment(NamedTuple):
     read: Array | None
     keys: Array | None
     packed: Array | None
-    before: Row
+
+
+class Chunk(NamedTuple):
+    """The place of a chunk; each of [N] for all chunks.
+
+    Attributes:
+      start: the first of its K time steps.
+      size: how many of them, from the first on, are its own; later ones belong to the next chunk.
+    """
+
+    start: Any
+    size: Any
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -151,20 +160,15 @@ def _loop_bwd(engine, cell, emit, residuals, cotangents):
     if reset is not None:  # time steps without a cotangent restart
         read = reached(reset, d_final, d_emitted)
         reset = reset | ~read
-    whole = Segment(
-        inputs.x, states, d_emitted, inputs.mask, reset, read, inputs.noise.keys, packed,
-        inputs.state,
-    )  # fmt: skip
+    steps = Steps(inputs.x, states, d_emitted, inputs.mask, reset, read, inputs.noise.keys, packed)
     zeros = jax.tree.map(jnp.zeros_like, (inputs.params, inputs.initial))
-    carry, d_x = (d_final, *zeros), []
-    for cut in reversed(_cuts(inputs.x.shape[0], _chunk_size(engine, inputs.x))):
-        segment = _segment(whole, *cut)
-        back = functools.partial(_chunk_back, engine, cell, emit, inputs)
-        carry, d_x_n = jax.lax.scan(back, carry, segment, reverse=True)
-        N, K = segment.x.shape[:2]
-        d_x.insert(0, d_x_n.reshape(N * K, *inputs.x.shape[1:]))
+    carry, d_x = (d_final, *zeros), inputs.x
+    if inputs.x.shape[0] != 0:
+        K, chunks = _chunks(inputs.x.shape[0], _chunk_size(engine, inputs.x))
+        back = functools.partial(_chunk_back, engine, cell, emit, inputs, steps, K)
+        carry, d_x = jax.lax.scan(back, carry, chunks, reverse=True)
+        d_x = _own_steps(d_x, inputs.x.shape)
     d_state, d_params, d_initial = carry
-    d_x = jnp.concatenate(d_x) if d_x else jnp.zeros_like(inputs.x)
     return (Inputs(d_params, d_x, d_state, d_initial, None, None, Noise()),)
 
 
@@ -230,14 +234,11 @@ def _chunk_size(engine: Scan, x: Array) -> int:
 def _cuts(T: int, longest: int) -> list[tuple[int, int, int]]:
     """Cuts T time steps into (start, N, K): N pieces of K, at most `longest`, and the remainder.
 
-    A divisor of T that is near `longest` leaves no remainder. A symbolic T is one piece.
+    A divisor of T that is near `longest` leaves no remainder.
     """
-    if not isinstance(T, int):
-        return [(0, 1, T)]
-    even = max((k for k in range(1, min(longest, T) + 1) if T % k == 0), default=1)
-    K = even if 2 * even > longest else min(longest, T)
-    cuts = [(0, T // K, K), (T - T % K, 1, T % K)] if T else []
-    return [cut for cut in cuts if cut[1] * cut[2]]
+    K = _near(T, longest)
+    K = K if T % K == 0 else longest
+    return [cut for cut in ((0, T // K, K), (T - T % K, 1, T % K)) if cut[2]]
 
 
 def _cut(steps: Any, start: int, N: int, K: int) -> Any:
@@ -245,24 +246,68 @@ def _cut(steps: Any, start: int, N: int, K: int) -> Any:
     return jax.tree.map(lambda a: a[start : start + N * K].reshape(N, K, *a.shape[1:]), steps)
 
 
-def _segment(whole: Segment, start: int, N: int, K: int) -> Segment:
-    def last(before, states):
-        ends = _cut(states, start, N, K)[:-1, -1]
-        return jnp.concatenate([states[start - 1][None] if start else before[None], ends])
-
-    before = jax.tree.map(last, whole.before, whole.states)
-    return _cut(whole._replace(before=()), start, N, K)._replace(before=before)
+def _near(T: int, longest: int) -> int:
+    """Returns K, more than half of `longest`, whose multiple exceeds T by the fewest time steps."""
+    longest = min(longest, T)
+    return min(range(longest, longest // 2, -1), key=lambda K: -T % K)
 
 
-def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry, chunk: Segment):
-    """Goes back through one chunk; returns the carry before it and d_x [K, B, D]."""
-    d_state, d_params, d_initial = carry
-    params, (K, B), keep = inputs.params, chunk.x.shape[:2], inputs.noise.keep
-    previous = jax.tree.map(
-        lambda before, states: jnp.concatenate([before[None], states[:-1]]),
-        chunk.before,
-        chunk.states,
+def _chunks(T: Any, longest: int) -> tuple[Any, Chunk]:
+    """Returns K, at most `longest`, and the places of chunks of K time steps.
+
+    If K does not divide T, the first chunk overlaps the second: one loop serves all chunks, and is
+    compiled once. A symbolic T is one chunk.
+    """
+    if not isinstance(T, int):
+        return T, Chunk(np.zeros(1, np.int32), None)
+    K = _near(T, longest)
+    ends = np.arange(T, 0, -K, np.int32)[::-1]
+    starts = np.maximum(0, ends - K)
+    return K, Chunk(starts, None if T % K == 0 else ends - starts)
+
+
+def _own_steps(d_x: Array, shape: tuple[Any, ...]) -> Array:
+    """Returns [N, K, B, D] as [T, B, D], without the overlap of the first chunk."""
+    N, K = d_x.shape[:2]
+    flat = d_x.reshape(N * K, *shape[1:])
+    first = shape[0] - (N - 1) * K
+    return flat if first == K else jnp.concatenate([flat[:first], flat[K:]])
+
+
+def _steps_of(steps: Steps, initial: Row, start: Any, K: Any) -> tuple[Steps, Row]:
+    """Returns the K time steps from `start` on, and the states before each of them."""
+    if steps.x.shape[0] == K:
+        chunk, before = steps, initial
+    else:
+        at = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=K)
+        chunk = jax.tree.map(at, steps)
+        last = jax.tree.map(lambda a: a[jnp.maximum(start, 1) - 1], steps.states)
+        before = jax.tree.map(functools.partial(jnp.where, start == 0), initial, last)
+    shifted = jax.tree.map(
+        lambda first, states: jnp.concatenate([first[None], states[:-1]]), before, chunk.states
     )
+    return chunk, shifted
+
+
+def _chunk_back(
+    engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, steps: Steps, K: Any, carry,
+    place: Chunk,
+):  # fmt: skip
+    """Goes back through one chunk; returns the carry before it and d_x [K, B, D].
+
+    Time steps that belong to the next chunk have cotangents of zero: `d_state` enters behind the
+    last time step of its own.
+    """
+    d_state, d_params, d_initial = carry
+    params, keep = inputs.params, inputs.noise.keep
+    chunk, previous = _steps_of(steps, inputs.state, place.start, K)
+    B = chunk.x.shape[1]
+    entering, enters = None, None
+    if place.size is not None:
+        k = np.arange(K, dtype=np.int32)
+        chunk = chunk._replace(d_emitted=zero_unless(k < place.size, chunk.d_emitted))
+        entering, enters = d_state, k == place.size - 1
+        d_state = jax.tree.map(jnp.zeros_like, d_state)
     start = restart(chunk.reset, inputs.initial, previous)
     states = zero_unless(chunk.read, chunk.states)
     x, saved = zero_unless(_both(chunk.mask, chunk.read), (chunk.x, chunk.packed))
@@ -274,11 +319,13 @@ def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry,
     )
     packed = rebuilt.reshape(K, B, rebuilt.shape[-1]) if saved is None else saved
     transposed = rounded(transpose_w_h(params.w_h), x.dtype)
-    back = functools.partial(_step_back, cell, emit, params.theta, transposed, x.dtype, keep)
+    back = functools.partial(
+        _step_back, cell, emit, params.theta, transposed, x.dtype, keep, entering
+    )
     (d_state, d_theta, d_initial), d_packed = jax.lax.scan(
         back,
         (d_state, d_params.theta, d_initial),
-        (start, packed, states, chunk.d_emitted, chunk.mask, chunk.reset, chunk.keys),
+        (start, packed, states, chunk.d_emitted, chunk.mask, chunk.reset, chunk.keys, enters),
         reverse=True,
         unroll=engine.unroll,
     )
@@ -290,14 +337,17 @@ def _chunk_back(engine: Scan, cell: Cell, emit: Callable, inputs: Inputs, carry,
 
 
 def _step_back(
-    cell: Cell, emit: Callable, theta: Row, w_h_transposed, x_dtype, keep, carry, residuals
-):
+    cell: Cell, emit: Callable, theta: Row, w_h_transposed, x_dtype, keep, entering, carry,
+    residuals,
+):  # fmt: skip
     """Goes back through one time step; returns the carry before it and d_packed [B, G].
 
     The forward loop does not save noise: it is drawn again, from the key of the time step.
     """
     d_state, d_theta, d_initial = carry
-    start, packed, state, d_emitted, mask, reset, key = residuals
+    start, packed, state, d_emitted, mask, reset, key, enters = residuals
+    if enters is not None:
+        d_state = where_row(enters, entering, d_state)
     d_state = _add(d_state, jax.vjp(emit, state)[1](d_emitted)[0])
     d_new, d_held = (d_state, None) if mask is None else partition(mask, d_state)
     _, update_back = jax.vjp(lambda a, s, p: advance(cell, a, s, p, key)[0], packed, start, theta)

@@ -135,3 +135,14 @@ def test_every_array_of_every_cell_holds_something():
 def test_an_optimiser_of_parameters_leaves_rates_of_zoneout_alone():
     layer = lj.nn.Recurrent(lj.cells.Zoneout(LSTM, {"h": 0.1}), D, rngs=nnx.Rngs(0))
     assert set(nnx.to_flat_state(nnx.state(layer, nnx.Param)).paths) == {("w_x",), ("w_h",), ("b",)}
+
+
+def test_a_length_that_chunks_do_not_divide_compiles_no_second_loop():
+    """A loop of its own for the remainder would double what a training step takes to compile."""
+
+    def loops(length):
+        x = jax.ShapeDtypeStruct((length, B, D), jnp.float32)
+        lowered = jax.jit(slope(LSTM, Scan(chunk=16))).lower(params_of(LSTM), x)
+        return lowered.as_text().count("stablehlo.while")
+
+    assert loops(101) == loops(100)
