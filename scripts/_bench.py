@@ -21,6 +21,7 @@ runs wherever the libraries are.
 import functools
 import importlib.util
 import json
+import math
 import os
 import resource
 import subprocess
@@ -37,6 +38,7 @@ from absl import app, flags, logging
 import lstm_jax as lj
 from lstm_jax import nn, tasks
 from scripts import _bench_flax, _bench_gpu, _bench_own_data, _bench_training
+from scripts._catalogue import CATALOGUE
 from scripts._rivals import (
     Rival,
     Shape,
@@ -59,23 +61,6 @@ CELL_SHAPES = ((100, 16, 8, 32), (200, 64, 64, 128))
 POLICY_SHAPES = ((128, 64, 128, 128), (1024, 64, 128, 128))
 LINEAR_SHAPES = tuple((T, 16, H, H) for H in (32, 128) for T in (64, 256, 1024, 4096))
 ENGINES = {"scan": "scan", "reference": "reference"}
-CELLS: dict[str, Callable[[int], lj.Cell]] = {  # by what docs/cells.md calls them
-    **{f"{kind.__name__}(H)": kind for kind in (lj.cells.LSTM, lj.cells.GRU, lj.cells.RNN)},
-    **{f'odyssey("{v}", H)': functools.partial(lj.cells.odyssey, v) for v in lj.cells.ODYSSEY},
-    "PeepholeLSTM(H, clip=3.0)": functools.partial(lj.cells.PeepholeLSTM, clip=3.0),
-    "LayerNormLSTM(H)": lj.cells.LayerNormLSTM,
-    "JANET(H)": lj.cells.JANET,
-    "URLSTM(H)": lj.cells.URLSTM,
-    "SLSTM(H)": lj.cells.SLSTM,
-    "SLSTM(H, heads=2)": functools.partial(lj.cells.SLSTM, heads=2),
-    "MinGRU(H)": lj.cells.MinGRU,
-    "MinLSTM(H)": lj.cells.MinLSTM,
-    "MemoryBlocks(H)": lj.cells.MemoryBlocks,
-    "MemoryBlocks(H, size=2)": functools.partial(lj.cells.MemoryBlocks, size=2),
-    'Zoneout(LSTM(H), {"h": 0.05, "c": 0.5})': lambda H: lj.cells.Zoneout(
-        lj.cells.LSTM(H), {"h": 0.05, "c": 0.5}
-    ),
-}
 
 REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each rival at each shape", 1)
 SHAPES = flags.DEFINE_multi_string("shape", [], "T,B,D,H instead of the usual ones; repeatable")
@@ -83,9 +68,11 @@ TRIALS = flags.DEFINE_list("trials", None, "numbers of trials (suites trials, th
 SEEDS = flags.DEFINE_integer("seeds", 8, "seeds of each dtype (suite precision)", 2)
 STEPS = flags.DEFINE_integer("steps", 1200, "updates of each trial (suite precision)", 6)
 RATE = flags.DEFINE_float("learning_rate", 1e-2, "of Adam (suite precision)", 0.0)
-GPU = flags.DEFINE_boolean("gpu", None, "the peers of a GPU; by default where jax runs on one")
+GPU = flags.DEFINE_boolean("gpu", None, "the form of a GPU; by default where jax runs on one")
 TINY = flags.DEFINE_boolean("tiny", False, "shapes of a few units, to see that --gpu runs")
-MINUTES = flags.DEFINE_float("minutes", 7.5, "no part of --gpu begins that may end later", 0.0)
+MINUTES = flags.DEFINE_float(
+    "minutes", 7.5, "no part of the form of a GPU begins that may end later", 0.0
+)
 JSON = flags.DEFINE_string("json", None, "file to write the figures to")
 RIVAL = flags.DEFINE_string("rival", None, "one rival alone (how the suite memory calls itself)")
 
@@ -150,9 +137,14 @@ def compared(made: dict[str, Rival], shape: Shape, kind: str) -> dict[str, Any]:
     return {"shape": list(shape), "kind": kind} | summary(times)
 
 
+def on_gpu() -> bool:
+    """Whether a suite takes the form of a GPU."""
+    return jax.default_backend() == "gpu" if GPU.value is None else GPU.value
+
+
 def peers() -> list[dict[str, Any]]:
     """Forward and training step of every rival at every shape; on a GPU, all of its benchmark."""
-    if GPU.value if GPU.value is not None else jax.default_backend() == "gpu":
+    if on_gpu():
         given = shapes(_bench_gpu.SHAPES), TINY.value
         return _bench_gpu.run(REPEATS.value, MINUTES.value, *given, save)
     rows = []
@@ -175,11 +167,11 @@ def peers() -> list[dict[str, Any]]:
 def cells() -> list[dict[str, Any]]:
     """The training step of every cell under `auto`, its medians relative to the LSTM's."""
     rows = [
-        compared({n: ours("auto", shape, make) for n, make in CELLS.items()}, shape, "step")
+        compared({n: ours("auto", shape, make) for n, make in CATALOGUE.items()}, shape, "step")
         for shape in shapes(CELL_SHAPES)
     ]
     print(" | ".join([f"{'step / that of the LSTM':39}", *(str(row["shape"]) for row in rows)]))
-    for name in CELLS:
+    for name in CATALOGUE:
         ratios = (r["median_ms"][name] / r["median_ms"]["LSTM(H)"] for r in rows)
         print(" | ".join([f"{name:39}", *(f"{ratio:.2f}" for ratio in ratios)]))
     return rows
@@ -240,7 +232,8 @@ def throughput() -> list[dict[str, Any]]:
     """Trial-steps a second against the number of trials in one program."""
     most = 256 if jax.default_backend() == "cpu" else 4096
     usual = tuple(2**n for n in range(13) if 2**n <= most)
-    return _bench_training.throughput(numbers_of_trials(usual), min(REPEATS.value, 3))
+    minutes = MINUTES.value if on_gpu() else math.inf
+    return _bench_training.throughput(numbers_of_trials(usual), min(REPEATS.value, 3), minutes)
 
 
 def precision() -> list[dict[str, Any]]:

@@ -5,22 +5,20 @@ is named with its reason and left out; parts that no longer fit the time are nam
 code runs on a CPU with `tiny`, which proves that it runs and measures nothing.
 """
 
-import dataclasses
 import functools
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn import soft_sign, tanh
 
 import lstm_jax as lj
-from lstm_jax.cells.activations import sigmoid
+from scripts._catalogue import OWN
 from scripts._rivals import (
     TERMS,
+    Clock,
     Rival,
     Shape,
     flash_rnn,
@@ -31,6 +29,7 @@ from scripts._rivals import (
     interleaved,
     jax_cudnn,
     jax_rival,
+    reason,
     summary,
     torch_cudnn,
 )
@@ -48,54 +47,7 @@ ENGINES = ("scan", "pallas")
 Make = Callable[..., Rival]  # of a shape
 
 
-@dataclasses.dataclass(frozen=True)
-class Coupled(lj.Cell):
-    """Input and forget gate in one, as a user writes it."""
-
-    gates: ClassVar = ("f", "g", "o")
-    states: ClassVar = ("h", "c")
-
-    def update(self, gates, state, theta):
-        """Returns the next state and the activated gates of one row."""
-        f, g, o = sigmoid(gates.f), tanh(gates.g), sigmoid(gates.o)
-        c = f * state.c + (1 - f) * g
-        return state._replace(h=o * tanh(c), c=c), gates._replace(f=f, g=g, o=o)
-
-
-@dataclasses.dataclass(frozen=True)
-class Leaky(lj.Cell):
-    """A tanh network that learns how much it leaks."""
-
-    gates: ClassVar = ("z", "g")
-
-    def update(self, gates, state, theta):
-        """Returns the next state and the activated gates of one row."""
-        z, g = sigmoid(gates.z), tanh(gates.g)
-        h = z * state.h + (1 - z) * g
-        return state._replace(h=h), gates._replace(z=z, g=g)
-
-
-@dataclasses.dataclass(frozen=True)
-class Softsign(lj.Cell):
-    """An LSTM with softsign in place of tanh."""
-
-    gates: ClassVar = ("i", "f", "g", "o")
-    states: ClassVar = ("h", "c")
-
-    def update(self, gates, state, theta):
-        """Returns the next state and the activated gates of one row."""
-        i, f, o = sigmoid(gates.i), sigmoid(gates.f), sigmoid(gates.o)
-        g = soft_sign(gates.g)
-        c = f * state.c + i * g
-        return state._replace(h=o * soft_sign(c), c=c), gates._replace(i=i, f=f, g=g, o=o)
-
-
-CELLS: dict[str, Callable[[int], lj.Cell]] = {
-    "LSTM": lj.cells.LSTM,
-    "Coupled": Coupled,
-    "Leaky": Leaky,
-    "Softsign": Softsign,
-}
+CELLS: dict[str, Callable[[int], lj.Cell]] = {"LSTM": lj.cells.LSTM, **OWN}
 
 
 # Rivals: each made at a shape T,B,D,H; those of sweeps at N,T,B,D,H. -----------------------------
@@ -169,12 +121,6 @@ def compared(
             skipped[name] = reason(error)
     times = interleaved(calls, repeats, warm=True)
     return {"shape": list(shape), "kind": kind, "skipped": skipped} | summary(times)
-
-
-def reason(error: Exception) -> str:
-    """An error in one short line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
 def per_gate(shape: Shape, repeats: int, terms: str, engines: Iterable[str]) -> dict[str, Any]:
@@ -260,15 +206,13 @@ def run(
       tiny: shrinks every shape.
       save: is given all rows after every part.
     """
-    began, longest, rows = time.monotonic(), 0.0, []
+    clock, rows = Clock(minutes), []
     for name, part in parts(repeats, shapes, tiny):
-        spent = time.monotonic() - began
-        if spent + longest > 60 * minutes:
+        if not clock.fits():
             rows.append({"kind": "left out", "part": name})
             continue
-        say(f"{spent:4.0f} s: {name}")
-        rows.append(part())
-        longest = max(longest, time.monotonic() - began - spent)
+        say(name)
+        rows.append(clock.timed(part))
         save(rows)
         jax.clear_caches()
     print(tables(rows), flush=True)

@@ -1,5 +1,6 @@
 """Benchmarks of training: how many trials a second, and whether 16 bits learn what 32 do."""
 
+import functools
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import lstm_jax as lj
 from lstm_jax import nn, tasks
 from lstm_jax.tasks.base import never_solved
 from lstm_jax.training import parallel
+from scripts._rivals import Clock
 
 LENGTH, BATCH, HIDDEN = 100, 16, 32  # the experiments' size
 TRIAL_STEPS, LEAST_STEPS = 1000, 10  # of one timed call: all trials together, and each of them
@@ -17,22 +19,32 @@ ALONE = 8  # trials that are run one by one
 LAG, CHECKPOINTS = 50, 6
 
 
-def throughput(counts: list[int], repeats: int) -> list[dict[str, Any]]:
+def throughput(counts: list[int], repeats: int, minutes: float) -> list[dict[str, Any]]:
     """Trial-steps a second of R trials in one program, and of trials one by one.
 
     Each call goes on from states one step old, so that neither compiling nor drawing initial
-    parameters is timed.
+    parameters is timed. What does not compile in half of `minutes` is left out, and there are
+    fewer rounds, at least one, where they do not fit the rest.
     """
+    clock, compiling = Clock(minutes), Clock(minutes / 2)
     task = tasks.make("adding", length=LENGTH)
     model = nn.SequenceSpec(lj.cells.LSTM(HIDDEN), task.input_size, task.output_size)
     cpu = jax.default_backend() == "cpu"
     sizes = [(R, b) for R in counts for b in ("map", "vmap") if b == "vmap" or cpu or R <= 64]
-    calls = {f"{R} by {b}": Together(task, model, R, b) for R, b in sizes}
-    calls = {"one by one": OneByOne(task, model), **calls}
+    calls: dict[str, Any] = {"one by one": OneByOne(task, model)}
+    for R, b in sizes:
+        if compiling.fits():
+            make = functools.partial(Together, task, model, R, b)
+            calls[f"{R} by {b}"] = compiling.timed(make)
     rates = {name: [] for name in calls}
-    for order in np.random.default_rng(0).permuted([list(calls)] * repeats, axis=1):
+
+    def one_round(order):
         for name in order:
             rates[name].append(calls[name]())
+
+    for n, order in enumerate(np.random.default_rng(0).permuted([list(calls)] * repeats, axis=1)):
+        if not n or clock.fits():
+            clock.timed(functools.partial(one_round, order))
     row = {
         "shape": [LENGTH, BATCH, task.input_size, HIDDEN],
         "kind": "trial-steps a second",
@@ -93,9 +105,9 @@ def throughput_table(row: dict[str, Any], counts: list[int]) -> str:
     lines.append(f"| one by one | {alone:.0f} | | 1.00 |")
     for R in counts:
         found = {b: median.get(f"{R} by {b}") for b in ("map", "vmap")}
-        best = max(rate for rate in found.values() if rate) / alone
+        best = max((rate for rate in found.values() if rate), default=0.0) / alone
         cells = ["" if rate is None else f"{rate:.0f}" for rate in found.values()]
-        lines.append(f"| {R} | {cells[0]} | {cells[1]} | {best:.2f} |")
+        lines.append(f"| {R} | {cells[0]} | {cells[1]} | {f'{best:.2f}' if best else 'no time'} |")
     return "\n".join(lines)
 
 

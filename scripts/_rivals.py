@@ -6,13 +6,14 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 Shape = tuple[int, int, int, int]
+Result = TypeVar("Result")
 
 
 class Rival(NamedTuple):
@@ -111,6 +112,30 @@ def summary(times: dict[str, np.ndarray]) -> dict[str, Any]:
         "median_ms": {name: float(np.median(t)) for name, t in times.items()},
         "quartiles_ms": {name: np.percentile(t, (25, 75)).tolist() for name, t in times.items()},
     }
+
+
+class Clock:
+    """Runs parts of a whole that has to end in time."""
+
+    def __init__(self, minutes: float):
+        self.end, self.longest = time.monotonic() + 60 * minutes, 0.0
+
+    def fits(self) -> bool:
+        """Returns whether one more part ends in time, if it takes as long as the longest so far."""
+        return time.monotonic() + self.longest <= self.end
+
+    def timed(self, part: Callable[[], Result]) -> Result:
+        """Runs a part, and remembers the longest."""
+        began = time.monotonic()
+        result = part()
+        self.longest = max(self.longest, time.monotonic() - began)
+        return result
+
+
+def reason(error: Exception) -> str:
+    """Returns an error in one short line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
 def geometric_mean(ratios: list[float]) -> float:

@@ -140,7 +140,7 @@ def small(monkeypatch, standard_promotion) -> None:
 
 @pytest.mark.slow
 def test_throughput_counts_trial_steps_for_every_way_to_run_them(small, capsys) -> None:
-    (row,) = training.throughput([2], 1)
+    (row,) = training.throughput([2], 1, 60)
     assert set(row["median"]) == {"one by one", "2 by map", "2 by vmap"}
     assert all(rate > 0 for rate in row["median"].values())
     lines = capsys.readouterr().out.splitlines()

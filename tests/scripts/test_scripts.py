@@ -158,6 +158,13 @@ def test_the_compiler_for_tpus_has_an_environment_of_its_own(machine: Machine) -
     assert not machine.checkout.joinpath(".venv").exists()
 
 
+def test_a_gpu_is_used_with_the_python_that_is_there(machine: Machine) -> None:
+    assert machine("gpu", "check", "--minutes=3").returncode == 0
+    script = machine.checkout / "scripts" / "_gpu.py"
+    assert machine.asked() == [f"-P {script} check --minutes=3"]
+    assert not list(machine.checkout.glob(".venv*"))
+
+
 def test_other_dependencies_are_installed(machine: Machine) -> None:
     machine("run", "far")
     machine.asked()
@@ -180,7 +187,7 @@ def test_a_failed_installation_is_tried_again(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("run",), ("run", "far"), ("test",), ("check",), ("compile_tpu",)]
+    "command", [("run",), ("run", "far"), ("test",), ("check",), ("compile_tpu",), ("gpu",)]
 )
 def test_a_python_too_old_is_named(machine: Machine, command: tuple[str, ...]) -> None:
     machine.install_python3(OLD_PYTHON3)
