@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -37,7 +38,8 @@ from lstm_jax.tasks import Forecast, heads
 from lstm_jax.training import Trials
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)  # the median, the ends of the 80 % and of the 95 % band
-CONTEXT = {"yearly": 6, "other": 12, "quarterly": 16, "monthly": 24}  # chosen on validation
+CONTEXT = {"yearly": 6, "other": 12, "quarterly": 16, "monthly": 24}  # two to four seasons
+LONG = 12  # time steps of a season from which forecasts are differences; chosen on validation
 NEAR = 1.05  # times the best published MASE
 SOURCE = "Godahewa et al. 2021"
 SHOWN = 40  # values of a history in a figure
@@ -128,7 +130,11 @@ def task_of(data: Collection, validation: int) -> Forecast:
     context = CONTEXT.get(data.name.split("_")[-1])
     longest = int(windows.trained.max())
     context = None if context is None else min(context, longest)
-    return Forecast(windows, context=context, head=heads.Quantiles(LEVELS))
+    scale = None if data.name == "csv" else "log_ratio"  # Tourism has zeros
+    seasonal = data.series.season >= LONG
+    return Forecast(
+        windows, context=context, head=heads.Quantiles(LEVELS), scale=scale, seasonal=seasonal
+    )
 
 
 def least_error(rates: Sequence[float], results: Sequence[Record]) -> float | None:
@@ -183,8 +189,6 @@ def forecasts(
     data: Collection, task: Forecast, model: Any, params: Any, trials: Trials, rows: list[int]
 ) -> np.ndarray:
     """Returns the quantiles [W, H, levels] of the mean of some networks, for all test windows."""
-    import jax
-
     some = jax.tree.map(lambda leaf: leaf[np.array(rows)], (params, trials))
     predictor = lj.Predictor(task, model, *some)
     return np.asarray(predictor.predict(data.series, ends=data.ends, levels=LEVELS), np.float64)

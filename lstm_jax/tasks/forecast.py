@@ -64,6 +64,9 @@ class Forecast(Fitted, base.Rows):
         log_ratio    z = log(y / level) / spread     spread = mean |log(y / level)| in training
         standard     z = (y - level) / spread        spread = mean |y - level| of the context
 
+    With `seasonal`, an output is the difference of z from that of the seasonal naive forecast, the
+    value a whole number of seasons before (seasonal differencing, Box and Jenkins 1970).
+
     `level` is the mean of the context; a constant context has the spread `unit`. The `unit` of a
     series is the mean error of its seasonal naive forecast within the training part. The loss of a
     point or of quantiles is that of y / unit, so that all series count alike; the loss of a density
@@ -95,6 +98,7 @@ class Forecast(Fitted, base.Rows):
         context: int | None = None,
         head: heads.Head | None = None,
         scale: Scaling | None = None,
+        seasonal: bool = False,
     ):
         """Takes windows, and fits what is fitted to their training part.
 
@@ -105,6 +109,7 @@ class Forecast(Fitted, base.Rows):
           context: C; by default two seasons or horizons, whichever is longer.
           head: `heads.Quantiles()` by default.
           scale: "log_ratio" where all numbers that train are above 0, else "standard", by default.
+          seasonal: whether outputs are differences from the seasonal naive forecast.
 
         Raises:
           ValueError: an argument is out of range, or no window trains; TypeError: data are none.
@@ -134,7 +139,8 @@ class Forecast(Fitted, base.Rows):
         known = Known(arrays, series_arrays.seasonal_naive(arrays, data), hashed)
         beside = series_arrays.covariates(data.series)
         widths = {name: 0 if part is None else part.shape[1] for name, part in beside.items()}
-        form = Form(data.horizon, context, **widths)
+        season = data.series.season if seasonal else 0
+        form = Form(data.horizon, context, **widths, season=season)
         self._set(form, head, scale, known)
 
     def _set(self, form: Form, head: heads.Head, scale: Any, known: Known | None) -> None:
@@ -187,26 +193,23 @@ class Forecast(Fitted, base.Rows):
     def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
         """Returns windows, y a `Target` whose value is a `Horizon`."""
         member, end = jnp.moveaxis(jnp.asarray(arrays["windows"])[index], -1, 0)
-        context = self._context(end)
-        horizon = jnp.arange(self.form.horizon, dtype=jnp.int32)[None] + end[:, None]  # [B, H]
-        ahead = windowing.read(arrays, "values", member[:, None], horizon)
+        window = windowing.units(self.scale, arrays, member, end, self.form)
+        x = windowing.inputs(self.scale, arrays, member, end, self.form, window)
+        step = end[:, None] + jnp.arange(self.form.horizon, dtype=jnp.int32)[None]
+        ahead = windowing.read(arrays, "values", member[:, None], step)
         there = ~jnp.isnan(ahead)
-        values = windowing.read(arrays, "values", member[None], context)
-        window = windowing.units(self.scale, arrays, member, values)
-        x = windowing.inputs(self.scale, arrays, member, context, horizon, values, window)
         value = Horizon(jnp.where(there, ahead, 0), there, window)
         weight = jnp.where(there.any(1), weight, 0)
-        return Batch(x, base.Target(value, weight), mask=context >= 0)
+        first = jnp.arange(-self.form.context, 0, dtype=jnp.int32)[:, None]
+        return Batch(x, base.Target(value, weight), mask=end[None] + first >= 0)
 
     def _losses(self, outputs: Array, target: Horizon) -> Array:
         """Returns the loss of each time step, [B, H]."""
         outputs, window = self.head.split(outputs), target.window
         if isinstance(self.head, heads.Density):
             return self.head.losses(outputs, windowing.normalise(self.scale, target.value, window))
-        wide = Window(*(part[..., None] for part in window))
-        scaled = (
-            windowing.denormalise(self.scale, outputs.astype(window.unit.dtype), wide) / wide.unit
-        )
+        outputs = outputs.astype(window.unit.dtype)
+        scaled = windowing.denormalise(self.scale, outputs, window.wide) / window.wide.unit
         return self.head.losses(scaled, target.value / window.unit)
 
     def _point(self, outputs: Array, window: Window) -> Array:
@@ -278,27 +281,16 @@ class Forecast(Fitted, base.Rows):
             return np.asarray(self._point(outputs, window))
         own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
         z = self.head.quantile(self.head.split(outputs), own if levels is None else levels)
-        return np.asarray(
-            windowing.denormalise(self.scale, z, Window(*(part[..., None] for part in window)))
-        )
+        return np.asarray(windowing.denormalise(self.scale, z, window.wide))
 
     def point(self, outputs: Any, arrays: dict[str, Any]) -> np.ndarray:
         """Returns the point forecasts [W, H] in their units; arguments are those of `decode`."""
         return np.asarray(self._point(jnp.asarray(outputs), self._windows(arrays)))
 
-    def _context(self, end: Array) -> Array:
-        """Returns the time steps that are read before each end, [C, B]."""
-        steps = jnp.arange(-self.form.context, 0, dtype=jnp.int32)
-        return steps[:, None] + end[None]
-
     def _windows(self, arrays: dict[str, Any]) -> Window:
         """Returns the units of all windows."""
         member, end = jnp.moveaxis(jnp.asarray(arrays["windows"]), -1, 0)
-        steps = jnp.arange(self.form.context, dtype=jnp.int32)[:, None]
-        values = windowing.read(
-            arrays, "values", member[None], steps + (end - self.form.context)[None]
-        )
-        return windowing.units(self.scale, arrays, member, values)
+        return windowing.units(self.scale, arrays, member, end, self.form)
 
     def count(self, arrays: dict[str, Any]) -> int:
         """Returns how many windows arrays hold."""

@@ -49,6 +49,7 @@ def log_spread(arrays: dict[str, Any], context: int, horizon: int) -> np.ndarray
         inside, arrays["values"][np.clip(place, 0, arrays["offsets"][-1] - 1)], np.nan
     )
     level = np.nanmean(values[:, :context], axis=1, keepdims=True)
+    level = np.where(level > 0, level, arrays["unit"][member])
     spread = np.nanmean(np.abs(np.log(np.maximum(values[:, context:] / level, LEAST_RATIO))))
     return np.array(spread if spread > 0 else 1, np.float32)
 
@@ -150,12 +151,11 @@ def scale_of(data: Windows, scale: Scaling | None) -> Scaling:
     Raises:
       ValueError: it needs other numbers.
     """
-    values = data.series.values[trains(data)]
-    positive = bool(np.nanmin(values) > 0)
-    scale = ("log_ratio" if positive else "standard") if scale is None else scale
+    least = np.nanmin(data.series.values[trains(data)])
+    scale = ("log_ratio" if least > 0 else "standard") if scale is None else scale
     check_choice("scale", scale, ("log_ratio", "standard"))
-    if scale == "log_ratio" and not positive:
-        raise ValueError(f"scale must be 'standard' where a number is {np.nanmin(values):g}")
+    if scale == "log_ratio" and least < 0:
+        raise ValueError(f"scale must be 'standard' where a number is {least:g}")
     return scale
 
 

@@ -22,6 +22,7 @@ class Form(NamedTuple):
       known: covariates known ahead.
       past: covariates that are not.
       static: numbers that do not change within a series.
+      season: S, where outputs are differences from the value one season before; else 0.
     """
 
     horizon: int
@@ -29,44 +30,69 @@ class Form(NamedTuple):
     known: int
     past: int
     static: int
+    season: int = 0
 
 
 class Window(NamedTuple):
-    """The units of windows, each [B, 1].
+    """The units of windows, each [B, 1] or [B, H].
 
     Attributes:
       level: mean of the context.
       spread: the unit of what is normalised.
       unit: of errors, the naive error of the series.
+      offset: what outputs are added to: 0, or the seasonal naive forecast, normalised.
     """
 
     level: Array
     spread: Array
     unit: Array
+    offset: Array
+
+    @property
+    def wide(self) -> "Window":
+        """The same with one more axis, that of the quantiles."""
+        return Window(*(part[..., None] for part in self))
 
 
-def units(scale: Scaling, arrays: dict[str, Any], member: Array, values: Array) -> Window:
-    """Returns the units of windows with values [C, B]."""
+def units(scale: Scaling, arrays: dict[str, Any], member: Array, end: Array, form: Form) -> Window:
+    """Returns the units of windows, of series `member` [B] before the time steps `end` [B]."""
     unit = jnp.asarray(arrays["unit"])[member]
+    values = before(arrays, "values", member, end, form.context)
     level = mean_there(values, ~jnp.isnan(values), axis=0)
     if scale == "log_ratio":
+        level = jnp.where(level > 0, level, unit)
         spread = jnp.full_like(level, arrays["fitted"]["spread"])
     else:
         away = jnp.abs(values - level[None])
         spread = mean_there(away, ~jnp.isnan(away), axis=0)
         spread = jnp.where(spread > CONSTANT * jnp.abs(level), spread, unit)
-    return Window(level[:, None], spread[:, None], unit[:, None])
+    window = Window(level[:, None], spread[:, None], unit[:, None], jnp.zeros_like(unit)[:, None])
+    if not form.season:
+        return window
+    return window._replace(offset=last_season(scale, arrays, member, end, form, window))
+
+
+def last_season(
+    scale: Scaling, arrays: dict[str, Any], member: Array, end: Array, form: Form, window: Window
+) -> Array:
+    """Returns the normalised values [B, H] of the last season before `end`; 0 where missing."""
+    step = jnp.arange(form.horizon, dtype=jnp.int32)[None] % form.season - form.season
+    z = normalise(scale, read(arrays, "values", member[:, None], end[:, None] + step), window)
+    return jnp.where(jnp.isnan(z), 0, z)
 
 
 def normalise(scale: Scaling, values: Array, window: Window) -> Array:
     """Returns z of values; the units broadcast."""
     if scale == "log_ratio":
-        return jnp.log(jnp.maximum(values / window.level, LEAST_RATIO)) / window.spread
-    return (values - window.level) / window.spread
+        z = jnp.log(jnp.maximum(values / window.level, LEAST_RATIO)) / window.spread
+    else:
+        z = (values - window.level) / window.spread
+    return z - window.offset
 
 
 def denormalise(scale: Scaling, z: Array, window: Window) -> Array:
     """Returns values of z; the units broadcast."""
+    z = z + window.offset
     if scale == "log_ratio":
         ratio = window.spread * z
         return window.level * jnp.exp(jnp.where(ratio < LARGEST, ratio, LARGEST))
@@ -74,41 +100,32 @@ def denormalise(scale: Scaling, z: Array, window: Window) -> Array:
 
 
 def inputs(
-    scale: Scaling,
-    arrays: dict[str, Any],
-    member: Array,
-    context: Array,
-    horizon: Array,
-    values: Array,
-    window: Window,
+    scale: Scaling, arrays: dict[str, Any], member: Array, end: Array, form: Form, window: Window
 ) -> Array:
-    """Returns x [C, B, D] of windows.
-
-    Args:
-      scale: how windows are normalised.
-      arrays: those of the task.
-      member: [B], the series of each window.
-      context: [C, B], the time steps that are read.
-      horizon: [B, H], those that are forecast.
-      values: [C, B], the values of the context.
-      window: the units of the windows.
-    """
-    rows = Window(*(part[None, :, 0] for part in window))
+    """Returns x [C, B, D] of windows, of series `member` [B] before the time steps `end` [B]."""
+    values = before(arrays, "values", member, end, form.context)
+    rows = Window(*(part[None, :, 0] for part in window._replace(offset=0 * window.unit)))
     z, there = normalise(scale, values, rows), ~jnp.isnan(values)
     parts = [jnp.where(there, z, 0)[..., None], there.astype(z.dtype)[..., None]]
     fitted = arrays["fitted"]
     for name in ("known", "past"):
         if name in fitted:
-            each = read(arrays, name, member[None], context)
-            parts.append(scaled(each, fitted[name]))
+            parts.append(scaled(before(arrays, name, member, end, form.context), fitted[name]))
     fixed = []
     if "known" in fitted:
-        each = scaled(read(arrays, "known", member[:, None], horizon), fitted["known"])
+        step = end[:, None] + jnp.arange(form.horizon, dtype=jnp.int32)[None]
+        each = scaled(read(arrays, "known", member[:, None], step), fitted["known"])
         fixed.append(each.reshape(len(member), -1))
     if "static" in fitted:
         fixed.append(scaled(jnp.asarray(arrays["static"])[member], fitted["static"]))
     parts += [jnp.broadcast_to(part[None], (*values.shape, part.shape[-1])) for part in fixed]
     return jnp.concatenate(parts, axis=-1)
+
+
+def before(arrays: dict[str, Any], name: str, member: Array, end: Array, count: int) -> Array:
+    """Returns the last `count` numbers [C, B, ...] of series `member` [B] before `end` [B]."""
+    step = jnp.arange(-count, 0, dtype=jnp.int32)[:, None] + end[None]
+    return read(arrays, name, member[None], step)
 
 
 def read(arrays: dict[str, Any], name: str, member: Array, step: Array) -> Array:

@@ -31,9 +31,9 @@ def gappy():
     return values
 
 
-def task_of(series=None, head=None, scale=None):
+def task_of(series=None, head=None, scale=None, seasonal=False):
     series = series_of() if series is None else series
-    return Forecast(series.split(H), context=C, head=head, scale=scale)
+    return Forecast(series.split(H), context=C, head=head, scale=scale, seasonal=seasonal)
 
 
 def batch_of(task, split="train", arrays=None):
@@ -93,8 +93,9 @@ def test_covariates_stand_beside_the_values_and_known_ones_reach_ahead():
 
 @pytest.mark.parametrize("scale", ["log_ratio", "standard"])
 @pytest.mark.parametrize("head", [heads.Absolute(), heads.Quantiles((0.2, 0.5, 0.8))])
-def test_perfect_outputs_cost_nothing_and_decode_to_the_targets(scale, head):
-    task = task_of(head=head, scale=scale)
+@pytest.mark.parametrize("seasonal", [False, True])
+def test_perfect_outputs_cost_nothing_and_decode_to_the_targets(scale, head, seasonal):
+    task = task_of(head=head, scale=scale, seasonal=seasonal)
     batch = batch_of(task, "test")
     outputs = truth(task, batch)
     assert task.loss(outputs, batch) == pytest.approx(0, abs=1e-5)
@@ -146,6 +147,25 @@ def test_chance_is_the_error_of_the_seasonal_naive_forecast():
     two = Forecast(Series(VALUES[:2], season=2).split(H), context=C)
     assert two.chance == pytest.approx(expected.mean(), rel=1e-5)
     assert task.static.form == task.form
+
+
+@pytest.mark.parametrize("scale", ["log_ratio", "standard"])
+def test_seasonal_outputs_of_zero_are_the_seasonal_naive_forecast(scale):
+    task = Forecast(Series(VALUES[:2], season=2).split(H), context=C, scale=scale, seasonal=True)
+    zeros = jnp.zeros((2, task.output_size))
+    assert task.metric(zeros, batch_of(task, "validation")) == pytest.approx(task.chance, rel=1e-5)
+    forecast = task.point(zeros[:1], task.encode([np.arange(1.0, 9)]))
+    np.testing.assert_allclose(forecast, [[7, 8, 7]], rtol=1e-6)
+
+
+def test_a_log_ratio_bears_zeros_and_windows_of_nothing_else():
+    values = [part.copy() for part in VALUES]
+    values[0][-3 * H :] = 0
+    values[1][2] = 0
+    task = task_of(series_of(values), scale="log_ratio")
+    batch = batch_of(task, "test")
+    assert np.isfinite(batch.x).all()
+    assert np.isfinite(task.loss(jnp.zeros((3, task.output_size)), batch))
 
 
 @pytest.mark.parametrize("scale", ["log_ratio", "standard"])
