@@ -9,6 +9,7 @@
     cells       a training step of every cell of the catalogue, relative to the LSTM's
     own         that of cells as a user writes them: the time of a gate, relative to the LSTM's
     own_data    16 trainings on real sequences: one program of ours, torch one after another
+    forecast    eight networks that forecast M3 quarterly: one program of ours, one network of torch
     policy      the gradient of a recurrent policy's layer in linen, and of ours in its place
     linear      forward and training step of the MinGRU: as a loop, and as an associative scan
 
@@ -37,7 +38,7 @@ from absl import app, flags, logging
 
 import lstm_jax as lj
 from lstm_jax import nn, tasks
-from scripts import _bench_flax, _bench_gpu, _bench_own_data, _bench_training
+from scripts import _bench_flax, _bench_forecast, _bench_gpu, _bench_own_data, _bench_training
 from scripts._catalogue import CATALOGUE
 from scripts._rivals import (
     Rival,
@@ -184,6 +185,11 @@ def own() -> list[dict[str, Any]]:
     rows = [_bench_gpu.per_gate(s, REPEATS.value, *given) for s in shapes(CELL_SHAPES)]
     print(_bench_gpu.tables(rows))
     return rows
+
+
+def forecast() -> list[dict[str, Any]]:
+    """Seconds of whole trainings on the series of a competition, and test errors."""
+    return _bench_forecast.forecast(min(REPEATS.value, 3))
 
 
 def own_data() -> list[dict[str, Any]]:
@@ -338,6 +344,7 @@ SUITES = {
         cells,
         own,
         own_data,
+        forecast,
         policy,
         linear,
     )
@@ -359,7 +366,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     # torch needs memory on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
-    if sys.argv[1:2] in (["trials"], ["throughput"], ["precision"], ["own_data"]):
+    if sys.argv[1:2] in (["trials"], ["throughput"], ["precision"], ["own_data"], ["forecast"]):
         # One host device a core, as the experiments have it; before any backend starts.
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     app.run(main)
