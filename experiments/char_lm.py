@@ -105,7 +105,7 @@ def plan(config: CharLM, records: Sequence[Record]) -> list[Group | Computed]:
     return [
         Computed(NGRAMS, functools.partial(baseline, config)),
         *tuning.tune_then_report(
-            config, config.learning_rates, records, group, choose=lowest,
+            config, config.learning_rates, records, group, choose=tuning.lowest_loss,
             decay=float(config.steps), dropout=config.dropout,
             input_dropout=config.input_dropout, weight_drop=config.weight_drop,
         ),
@@ -116,14 +116,6 @@ def adapt(config: CharLM) -> CharLM:
     """Refuses a directory of `--save` that exists, in a new run alone."""
     need(not config.save or not Path(config.save).exists(), "save", config.save, "it exists")
     return config
-
-
-def lowest(rates: Sequence[float], results: Sequence[Record]) -> float | None:
-    """Returns the learning rate of the lowest mean loss on validation."""
-    if not results:
-        return None
-    losses = np.array([r["validation_loss"] for r in results], float).reshape(len(rates), -1)
-    return rates[int(np.nan_to_num(losses, nan=np.inf).mean(1).argmin())]
 
 
 def baseline(config: CharLM) -> tuple[list[Record], Any]:

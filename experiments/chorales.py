@@ -78,19 +78,10 @@ def plan(config: Chorales, records: Sequence[Record]) -> list[Group]:
             cell, task, model, config.steps, config.batch_size, None, "test", measure=measure
         )
         groups += tuning.tune_then_report(
-            config, config.learning_rates, records, group, choose=lowest,
+            config, config.learning_rates, records, group, choose=tuning.lowest_loss,
             decay=config.steps, dropout=config.dropout,
         )  # fmt: skip
     return groups
-
-
-def lowest(rates: Sequence[float], results: Sequence[Record]) -> float | None:
-    """Returns the learning rate with the lowest mean validation loss; None without results."""
-    if not results:
-        return None
-    seeds = len(results) // len(rates)
-    losses = [inf if r["status"] == "diverged" else r["validation_loss"] for r in results]
-    return rates[int(np.argmin(np.reshape(losses, (len(rates), seeds)).mean(1)))]
 
 
 # A sampled chorale. -------------------------------------------------------------------------------

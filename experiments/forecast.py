@@ -106,8 +106,8 @@ def plan(config: Forecasting, records: Sequence[Record]) -> list[Group | Compute
         compute = functools.partial(by_classics, data, methods(config))
         groups.append(Computed(f"{name}-classical", compute))
         *tuned, reported = tuning.tune_then_report(
-            config, config.learning_rates, records, group(config, data), choose=least_error,
-            decay=config.steps,
+            config, config.learning_rates, records, group(config, data),
+            choose=tuning.least(lambda result: result["validation_metric"]), decay=config.steps,
         )  # fmt: skip
         groups += [one._replace(task=task_of(data, 1)) for one in tuned] + [reported]
     return groups
@@ -135,15 +135,6 @@ def task_of(data: Collection, validation: int) -> Forecast:
     return Forecast(
         windows, context=context, head=heads.Quantiles(LEVELS), scale=scale, seasonal=seasonal
     )
-
-
-def least_error(rates: Sequence[float], results: Sequence[Record]) -> float | None:
-    """Returns the learning rate of the least mean MASE on validation; None without results."""
-    if not results:
-        return None
-    errors = [r["validation_metric"] if r["status"] != "diverged" else np.inf for r in results]
-    means = np.mean(np.reshape(np.array(errors, float), (len(rates), -1)), axis=1)
-    return rates[int(np.argmin(np.nan_to_num(means, nan=np.inf)))]
 
 
 def methods(config: Forecasting) -> tuple[str, ...]:

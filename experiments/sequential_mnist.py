@@ -112,8 +112,9 @@ def plan(config: SequentialMNIST, records: Sequence[Record]) -> list[Group]:
         shared = task, model, config.steps, config.batch_size
         group = Group(f"{task_name}-{cell}", *shared, None, "test")
         groups += tuning.tune_then_report(
-            config, config.learning_rates, records, group, decay=config.steps,
-            input_noise=config.input_noise,
+            config, config.learning_rates, records, group,
+            choose=tuning.least(lambda result: -result["validation_correct"]),
+            decay=config.steps, input_noise=config.input_noise,
         )  # fmt: skip
     return groups
 

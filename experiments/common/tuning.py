@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from experiments.common.flags import Config
 from lstm_jax.report import ledger
 from lstm_jax.report.ledger import Record
@@ -82,6 +84,28 @@ def chosen(rates: Sequence[float], results: Sequence[Record]) -> float | None:
         return sorted(working)[(len(working) - 1) // 2]
     right = [sum(map(_right, group)) for group in groups]
     return rates[right.index(max(right))]
+
+
+def least(score: Callable[[Record], float]) -> Choose:
+    """Returns the choice of the learning rate with the least mean score; a diverged seed has none.
+
+    Args:
+      score: a finished result on validation -> a number.
+    """
+
+    def choose(rates: Sequence[float], results: Sequence[Record]) -> float | None:
+        if not results:
+            return None
+        scores = [np.inf if r["status"] == "diverged" else score(r) for r in results]
+        means = np.reshape(np.nan_to_num(scores, nan=np.inf, posinf=np.inf), (len(rates), -1)).mean(
+            1
+        )
+        return rates[int(np.argmin(means))]
+
+    return choose
+
+
+lowest_loss = least(lambda result: result["validation_loss"])
 
 
 def _right(result: Record) -> int:

@@ -31,14 +31,6 @@ def scores(monkeypatch):
     music._starts.cache_clear()
 
 
-def test_the_rate_has_the_lowest_mean_validation_loss_without_diverged_seeds():
-    losses = [3.0, 1.0, 2.0, 1.5, 0.1, 0.1]
-    results = [{"status": "finished", "validation_loss": loss} for loss in losses]
-    results[-1]["status"] = "diverged"
-    assert chorales.lowest((1e-3, 1e-2, 1e-1), results) == 1e-2
-    assert chorales.lowest((1e-3, 1e-2), []) is None
-
-
 @pytest.mark.parametrize(
     ("ours", "verdict"),
     [

@@ -42,3 +42,11 @@ def test_trials_that_diverged_have_nothing_right():
 
 def test_there_is_no_choice_without_results():
     assert tuning.chosen((1, 2), []) is None
+
+
+def test_the_least_mean_score_is_chosen_without_diverged_seeds():
+    losses = [3.0, 1.0, 2.0, 1.5, 0.1, 0.1]
+    results = [{"status": "finished", "validation_loss": loss} for loss in losses]
+    results[-1]["status"] = "diverged"
+    assert tuning.lowest_loss((1e-3, 1e-2, 1e-1), results) == 1e-2
+    assert tuning.lowest_loss((1e-3, 1e-2), []) is None
