@@ -11,6 +11,7 @@
     own_data    16 trainings on real sequences: one program of ours, torch one after another
     forecast    eight networks that forecast M3 quarterly: one program of ours, one network of torch
     policy      the gradient of a recurrent policy's layer in linen, and of ours in its place
+    agent       recurrent PPO of both layers: scores over eight seeds, environment steps a second
     linear      forward and training step of the MinGRU: as a loop, and as an associative scan
 
 A training step is the gradient of mean(h^2) in parameters and input. Repetitions go round four
@@ -38,7 +39,14 @@ from absl import app, flags, logging
 
 import lstm_jax as lj
 from lstm_jax import nn, tasks
-from scripts import _bench_flax, _bench_forecast, _bench_gpu, _bench_own_data, _bench_training
+from scripts import (
+    _bench_agent,
+    _bench_flax,
+    _bench_forecast,
+    _bench_gpu,
+    _bench_own_data,
+    _bench_training,
+)
 from scripts._catalogue import CATALOGUE
 from scripts._rivals import (
     Rival,
@@ -190,6 +198,11 @@ def own() -> list[dict[str, Any]]:
 def forecast() -> list[dict[str, Any]]:
     """Seconds of whole trainings on the series of a competition, and test errors."""
     return _bench_forecast.forecast(min(REPEATS.value, 3))
+
+
+def agent() -> list[dict[str, Any]]:
+    """Scores and environment steps a second of recurrent PPO in linen, and with ours inside."""
+    return _bench_agent.agent(min(REPEATS.value, 3))
 
 
 def own_data() -> list[dict[str, Any]]:
@@ -346,6 +359,7 @@ SUITES = {
         own_data,
         forecast,
         policy,
+        agent,
         linear,
     )
 }

@@ -1,0 +1,157 @@
+"""Recurrent PPO with the network of a linen user: a scanned GRU, and `lj.linen.Recurrent` instead.
+
+The network is that of PureJaxRL's recurrent PPO, written from its description (Lu et al. 2022): a
+dense encoder, a GRU with resets, and two dense heads. Rollouts and updates are those of
+`experiments.common.ppo`, in one program of all seeds. The initial parameters are equal, too.
+"""
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+import lstm_jax as lj
+from experiments.common import ppo
+from experiments.common.environments import ENVIRONMENTS, Params
+from lstm_jax.report.statistics import interval
+from scripts._bench_flax import ScannedRNN
+
+SEEDS, HIDDEN, RATE = 8, 64, 3e-3
+SETTINGS = ppo.PPO(updates=50, horizon=128, environments=32)
+PROBLEMS = (("t_maze", 5), ("memory_chain", 10))
+EPISODES = 256
+
+
+class ActorCritic(linen.Module):
+    """Logits and values of a policy with memory, over [T, B, ...].
+
+    Attributes:
+      recurrent: (carry, (x, resets)) -> (carry, h).
+      actions: number of actions.
+      hidden: units of each layer.
+    """
+
+    recurrent: linen.Module
+    actions: int
+    hidden: int
+
+    @linen.compact
+    def __call__(self, carry: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
+        """Returns the next carry, the logits [T, B, A] and the values [T, B]."""
+        x, resets = inputs
+        x = linen.relu(self.dense(self.hidden, 2**0.5)(x))
+        carry, h = self.recurrent(carry, (x, resets))  # pyright: ignore[reportCallIssue]
+        logits = self.dense(self.actions, 0.01)(linen.relu(self.dense(self.hidden, 2.0)(h)))
+        value = self.dense(1, 1.0)(linen.relu(self.dense(self.hidden, 2.0)(h)))
+        return carry, logits, value[..., 0]
+
+    def dense(self, width: int, scale: float) -> linen.Dense:
+        """Returns an orthogonal layer."""
+        return linen.Dense(width, kernel_init=linen.initializers.orthogonal(scale))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinenPolicy:
+    """A linen network as the policy of `experiments.common.ppo`.
+
+    Attributes:
+      network: the network; equal networks share a program.
+      ours: whether its recurrent layer is ours.
+    """
+
+    network: ActorCritic
+    ours: bool
+
+    def init(self, key: jax.Array, observation_size: int) -> Any:
+        """Returns the initial parameters of the scanned GRU's network, in the form of this one."""
+        scanned = policy(False, self.network.actions)
+        inputs = jnp.zeros((1, 1, observation_size)), jnp.zeros((1, 1), bool)
+        params: dict[str, Any] = dict(scanned.network.init(key, scanned.begin(1), inputs)["params"])
+        if not self.ours:
+            return params
+        cell = lj.cells.GRU(HIDDEN)
+        layer = lj.linen.to_tree(lj.interop.from_linen(cell, params["recurrent"]["GRUCell_0"]))
+        return params | {"recurrent": layer}
+
+    def begin(self, rows: int) -> Any:
+        """Returns the state at the start of an episode."""
+        if self.ours:
+            return lj.initial_state(lj.cells.GRU(HIDDEN), rows)
+        return jnp.zeros((rows, HIDDEN))
+
+    def act(self, params: Any, state: Any, observation: Any, reset: Any) -> Any:
+        """Returns the next state, the logits [B, A] and the value [B] of one time step."""
+        inputs = observation[None], reset[None]
+        found: Any = self.network.apply({"params": params}, state, inputs)
+        state, logits, value = found
+        return state, logits[0], value[0]
+
+    def over_time(self, params: Any, state: Any, observation: Any, reset: Any) -> Any:
+        """Returns the logits [T, B, A] and the values [T, B] of a rollout."""
+        found: Any = self.network.apply({"params": params}, state, (observation, reset))
+        return found[1:]
+
+
+def policy(ours: bool, actions: int) -> LinenPolicy:
+    """Returns the network with one of both recurrent layers."""
+    layer = lj.linen.Recurrent(lj.cells.GRU(HIDDEN)) if ours else ScannedRNN()
+    return LinenPolicy(ActorCritic(layer, actions, HIDDEN), ours)
+
+
+def agent(repeats: int) -> list[dict[str, Any]]:
+    """Scores over eight seeds, and environment steps a second, with both layers."""
+    rows = []
+    for name, length in PROBLEMS:
+        runs = {kind: functools.partial(run, name, length, kind == "ours") for kind in KINDS}
+        scores = {kind: call() for kind, call in runs.items()}  # compiles
+        seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for repeat in range(repeats):
+            for kind in sorted(KINDS, reverse=bool(repeat % 2)):
+                started = time.perf_counter()
+                runs[kind]()
+                seconds[kind].append(time.perf_counter() - started)
+        rows.append(_row(name, length, scores, seconds))
+        print(_line(rows[-1]), flush=True)
+    return rows
+
+
+KINDS = ("ScannedRNN", "ours")
+
+
+def run(name: str, length: int, ours: bool) -> list[float]:
+    """Returns the scores of eight trained policies on fresh episodes."""
+    environment, at = ENVIRONMENTS[name], Params(jnp.int32(length))
+    one = policy(ours, environment.num_actions)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(
+        jax.random.split(jax.random.key(0), SEEDS)
+    )
+    begin = functools.partial(one.init, observation_size=environment.observation_size)
+    params = jax.vmap(begin)(keys[:, 0])
+    rates = jnp.full(SEEDS, RATE)
+    trained, _ = ppo.train(environment, one, SETTINGS, at, params, rates, keys[:, 1])  # pyright: ignore[reportArgumentType]
+    return ppo.evaluate(environment, one, EPISODES, at, trained, keys[:, 2])[1].tolist()  # pyright: ignore[reportArgumentType]
+
+
+def _row(name: str, length: int, scores: Any, seconds: Any) -> dict[str, Any]:
+    steps = SEEDS * SETTINGS.updates * SETTINGS.horizon * SETTINGS.environments
+    return {
+        "kind": "agent",
+        "problem": f"{name} {length}",
+        "score": {kind: list(interval(each, (0.0, 1.0))) for kind, each in scores.items()},
+        "median_s": {kind: float(np.median(each)) for kind, each in seconds.items()},
+        "steps_a_second": {kind: steps / float(np.median(s)) for kind, s in seconds.items()},
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    each = (
+        f"{kind} score {mean:.3f} [{low:.3f}, {high:.3f}], "
+        f"{row['steps_a_second'][kind]:,.0f} environment steps a second"
+        for kind, (mean, low, high) in row["score"].items()
+    )
+    return f"{row['problem']}: " + "; ".join(each)
