@@ -1,4 +1,4 @@
-"""Makes golden.npz, what torch and Keras compute on small layers: python tests/make_golden.py.
+"""Makes golden.npz, what torch and Keras compute on small layers: python -m tests.make_golden.
 
 It needs both libraries (`pip install 'lstm_jax[rivals]'`); the tests that read the file do not.
 """
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from peers import GOLDEN, numbers, tensors_of, theirs, torch_module
+
+from tests.peers import GOLDEN, numbers, tensors_of, theirs, torch_module
 
 PATH = Path(__file__).with_name("golden.npz")
 

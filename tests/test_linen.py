@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cells_under_test import Peephole
 from flax import linen
 
 import lstm_jax as lj
+from tests.cells_under_test import Peephole
 
 T, B, D, H = 5, 3, 2, 4
 LSTM = lj.cells.LSTM(H)

@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cells_under_test import CIFG, Peephole
 from flax import linen, nnx
-from peers import GOLDEN, assert_equal, numbers, ours
 
 import lstm_jax as lj
 from lstm_jax import cells, interop
@@ -22,6 +20,8 @@ from lstm_jax.interop import keras, layouts
 from lstm_jax.interop.checking import named
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.types import CellParams
+from tests.cells_under_test import CIFG, Peephole
+from tests.peers import GOLDEN, assert_equal, numbers, ours
 
 D, H, p = 2, 3, 2
 LSTM, GRU, RNN = cells.LSTM(H), cells.GRU(H), cells.RNN(H, "relu")

@@ -82,9 +82,9 @@ def test_a_description_that_is_not_understood_is_refused(change: Any, message: s
 SMALL = SequenceSpec(CIFG(H), D, 2, b=gate_bias(f=2.0), learn_initial=True, engine="reference")
 
 FRESH = """
-import sys; sys.path.insert(0, "tests")
+import sys; sys.path.insert(0, ".")
 import jax, jax.numpy as jnp, numpy as np
-from cells_under_test import CIFG
+from tests.cells_under_test import CIFG
 from lstm_jax.interop import load_model
 spec, params = load_model(sys.argv[1], classes=[CIFG])
 x = jnp.linspace(-1, 1, 24).reshape(4, 3, 2)

@@ -16,10 +16,10 @@ import pytest
 from flax import linen, nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import Case, assert_equal, numbers, ours, tensors_of, theirs, torch_module
 
 import lstm_jax as lj
 from lstm_jax import cells, interop
+from tests.peers import Case, assert_equal, numbers, ours, tensors_of, theirs, torch_module
 
 pytestmark = pytest.mark.slow
 
