@@ -19,8 +19,8 @@ from scripts._rivals import TERMS, Clock, reason
 
 TOLERANCES = {"f32": 1e-4, "tf32": 1e-2, "bf16": 4e-2}
 PLAN = (  # terms, and T,B,D,H or N,T,B,D,H, the most wanted first
-    ("f32", (40, 18, 3, 16)), ("bf16", (40, 18, 3, 20)), ("tf32", (40, 18, 3, 16)),
-    ("bf16", (100, 64, 64, 128)), ("bf16", (3, 40, 18, 3, 16)),
+    ("f32", (20, 18, 3, 16)), ("bf16", (20, 18, 3, 20)), ("tf32", (20, 18, 3, 16)),
+    ("bf16", (20, 64, 64, 128)), ("bf16", (3, 20, 18, 3, 16)),
 )  # fmt: skip
 TINY_PLAN = (("f32", (4, 3, 2, 16)), ("bf16", (4, 3, 2, 16)))
 ENGINES = tuple(name for name in lj.engines.ENGINES if name not in ("auto", "reference"))
@@ -66,8 +66,9 @@ def problem(case: Case) -> Problem:
     def normal(*shape):
         return draw.standard_normal(shape, np.float32)
 
-    def state():
-        return jax.tree.map(lambda s: np.tanh(normal(*s.shape)), lj.initial_state(cell, (B,)))
+    def state():  # positive, since the sLSTM divides by one of its states
+        zeros = lj.initial_state(cell, (B,))
+        return jax.tree.map(lambda s: draw.uniform(0.5, 1, s.shape).astype(np.float32), zeros)
 
     x = jnp.asarray(normal(T, B, D), TERMS[case.terms][0]).astype(jnp.float32)
     smooth = dict(params=params, x=x, state=state(), initial=state())
@@ -75,6 +76,10 @@ def problem(case: Case) -> Problem:
     keep = jnp.asarray(draw.uniform(size=(B, lj.cells.feedback_width(cell))), jnp.float32)
     mask, reset = draw.uniform(size=(T, B)) < 0.8, draw.uniform(size=(T, B)) < 0.1
     d_final = jax.tree.map(lambda s: normal(*s.shape), lj.initial_state(cell, (B,)))
+    if (
+        case.terms != "f32"
+    ):  # rounding decides ties of the sLSTM's maximum, on which h does not depend
+        d_final = jax.tree.map(np.zeros_like, d_final)._replace(h=d_final.h)
     return Problem(smooth, mask, reset, lj.Noise(time_keys, keep), d_final, normal(T, B, H))
 
 
