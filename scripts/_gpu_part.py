@@ -44,7 +44,7 @@ def rows_in(path: Path) -> Callable[[dict[str, Any]], None]:
 def engine_for(name: str, cell: lj.Cell, dtype: Any, interpret: bool) -> Any:
     """Returns the engine of a GPU called `name`, interpreted on request; may refuse the cell."""
     engine = lj.engines.resolve(name, cell, "gpu", dtype)
-    if interpret and isinstance(engine, lj.engines.Pallas):
+    if interpret and isinstance(engine, lj.engines.Pallas | lj.engines.Mosaic):
         return dataclasses.replace(engine, interpret=True)
     return engine
 

@@ -3,6 +3,7 @@
 from lstm_jax.engines.associative import Associative
 from lstm_jax.engines.choice import ENGINES, Engine, resolve, serves
 from lstm_jax.engines.loop import Trace, step, trace, unroll
+from lstm_jax.engines.mosaic import Mosaic
 from lstm_jax.engines.pallas import Pallas
 from lstm_jax.engines.products import projected
 from lstm_jax.engines.reference import Reference
@@ -13,6 +14,7 @@ __all__ = [
     "ENGINES",
     "Associative",
     "Engine",
+    "Mosaic",
     "Pallas",
     "Reference",
     "Scan",

@@ -9,6 +9,7 @@ import jax
 from lstm_jax.cells import Cell
 from lstm_jax.engines.associative import Associative
 from lstm_jax.engines.inputs import Inputs
+from lstm_jax.engines.mosaic import Mosaic
 from lstm_jax.engines.pallas import Pallas
 from lstm_jax.engines.reference import Reference
 from lstm_jax.engines.scan import Scan
@@ -62,6 +63,7 @@ ENGINES: dict[str, Callable[[Cell, str], Engine]] = {
     "scan_sqrt": _scan_sqrt,
     "associative": lambda cell, platform: Associative(),
     "pallas": lambda cell, platform: Pallas(platform),
+    "mosaic": lambda cell, platform: Mosaic(platform),
 }
 
 

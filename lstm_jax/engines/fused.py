@@ -8,6 +8,7 @@ whole tiles.
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu
 
 from lstm_jax.cells import Cell
-from lstm_jax.engines import kernels
+from lstm_jax.engines import kernels, mosaic
 from lstm_jax.engines.inputs import Inputs
 from lstm_jax.engines.masking import reached, restart, zero_unless
+from lstm_jax.engines.mosaic import Mosaic
 from lstm_jax.engines.pallas import LANES, ROWS, Pallas
 from lstm_jax.engines.products import (
     add_bias,
@@ -41,17 +43,18 @@ CHUNK = 32  # most time steps of a chunk on a TPU
 BUFFERS = 6 * 1024 * 1024  # bytes of the buffers of a chunk on a TPU, without the weights
 
 
-class _Frame(NamedTuple):
-    """The padded sizes of a kernel: time steps, rows and units."""
+class Frame(NamedTuple):
+    """The kernels of an engine, and their padded sizes: time steps, rows and units."""
 
     T: int
     B: int
     H: int
-    schedule: kernels.Schedule
+    forward: Callable[[kernels.Forward], tuple[Row, Row]]
+    backward: Callable[[kernels.Backward], tuple[Array, Row, Row, Row]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def run_loop(engine: Pallas, cell: Cell, inputs: Inputs):
+def run_loop(engine: Pallas | Mosaic, cell: Cell, inputs: Inputs):
     """Returns the final state, and the states [T, B, ...] after every time step."""
     return _forward(engine, cell, inputs)
 
@@ -61,7 +64,7 @@ def _loop_fwd(engine, cell, inputs):
     return (final, states), (inputs, states)
 
 
-def _loop_bwd(engine: Pallas, cell: Cell, residuals, cotangents):
+def _loop_bwd(engine: Pallas | Mosaic, cell: Cell, residuals, cotangents):
     inputs, states = residuals
     d_final, d_states = cotangents
     inputs = inputs._replace(x=zero_unless(inputs.mask, inputs.x))
@@ -91,7 +94,7 @@ def _loop_bwd(engine: Pallas, cell: Cell, residuals, cotangents):
 run_loop.defvjp(_loop_fwd, _loop_bwd)
 
 
-def _forward(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
+def _forward(engine: Pallas | Mosaic, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
     """Returns the final state and the states after every time step."""
     params, x, *_ = inputs
     T, B, D = x.shape
@@ -102,15 +105,12 @@ def _forward(engine: Pallas, cell: Cell, inputs: Inputs) -> tuple[Row, Row]:
     frame = _frame(engine, cell, x, draws)
     mask, reset, keep = _flags_and_keep(frame, inputs)
     state, initial = (_pad(row, (frame.B, frame.H)) for row in (inputs.state, inputs.initial))
-    final, states = kernels.forward(
-        cell,
-        frame.schedule,
-        kernels.Forward(
-            _pad_packed(cell, frame, packed, x.dtype), _weights(cell, params, frame, x.dtype),
-            _theta(cell, params, frame), state, None if reset is None else initial,
-            keep, _pad(draws, (frame.T, frame.B, frame.H)), mask, reset,
-        ),
+    given = kernels.Forward(
+        _pad_packed(cell, frame, packed, x.dtype), _weights(cell, params, frame, x.dtype),
+        _theta(cell, params, frame), state, None if reset is None else initial,
+        keep, _pad(draws, (frame.T, frame.B, frame.H)), mask, reset,
     )  # fmt: skip
+    final, states = frame.forward(given)
     return _cut(final, (B, cell.hidden)), _cut(states, (T, B, cell.hidden))
 
 
@@ -128,7 +128,7 @@ def _kernel_back(engine, cell, inputs, packed, start, d_states, d_final):
         _pad(d_states, size, "constant"), _pad(d_final, size[1:], "constant"),
         weights, _theta(cell, params, frame), keep, _pad(draws, size), mask, reset,
     )  # fmt: skip
-    d_packed, *carry = kernels.backward(cell, frame.schedule, given)
+    d_packed, *carry = frame.backward(given)
     d_state, d_theta, d_initial = _cut(carry, (B, cell.hidden))
     blocks = d_packed.reshape(frame.T, frame.B, len(cell.gates), frame.H)
     d_theta = jax.tree.map(
@@ -149,13 +149,15 @@ def _draws(cell: Cell, inputs: Inputs) -> Row | None:
     return jax.vmap(lambda key: drawn(cell, theta, key, B, dtype))(keys)
 
 
-def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
+def _frame(engine: Pallas | Mosaic, cell: Cell, x: Array, draws: Row | None) -> Frame:
     """Returns the padded sizes and the schedule of a kernel."""
+    if isinstance(engine, Mosaic):
+        return _mosaic_frame(engine, cell, x)
     (T, B, _), H, interpret = x.shape, engine.width(cell), engine.interpret
     if engine.platform == "gpu":
         rows, warps, prefetch = engine.tiles or measured(_device(), H, x.dtype)
         whole = kernels.Schedule(rows, T, prefetch, _triton_compiler(warps), interpret)
-        return _Frame(T, _up(B, rows), H, whole)
+        return _framed(kernels, (T, _up(B, rows), H), cell, whole)
     # The bytes of one row at one time step, in two buffers each; a flag takes all lanes.
     narrow, full = (jnp.dtype(dtype).itemsize for dtype in (x.dtype, wide(x.dtype)))
     states = len(cell.states) + len(draws or ())
@@ -167,7 +169,21 @@ def _frame(engine: Pallas, cell: Cell, x: Array, draws: Row | None) -> _Frame:
     steps = _parts(T, chunks)
     compiler = tpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
     cut = kernels.Schedule(rows, steps, False, compiler, interpret)
-    return _Frame(chunks * steps, _up(B, rows), H, cut)
+    return _framed(kernels, (chunks * steps, _up(B, rows), H), cell, cut)
+
+
+def _mosaic_frame(engine: Mosaic, cell: Cell, x: Array) -> Frame:
+    from lstm_jax.engines import hopper  # jax >= 0.12 has what it needs
+
+    (T, B, _), plan = x.shape, engine.plan(cell, x.dtype)
+    size = T, _up(B, mosaic.ROWS), engine.width(cell)
+    return _framed(hopper, size, cell, plan, engine.interpret)
+
+
+def _framed(of: Any, size: tuple[int, int, int], *arguments: Any) -> Frame:
+    """Returns the kernels of a module, with their first arguments."""
+    partial = functools.partial
+    return Frame(*size, partial(of.forward, *arguments), partial(of.backward, *arguments))
 
 
 def _device() -> str:
@@ -186,7 +202,7 @@ def _triton_compiler(warps: int) -> Any:
 
 
 def _flags_and_keep(
-    frame: _Frame, inputs: Inputs
+    frame: Frame, inputs: Inputs
 ) -> tuple[Array | None, Array | None, kernels.Parts | None]:
     """Returns padded mask, reset and keep; time steps past the end are masked."""
     T, B, _ = inputs.x.shape
@@ -199,16 +215,14 @@ def _flags_and_keep(
     return mask, reset, _pad(parts, (frame.B, frame.H))
 
 
-def _pad_packed(cell: Cell, frame: _Frame, packed: Array, dtype: Any) -> Array:
+def _pad_packed(cell: Cell, frame: Frame, packed: Array, dtype: Any) -> Array:
     T, B, _ = packed.shape
     blocks = packed.astype(dtype).reshape(T, B, len(cell.gates), cell.hidden)
     padded = _pad(blocks, (frame.T, frame.B, len(cell.gates), frame.H))
     return padded.reshape(frame.T, frame.B, -1)
 
 
-def _weights(
-    cell: Cell, params: CellParams, frame: _Frame, dtype: Any
-) -> tuple[kernels.Parts, ...]:
+def _weights(cell: Cell, params: CellParams, frame: Frame, dtype: Any) -> tuple[kernels.Parts, ...]:
     """Returns matrices [H, H], by block of `w_h` and by vector of the feedback.
 
     Weights that read padding are zero.
@@ -225,7 +239,7 @@ def _weights(
     return tuple(_pad(tuple(blocks[name]), (frame.H, frame.H)) for name in cell.h_blocks)
 
 
-def _theta(cell: Cell, params: CellParams, frame: _Frame) -> Row:
+def _theta(cell: Cell, params: CellParams, frame: Frame) -> Row:
     """Returns theta with its vectors and scalars as padded vectors [1, H]."""
     vectors = jax.tree.map(lambda v: jnp.broadcast_to(v, (1, cell.hidden)), params.theta)
     return _pad(vectors, (1, frame.H))

@@ -3,8 +3,8 @@
 Inside, every gate, state and vector of theta is a matrix [B, H] of one tile of rows. All operations
 are pointwise except the recurrent product. The recurrent weights are read once, before the loop,
 and stay on chip. The cell's own `update` is traced into the forward kernel, and its `jax.vjp` into
-the backward kernel, which starts at the last time step. `pallas` pads all sizes to those of the
-chip.
+the backward kernel, which starts at the last time step (`steps`). `pallas` pads all sizes to those
+of the chip.
 
 Weights, pre-activations and their gradients pass in the dtype of the products. All other arrays
 have the dtype of the states, float32 at least, in which everything is computed.
@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from lstm_jax.cells import Cell, feedback_parts
+from lstm_jax.cells import Cell
+from lstm_jax.engines import steps
+from lstm_jax.engines.steps import Parts
 from lstm_jax.types import Array, Row
 
 Ref = Any
-Parts = tuple[Array, ...]  # one array for each vector of the feedback
 
 
 class Forward(NamedTuple):
@@ -175,19 +176,15 @@ def _call(body, schedule: Schedule, size: tuple[int, int], given, specs, shapes,
 
 def _forward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
     def lstm_jax_forward(given: Forward, final: Row, states: Row) -> None:
-        weights, initial, keep = _read((given.weights, given.initial, given.keep))
         theta = _theta(given.theta, final[0].shape)
+        fixed = steps.Fixed(theta, *_read((given.initial, given.keep)))
+        product = _product(_read(given.weights))
 
         def load(t):
-            packed = _blocks(cell, given.packed, t)
-            return packed, _at(given.draws, t), _at(given.mask, t), _at(given.reset, t)
+            return _inputs(cell, given, t)
 
         def advance(t, inputs, state):
-            packed, draws, mask, reset = inputs
-            start = state if reset is None else _where(reset, initial, state)
-            gates = _gates(cell, packed, weights, _fed_back(cell, start, keep))
-            new = _updated(cell, draws)(gates, start, theta)
-            state = new if mask is None else _where(mask, new, start)
+            state = steps.step(cell, fixed, product, inputs, state)
             jax.tree.map(lambda ref, s: _put(ref, t, s), states, state)
             return state
 
@@ -203,39 +200,25 @@ def _backward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
     def lstm_jax_backward(
         given: Backward, d_packed: Ref, d_state: Row, d_theta: Row, d_initial: Row | None
     ) -> None:
-        weights, keep = _read((given.weights, given.keep))
         theta = _theta(given.theta, d_state[0].shape)
+        fixed = steps.Fixed(theta, None, _read(given.keep))
+        product = _product(tuple(zip(*_read(given.weights), strict=True)))
 
         def load(t):
-            packed, states = _blocks(cell, given.packed, t), (given.start, given.d_states)
-            flags = _at(given.mask, t), _at(given.reset, t)
-            return packed, *_at(states, t), _at(given.draws, t), *flags
+            return _inputs(cell, given, t), *_at((given.start, given.d_states), t)
 
         def advance(t, inputs, carry):
-            packed, start, d_after, draws, mask, reset = inputs
-            d_state, d_theta, d_initial = carry
-            d_state = _add(d_state, d_after)
-            d_new = d_state if mask is None else _where(mask, d_state, _zeros(d_state))
-            gates = cell.Gates(*_widen(packed, d_state[0].dtype))
-            _, update_back = jax.vjp(_updated(cell, draws), gates, start, theta)
-            d_gates, d_start, d_theta_t = update_back(d_new)
-            if weights:
-                _, feedback_back = jax.vjp(lambda s: _fed_back(cell, s, keep), start)
-                d_feedback = _transposed(cell, d_gates, weights)
-                d_start = _add(d_start, feedback_back(d_feedback)[0])
-            if mask is not None:
-                d_start = _add(d_start, _where(mask, _zeros(d_state), d_state))
-            if reset is not None:
-                d_initial = _add(d_initial, _where(reset, d_start, _zeros(d_start)))
-                d_start = _where(reset, _zeros(d_start), d_start)
+            at_t, start, d_after = inputs
+            carry = (steps.add(carry[0], d_after), *carry[1:])
+            d_gates, carry = steps.step_back(cell, fixed, product, at_t, start, carry)
             for n, d_gate in enumerate(d_gates):
                 _put_block(d_packed, t, n, d_gate)
-            return d_start, _add(d_theta, d_theta_t), d_initial
+            return carry
 
         def first():
             d_final = _read(given.d_final)
             no_resets = d_initial is None
-            return d_final, _zeros(theta), None if no_resets else _zeros(d_final)
+            return d_final, steps.zeros(theta), None if no_resets else steps.zeros(d_final)
 
         carry = (d_state, d_theta, d_initial)
         _run_chunk(T, schedule, carry, first, load, advance, lambda k: schedule.steps - 1 - k)
@@ -275,46 +258,22 @@ def _run_steps(schedule: Schedule, load, advance, time, carry):
     return jax.lax.fori_loop(0, last + 1, prefetch, (carry, load(time(0))))[0]
 
 
-def _updated(cell: Cell, draws: Row | None) -> Callable[[Row, Row, Row], Row]:
-    """Returns the cell's `update` over the rows of a tile, without the activated gates."""
-    optional = () if draws is None else (draws,)
-    return lambda *arguments: jax.vmap(cell.update)(*arguments, *optional)[0]
+def _product(weights: tuple[Parts, ...]) -> steps.Product:
+    """Returns the function of row vectors to their sums of products, one for each of `weights`."""
 
+    def product(parts):
+        return tuple(functools.reduce(jnp.add, map(_dot, parts, squares)) for squares in weights)
 
-def _gates(cell: Cell, packed: tuple, weights: tuple[Parts, ...], feedback: Parts) -> Row:
-    """Returns pre-activations: `packed` plus the recurrent products."""
-    gates = dict(zip(cell.gates, _widen(packed, feedback[0].dtype), strict=True))
-    for name, squares in zip(cell.h_blocks, weights, strict=True):
-        for part, w in zip(feedback, squares, strict=True):
-            gates[name] += _dot(part, w)
-    return cell.Gates(**gates)
-
-
-def _transposed(cell: Cell, d_gates: Row, weights: tuple[Parts, ...]) -> Parts:
-    """Returns the gradients of the feedback."""
-    d_blocks = [getattr(d_gates, name) for name in cell.h_blocks]
-    return tuple(
-        functools.reduce(jnp.add, map(_dot, d_blocks, squares))
-        for squares in zip(*weights, strict=True)
-    )
+    return product
 
 
 def _dot(a: Array, w: Array) -> Array:
     return jnp.dot(a.astype(w.dtype), w, preferred_element_type=a.dtype)
 
 
-def _fed_back(cell: Cell, state: Row, keep: Parts | None) -> Parts:
-    parts = jax.vmap(functools.partial(feedback_parts, cell))(state)
-    return parts if keep is None else tuple(map(jnp.multiply, parts, keep))
-
-
-def _where(flags: Array, new: Row, old: Row) -> Row:
-    """Returns `new` where the flag [B, 1] of a row is not 0, else `old`."""
-
-    def select(n, o):
-        return jnp.where(jnp.broadcast_to(flags, n.shape) != 0, n, o)
-
-    return jax.tree.map(select, new, old)
+def _inputs(cell: Cell, given: Forward | Backward, t: Array) -> steps.Given:
+    packed = _blocks(cell, given.packed, t)
+    return steps.Given(packed, *_at((given.draws, given.mask, given.reset), t))
 
 
 def _blocks(cell: Cell, packed: Ref, t: Array) -> tuple[Array, ...]:
@@ -345,15 +304,3 @@ def _write(ref: Ref, value: Array) -> None:
 
 def _put(ref: Ref, t: Array, value: Array) -> None:
     ref[t] = value
-
-
-def _widen(packed: tuple[Array, ...], dtype: Any) -> tuple[Array, ...]:
-    return tuple(block.astype(dtype) for block in packed)
-
-
-def _add(total: Row, part: Row) -> Row:
-    return jax.tree.map(jnp.add, total, part)
-
-
-def _zeros(row: Row) -> Row:
-    return jax.tree.map(jnp.zeros_like, row)

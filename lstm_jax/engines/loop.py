@@ -106,7 +106,8 @@ def unroll(
       reset: [T, B] bool; where True the state becomes `initial` before the time step, also where
         the mask is False.
       noise: keys for a noisy cell, and the factor of the feedback; none by default.
-      engine: "auto", "reference", "scan", "scan_sqrt", "associative", "pallas", or an instance.
+      engine: "auto", "reference", "scan", "scan_sqrt", "associative", "pallas", "mosaic", or an
+        instance.
       checked: asserts with chex that all values are finite and in the cell's `ranges`; inside `jit`
         wrap the whole function in `chex.chexify(..., async_check=False)`.
 

@@ -43,18 +43,7 @@ class Pallas:
 
     def loop(self, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
         """Returns the final state, and `emit` of every state [T, B, ...]."""
-        T, B, _ = inputs.x.shape
-        if not T * B:
-            empty = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), inputs.state)
-            return inputs.state, jax.vmap(emit)(empty)
-        uniform = cell.uniform()
-        from lstm_jax.engines import fused
-
-        both: Any = fused.run_loop(
-            self, uniform, inputs if uniform == cell else _spread(cell, inputs)
-        )
-        final, states = both if uniform == cell else (gather_state(cell, row) for row in both)
-        return final, emitted(emit, states, inputs.reset)
+        return run(self, cell, emit, inputs)
 
     def refuses(self, cell: Cell, dtype: Any = None) -> str | None:
         """Returns why it cannot run `cell` on x of `dtype`, or None if it can.
@@ -99,6 +88,22 @@ class Pallas:
             return None
         square = f"{count} recurrent matrices of {width} x {width}"
         return f"its {square} take {size // KB} KB in {dtype}, and {limit} KB fit on chip"
+
+
+def run(engine: Any, cell: Cell, emit: Callable[[Row], Any], inputs: Inputs) -> tuple[Row, Any]:
+    """Returns the result of `loop` of an engine with fused kernels."""
+    T, B, _ = inputs.x.shape
+    if not T * B:
+        empty = jax.tree.map(lambda s: jnp.zeros((T, *s.shape), s.dtype), inputs.state)
+        return inputs.state, jax.vmap(emit)(empty)
+    uniform = cell.uniform()
+    from lstm_jax.engines import fused
+
+    both: Any = fused.run_loop(
+        engine, uniform, inputs if uniform == cell else _spread(cell, inputs)
+    )
+    final, states = both if uniform == cell else (gather_state(cell, row) for row in both)
+    return final, emitted(emit, states, inputs.reset)
 
 
 def _has_triton() -> bool:

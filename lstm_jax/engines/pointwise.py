@@ -40,18 +40,29 @@ def unsupported(cell: Cell, width: int) -> str | None:
     for name, leaf in jax.eval_shape(lambda: _drawn(cell)).items():
         if leaf.shape != (H,):
             return f"{name}, which it draws, is of shape {leaf.shape}, and not ({H},)"
-    used = set(_primitives(_traced(cell, H)))
+    used = uses(cell)
     if other := sorted(used - POINTWISE - REDUCTIONS):
         return f"its equations use {', '.join(other)}"
     if width == H:
         return None
-    if mixing := sorted(used & REDUCTIONS):
+    if mixing := reductions(cell):
         return f"its units are dependent ({', '.join(mixing)}): {H} cannot be padded to {width}"
     try:
         _traced(cell, width)
     except (TypeError, ValueError):
         return f"its equations are for {H} units: {H} cannot be padded to {width}"
     return None
+
+
+@functools.cache
+def uses(cell: Cell) -> set[str]:
+    """Returns the primitives of the equations of a uniform cell."""
+    return set(_primitives(_traced(cell, cell.hidden)))
+
+
+def reductions(cell: Cell) -> list[str]:
+    """Returns the primitives by which the units of a uniform cell depend on each other."""
+    return sorted(uses(cell) & REDUCTIONS)
 
 
 def _traced(cell: Cell, width: int) -> Any:
