@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from lstm_jax.types import Array
 
-MISSING = {"ceil", "expm1", "floor", "is_finite", "pow"}
+MISSING = {"ceil", "floor", "pow"}
 SHAPES = {"broadcast_in_dim", "reshape"}
 
 
@@ -41,15 +41,22 @@ def _log1p(x: Array, accuracy: Any = None) -> Array:
     return jnp.where(u == 1, x, jnp.log(u) * x / jnp.where(u == 1, 1, u - 1).astype(x.dtype))
 
 
+def _expm1(x: Array, accuracy: Any = None) -> Array:
+    """Returns exp(x) - 1, exact for small x too: tanh(x / 2) (exp(x) + 1)."""
+    return jnp.tanh(x / 2) * (jnp.exp(x) + 1)
+
+
 def _integer_pow(x: Array, y: int) -> Array:
-    power = functools.reduce(jnp.multiply, [x] * abs(y))
-    return power if y > 0 else 1 / power
+    power = functools.reduce(jnp.multiply, [x] * abs(y), jnp.ones_like(x))
+    return power if y >= 0 else 1 / power
 
 
 REPLACED: dict[str, Callable[..., Array]] = {
     "add_any": jnp.add,
     "copy": lambda x: x,
+    "expm1": _expm1,
     "integer_pow": _integer_pow,
+    "is_finite": lambda x: x - x == 0,
     "log1p": _log1p,
     "stop_gradient": lambda x: x,
 }

@@ -14,6 +14,7 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax.engines import Tiles, tiles
+from lstm_jax.engines.mosaic import OLDEST
 from scripts import _gpu, _gpu_check, _gpu_part, _gpu_tiles
 from tests.compiling import CHEAP
 
@@ -31,11 +32,15 @@ def case(name, cell, terms="f32"):
 def test_engines_are_checked_and_rows_are_written_as_they_are_found(tmp_path, capsys):
     add = _gpu_part.rows_in(tmp_path / "check.jsonl")
     rows = _gpu_check.run([case("MinGRU(H)", lj.cells.MinGRU(16))], 60, add, interpret=True)
-    assert {row["engine"] for row in rows} == {"scan", "scan_sqrt", "associative", "pallas"}
-    assert all(row["result"] == "right" and row["error"] < 1e-5 for row in rows)
+    refused = {row["engine"] for row in rows if row["result"] == "refused"}
+    assert refused == ({"mosaic"} if jax.__version_info__ < OLDEST else set())
+    rest = [row for row in rows if row["engine"] not in refused]
+    able = {"scan", "scan_sqrt", "associative", "pallas", "mosaic"} - refused
+    assert {row["engine"] for row in rest} == able
+    assert all(row["result"] == "right" and row["error"] < 1e-5 for row in rest)
     written = [json.loads(line) for line in (tmp_path / "check.jsonl").read_text().splitlines()]
     assert written == json.loads(json.dumps(rows))
-    assert capsys.readouterr().out.endswith("4 right\n")
+    assert f"{len(rest)} right" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_every_cell_is_checked_in_every_entry_of_the_plan():
