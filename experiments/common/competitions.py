@@ -3,6 +3,8 @@
 Published numbers are mean MASE on the official test parts (Godahewa et al. 2021, Monash archive).
 """
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -39,7 +41,8 @@ PUBLISHED: Mapping[str, Published] = {
 SEASONS = {"yearly": 1, "quarterly": 4, "monthly": 12, "other": 1}
 
 
-class Collection(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Collection:
     """Series that one network forecasts.
 
     Attributes:
@@ -54,7 +57,7 @@ class Collection(NamedTuple):
     horizon: int
     origins: int
 
-    @property
+    @functools.cached_property
     def ends(self) -> np.ndarray:
         """[W, 2] windows that test, series by series: those with a naive error and a number."""
         every = self.series.split(self.horizon, 0, self.origins).ends["test"]

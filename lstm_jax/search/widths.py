@@ -24,17 +24,15 @@ from lstm_jax.engines import step
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.nn.initializers import init
 from lstm_jax.tasks.base import Task
+from lstm_jax.tasks.predicting import power_of_two
 from lstm_jax.training import fresh
 from lstm_jax.training.step import State
 from lstm_jax.training.trials import Trials, initial, keys
 from lstm_jax.types import Array
 
+bucket = power_of_two  # of a width: that of the program that trains it
+
 SHUT = -1e4  # of a sigmoid this is 0, exactly, and so is the slope there
-
-
-def bucket(width: int) -> int:
-    """Returns the least power of two that is not below `width`."""
-    return 1 << (width - 1).bit_length()
 
 
 def begin(

@@ -1,6 +1,7 @@
 """forecast: classical forecasts, what validates, files, claims, and one tiny run that is saved."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -66,7 +67,7 @@ def test_neither_training_nor_validation_depends_on_the_test():
 
 
 def test_origins_are_a_horizon_apart_and_errors_are_scaled_by_what_is_before_all():
-    data = collection()._replace(origins=2)
+    data = dataclasses.replace(collection(), origins=2)
     assert data.ends.tolist() == [[n, end] for n in range(3) for end in (12, 16)]
     n, end = data.ends[1]
     history = data.series[n][:12]
