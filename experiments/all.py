@@ -6,7 +6,7 @@ cost. Both are made from records alone. `--resume` continues a stopped run. An e
 is named; the other experiments still run.
 
 Command: scripts/run all --scale=small --results=docs/results.md
-Cost: --quick a quarter of an hour; 3.5 hours by default, two cores; --scale=paper is for a GPU
+Cost: --quick a quarter of an hour; 276 minutes by default, two cores; --scale=paper is for a GPU
 """
 
 import dataclasses

@@ -98,7 +98,11 @@ def test_the_minutes_are_those_of_the_experiments_page():
     page = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
     costs = dict(re.findall(r"^\| \[(\w+)\]\(#\1\) \|.*\| (\d+) \|$", page, re.MULTILINE))
     ours = {name[1:].split("]")[0]: minutes for name, *_, minutes in rows("Results")}
-    assert ours == costs | {"all": ours["all"]}
+    assert ours == costs | {"all": str(sum(map(int, costs.values())))}
+    ran = re.findall(r"^\| (\w+) \| [\d.]+ \|", section(RESULTS, "Cost"), re.MULTILINE)
+    together = sum(int(costs[name]) for name in ran if name != "together")
+    assert f"take {together} minutes and all experiments {ours['all']}" in RESULTS
+    assert f"# {ours['all']} minutes on two idle cores" in page
 
 
 OUTCOMES = {row[0][1:].split("]")[0]: row[2] for row in rows("Results")}
@@ -107,8 +111,10 @@ OUTCOMES = {row[0][1:].split("]")[0]: row[2] for row in rows("Results")}
 @pytest.mark.parametrize("name", sorted(OUTCOMES.keys() - {"all"}))
 def test_an_outcome_is_the_recorded_one(name):
     outcome = OUTCOMES[name]
-    lines = [line for line in section(RESULTS, name).splitlines() if line.startswith("|")]
-    verdicts = {cells(line)[-1] for line in lines[2:]}
+    text = section(RESULTS, name)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    claims = text.split("| verdict |\n")[-1].split("\n\n")[0].splitlines()[1:]
+    verdicts = {cells(line)[-1] for line in claims if line.startswith("|")}
     mixed = PARTLY if verdicts & {REPRODUCES, PARTLY} else FAILS
     verdict = mixed if len(verdicts) > 1 else (verdicts or {"no claim"}).pop()
     assert outcome.startswith(f"{verdict.capitalize()}:"), (outcome, verdict)
@@ -126,6 +132,12 @@ def test_the_figures_of_speed_are_the_measured_ones():
     layer, trials, gate = (figure for _, figure, _ in rows("Advantages"))
     assert f"scan {layer.split()[0]} of Flax" in text
     assert f"costs {trials.split()[0]} of one alone" in BENCHMARKS
+    limits = section(README, "Limitations")
+    (torch,) = re.findall(r"takes (\d\.\d\d) of its time", limits)
+    assert f"of Flax, {torch} of torch" in text
+    policy = section(BENCHMARKS, "A recurrent policy in linen").split("Temporaries")[0]
+    for ratio in re.findall(r"\| (\d\.\d\d) \|$", policy, re.MULTILINE):
+        assert ratio in limits
     wide = section(BENCHMARKS, "Cells of one's own").split("| 100,16,8,32")[0]
     ratios = re.findall(r"\| (\d\.\d\d) \|$", wide, re.MULTILINE)
     assert max(ratios) == re.findall(r"\d\.\d\d", gate)[0], "the slowest cell at that shape"
