@@ -109,7 +109,7 @@ def baseline_name(found: Found) -> str:
 def baseline(found: Found) -> dict[str, float]:
     """Returns the metrics of the baseline."""
     if found.config.task == "forecast":
-        return {"MASE": naive_mase(found)}
+        return {"MASE": found.task.seasonal_naive(found.split)}
     arrays = found.task.rows(found.split)
     constant = constant_outputs(found.task)
     rows = found.task.count(arrays)
@@ -130,17 +130,6 @@ def constant_outputs(task: Any) -> np.ndarray:
     if isinstance(task.head, heads.Bernoulli):
         return np.nanmean(y, axis=tuple(range(y.ndim - 1))) - 0.5
     return np.zeros(task.output_size)
-
-
-def naive_mase(found: Found) -> float:
-    """Returns the MASE of the value one season ago, on the windows of the split."""
-    arrays, season = found.task.rows(found.split), found.data.series.season
-    member, end = arrays["windows"].T
-    first, values = arrays["offsets"][member][:, None], arrays["values"]
-    h = np.arange(found.data.horizon)
-    back = np.maximum(end[:, None] - season + h % season, 0)
-    errors = np.abs(values[first + end[:, None] + h] - values[first + back])
-    return float(np.nanmean(errors / arrays["unit"][member][:, None]))
 
 
 def verdict(

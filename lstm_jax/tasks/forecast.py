@@ -136,11 +136,12 @@ class Forecast(Fitted, base.Rows):
         if scale == "log_ratio":
             spread = series_arrays.log_spread(arrays, context, data.horizon)
             arrays["fitted"]["spread"] = spread
-        known = Known(arrays, series_arrays.seasonal_naive(arrays, data), hashed)
+        split = "validation" if len(arrays["splits"]["validation"]) else "train"
+        naive = series_arrays.seasonal_naive(arrays, split, data.horizon, data.series.season)
+        known = Known(arrays, naive, hashed)
         beside = series_arrays.covariates(data.series)
         widths = {name: 0 if part is None else part.shape[1] for name, part in beside.items()}
-        season = data.series.season if seasonal else 0
-        form = Form(data.horizon, context, **widths, season=season)
+        form = Form(data.horizon, context, **widths, season=data.series.season, seasonal=seasonal)
         self._set(form, head, scale, known)
 
     def _set(self, form: Form, head: heads.Head, scale: Any, known: Known | None) -> None:
@@ -184,6 +185,18 @@ class Forecast(Fitted, base.Rows):
     def chance(self) -> float:
         """The MASE of the seasonal naive forecast on the windows that validate, else train."""
         return self._known().chance
+
+    def seasonal_naive(self, split: str = "test") -> float:
+        """Returns the MASE of the seasonal naive forecast on a split: a model should be below it.
+
+        Raises:
+          ValueError: the split has no window.
+        """
+        base.check_choice("split", split, base.SPLITS)
+        if self.split_size(split) == 0:
+            raise ValueError(f"split must be one with windows, got {split!r}, which has none")
+        form = self.form
+        return series_arrays.seasonal_naive(self.arrays(), split, form.horizon, form.season)
 
     @property
     def static(self) -> "Forecast":

@@ -119,16 +119,16 @@ def _usable(data: Windows, ends: np.ndarray, context: int) -> np.ndarray:
     return (before > 0) & (behind > 0)
 
 
-def seasonal_naive(arrays: dict[str, Any], data: Windows) -> float:
-    """Returns the MASE of the seasonal naive forecast on the windows that validate, else train."""
-    split = "validation" if len(arrays["splits"]["validation"]) else "train"
+def seasonal_naive(arrays: dict[str, Any], split: str, horizon: int, season: int) -> float:
+    """Returns the MASE of the seasonal naive forecast on the windows of one split."""
     member, end = arrays["windows"][arrays["splits"][split]].T
-    h, season = np.arange(data.horizon), data.series.season
+    h = np.arange(horizon)
     first, values = arrays["offsets"][member][:, None], arrays["values"]
     back = np.maximum(end[:, None] - season + h % season, 0)
     errors = np.abs(values[first + end[:, None] + h] - values[first + back])
     errors = errors / arrays["unit"][member][:, None]
-    return float(np.nanmean(errors))
+    some = ~np.isnan(errors).all(1)
+    return float(np.mean(np.nanmean(errors[some], axis=1))) if some.any() else np.nan
 
 
 def default_context(data: Windows) -> int:

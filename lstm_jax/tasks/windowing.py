@@ -22,7 +22,8 @@ class Form(NamedTuple):
       known: covariates known ahead.
       past: covariates that are not.
       static: numbers that do not change within a series.
-      season: S, where outputs are differences from the value one season before; else 0.
+      season: S, time steps of the seasonal naive forecast.
+      seasonal: whether outputs are differences from it.
     """
 
     horizon: int
@@ -30,7 +31,8 @@ class Form(NamedTuple):
     known: int
     past: int
     static: int
-    season: int = 0
+    season: int
+    seasonal: bool
 
 
 class Window(NamedTuple):
@@ -67,7 +69,7 @@ def units(scale: Scaling, arrays: dict[str, Any], member: Array, end: Array, for
         spread = mean_there(away, ~jnp.isnan(away), axis=0)
         spread = jnp.where(spread > CONSTANT * jnp.abs(level), spread, unit)
     window = Window(level[:, None], spread[:, None], unit[:, None], jnp.zeros_like(unit)[:, None])
-    if not form.season:
+    if not form.seasonal:
         return window
     return window._replace(offset=last_season(scale, arrays, member, end, form, window))
 

@@ -146,6 +146,11 @@ def test_chance_is_the_error_of_the_seasonal_naive_forecast():
     expected = metrics.mase(targets, naive, history, 2)
     two = Forecast(Series(VALUES[:2], season=2).split(H), context=C)
     assert two.chance == pytest.approx(expected.mean(), rel=1e-5)
+    assert two.chance == two.seasonal_naive("validation")
+    latest = [values[-H:] for values in VALUES[:2]]
+    naive = [np.tile(values[-H - 2 : -H], 2)[:H] for values in VALUES[:2]]
+    expected = metrics.mase(latest, naive, history, 2)
+    assert two.seasonal_naive("test") == pytest.approx(expected.mean(), rel=1e-5)
     assert task.static.form == task.form
 
 
