@@ -86,7 +86,9 @@ def _number(name: str, row: int, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         got = f"{value!r:.60} in row {row}"
-        raise TypeError(f"column {name!r} must hold numbers, got {got}") from None
+        raise TypeError(
+            f"column {name!r} must hold numbers, got {got}: encode it or leave it out"
+        ) from None
 
 
 def members(names: np.ndarray) -> tuple[tuple[Any, ...], list[np.ndarray]]:

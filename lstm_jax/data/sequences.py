@@ -59,6 +59,7 @@ class Sequences:
         missing: Missing = "mask",
         names: tuple[str, ...] | None = None,
         ids: tuple[Any, ...] | None = None,
+        symbols: bool | None = None,
     ):
         """Checks the arrays and brings them into one form.
 
@@ -75,6 +76,8 @@ class Sequences:
           missing: the use of missing numbers.
           names: the names of the features, for messages.
           ids: [N] names of the rows.
+          symbols: False where integers [N, T] are numbers, such as counts; they are symbols by
+            default.
 
         Raises:
           ValueError: a shape or a value does not fit; TypeError: something is not a number.
@@ -82,6 +85,10 @@ class Sequences:
         if missing not in MISSING:
             raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
         x, own_lengths = _inputs(x)
+        if symbols and x.ndim == 3:
+            raise ValueError("symbols must be None or False where x holds numbers, got True")
+        if symbols is False and x.ndim == 2:
+            x = x.astype(np.float32)[..., None]
         rows, longest = x.shape[:2]
         if own_lengths is not None and lengths is not None:
             raise ValueError("lengths must be None for a list of sequences, which have their own")
@@ -238,7 +245,9 @@ def _check_rows(rows: list[np.ndarray]) -> None:
     """Raises ValueError unless all rows are [T_i, D] with one D, or all are [T_i]."""
     first = rows[0].shape
     for n, row in enumerate(rows):
-        if row.ndim not in (1, 2) or row.shape[1:] != first[1:]:
+        if row.ndim not in (1, 2):
+            raise ValueError(f"x[{n}] must be [T_i, D] or [T_i], got shape {list(row.shape)}")
+        if row.shape[1:] != first[1:]:
             hint = ""
             if row.ndim == len(first) == 2 and row.shape[0] == first[0]:
                 hint = "; time comes first: transpose each sequence"

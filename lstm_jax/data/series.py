@@ -85,6 +85,11 @@ class Series:
           ValueError: shapes do not fit, a series has no number, times are unsorted, double or off
             the grid; TypeError: something is not a number.
         """
+        if hasattr(values, "columns") or isinstance(values, dict):
+            right = (
+                "numbers; of a table take Series.from_frame(table, target=..., id=..., time=...)"
+            )
+            raise TypeError(f"values must be {right}")
         given = _as_list("values", values)
         many = convert.is_ragged(values)
         ids = tuple(range(len(given))) if ids is None else tuple(ids)

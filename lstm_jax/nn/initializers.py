@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, feedback_width, initial_state, mask_params
-from lstm_jax.checks import check_size
+from lstm_jax.checks import check_key, check_size
 from lstm_jax.types import Array, CellParams, RecurrentWeights
 
 WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
@@ -217,10 +217,16 @@ def init(
 
     Raises:
       ValueError: `input_size` is negative, `b` names a block that the cell does not have, or
-        `projection` is not a positive integer or the cell feeds back more than h.
+        `projection` is not a positive integer or the cell feeds back more than h; TypeError: `key`
+        is no key, or an initialiser is no function.
     """
     if input_size < 0:
         raise ValueError(f"input_size must not be negative, got {input_size}")
+    check_key(key)
+    for name, given in {"w_x": w_x, "w_h": w_h, "b": b}.items():
+        if given is not None and not callable(given):
+            right = "an initialiser, such as lj.initializers.orthogonal() or gate_bias(f=1.0)"
+            raise TypeError(f"{name} must be {right}, got {given!r}")
     x_key, h_key, b_key, theta_key = jax.random.split(key, 4)
     theta = {n: jnp.asarray(v, dtype) for n, v in cell.init_theta(theta_key).items()}
     params = CellParams(

@@ -116,12 +116,12 @@ class Forecast(Fitted, base.Rows):
         """
         if isinstance(data, Series):
             if horizon is None:
-                right = "given with a Series, or in series.split(horizon=8) before it"
+                right = "given with a Series, or in series.split(horizon=...) before it"
                 raise ValueError(f"horizon must be {right}, got None")
             check_size("horizon", horizon, 1)
             data = data.split(horizon=horizon, validation=1, test=0)  # pyright: ignore
         if not isinstance(data, Windows):
-            right = "windows, such as Series(values).split(horizon=8)"
+            right = "windows, such as Series(values).split(horizon=...)"
             raise TypeError(f"data must be {right}, got {type(data).__name__}")
         if horizon not in (None, data.horizon):
             raise ValueError(f"horizon must be that of data, {data.horizon}, got {horizon}")

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from inspect import isfunction, signature
 from typing import Any
 
 import jax
@@ -130,6 +131,9 @@ def check(optimizer: Optimizer) -> None:
     """Raises unless it is a name there is, or a hashable function."""
     if isinstance(optimizer, str):
         check_name(optimizer)
+    elif isfunction(optimizer) and "learning_rate" in signature(optimizer).parameters:
+        right = f"lambda trial: optax.{optimizer.__name__}(trial.learning_rate)"
+        raise TypeError(f"optimizer must be a function of a trial, such as {right}")
     elif not callable(optimizer) or isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             "optimizer must be a name or a function of a trial that returns a "

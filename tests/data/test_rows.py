@@ -253,6 +253,8 @@ BAD = [
         lambda: Split(Sequences(X, LABELS), test=Sequences(X)),
         "y must be given for all parts of a split or for none",
     ),
+    (lambda: Sequences([X, X]), f"x[0] must be [T_i, D] or [T_i], got shape {list(X.shape)}"),
+    (lambda: Sequences(X, symbols=True), "symbols must be None or False where x holds numbers"),
 ]
 
 
@@ -261,6 +263,12 @@ def test_bad_data_are_refused_in_one_sentence(make: Any, words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(words)) as refusal:
         make()
     assert "\n" not in str(refusal.value)
+
+
+def test_integers_are_symbols_unless_they_are_said_to_be_numbers() -> None:
+    counts = np.arange(6).reshape(2, 3)
+    assert Sequences(counts).x.shape == (2, 3)
+    np.testing.assert_array_equal(Sequences(counts, symbols=False).x, np.float32(counts)[..., None])
 
 
 def test_packing_is_part_of_data() -> None:

@@ -196,6 +196,7 @@ def test_bad_series_are_refused_by_name_and_place(make, message):
             "column 'y' must hold numbers, got 'many' in row 0",
         ),
         (lambda: Series.from_frame([1, 2], target="y"), "frame must be a table .* got list"),
+        (lambda: Series(frame()), "values must be numbers; of a table take Series.from_frame"),
         (lambda: Series([1.0], time=[True]), "time must hold dates or numbers, got bool"),
         (
             lambda: Series.from_frame(frame(), target="y", known="t"),

@@ -233,3 +233,9 @@ def test_every_initialiser_gives_the_dtype_and_draws_by_its_key(
 def test_bad_settings_are_refused_by_name(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("given", [{"b": "chrono"}, {"w_x": "glorot"}, {"w_h": 1.0}, {"key": 0}])
+def test_what_is_no_initialiser_or_key_is_refused_by_name(given) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(given))} must be an? "):
+        lj.init(cells.LSTM(2), **{"key": KEY, "input_size": 1, **given})

@@ -79,3 +79,8 @@ def test_an_unknown_optimizer_is_refused_with_the_names_there_are():
         ValueError, match="one of sgd, momentum, nesterov, rmsprop, adam, adamw, got 'sdg'"
     ):
         optimizers.check_name("sdg")
+
+
+def test_an_optimizer_of_optax_that_is_no_function_of_a_trial_is_refused():
+    with pytest.raises(TypeError, match=r"lambda trial: optax\.adam\(trial\.learning_rate\)"):
+        optimizers.check(optax.adam)  # pyright: ignore[reportArgumentType]
