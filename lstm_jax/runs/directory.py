@@ -62,21 +62,22 @@ class RunDirectory:
     def create(
         cls,
         path: str | os.PathLike,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
         save_seconds: float = SAVE_SECONDS,
     ) -> "RunDirectory":
         """Begins a run: makes the directory and writes config.json.
 
-        `settings` are JSON values that a resume must not change; `about` is merely told (versions,
-        device, revision).
+        `settings` are JSON values that a resume must not change, none by default; `about` is merely
+        recorded (versions, device, revision).
 
         Raises:
           ValueError: the directory already holds a run, another process uses it, or it cannot be
             written.
         """
         held: list[Lock] = []  # in process 0
-        hosts.lead(lambda: held.append(begin_run(Path(path).absolute(), settings, about or {})))
+        given = settings or {}, about or {}
+        hosts.lead(lambda: held.append(begin_run(Path(path).absolute(), *given)))
         run = cls(path, save_seconds)
         run._lock = held[0] if held else None
         return run

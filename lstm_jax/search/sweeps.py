@@ -151,7 +151,7 @@ def sweep(
     most = places or fitting(search, how, tuning_seeds, best * seeds, batching)
     search = dataclasses.replace(search, places=most)
     with tempfile.TemporaryDirectory() as folder:
-        run = run or RunDirectory.create(f"{folder}/run", {"space": str(search.space)}, {})
+        run = run or RunDirectory.create(f"{folder}/run", {"space": str(search.space)})
         while True:
             records, finished = run.read(), run.finished()
             found, groups = plan(search, how, tuned, fresh, best, records)

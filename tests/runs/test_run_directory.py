@@ -250,6 +250,7 @@ def test_a_run_is_begun_once_and_resumed_as_it_was_begun(tmp_path):
     with pytest.raises(ValueError, match="holds no run to resume"):
         RunDirectory.resume(tmp_path / "b")
     assert not (tmp_path / "b").exists()
+    assert RunDirectory.create(tmp_path / "c").settings == {}
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):

@@ -48,7 +48,7 @@ def test_halving_continues_survivors_and_a_killed_sweep_equals_one_that_was_not(
     """Without a run, and in one that is killed in between and continued."""
     how = lj.search.Strategy("halving", trials=4, eta=2, rungs=2)
     whole = lj.search.sweep(TASK, SPACE, MODEL, strategy=how, **SETTINGS)
-    run, finish = lj.RunDirectory.create(tmp_path / "run", {}, {}), lj.RunDirectory.finish
+    run, finish = lj.RunDirectory.create(tmp_path / "run"), lj.RunDirectory.finish
     with pytest.MonkeyPatch.context() as patch:
 
         def killed(*arguments):
