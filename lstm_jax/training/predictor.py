@@ -14,6 +14,7 @@ from jax import lax
 from lstm_jax.checks import check_size
 from lstm_jax.tasks import LanguageModel
 from lstm_jax.tasks.predicting import Predicting
+from lstm_jax.tasks.supervised import Supervised
 from lstm_jax.training import saved
 from lstm_jax.training.trials import Trials, rates
 from lstm_jax.types import Array, Model
@@ -85,35 +86,44 @@ class Predictor:
             arrays = task.rows(data)
         return task.scores(self._outputs(arrays), arrays)
 
-    def stream(self, batch: int = 1) -> Callable[[Any], np.ndarray]:
-        """Returns f(x_t) -> the prediction after one more time step of `batch` sequences.
+    def stream(self, batch: int = 1) -> Callable[..., np.ndarray]:
+        """Returns f(x_t, reset_t=None) -> predictions after one more time step, `batch` rows first.
 
         x_t has the features of one time step, [batch, D] or [D], in the units of the data. The
-        state of the networks is kept between calls.
+        state of the networks is kept between calls. Where reset_t, [batch] bool, is True, a new
+        sequence starts with x_t.
 
         Raises:
           ValueError: the network reads backwards.
+          TypeError: the task is none of `Classification`, `Regression` and `Labelling`.
         """
-        task: Any = _rows(self.task)
+        if not isinstance(self.task, Supervised):
+            raise TypeError(f"stream needs a task such as Labelling, got {self.task!r}")
+        task: Any = self.task
         state = [self._member_state(m, batch) for m in range(len(self))]
         advance = _advance(task.static, self.model)
 
-        def step(x_t: Any) -> np.ndarray:
+        def step(x_t: Any, reset_t: Any = None) -> np.ndarray:
             arrays, outputs = task.encode(_one_step(x_t, batch, task.input_rank)), []
+            reset_t = None if reset_t is None else np.asarray(reset_t)
             for m in range(len(self)):
-                state[m], y = advance(self._member(self.params, m), state[m], arrays)
+                state[m], y = advance(self._member(self.params, m), state[m], arrays, reset_t)
                 outputs.append(y)
-            return task.predictions(np.stack(outputs), arrays)
+            if task.readout == "last":
+                return task.predictions(np.stack(outputs), arrays)
+            return task.predictions(np.stack(outputs)[:, None], arrays)[:, 0]
 
         return step
 
-    def predict_stream(self, x: Iterable[Any]) -> Iterator[np.ndarray]:
+    def predict_stream(self, x: Iterable[Any]) -> Iterator[Any]:
         """Yields the prediction after each time step of one sequence, as it comes.
+
+        A prediction is a label or a number, or an array of them where a row has several targets.
 
         Args:
           x: the features of one time step after another, [D] each.
         """
-        yield from map(self.stream(), x)
+        yield from (predictions[0] for predictions in map(self.stream(), x))
 
     def generate(
         self, prompt: str | bytes, length: int, *, temperature: float = 1.0, seed: int = 0
@@ -236,12 +246,12 @@ def _outputs(task: Any, model: Model) -> Callable[..., Array]:
 
 @functools.lru_cache(maxsize=16)
 def _advance(task: Any, model: Any) -> Callable[..., tuple[Any, Array]]:
-    """Returns f(params, state, arrays of one time step) -> the state and outputs, compiled."""
+    """Returns f(params, state, arrays of one time step, resets) -> state and outputs, compiled."""
 
-    def advance(params, state, arrays):
+    def advance(params, state, arrays, reset_t):
         count = len(arrays["x"])
         x = task.batch(arrays, jnp.arange(count, dtype=jnp.int32), jnp.ones(count)).x
-        return model.stream(params, state, x[0])
+        return model.stream(params, state, x[0], reset_t=reset_t)
 
     return jax.jit(advance)
 

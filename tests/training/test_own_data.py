@@ -271,7 +271,30 @@ def test_predictions_do_not_depend_on_how_rows_are_batched_or_padded(trained):
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
     assert set(best.predict(x)) <= {"up", "down"}
     for row, last in zip(x, best.predict(x), strict=True):
-        assert list(best.predict_stream(row))[-1] == last
+        (*_, streamed) = best.predict_stream(row)
+        assert isinstance(streamed, str) and streamed == last
+
+
+def test_a_stream_of_answers_is_the_whole_row_and_starts_again_after_a_reset(standard_promotion):
+    x = [np.random.default_rng(n).normal(size=(5, 2)) for n in range(8)]
+    data = lj.data.Sequences(x, [(row > 0).astype(int) for row in x])
+    task = lj.tasks.Labelling(data.split(validation=0.0, test=0.5))
+    result = lj.fit(task, lj.nn.SequenceSpec(lj.cells.RNN(2)), steps=2, batch_size=4, **QUIET)
+    best = result.best(by="train")
+    whole = best.predict(np.stack(x[:2]))
+    np.testing.assert_array_equal(list(best.predict_stream(x[0])), whole[0])
+    step = best.stream(batch=2)
+    step(np.ones((2, 2)))
+    starts = np.arange(5) == 0
+    streamed = [step(np.stack(x_t), np.full(2, s)) for *x_t, s in zip(*x[:2], starts, strict=True)]
+    np.testing.assert_array_equal(np.stack(streamed, 1), whole)
+
+
+def test_a_text_has_no_stream_of_rows(standard_promotion):
+    text = lj.tasks.LanguageModel(lj.data.Text("the cat sat " * 20), window=4)
+    network = lj.Predictor(text, MODEL, {}, lj.make_trials())
+    with pytest.raises(TypeError, match="stream needs a task such as Labelling, got"):
+        network.stream()
 
 
 def test_a_time_step_of_another_shape_is_refused(trained):
