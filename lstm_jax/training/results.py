@@ -65,8 +65,14 @@ class Result:
         return f"Result(\n{self.table()}\n)"
 
     def table(self) -> "Table":
-        """Returns one row a trial: its settings and what came of them."""
-        return Table(result_records(self.trials, self))
+        """Returns one row a trial: its settings and what came of them.
+
+        The columns are those of `result_records`; `loss` and `metric` are `train_loss` and
+        `train_metric`.
+        """
+        names = {"loss": "train_loss", "metric": "train_metric"}
+        records = result_records(self.trials, self)
+        return Table({names.get(name, name): v for name, v in r.items()} for r in records)
 
     def evaluate(self, split: str = "test", **settings: Any) -> Evaluation:
         """Returns how the R trials do on a split, see `lj.evaluate`."""
@@ -119,7 +125,7 @@ class Table(list):
         return "\n".join(map("  ".join, aligned))
 
 
-_ALWAYS = ("trial", "loss", "metric", "validation_loss")
+_ALWAYS = ("trial", "train_loss", "train_metric", "validation_loss")
 
 
 def _short(value: Any) -> str:

@@ -297,6 +297,14 @@ def test_a_text_has_no_stream_of_rows(standard_promotion):
         network.stream()
 
 
+def test_the_columns_of_the_table_name_the_split_they_were_measured_on(trained):
+    row, told = trained.table()[1], repr(trained)
+    assert row["train_loss"] == trained.loss[1] and row["train_metric"] == trained.metric[1]
+    assert row["validation_loss"] == trained.validation_loss[1]
+    assert not {"loss", "metric"} & row.keys()
+    assert all(name in told for name in ("train_loss", "train_metric", "validation_loss"))
+
+
 def test_a_time_step_of_another_shape_is_refused(trained):
     step = trained.best().stream(batch=2)
     assert step(np.zeros((2, 2))).shape == (2,)
