@@ -2,10 +2,11 @@
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from lstm_jax.checks import check_size
+from lstm_jax.checks import check_names, check_size
 from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import NoLog, RunDirectory
 from lstm_jax.runs.loggers import Logged, Logger
@@ -22,6 +23,7 @@ from lstm_jax.training.trials import Trials, make_trials, over_seeds
 from lstm_jax.types import Model
 
 CHUNK = 100
+OF_THE_MODEL = ("hidden", "width", "unit", "depth", "layer", "cell", "bidirectional")  # in names
 
 
 def fit(
@@ -112,8 +114,8 @@ def fit(
       ValueError: an argument out of its range, outputs that are not of the task's shape, a
         `begin_from` that is not of these trials' shapes, or a group that is finished or was begun
         with other settings or data.
-      TypeError: an argument is of another kind; or the task is a stream, or it comes in windows,
-        and the model takes and returns no states.
+      TypeError: an argument is of another kind or unknown; or the task is a stream, or it comes in
+        windows, and the model takes and returns no states.
       Preempted: SIGTERM came; everything is saved (with a run directory only).
     """
     trials = _trials(trials, seeds, hyperparameters)
@@ -147,6 +149,10 @@ def fit(
 
 def _trials(trials: Trials | None, seeds: Any, hyperparameters: dict[str, Any]) -> Trials:
     """Returns the settings that are given in one of two ways."""
+    advice = "it belongs to the model; lj.search.sweep searches widths, depths and cells"
+    known = [*inspect.signature(fit).parameters, *Trials._fields]
+    known.remove("hyperparameters")
+    check_names("fit", hyperparameters, known, dict.fromkeys(OF_THE_MODEL, advice))
     if trials is None:
         settings = make_trials(**hyperparameters)
         return settings if seeds is None else over_seeds(settings, seeds)

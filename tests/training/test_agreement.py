@@ -26,6 +26,22 @@ def spec(task, **changes) -> SequenceSpec:
 
 
 @pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lr": 0.1}, r"fit takes no lr, got lr=0.1: did you mean learning_rate\?"),
+        ({"learnin_rate": 0.1}, r"did you mean learning_rate\?"),
+        ({"epoch": 3}, r"fit takes no epoch, got epoch=3: did you mean epochs\?"),
+        ({"hidden": [4, 8]}, r"got hidden=\[4, 8\]: it belongs to the model; lj.search.sweep"),
+        ({"num_layers": 2}, "it belongs to the model"),
+        ({"zzz": 2}, "need one of task, model, .*learning_rate"),
+    ],
+)
+def test_an_argument_that_fit_does_not_take_is_refused_with_the_nearest(given, words):
+    with pytest.raises(TypeError, match=words):
+        lj.fit(ADDING, spec(ADDING), steps=1, **given)
+
+
+@pytest.mark.parametrize(
     ("task", "changes", "words"),
     [
         (ADDING, {"output_size": 2}, r"put out \[B, V\] = \[16, 1\] for adding, got \[16, 2\]"),
