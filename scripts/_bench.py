@@ -13,6 +13,8 @@
     policy      the gradient of a recurrent policy's layer in linen, and of ours in its place
     agent       recurrent PPO of both layers: scores over eight seeds, environment steps a second
     linear      forward and training step of the MinGRU: as a loop, and as an associative scan
+    jobs        whole trainings, searches, PPO, first updates; --write puts them into the docs
+    start       processor seconds of imports, and of compilations beside those of Flax linen
 
 A training step is the gradient of mean(h^2) in parameters and input. Repetitions go round four
 inputs and run the rivals in an order of their own. A rival that is not installed is named and left
@@ -44,7 +46,9 @@ from scripts import (
     _bench_flax,
     _bench_forecast,
     _bench_gpu,
+    _bench_jobs,
     _bench_own_data,
+    _bench_start,
     _bench_training,
 )
 from scripts._catalogue import CATALOGUE
@@ -79,11 +83,9 @@ STEPS = flags.DEFINE_integer("steps", 1200, "updates of each trial (suite precis
 RATE = flags.DEFINE_float("learning_rate", 1e-2, "of Adam (suite precision)", 0.0)
 GPU = flags.DEFINE_boolean("gpu", None, "the form of a GPU; by default where jax runs on one")
 TINY = flags.DEFINE_boolean("tiny", False, "shapes of a few units, to see that --gpu runs")
-MINUTES = flags.DEFINE_float(
-    "minutes", 7.5, "no part of the form of a GPU begins that may end later", 0.0
-)
+MINUTES = flags.DEFINE_float("minutes", 7.5, "no part for a GPU begins that may end later", 0.0)
 JSON = flags.DEFINE_string("json", None, "file to write the figures to")
-RIVAL = flags.DEFINE_string("rival", None, "one rival alone (how the suite memory calls itself)")
+RIVAL = flags.DEFINE_string("rival", None, "one alone (how suites memory and jobs call themselves)")
 
 
 def ours(engine: Any, shape: Shape, make: Callable[[int], lj.Cell] = lj.cells.LSTM) -> Rival:
@@ -247,6 +249,16 @@ def policy() -> list[dict[str, Any]]:
     return rows
 
 
+def jobs() -> list[dict[str, Any]]:
+    """Whole jobs, beside what people would use instead."""
+    return _bench_jobs.jobs(RIVAL.value, save)
+
+
+def start() -> list[dict[str, Any]]:
+    """Imports and compilations."""
+    return _bench_start.start(min(REPEATS.value, 5))
+
+
 def throughput() -> list[dict[str, Any]]:
     """Trial-steps a second against the number of trials in one program."""
     most = 256 if jax.default_backend() == "cpu" else 4096
@@ -361,6 +373,8 @@ SUITES = {
         policy,
         agent,
         linear,
+        jobs,
+        start,
     )
 }
 
@@ -370,7 +384,7 @@ def main(arguments: list[str]) -> None:
     suite = arguments[1] if len(arguments) > 1 else "peers"
     if suite not in SUITES or len(arguments) > 2:
         raise app.UsageError(f"SUITE={' '.join(arguments[1:])}: need one of {', '.join(SUITES)}")
-    if RIVAL.value:
+    if RIVAL.value and suite == "memory":
         memory_of(RIVAL.value, shapes(())[0])
         return
     logging.set_verbosity(logging.WARNING)

@@ -155,3 +155,32 @@ def _line(row: dict[str, Any]) -> str:
         for kind, (mean, low, high) in row["score"].items()
     )
     return f"{row['problem']}: " + "; ".join(each)
+
+
+# One update at a time. ----------------------------------------------------------------------------
+
+
+class Update:
+    """A training that goes on: every call is one more rollout and update of the same program."""
+
+    def __init__(self, ours: bool):
+        environment, at = ENVIRONMENTS["t_maze"], Params(jnp.int32(20))
+        settings = dataclasses.replace(SETTINGS, environments=64)
+        one: Any = policy(ours, environment.num_actions)
+        key = jax.random.key(0)
+        params = one.init(key, environment.observation_size)
+        playing = ppo.start(environment, one, settings.environments, at, key)
+        self.now = ppo.Learning(params, settings.optimizer.init(params), playing)
+        self.steps = settings.horizon * settings.environments
+        self.update = jax.jit(functools.partial(ppo.update, environment, one, settings, at))
+        self(0)
+
+    def __call__(self, n: int) -> list[float]:
+        """Returns the mean reward of the rollout."""
+        self.now, sums = self.update(jnp.float32(RATE), self.now)
+        return [float(sums[1]) / self.steps]
+
+
+def updates() -> dict[str, Update]:
+    """Returns a call for each of both layers."""
+    return {"lstm_jax": Update(True), "linen.scan": Update(False)}

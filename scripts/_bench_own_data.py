@@ -1,21 +1,26 @@
 """A whole training of 16 trials on real sequences: one program of ours, torch one after another.
 
-Same inputs, rows, sizes, hyperparameters, epochs: four learning rates with four seeds each, Adam,
-batches of 16, an LSTM whose last state a dense layer reads. torch runs nn.LSTM on packed sequences,
-on as many threads as there are cores. Our time has compilation in it, which a user waits for, too.
+Same inputs, rows, sizes, hyperparameters, epochs, distribution of initial recurrent weights: four
+learning rates with four seeds each, Adam, an LSTM whose last state a dense layer reads. torch runs
+nn.LSTM, on packed sequences where lengths differ, on as many threads as there are cores. Our time
+has compilation in it, which a user waits for, too.
 """
 
+import functools
 import importlib
+import math
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import lstm_jax as lj
 from lstm_jax.report.statistics import interval
 
-RATES, SEEDS, BATCH = (1e-3, 3e-3, 1e-2, 3e-2), 4, 16
+RATES, SEEDS = (1e-3, 3e-3, 1e-2, 3e-2), 4
 
 
 class Problem(NamedTuple):
@@ -25,6 +30,25 @@ class Problem(NamedTuple):
     task: Any
     hidden: int
     epochs: int
+    batch: int = 16
+
+
+class Training(NamedTuple):
+    """One training by torch; arrays and numbers alone, for another process.
+
+    Attributes:
+      rows: split -> x [N, T, D], lengths [N] and labels [N].
+      start: the state dictionary of nn.LSTM, drawn as ours.
+    """
+
+    rows: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    start: dict[str, np.ndarray]
+    classes: int
+    epochs: int
+    batch: int
+    rate: float
+    seed: int
+    clip: float = math.inf
 
 
 def japanese_vowels() -> Problem:
@@ -36,32 +60,19 @@ def japanese_vowels() -> Problem:
     return Problem("Japanese vowels", task, hidden=64, epochs=30)
 
 
-def digits() -> Problem:
-    """1,437 training rows of 64 pixels, 10 digits; 360 test rows."""
-    pixels, labels = importlib.import_module("sklearn.datasets").load_digits(return_X_y=True)
-    data = lj.data.Sequences(pixels[..., None], labels)
-    task = lj.tasks.Classification(data.split(validation=0, test=0.2, stratify=True))
-    return Problem("sequential digits", task, hidden=64, epochs=15)
-
-
-PROBLEMS = (japanese_vowels, digits)
-
-
 def own_data(repeats: int) -> list[dict[str, Any]]:
     """Seconds of the 16 trainings, and test accuracies, of ours and of torch."""
-    rows = []
-    for make in PROBLEMS:
-        problem = make()
-        seconds: dict[str, list[float]] = {"lstm_jax": [], "torch": []}
-        accuracies = {}
-        for repeat in range(repeats):
-            for name in sorted(seconds, reverse=bool(repeat % 2)):
-                started = time.perf_counter()
-                accuracies[name] = TRAIN[name](problem)
-                seconds[name].append(time.perf_counter() - started)
-        rows.append(_row(problem, seconds, accuracies))
-        print(_line(rows[-1]), flush=True)
-    return rows
+    problem = japanese_vowels()
+    seconds: dict[str, list[float]] = {"lstm_jax": [], "torch": []}
+    accuracies = {}
+    for repeat in range(repeats):
+        for name in sorted(seconds, reverse=bool(repeat % 2)):
+            started = time.perf_counter()
+            accuracies[name] = TRAIN[name](problem)
+            seconds[name].append(time.perf_counter() - started)
+    row = _row(problem, seconds, accuracies)
+    print(_line(row), flush=True)
+    return [row]
 
 
 def _row(problem: Problem, seconds: dict[str, list[float]], accuracies: Any) -> dict[str, Any]:
@@ -94,56 +105,81 @@ def _line(row: dict[str, Any]) -> str:
 
 def train_ours(problem: Problem) -> np.ndarray:
     """Returns test accuracies [learning rates, seeds]."""
+    jax.clear_caches()
     model = lj.nn.SequenceSpec(lj.cells.LSTM(problem.hidden))
     result = lj.fit(
         problem.task, model, epochs=problem.epochs, seeds=SEEDS, learning_rate=list(RATES),
-        batch_size=BATCH, progress=False,
+        batch_size=problem.batch, progress=False,
     )  # fmt: skip
     return result.evaluate("test").metric.reshape(len(RATES), SEEDS)
 
 
 def train_torch(problem: Problem) -> np.ndarray:
     """Returns test accuracies [learning rates, seeds]."""
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rows = {split: _tensors(torch, problem.task, split) for split in ("train", "test")}
-    found = [[_one(torch, problem, rows, rate, seed) for seed in range(SEEDS)] for rate in RATES]
-    return np.array(found)
+    settings = [(rate, seed) for rate in RATES for seed in range(SEEDS)]
+    found = [with_torch(one) for one in trainings(problem, settings)]
+    return np.array(found).reshape(len(RATES), SEEDS)
 
 
 TRAIN = {"lstm_jax": train_ours, "torch": train_torch}
 
 
-def _tensors(torch: Any, task: Any, split: str) -> tuple[Any, Any, Any]:
+def trainings(problem: Problem, settings: Sequence[tuple]) -> list[Training]:
+    """Returns a training by torch for each (learning rate, seed) or (learning rate, seed, clip)."""
+    task, cell = problem.task, lj.cells.LSTM(problem.hidden)
+    rows = {split: rows_of(task, split) for split in ("train", "test")}
+
+    @functools.cache
+    def start(seed):
+        params = lj.init(cell, jax.random.key(seed), task.input_size)
+        return lj.interop.to_torch(cell, ((params,),))
+
+    shared = task.output_size, problem.epochs, problem.batch
+    return [
+        Training(rows, start(seed), *shared, rate, seed, *clip) for rate, seed, *clip in settings
+    ]
+
+
+def rows_of(task: Any, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns x [N, T, D], lengths [N] and labels [N]: our inputs, scaled as we scale them."""
     arrays = task.rows(split)
     index = np.arange(task.count(arrays))
     batch = task.batch(arrays, index, np.ones(len(index), np.float32))
     x = np.swapaxes(np.array(batch.x), 0, 1)
     steps = np.full(len(x), x.shape[1]) if batch.mask is None else np.array(batch.mask).sum(0)
-    labels = np.array(batch.y.value)[:, 0].astype(int)
-    return torch.tensor(x), torch.tensor(steps), torch.tensor(labels)
+    return x, steps, np.array(batch.y.value)[:, 0].astype(int)
 
 
-def _one(torch: Any, problem: Problem, rows: Any, rate: float, seed: int) -> float:
-    """Returns the test accuracy of one training."""
-    torch.manual_seed(seed)
-    (x, lengths, labels), task = rows["train"], problem.task
-    lstm = torch.nn.LSTM(task.input_size, problem.hidden, batch_first=True)
-    head = torch.nn.Linear(problem.hidden, task.output_size)
-    optimizer = torch.optim.Adam([*lstm.parameters(), *head.parameters()], lr=rate)
+def with_torch(given: Training, threads: int | None = None) -> float:
+    """Returns the test accuracy of one training, on as many threads as cores by default."""
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.manual_seed(given.seed)
+    rows = {split: tuple(map(torch.tensor, arrays)) for split, arrays in given.rows.items()}
+    x, lengths, labels = rows["train"]
+    G, D = given.start["weight_ih_l0"].shape
+    lstm = torch.nn.LSTM(D, G // 4, batch_first=True)
+    lstm.load_state_dict({name: torch.tensor(array) for name, array in given.start.items()})
+    head = torch.nn.Linear(G // 4, given.classes)
+    params = [*lstm.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(params, lr=given.rate)
+    ragged = bool((lengths < x.shape[1]).any())
 
     def logits(x, lengths):
+        if not ragged:
+            return head(lstm(x)[0][:, -1])
         packed = torch.nn.utils.rnn.pack_padded_sequence(
             x, lengths, batch_first=True, enforce_sorted=False
         )
         return head(lstm(packed)[1][0][0])
 
-    for _ in range(problem.epochs):
-        for some in torch.randperm(len(x)).split(BATCH):
+    for _ in range(given.epochs):
+        for some in torch.randperm(len(x)).split(given.batch):
             loss = torch.nn.functional.cross_entropy(logits(x[some], lengths[some]), labels[some])
             optimizer.zero_grad()
             loss.backward()
+            if math.isfinite(given.clip):
+                torch.nn.utils.clip_grad_norm_(params, given.clip)
             optimizer.step()
     with torch.no_grad():
         x, lengths, labels = rows["test"]

@@ -84,7 +84,11 @@ def torch_rival(torch: Any, model: Any, dtype: Any, device: str) -> Rival:
 
 
 def interleaved(
-    calls: dict[str, Callable[[int], None]], repeats: int, *, warm: bool = False
+    calls: dict[str, Callable[[int], None]],
+    repeats: int,
+    *,
+    warm: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
     """Milliseconds of each call, `repeats` rounds in random order after one to warm up."""
     order, times = np.random.default_rng(0), {name: [] for name in calls}
@@ -92,9 +96,9 @@ def interleaved(
         call(0)
     for n in range(repeats):
         for name in order.permutation(list(calls)):
-            began = time.perf_counter()
+            began = clock()
             calls[name](n)
-            times[name].append(1e3 * (time.perf_counter() - began))
+            times[name].append(1e3 * (clock() - began))
     return {name: np.array(t) for name, t in times.items()}
 
 

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+from scripts import _bench_digits as digits
 from scripts import _bench_flax as flax
 from scripts import _bench_gpu as gpu
+from scripts import _bench_jobs as jobs
 from scripts import _bench_training as training
 from tests.compiling import CHEAP
 
@@ -168,3 +171,42 @@ def test_the_layer_of_a_policy_is_timed_beside_linens() -> None:
     row = flax.policy(SHAPE, repeats=1)
     json.dumps(row)
     assert set(row["median_ms"]) == set(row["temporaries_MiB"]) == {"ScannedRNN", "ours"}
+
+
+# Jobs. --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def invented(monkeypatch) -> None:
+    """A job whose rivals do nothing, one with other results; torch does a tenth of it."""
+    results = {jobs.OURS: 0.9, "torch": 0.9, "Flax": 0.5}
+    calls = {name: lambda n, value=value: [value + n / 100] for name, value in results.items()}
+    goals = {"torch": (0.5, 0.8)}
+    job = jobs.Job("a job", lambda: calls, 3, goals, "accuracy", {"torch": 10.0})
+    monkeypatch.setattr(jobs, "JOBS", {"a": job})
+
+
+def test_a_job_is_compared_only_with_equal_results(invented) -> None:
+    row = jobs.measure("a")
+    json.dumps(row)
+    assert {len(each) for each in row["seconds"].values()} == {3}
+    row["seconds"] = {jobs.OURS: [1.0, 2.0, 3.0], "torch": [4.0, 4.0, 8.0], "Flax": [1.0] * 3}
+    assert jobs.ratio(row, "torch") == (0.5, 0.125, 0.75)
+    ours, torch, linen = jobs.table([row]).splitlines()[2:]
+    assert "| 2 | 1 to 3 | accuracy 0.910 [0.885, 0.935] |" in ours
+    assert torch.endswith("| 0.50 | 0.5 | 0.8 |") and "torch *" in torch
+    assert linen.endswith("| results differ |  |  |")
+    assert jobs.draw([row]).startswith(b"\x89PNG")
+
+
+def test_an_unknown_job_is_refused(invented, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "NAMES", types.SimpleNamespace(value=["a", "z"]))
+    with pytest.raises(jobs.app.UsageError, match="--jobs=a,z: need some of a"):
+        jobs.jobs(None, lambda rows: None)
+
+
+@pytest.mark.slow
+def test_flax_searches_in_one_program(monkeypatch) -> None:
+    monkeypatch.setattr(digits, "IMAGES", 200)
+    found = digits.with_flax(digits.digits(1), [1e-3, 1e-2], [1.0, 1.0], [0, 1])
+    assert len(found) == 2 and all(0 <= accuracy <= 1 for accuracy in found)

@@ -1,0 +1,220 @@
+"""Whole jobs: what people wait for, ours against what they would use instead.
+
+Every job runs in a process of its own, its rivals in turn. Results are compared before times: where
+the interval of a rival's results does not overlap ours, no ratio is given.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import app, flags
+
+from lstm_jax.report import figures
+from lstm_jax.report.statistics import Estimate, interval
+from scripts import _bench_agent, _bench_digits, _bench_start, _bench_text
+from scripts._rivals import interleaved
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, FIGURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "figures" / "jobs.png"
+MARKS = "<!-- scripts/bench jobs -->\n", "<!-- end of scripts/bench jobs -->\n"
+OURS = "lstm_jax"
+
+Calls = dict[str, Callable[[int], list[float]]]
+Save = Callable[[list[dict[str, Any]]], None]
+
+
+class Job(NamedTuple):
+    """A job and its rivals.
+
+    Attributes:
+      title: for the table.
+      rivals: makes a call for each rival: the n-th call runs all of the job and returns results.
+      repeats: timed calls of each.
+      goals: rival -> the goal and the least, ours relative to it.
+      results: the kind of results, "" for none.
+      whole: rival -> how many times the timed part makes the job.
+      devices: devices of jax on a CPU.
+    """
+
+    title: str
+    rivals: Callable[[], Calls]
+    repeats: int
+    goals: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    results: str = ""
+    whole: Mapping[str, float] = MappingProxyType({})
+    devices: int = 1
+
+
+SAMPLED = 96 / _bench_digits.SAMPLES
+JOBS = {
+    "a": Job(
+        "one training of sequential digits, 1,200 updates", _bench_digits.one_training, 3,
+        {"torch": (0.5, 0.8)}, "test accuracy",
+    ),
+    "b": Job(
+        "a search of 32 settings with 3 seeds each, 120 updates", _bench_digits.search, 2,
+        {"torch": (0.15, 0.3), "Flax, vmap": (0.6, 0.6)}, "test accuracy",
+        {"torch": SAMPLED, "torch, two processes": SAMPLED}, 2,
+    ),
+    "c": Job(
+        "a character model, 300 updates of 2,048 characters", _bench_text.characters, 5,
+        {"torch": (0.9, 0.9)}, "nats a character",
+    ),
+    "d": Job(
+        "a rollout and update of recurrent PPO", _bench_agent.updates, 15,
+        {"linen.scan": (0.7, 0.7)}, "mean reward",
+    ),
+    "e": Job(
+        "from starting Python to the first update", _bench_start.first_update, 5,
+        {"Flax NNX": (1.2, 1.2)},
+    ),
+    "f": Job("`long_memory --quick`", _bench_start.first_result, 1),
+}  # fmt: skip
+
+NAMES = flags.DEFINE_list("jobs", list(JOBS), "which of them (suite jobs)")
+WRITE = flags.DEFINE_boolean("write", False, "write docs/benchmarks.md and its figure (suite jobs)")
+
+
+def jobs(alone: str | None, save: Save) -> list[dict[str, Any]]:
+    """Measures the jobs of the flags, or one alone in this process.
+
+    Raises:
+      app.UsageError: a job has no such name.
+    """
+    if alone is not None:
+        return [measure(alone)]
+    if not set(NAMES.value) <= set(JOBS):
+        raise app.UsageError(f"--jobs={','.join(NAMES.value)}: need some of {','.join(JOBS)}")
+    rows = run(NAMES.value, save)
+    print(table(rows))
+    if WRITE.value:
+        write(rows)
+    return rows
+
+
+def run(names: list[str], save: Save) -> list[dict[str, Any]]:
+    """Measures each job in a process of its own, and saves all of them after each."""
+    rows = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "row.json"
+            command = [sys.executable, "-P", str(ROOT / "scripts" / "_bench.py"), "jobs"]
+            subprocess.run(
+                [*command, f"--rival={name}", f"--json={path}"], check=True, stdout=sys.stderr,
+                env=os.environ | {"JAX_NUM_CPU_DEVICES": str(JOBS[name].devices)},
+            )  # fmt: skip
+            rows += json.loads(path.read_text())["rows"]
+        save(rows)
+    return rows
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Measures one job in this process."""
+    job, found = JOBS[name], {}
+
+    def kept(rival, call, n):
+        found.setdefault(rival, []).extend(call(n))
+
+    calls = {
+        rival: lambda n, rival=rival, call=call: kept(rival, call, n)
+        for rival, call in job.rivals().items()
+    }
+    times = interleaved(calls, job.repeats, warm=True)
+    seconds = {rival: each / 1e3 * job.whole.get(rival, 1) for rival, each in times.items()}
+    return {
+        "kind": "job",
+        "job": name,
+        "seconds": {rival: each.tolist() for rival, each in seconds.items()},
+        "results": found if job.results else {},
+    }
+
+
+def same(row: dict[str, Any], rival: str) -> bool:
+    """Returns whether the intervals of the results of ours and of a rival overlap."""
+    if not row["results"]:
+        return True
+    ours, theirs = (interval(row["results"][name]) for name in (OURS, rival))
+    return ours.low <= theirs.high and theirs.low <= ours.high
+
+
+def ratio(row: dict[str, Any], rival: str) -> Estimate:
+    """Returns the median time of ours relative to a rival's, and the extremes of all pairs."""
+    ours, theirs = (np.array(row["seconds"][name]) for name in (OURS, rival))
+    pairs = [a / b for a, b in itertools.product(ours, theirs)]
+    return Estimate(float(np.median(ours) / np.median(theirs)), min(pairs), max(pairs))
+
+
+# The table, the figure and the page. --------------------------------------------------------------
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the table of all jobs."""
+    lines = [
+        "| job | program | seconds, median | least to most | results | ours / it | goal | least |",
+        "|---|---|--:|--:|---|--:|--:|--:|",
+    ]
+    for row in rows:
+        title = f"({row['job']}) {JOBS[row['job']].title}"
+        for n, rival in enumerate(row["seconds"]):
+            lines.append(line(row, rival, "" if n else title))
+    return "\n".join(lines) + "\n"
+
+
+def line(row: dict[str, Any], rival: str, title: str) -> str:
+    """Returns the line of one program."""
+    job, seconds = JOBS[row["job"]], row["seconds"][rival]
+    results = ""
+    if row["results"]:
+        mean, low, high = interval(row["results"][rival])
+        results = f"{job.results} {mean:.3f} [{low:.3f}, {high:.3f}]"
+    compared = ["", "", ""]
+    if OURS in row["seconds"] and rival != OURS:
+        equal = same(row, rival)
+        compared[0] = f"{ratio(row, rival).value:.2f}" if equal else "results differ"
+        compared[1:] = [f"{bound:g}" for bound in job.goals.get(rival, ())] or ["", ""]
+    name = f"{rival} *" if rival in job.whole else rival
+    times = f"{np.median(seconds):.3g}", f"{min(seconds):.3g} to {max(seconds):.3g}"
+    return f"| {' | '.join([title, name, *times, results, *compared])} |"
+
+
+def draw(rows: list[dict[str, Any]]) -> bytes:
+    """Draws the ratios of all jobs with their extremes, and the goals."""
+    pairs = [
+        (row, rival) for row in rows if OURS in row["seconds"]
+        for rival in row["seconds"] if rival != OURS and same(row, rival)
+    ]  # fmt: skip
+    with figures.theme():
+        figure, ((axes,),) = figures.canvas(1, 1, (10, 0.6 * len(pairs) + 1.6))
+        style = figures.styles(["ratio", "goal"])
+        for y, (row, rival) in enumerate(pairs):
+            value, low, high = ratio(row, rival)
+            axes.plot([low, high], [y, y], color=style["ratio"]["color"])
+            axes.plot(value, y, **style["ratio"], label="measured, extremes" if y == 0 else None)
+            if rival in JOBS[row["job"]].goals:
+                goal = JOBS[row["job"]].goals[rival][0]
+                axes.plot(goal, y, **{**style["goal"], "linestyle": "none"}, fillstyle="none",
+                          label="goal" if y == 0 else None)  # fmt: skip
+        axes.axvline(1, color="0.35", linewidth=1.2)
+        axes.set_yticks(range(len(pairs)), [f"({row['job']}) {name}" for row, name in pairs])
+        axes.invert_yaxis()
+        axes.set(xscale="log", xlabel="time of lstm_jax / time of the other")
+        axes.set_xticks((0.1, 0.2, 0.5, 1, 2), ("0.1", "0.2", "0.5", "1", "2"))
+        figures.legend(figure, axes)
+        return figures.png(figure)
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Writes the table into docs/benchmarks.md, between its marks, and the figure."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    PAGE.write_text(before + MARKS[0] + table(rows) + MARKS[1] + after, encoding="utf-8")
+    FIGURE.write_bytes(draw(rows))
