@@ -57,7 +57,7 @@ from lstm_jax.tasks import Task
 WRITTEN = ("added to", "overwritten")
 PLACES = ("marked", "elsewhere")
 DECAY = "decay time in steps"
-MORE = "share of positions written", "marked steps, less the others'"
+MORE = "share of positions written", "marked minus other steps"
 HINT = (
     "Choose a network, a sequence and a unit, or click on a unit; point at values. Units are in "
     "the order of their memory, the longest first."
@@ -125,14 +125,15 @@ def summarise(config: Gates, records: Sequence[Record]) -> list[Row]:
     for task in config.tasks:
         good = learnt(records, task)
         solved = statistics.wilson(len(good), config.seeds)
-        for (what, of), values in numbers(good).items():
-            estimate = statistics.interval(values, WITHIN.get(what, (0, 1)))
-            rows.append({"task": task, "solved": solved, "what": what, "of": of, "mean": estimate})
+        for (quantity, case), values in numbers(good).items():
+            mean = statistics.interval(values, WITHIN.get(quantity, (0, 1)))
+            rows.append({"task": task, "solved": solved, "quantity": quantity, "case": case,
+                         "mean": mean})  # fmt: skip
     return rows
 
 
 def numbers(good: Sequence[Record]) -> dict[tuple[str, str], list[float]]:
-    """Returns (quantity, place) -> one number for each network that solves its task."""
+    """Returns (quantity, case) -> one number for each network that solves its task."""
     found = {("accuracy", "intact"): [r["test_correct"] / r["test_n"] for r in good]}
     for gate, how in product(SELECTORS, HELD):
         found["accuracy", f"{gate} held at {how}"] = [r["left"][gate][how] for r in good]
@@ -156,7 +157,7 @@ def claims(config: Gates, rows: Sequence[Row]) -> list[Claim]:
     """Returns the claims on writing at marks and on the need for each gate."""
     found = []
     for task in config.tasks:
-        at = {(r["what"], r["of"]): r["mean"] for r in rows if r["task"] == task}
+        at = {(r["quantity"], r["case"]): r["mean"] for r in rows if r["task"] == task}
         more = at[MORE]
         said = f"{task}: more of the cell is written at marked steps than elsewhere"
         found.append(Claim(said, f"{more} more of the positions", "-", beyond(more, 0.0)))
@@ -196,7 +197,7 @@ def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) ->
     """Draws saturation, time scales, accuracy without a gate, and the cell over time."""
     figure, panels = figures.canvas(len(config.tasks), 4, panel=(4.2, 4.2))
     for task, (near, decay, left, when) in zip(config.tasks, panels, strict=True):
-        at = {(r["what"], r["of"]): r["mean"] for r in rows if r["task"] == task}
+        at = {(r["quantity"], r["case"]): r["mean"] for r in rows if r["task"] == task}
         saturation(near, at)
         near.set_ylabel(f"{task}: share of values")
         accuracies(left, at, TASKS[task](config.lag).chance)

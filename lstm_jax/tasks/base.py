@@ -197,7 +197,7 @@ class Stream(Task):
     `jax.random.key_data`), which is in every checkpoint.
 
     Attributes:
-      length: T, the instants of a window.
+      length: T, the time steps of a window.
     """
 
     @abc.abstractmethod

@@ -174,9 +174,9 @@ def told() -> list[str]:
         f"learn it in {span(gates['updates'])} updates and then answer {right} of 2,000 fresh",
         f"in each of the {5 * figures.MODEL.cell.hidden} units the marked symbol explains at least "
         f"{np.floor(100 * min(explained)) / 100} of the variance",
-        f"grows from {span(first)} at the first step to {span(last)} at the last, and of it the "
-        f"mark itself wrote, times the forget gates since, only {span(early)} after 5 steps and "
-        f"{span(late)} in the end.",
+        f"grows from {span(first)} at the first step to {span(last)} at the last.",
+        f"The write at the mark, times the forget gates since, makes up {span(early)} of it after "
+        f"5 steps, and only {span(late)} at the last step.",
         f"accuracy falls to {span(gates['accuracy without w_h'])} (chance is "
         f"{say(figures.NEAR.chance)}).",
         f"right on {', '.join(further[:4])} and {further[4]} of 2,000 sequences.",

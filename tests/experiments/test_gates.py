@@ -54,8 +54,9 @@ RECORDS = told()
 ROWS = gates.summarise(CONFIG, RECORDS)
 
 
-def at(rows, task: str, what: str, of: str):
-    (row,) = (r for r in rows if (r["task"], r["what"], r["of"]) == (task, what, of))
+def at(rows, task: str, quantity: str, case: str):
+    wanted = task, quantity, case
+    (row,) = (r for r in rows if (r["task"], r["quantity"], r["case"]) == wanted)
     return row["mean"]
 
 
