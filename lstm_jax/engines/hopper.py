@@ -42,11 +42,10 @@ def forward(cell: Cell, plan: Plan, interpret: bool, given: Forward) -> tuple[Ro
 
         def advance(t, carry):
             inputs, state = carry
-            following = _inputs(cell, given, jnp.minimum(t + 1, T - 1))
             product_t = functools.partial(product, t)
             state = steps.step(cell, fixed, product_t, inputs, state, lowerable)
             jax.tree.map(lambda ref, s: _write(ref.at[t], s), states, state)
-            return following, state
+            return _inputs(cell, given, jnp.minimum(t + 1, T - 1)), state
 
         first = _inputs(cell, given, 0), _read(given.state)
         jax.tree.map(_write, final, lax.fori_loop(0, T, advance, first)[1])
@@ -78,15 +77,17 @@ def backward(
 
         def advance(k, carry):
             t, ((inputs, start, d_after), carry) = T - 1 - k, carry
-            following = load(jnp.maximum(t - 1, 0))
             carry = (steps.add(carry[0], d_after), *carry[1:])
+            following = []
+
+            def write(d_gates):
+                for n, d_gate in enumerate(d_gates):
+                    _write(_gate(d_packed, t, n), d_gate)
+                following.append(load(jnp.maximum(t - 1, 0)))
+
             product_t = functools.partial(product, t)
-            d_gates, carry = steps.step_back(
-                cell, fixed, product_t, inputs, start, carry, lowerable
-            )
-            for n, d_gate in enumerate(d_gates):
-                _write(_gate(d_packed, t, n), d_gate)
-            return following, carry
+            carry = steps.step_back(cell, fixed, product_t, inputs, start, carry, write, lowerable)
+            return following[0], carry
 
         d_final = _read(given.d_final)
         none = None if given.reset is None else steps.zeros(d_final)

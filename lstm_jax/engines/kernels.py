@@ -210,10 +210,12 @@ def _backward_body(cell: Cell, schedule: Schedule, T: int) -> Callable:
         def advance(t, inputs, carry):
             at_t, start, d_after = inputs
             carry = (steps.add(carry[0], d_after), *carry[1:])
-            d_gates, carry = steps.step_back(cell, fixed, product, at_t, start, carry)
-            for n, d_gate in enumerate(d_gates):
-                _put_block(d_packed, t, n, d_gate)
-            return carry
+
+            def write(d_gates):
+                for n, d_gate in enumerate(d_gates):
+                    _put_block(d_packed, t, n, d_gate)
+
+            return steps.step_back(cell, fixed, product, at_t, start, carry, write)
 
         def first():
             d_final = _read(given.d_final)

@@ -87,9 +87,10 @@ def step_back(
     given: Given,
     start: Row,
     carry: tuple[Row, Row, Row | None],
+    write: Callable[[Row], None],
     adapt: Callable[[Callable], Callable] = unchanged,
-) -> tuple[Row, tuple[Row, Row, Row | None]]:
-    """Returns the gradients of the gates, and the carry before the time step.
+) -> tuple[Row, Row, Row | None]:
+    """Returns the carry before a time step.
 
     Args:
       cell: the recurrent cell.
@@ -98,6 +99,7 @@ def step_back(
       given: the inputs of the time step.
       start: the state before it, after resets.
       carry: gradients of the state after it, of theta and, with resets, of the initial state.
+      write: stores the gradients of the gates, before the product.
       adapt: maps functions of arrays to equal ones that the chip's compiler knows.
     """
     d_state, d_theta, d_initial = carry
@@ -106,6 +108,7 @@ def step_back(
     gates = cell.Gates(*_widen(given.packed, d_state[0].dtype))
     update_back = adapt(_pullback(_updated(cell, given.draws)))
     d_gates, d_start, d_theta_t = update_back(d_new, gates, start, fixed.theta)
+    write(d_gates)
     if cell.h_blocks:
         d_feedback = product(tuple(getattr(d_gates, name) for name in cell.h_blocks))
         feedback_back = adapt(_pullback(_fed_back(cell, fixed.keep)))
@@ -115,7 +118,7 @@ def step_back(
     if reset is not None:
         d_initial = add(d_initial, _where(reset, d_start, zeros(d_start)))
         d_start = _where(reset, zeros(d_start), d_start)
-    return d_gates, (d_start, add(d_theta, d_theta_t), d_initial)
+    return d_start, add(d_theta, d_theta_t), d_initial
 
 
 def add(total: Any, part: Any) -> Any:
