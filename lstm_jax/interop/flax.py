@@ -23,7 +23,7 @@ def from_linen(cell: Cell, tree: Mapping[str, Any]) -> CellParams:
       cell: `LSTM(H)`, `GRU(H)` or `RNN(H)`, for `LSTMCell` and `OptimizedLSTMCell`, `GRUCell` and
         `SimpleCell`.
       tree: the cell's own parameters, `{"ii": {"kernel": ...}, ...}`: those of `linen.RNN(cell)`
-        have them under "cell", those of a compact model under a name as "OptimizedLSTMCell_0".
+        have them under "cell", those of a compact model under "OptimizedLSTMCell_0".
 
     Raises:
       TypeError: the cell is none of those that convert.
