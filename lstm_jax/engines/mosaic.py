@@ -24,6 +24,7 @@ ROWS = 64  # rows of a tile: those of one product of a warpgroup
 UNITS = 32  # units of a warpgroup: their gates and states fill its registers
 GROUPS = 4  # most warpgroups of a block, for the same reason
 BLOCKS = 16  # most blocks of a cluster; above 8 not every GPU has room for one
+FULL = ("high", "highest", "float32", "F32_F32_F32")  # precisions above that of TF32
 COLUMNS = 256  # most columns of one product
 SHARED = 227 * KB  # shared memory of a block
 SPARE = 3 * KB  # what barriers and reductions may take of it
@@ -113,6 +114,10 @@ class Mosaic:
             return f"it needs a GPU of compute capability 9.0, not {other}"
         if dtype not in (jnp.float32, jnp.bfloat16):
             return f"it takes x of float32 or bfloat16, not of {dtype}"
+        config: Any = jax.config
+        precision = config.jax_default_matmul_precision
+        if dtype == jnp.float32 and precision in FULL and not self.interpret:
+            return f"its products of float32 are TF32's, and {precision} precision is asked for"
         cell = cell.uniform()
         if reason := not_pointwise(cell, self.width(cell)):
             return reason

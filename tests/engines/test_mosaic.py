@@ -208,6 +208,17 @@ def test_it_is_for_a_new_jax_and_a_gpu(monkeypatch):
 
 
 @pytest.mark.usefixtures("_any_jax")
+def test_full_products_of_float32_are_refused():
+    with jax.default_matmul_precision("float32"):
+        reason = "its products of float32 are TF32's, and float32 precision is asked for"
+        assert Mosaic("gpu").refuses(C.LSTM(8), FULL) == reason
+        assert Mosaic("gpu").refuses(C.LSTM(8), HALF) is None
+        assert simulated().refuses(C.LSTM(8), FULL) is None
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert Mosaic("gpu").refuses(C.LSTM(8), FULL) is None
+
+
+@pytest.mark.usefixtures("_any_jax")
 def test_it_is_for_hopper_gpus(monkeypatch):
     class Device:
         compute_capability = "10.0"
