@@ -52,6 +52,7 @@ def fitted(problem: Problem, **given: Any) -> list[float]:
 def one_training() -> dict[str, Any]:
     """Returns a call of each rival; the n-th call has seed n."""
     problem = digits(EPOCHS)
+    importlib.import_module("torch")  # is not timed
     return {
         "lstm_jax": lambda n: fitted(problem, seed=n, learning_rate=RATE, clip=CLIP),
         "torch": lambda n: list(map(with_torch, trainings(problem, [(RATE, n, CLIP)]))),
@@ -68,6 +69,7 @@ def search() -> dict[str, Any]:
     rate, seed, clip = map(np.array, zip(*settings, strict=True))
     each = trainings(problem, settings)
     pool = warm_pool(each[0])
+    importlib.import_module("torch")  # is not timed
 
     def sampled(n):
         return range(n % SAMPLES, len(rate), len(rate) // SAMPLES)

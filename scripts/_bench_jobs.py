@@ -208,6 +208,7 @@ def draw(rows: list[dict[str, Any]]) -> bytes:
         axes.invert_yaxis()
         axes.set(xscale="log", xlabel="time of lstm_jax / time of the other")
         axes.set_xticks((0.1, 0.2, 0.5, 1, 2), ("0.1", "0.2", "0.5", "1", "2"))
+        axes.minorticks_off()
         figures.legend(figure, axes)
         return figures.png(figure)
 

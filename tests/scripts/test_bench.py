@@ -206,7 +206,7 @@ def test_an_unknown_job_is_refused(invented, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_flax_searches_in_one_program(monkeypatch) -> None:
+def test_flax_searches_in_one_program(monkeypatch, standard_promotion) -> None:
     monkeypatch.setattr(digits, "IMAGES", 200)
     found = digits.with_flax(digits.digits(1), [1e-3, 1e-2], [1.0, 1.0], [0, 1])
     assert len(found) == 2 and all(0 <= accuracy <= 1 for accuracy in found)
