@@ -40,12 +40,9 @@ from experiments.common.plan import Experiment
 from lstm_jax.report import statistics, sweeps
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
-from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import is_solved
-from lstm_jax.report.sweeps import Searched
 from lstm_jax.report.tables import Row
-from lstm_jax.search import Found, Group, Search, Space, Strategy, plans
-from lstm_jax.search import space as spaces
+from lstm_jax.search import Found, Group, Search, Space, Strategy, importance, plans
 from lstm_jax.tasks import Task, base
 from lstm_jax.training import DIRECTIONS
 
@@ -275,44 +272,14 @@ def _best(rank: int, one: lj.search.Ranked, config: Sweep) -> Row:
     }
 
 
-def parameters(space: Space) -> list[Parameter]:
-    """Returns the free parameters for reports; their points are the lines of `every`."""
-    return [_parameter(name, space[name]) for name in space.free]
-
-
-def _parameter(name: str, domain: spaces.Domain) -> Parameter:
-    if isinstance(domain, spaces.Choice):
-        return Parameter(name, "choice", choices=domain.values)
-    kind = {"Log": "log", "Uniform": "uniform", "Int": "int", "LogInt": "log_int"}
-    return Parameter(name, kind[type(domain).__name__], domain.low, domain.high)
-
-
 def draw(config: Sweep, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws scores against parameters, the best score so far, and importances."""
     results = [r for r in records if r["kind"] == "result" and "validation_n" in r]
     updates, best = plans.best_so_far(results, config.metric)
-    shown = [_response(value, config.metric) for value in best]
+    shown = [importance.response(value, config.metric) for value in best]
     so_far = updates, [math.nan if value is None else value for value in shown]
-    return sweeps.pictures(searched(config, results), {r["configuration"] for r in rows}, so_far)
-
-
-def searched(config: Sweep, results: Sequence[Record]) -> Searched:
-    """Returns the free parameters, a record for each trial, and the score's name."""
-    name = "log10_validation_loss" if config.metric == "loss" else "share_wrong"
-    free, trials = parameters(space_of(config)), []
-    for result in plans.furthest(results):
-        values = {parameter.name: result["values"][parameter.name] for parameter in free}
-        known = {n: result[n] for n in ("configuration", "seed", "status", "step")}
-        score = _response(plans.score(result, config.metric), config.metric)
-        trials.append({**values, **known, name: score})
-    return Searched(free, trials, name)
-
-
-def _response(score: float, metric: str) -> float | None:
-    """Returns a score for figures, a loss by its logarithm; None if the trial diverged."""
-    if not math.isfinite(score):
-        return None
-    return math.log10(max(score, 1e-12)) if metric == "loss" else score
+    searched = importance.searched(space_of(config), config.metric, records)
+    return sweeps.pictures(searched, {r["configuration"] for r in rows}, so_far)
 
 
 EXPERIMENT = Experiment(

@@ -28,8 +28,8 @@ ABOVE: dict[str, set[str]] = {
     "tasks": {"checks", "types", "metrics", "data"},
     "runs": {"types"},
     "training": {"checks", "types", "metrics", "interop", "data", "tasks", "runs"},
-    "search": {"types", "cells", "engines", "nn", "tasks", "runs", "training"},
     "report": set(),
+    "search": {"checks", "types", "cells", "engines", "nn", "tasks", "runs", "training", "report"},
 }
 NOWHERE = {"absl", "experiments", "scripts", "tests"}
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}

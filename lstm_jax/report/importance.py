@@ -31,6 +31,7 @@ from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import CONFIDENCE, Estimate, impute
 
 SMALL = 16  # trees of a forest that is there for its scatter only
+LEAST_TRIALS = 20  # of a forest on a search
 
 
 class Interval(NamedTuple):
@@ -130,6 +131,30 @@ class Surface(NamedTuple):
     positions: tuple[np.ndarray, np.ndarray]
     response: np.ndarray
     error: np.ndarray
+
+
+class Searched(NamedTuple):
+    """The trials of a search.
+
+    Attributes:
+      parameters: the free parameters.
+      trials: a record for each trial, with its parameters, "configuration" and the response.
+      response: the field that ranks trials, less is better; None where a trial diverged.
+    """
+
+    parameters: Sequence[Parameter]
+    trials: Sequence[Record]
+    response: str
+
+    @property
+    def forest(self) -> Forest | None:
+        """A forest on the trials; None for too few or too equal ones."""
+        values = {trial[self.response] for trial in self.trials} - {None}
+        if not self.parameters or len(self.trials) < LEAST_TRIALS or len(values) < 2:
+            return None
+        settings: dict[str, Any] = {"goal": "min", "divergent": "worst"}
+        forest = fit(self.parameters, self.trials, self.response, **settings)
+        return forest if forest.explained > 0 else None
 
 
 def fit(

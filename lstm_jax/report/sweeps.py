@@ -2,41 +2,14 @@
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lstm_jax.report import charts, figures, importance, interactive, statistics
 from lstm_jax.report.figures import Picture
-from lstm_jax.report.importance import Effect, Forest
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.importance import Effect, Forest, Searched
 from lstm_jax.report.space import Parameter, column, points
-
-LEAST_TRIALS = 20  # of a forest
-
-
-class Searched(NamedTuple):
-    """The trials of a search.
-
-    Attributes:
-      parameters: the free parameters.
-      trials: a record for each trial, with its parameters, "configuration" and the response.
-      response: the field that ranks trials, less is better; None where a trial diverged.
-    """
-
-    parameters: Sequence[Parameter]
-    trials: Sequence[Record]
-    response: str
-
-    @property
-    def forest(self) -> Forest | None:
-        """A forest on the trials; None for too few or too equal ones."""
-        values = {trial[self.response] for trial in self.trials} - {None}
-        if not self.parameters or len(self.trials) < LEAST_TRIALS or len(values) < 2:
-            return None
-        settings: dict[str, Any] = {"goal": "min", "divergent": "worst"}
-        forest = importance.fit(self.parameters, self.trials, self.response, **settings)
-        return forest if forest.explained > 0 else None
 
 
 def pictures(

@@ -1,6 +1,6 @@
 """Search: spaces of hyperparameters, strategies, widths under one compilation, and sweeps."""
 
-from lstm_jax.search import plans, space, strategies, studies, sweeps, widths
+from lstm_jax.search import importance, plans, space, strategies, studies, sweeps, widths
 from lstm_jax.search.groups import Group, continued, state_of, train
 from lstm_jax.search.plans import METRICS, Candidate, Found, Search
 from lstm_jax.search.space import Space, parse
@@ -19,6 +19,7 @@ __all__ = [
     "Strategy",
     "SweepResult",
     "continued",
+    "importance",
     "parse",
     "plans",
     "space",

@@ -149,6 +149,11 @@ def furthest(results: Iterable[Record]) -> list[Record]:
     return list({(r["configuration"], r["seed"]): r for r in results}.values())
 
 
+def tried(records: Iterable[Record]) -> list[Record]:
+    """Returns the last validation result of each trial of the search."""
+    return furthest(r for r in records if r["kind"] == "result" and "validation_n" in r)
+
+
 def score(result: Record, metric: str) -> float:
     """Returns the score of a trial: less is better, inf if it diverged.
 

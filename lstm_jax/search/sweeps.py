@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,14 +14,18 @@ from lstm_jax.nn import SequenceSpec
 from lstm_jax.runs import hosts
 from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import RunDirectory
-from lstm_jax.search import widths
+from lstm_jax.search import importance, widths
 from lstm_jax.search.groups import Group, Record, state_of, train
-from lstm_jax.search.plans import Found, Search, Sources, furthest, score, sources_of, waves
+from lstm_jax.search.plans import Found, Search, Sources, score, sources_of, tried, waves
 from lstm_jax.search.space import Space, parse
 from lstm_jax.search.strategies import Strategy
 from lstm_jax.tasks.base import Task, never_solved
 from lstm_jax.training import footprint, optimizers
 from lstm_jax.training.predictor import Predictor
+from lstm_jax.training.results import Table
+
+if TYPE_CHECKING:
+    from lstm_jax.report.importance import Searched
 
 ON_A_CPU = 32  # places of a device: with map more are no faster, and results come later
 MEMORY_SHARE = 0.8  # of a device's memory
@@ -45,6 +50,10 @@ class Ranked(NamedTuple):
     validation: float
     results: Sequence[Record]
 
+    def __repr__(self) -> str:
+        point, trials = dict(self.values), len(self.results)
+        return f"Ranked({self.configuration}, {point}, {self.validation:.4g}, {trials} results)"
+
 
 class SweepResult(NamedTuple):
     """The results of a sweep.
@@ -53,11 +62,49 @@ class SweepResult(NamedTuple):
       best: the best configurations, the best first.
       records: of the run: the results of all trials, and their progress.
       networks: of each of the best, those of its fresh seeds; None if all diverged.
+      search: the space, the ranking metric, and what else its trials have in common.
+      ranking: the numbers of the configurations, the best first, without diverged ones.
     """
 
     best: list[Ranked]
     records: Sequence[Record]
     networks: list[Predictor | None]
+    search: Search
+    ranking: Sequence[int]
+
+    def __repr__(self) -> str:
+        table, count = self.table(), len(self.best)
+        best = Table(table[:count])
+        return f"SweepResult(the best {count} of {len(table)} configurations\n{best}\n)"
+
+    def table(self) -> Table:
+        """Returns one row a configuration, the best first, the diverged last.
+
+        A row has its hyperparameters, the number of its `trials` in the search and of those that
+        `diverged`, the updates of the longest as `step`, and the mean `validation_loss`, inf where
+        a trial diverged; in a ranking by accuracy also the mean `validation_accuracy`.
+        """
+        results: dict[int, list[Record]] = defaultdict(list)
+        for result in tried(self.records):
+            results[result["configuration"]].append(result)
+        order = [*self.ranking, *sorted(results.keys() - set(self.ranking))]
+        return Table(_row(results[number], self.search.metric) for number in order)
+
+    def importance(self) -> dict[str, float]:
+        """Returns hyperparameter -> its share of the variance of the score, the greatest first.
+
+        Main effects of a functional ANOVA of a random forest on all trials of the search. They sum
+        to less than 1 where hyperparameters interact. Needs scikit-learn.
+
+        Raises:
+          ValueError: the trials are too few, or a forest on them does not predict new ones.
+          ImportError: scikit-learn is not installed.
+        """
+        return importance.shares(self.searched())
+
+    def searched(self) -> "Searched":
+        """Returns the trials of the search as `lstm_jax.report.importance` takes them."""
+        return importance.searched(self.search.space, self.search.metric, self.records)
 
     def predictor(self, rank: int = 0) -> Predictor:
         """Returns the networks of one of the best, one for each fresh seed that did not diverge.
@@ -161,7 +208,8 @@ def sweep(
                 tested = [group for group in groups if group.split == "test"]
                 sources, params = sources_of(tested), {g.name: _params(g, run) for g in tested}
                 networks = [_networks(search, task, row, sources, params) for row in rows]
-                return SweepResult(rows, records, networks)
+                order = [candidate.configuration for candidate in found.ranking or []]
+                return SweepResult(rows, records, networks, search, order)
             train(left[0], run, batching=batching, progress=progress)
 
 
@@ -183,11 +231,23 @@ def ranked(search: Search, found: Found, best: int, records: Sequence[Record]) -
             r for r in records
             if r["kind"] == "result" and r["configuration"] == candidate.configuration
         ]  # fmt: skip
-        searched = furthest(r for r in mine if "validation_n" in r)
-        mean = float(np.mean([score(r, search.metric) for r in searched]))
+        mean = float(np.mean([score(r, search.metric) for r in tried(mine)]))
         tested = [r for r in mine if "test_n" in r]
         rows.append(Ranked(candidate.configuration, candidate.values, mean, tested))
     return rows
+
+
+def _row(results: Sequence[Record], metric: str) -> dict[str, Any]:
+    """Returns the row of a configuration in the table, from the results of its trials."""
+    first = results[0]
+    row = {"configuration": first["configuration"], **first["values"], "trials": len(results)}
+    row["diverged"] = sum(r["status"] == "diverged" for r in results)
+    row["step"] = max(r["step"] for r in results)
+    row["validation_loss"] = float(np.mean([score(r, "loss") for r in results]))
+    if metric == "accuracy":
+        right = [r["validation_correct"] / r["validation_n"] for r in results]
+        row["validation_accuracy"] = float(np.mean(right))
+    return row
 
 
 def _params(group: Group, run: RunDirectory) -> Any:

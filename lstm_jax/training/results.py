@@ -118,6 +118,8 @@ class Table(list):
     """Rows of a result, dictionaries by column; prints as a table of the columns that differ."""
 
     def __str__(self) -> str:
+        if not self:
+            return ""
         names = [n for n in self[0] if n in _ALWAYS or len({str(row[n]) for row in self}) > 1]
         lines = [names, *([_short(row[name]) for name in names] for row in self)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -125,7 +127,7 @@ class Table(list):
         return "\n".join(map("  ".join, aligned))
 
 
-_ALWAYS = ("trial", "train_loss", "train_metric", "validation_loss")
+_ALWAYS = ("trial", "configuration", "train_loss", "train_metric", "validation_loss")
 
 
 def _short(value: Any) -> str:

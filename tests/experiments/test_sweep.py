@@ -24,7 +24,7 @@ from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures
 from lstm_jax.report.space import points
 from lstm_jax.runs.directory import GroupLog, RunDirectory
-from lstm_jax.search import Group, plans, sweeps
+from lstm_jax.search import Group, importance, plans, sweeps
 from lstm_jax.tasks import make
 from lstm_jax.tasks.base import never_solved
 from lstm_jax.training.trials import Trials
@@ -281,8 +281,7 @@ def test_the_figures_are_drawn_of_ranges_choices_and_diverged_trials():
 
 def test_what_matters_is_told_by_a_forest_and_drawn_for_hands():
     records, _ = trained(CONFIG, diverging=lambda v: v["learning_rate"] > 5e-2)
-    searched = [r for r in records if r["kind"] == "result" and "validation_n" in r]
-    weighed, trials, name = sweep.searched(CONFIG, searched)
+    weighed, trials, name = importance.searched(sweep.space_of(CONFIG), CONFIG.metric, records)
     assert [p.name for p in weighed] == ["learning_rate", "cell", "hidden", "forget_bias"]
     assert len(trials) == 20 * CONFIG.tuning_seeds
     assert any(trial[name] is None for trial in trials)  # diverged
@@ -456,7 +455,7 @@ def test_a_sweep_killed_again_and_again_equals_one_that_was_not(strategy, kills,
 
 def test_the_lines_of_the_summary_are_points_of_the_reports_space():
     records, _ = trained(CONFIG)
-    parameters = sweep.parameters(sweep.space_of(CONFIG))
+    parameters = importance.parameters(sweep.space_of(CONFIG))
     assert [(p.name, p.kind) for p in parameters] == [
         ("learning_rate", "log"), ("cell", "choice"), ("hidden", "int"), ("forget_bias", "uniform"),
     ]  # fmt: skip

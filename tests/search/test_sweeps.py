@@ -1,5 +1,6 @@
 """Sweeps as a library call: any task, cell and model; what is ranked, continued and refused."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,46 @@ def test_the_best_of_validation_is_trained_again_from_fresh_seeds_and_tested():
     assert (best.configuration, best.values) == (least["configuration"], least["values"])
     assert best.validation == pytest.approx(least["validation_loss"])
     assert [r["seed"] for r in best.results] == [1, 2] and best.results[0]["test_n"] == 2000
+    table = found.table()
+    losses = [row["validation_loss"] for row in table]
+    assert losses == sorted(losses) and losses[0] == best.validation
+    assert [table[0][name] for name in best.values] == list(best.values.values())
+    assert len(table) == 4 and len(repr(found.best)) < 200
+
+
+def searched(count: int, loss: Callable[[Mapping[str, Any]], float]) -> lj.search.SweepResult:
+    """A sweep of random points, of which those with a learning rate above 0.05 diverged."""
+    space = lj.search.parse("learning_rate=log:1e-3:1e-1 b1=uniform:0:0.9 clip=1", {})
+    points = [space.draw(0, i) for i in range(count)]
+    records = [
+        {
+            "kind": "result", "configuration": i, "seed": 0, "values": point, "step": 9,
+            "status": "diverged" if point["learning_rate"] > 0.05 else "finished",
+            "validation_loss": loss(point), "validation_correct": 1, "validation_n": 2,
+        }
+        for i, point in enumerate(points)
+    ]  # fmt: skip
+    search = lj.search.Search(space, {}, lambda s: TASK, lambda s, task: MODEL, steps=9)
+    good = [r for r in records if r["status"] == "finished"]
+    order = [r["configuration"] for r in sorted(good, key=lambda r: r["validation_loss"])]
+    return lj.search.SweepResult([], records, [], search, order)
+
+
+def test_importance_is_the_share_of_variance_of_each_free_hyperparameter():
+    found = searched(60, lambda point: 10 ** (point["learning_rate"] * 20 + point["b1"] / 9))
+    assert list(shares := found.importance()) == ["learning_rate", "b1"]
+    assert shares["learning_rate"] > 0.8 and 0 <= shares["b1"] < 0.1
+    diverged = [row["diverged"] for row in found.table()]
+    assert 0 < sum(diverged) < 60 and diverged == sorted(diverged)
+    assert found.table()[-1]["validation_loss"] == np.inf
+    assert len(repr(found)) < 200
+
+
+@pytest.mark.parametrize(("count", "loss"), [(19, 0.0), (30, 1e6)])
+def test_importance_is_refused_for_few_trials_and_for_noise(count, loss):
+    found = searched(count, lambda point: point["b1"] + (loss * point["b1"]) % 97)
+    with pytest.raises(ValueError, match=f"importance needs 20 or more trials, .* got {count}"):
+        found.importance()
 
 
 def test_a_sweep_on_own_data_gives_the_networks_of_its_best():
