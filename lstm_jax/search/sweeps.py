@@ -1,6 +1,7 @@
 """A sweep: search a space of hyperparameters, then train the best again from fresh seeds."""
 
 import dataclasses
+import inspect
 import math
 import tempfile
 from collections import defaultdict
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from lstm_jax.checks import check_names
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.runs import hosts
 from lstm_jax.runs.checkpoints import load
@@ -23,6 +25,7 @@ from lstm_jax.tasks.base import Task, never_solved
 from lstm_jax.training import footprint, optimizers
 from lstm_jax.training.predictor import Predictor
 from lstm_jax.training.results import Table
+from lstm_jax.training.trials import Trials
 
 if TYPE_CHECKING:
     from lstm_jax.report.importance import Searched
@@ -74,7 +77,7 @@ class SweepResult(NamedTuple):
 
     def __repr__(self) -> str:
         table, count = self.table(), len(self.best)
-        best = Table(table[:count])
+        best = "\n".join(str(table).splitlines()[: 1 + count])
         return f"SweepResult(the best {count} of {len(table)} configurations\n{best}\n)"
 
     def table(self) -> Table:
@@ -143,6 +146,7 @@ def sweep(
     batching: str = "auto",
     run: RunDirectory | None = None,
     progress: bool = True,
+    **unknown: Any,
 ) -> SweepResult:
     """Searches a space, then trains the best configurations again from fresh seeds.
 
@@ -172,10 +176,13 @@ def sweep(
       batching: as in `fit`.
       run: the run to record in, or to continue; a temporary one by default.
       progress: as in `fit`.
+      **unknown: refused by name.
 
     Raises:
-      ValueError: for a bad space, and as `fit`; TypeError: the space is neither.
+      ValueError: for a bad space, and as `fit`; TypeError: the space is neither, or an argument is
+        unknown.
     """
+    _check_names(unknown)
     if not isinstance(space, str | Space):
         right = "a line such as 'learning_rate=log:1e-4:1e-1 hidden=8,16', or a Space"
         raise TypeError(f"space must be {right}, got {space!r:.60}")
@@ -211,6 +218,16 @@ def sweep(
                 order = [candidate.configuration for candidate in found.ranking or []]
                 return SweepResult(rows, records, networks, search, order)
             train(left[0], run, batching=batching, progress=progress)
+
+
+def _check_names(unknown: Mapping[str, Any]) -> None:
+    """Raises TypeError for any of these, with the place of hyperparameters and of budgets."""
+    budget = "each trial trains for steps= updates, without validations in between"
+    point = "write it in the space, such as 'hidden=4,8 clip=1'"
+    budgets = ("epoch", "patience", "plateau", "validate_every", "factor", "window")
+    advice = dict.fromkeys(budgets, budget)
+    advice |= dict.fromkeys((*Trials._fields, "hidden", "depth"), point)
+    check_names("sweep", unknown, tuple(inspect.signature(sweep).parameters)[:-1], advice)
 
 
 def plan(

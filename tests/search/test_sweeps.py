@@ -58,7 +58,7 @@ def test_importance_is_the_share_of_variance_of_each_free_hyperparameter():
     diverged = [row["diverged"] for row in found.table()]
     assert 0 < sum(diverged) < 60 and diverged == sorted(diverged)
     assert found.table()[-1]["validation_loss"] == np.inf
-    assert len(repr(found)) < 200
+    assert len(repr(found)) < 200 and "learning_rate" in repr(found)
 
 
 @pytest.mark.parametrize(("count", "loss"), [(19, 0.0), (30, 1e6)])
@@ -133,3 +133,20 @@ def test_a_bad_space_or_strategy_is_refused_before_training(space, settings, wor
     monkeypatch.setattr(lj.search.sweeps, "train", None)
     with pytest.raises((ValueError, TypeError), match=words):
         lj.search.sweep(TASK, space, MODEL, **SETTINGS, **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"epochs": 3},
+            "sweep takes no epochs, got epochs=3: each trial trains for steps=",
+        ),
+        ({"patience": 3}, "each trial trains for steps= updates"),
+        ({"learning_rate": 0.1}, "write it in the space"),
+        ({"step": 3}, r"did you mean steps\?"),
+    ],
+)
+def test_an_argument_that_a_sweep_does_not_take_is_refused_with_its_place(given, words):
+    with pytest.raises(TypeError, match=words):
+        lj.search.sweep(TASK, SPACE, MODEL, **given)
