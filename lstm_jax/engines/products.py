@@ -111,14 +111,19 @@ def assemble(cell: Cell, from_x: Array, from_h: Array) -> Array:
     """Returns packed pre-activations [..., G] from the two products, without the bias."""
     if reads_both(cell):
         return from_x + from_h
-    products = (split(cell, cell.x_blocks, from_x), split(cell, cell.h_blocks, from_h))
-    terms = [[product[g] for product in products if g in product] for g in cell.gates]
-    return pack(
-        [
-            functools.reduce(jnp.add, parts) if parts else _zeros(cell.width(g), from_x)
-            for g, parts in zip(cell.gates, terms, strict=True)
-        ]
-    )
+    products = split(cell, cell.x_blocks, from_x), split(cell, cell.h_blocks, from_h)
+    return pack(sums(cell, *products, from_x))
+
+
+def sums(
+    cell: Cell, from_x: dict[str, Array], from_h: dict[str, Array], like: Array
+) -> list[Array]:
+    """Returns the sum of both products for each gate, or zeros with the sharding of `like`."""
+    terms = [[product[g] for product in (from_x, from_h) if g in product] for g in cell.gates]
+    return [
+        functools.reduce(jnp.add, parts) if parts else _zeros(cell.width(g), like)
+        for g, parts in zip(cell.gates, terms, strict=True)
+    ]
 
 
 def _zeros(width: int, like: Array) -> Array:

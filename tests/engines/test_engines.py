@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lstm_jax as lj
-from lstm_jax.engines import Reference, Scan
+from lstm_jax.engines import Reference, Scan, scan
 from tests.cells_under_test import CELLS
 from tests.oracle import lstm, lstm_gradients
 
@@ -73,6 +73,23 @@ def assert_close(got, want, tolerance):
         error = np.linalg.norm(np.asarray(g - w, np.float64))
         size = np.linalg.norm(np.asarray(w, np.float64))
         assert error <= tolerance * (size + 1e-3), (jax.tree_util.keystr(path), error, size)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("cell", [CELLS[0], CELLS[-1]], ids=name)
+def test_an_input_product_for_each_block_has_the_gradients_of_reference(cell, monkeypatch):
+    """The form of wide batches; other tests are narrow."""
+    monkeypatch.setattr(scan, "NARROW", 0)
+    params, x, state, initial, mask, reset = problem(cell)
+
+    def slopes(engine):
+        def number(params, x, state, initial):
+            return score(cell, engine, params, x, state, initial, mask, reset)
+
+        return jax.grad(number, (0, 1, 2, 3))(params, x, state, initial)
+
+    want, got = jax.jit(lambda: (slopes(Reference()), slopes(Scan("hoisted", "saved"))))()
+    assert_close(got, want, 1e-10)
 
 
 FLAGS = ["mask, reset", "mask", "reset", ""]
