@@ -2,7 +2,7 @@
 
     check  every engine against `reference`, cell by cell, gradients included
     tiles  the tiles of the fused engine; writes lstm_jax/engines/tiles.json
-    bench  the suites peers, jobs and throughput of scripts/bench
+    bench  the suites peers, throughput and jobs of scripts/bench
 
 Each part is a process of its own, with its share of the time that is left, and is ended when that
 is over. It writes rows (JSON) and text to the folder of results as it goes.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITES = ("peers", "jobs", "throughput")
+SUITES = ("peers", "throughput", "jobs")
 PARTS = {"check": ("check",), "tiles": ("tiles",), "bench": SUITES}
 RESERVE = 20  # seconds of a part for its start, and for the step that it is in
 
