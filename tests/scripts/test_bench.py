@@ -199,6 +199,12 @@ def test_a_job_is_compared_only_with_equal_results(invented) -> None:
     assert jobs.draw([row]).startswith(b"\x89PNG")
 
 
+def test_a_sample_is_multiplied_to_the_whole_job(invented, monkeypatch) -> None:
+    second = jobs.np.array([1000.0])
+    monkeypatch.setattr(jobs, "interleaved", lambda calls, n, warm: dict.fromkeys(calls, second))
+    assert jobs.measure("a")["seconds"] == {jobs.OURS: [1.0], "torch": [10.0], "Flax": [1.0]}
+
+
 def test_an_unknown_job_is_refused(invented, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "NAMES", types.SimpleNamespace(value=["a", "z"]))
     with pytest.raises(jobs.app.UsageError, match="--jobs=a,z: need some of a"):
