@@ -80,11 +80,9 @@ def _check_declarations(cell: Cell) -> None:
         fact = isinstance(names, tuple) and names and all(isinstance(n, str) for n in names)
         _require(cell, fact, f"{member} must be a tuple of names, got {names!r}")
         _require(cell, len(set(names)) == len(names), f"{member} has a name twice: {names}")
-    for member in ("output", "feedback"):
-        fact = "h" in cell.states or getattr(type(cell), member) is not getattr(Cell, member)
-        _require(
-            cell, fact, f"states must have h, or the cell a method {member}, got {cell.states}"
-        )
+    own = all(getattr(type(cell), m) is not getattr(Cell, m) for m in ("output", "feedback"))
+    law = f"states must have h, or the cell methods output and feedback, got {cell.states}"
+    _require(cell, own or "h" in cell.states, law)
     gates, both = set(cell.gates), {*cell.gates, *cell.states}
     for member, named, valid in (
         ("reads", cell.reads, gates),

@@ -105,7 +105,7 @@ MUTANTS = {
     "sharp": (sharp, {}, "gradients of .* is not finite"),
     "twice": (LSTM.update, dict(gates=("i", "f", "f", "o")), "gates has a name twice"),
     "listed": (LSTM.update, dict(states=["h", "c"]), "states must be a tuple of names"),
-    "without_h": (LSTM.update, dict(states=("m", "c")), "states must have h, or the cell a method"),
+    "without_h": (LSTM.update, dict(states=("m", "c")), "states must have h, or the cell methods"),
     "misnamed": (
         LSTM.update,
         dict(bias={"z": 1.0}),

@@ -44,7 +44,7 @@ def check_windows(task: Task, model: Model, window: int | None) -> None:
     if window is not None and (uncut or task.length % window):
         raise ValueError(
             "window must divide the length of a task that is no stream and has a target at "
-            f"every instant, got {window} for {task.name} of length {task.length}"
+            f"every time step, got {window} for {task.name} of length {task.length}"
         )
     cut = isinstance(task, Stream) or window is not None
     if cut and not isinstance(model, StreamModel):
