@@ -42,11 +42,8 @@ from absl import app, flags, logging
 import lstm_jax as lj
 from lstm_jax import nn, tasks
 from scripts import (
-    _bench_agent,
     _bench_flax,
-    _bench_forecast,
     _bench_gpu,
-    _bench_jobs,
     _bench_own_data,
     _bench_start,
     _bench_training,
@@ -199,11 +196,17 @@ def own() -> list[dict[str, Any]]:
 
 def forecast() -> list[dict[str, Any]]:
     """Seconds of whole trainings on the series of a competition, and test errors."""
+    from scripts import (
+        _bench_forecast,
+    )  # the libraries of the experiments need not be there for other suites
+
     return _bench_forecast.forecast(min(REPEATS.value, 3))
 
 
 def agent() -> list[dict[str, Any]]:
     """Scores and environment steps a second of recurrent PPO in linen, and with ours inside."""
+    from scripts import _bench_agent
+
     return _bench_agent.agent(min(REPEATS.value, 3))
 
 
@@ -251,6 +254,8 @@ def policy() -> list[dict[str, Any]]:
 
 def jobs() -> list[dict[str, Any]]:
     """Whole jobs, beside what people would use instead."""
+    from scripts import _bench_jobs
+
     return _bench_jobs.jobs(RIVAL.value, save)
 
 

