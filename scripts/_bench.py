@@ -41,13 +41,7 @@ from absl import app, flags, logging
 
 import lstm_jax as lj
 from lstm_jax import nn, tasks
-from scripts import (
-    _bench_flax,
-    _bench_gpu,
-    _bench_own_data,
-    _bench_start,
-    _bench_training,
-)
+from scripts import _bench_flax, _bench_gpu, _bench_own_data, _bench_start, _bench_training
 from scripts._catalogue import CATALOGUE
 from scripts._rivals import (
     Rival,
