@@ -190,9 +190,7 @@ def own() -> list[dict[str, Any]]:
 
 def forecast() -> list[dict[str, Any]]:
     """Seconds of whole trainings on the series of a competition, and test errors."""
-    from scripts import (
-        _bench_forecast,
-    )  # the libraries of the experiments need not be there for other suites
+    from scripts import _bench_forecast  # not on top: it needs libraries of the experiments
 
     return _bench_forecast.forecast(min(REPEATS.value, 3))
 
