@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -13,6 +14,7 @@ import jax.typing
 Array = jax.Array
 ArrayLike = Any  # an array of JAX or NumPy, or nested lists
 _Kind = TypeVar("_Kind", bound=type)
+_ONE_AT_A_TIME = threading.Lock()
 Row = Any  # a NamedTuple of arrays made by `row_type`
 
 
@@ -23,13 +25,18 @@ def serializable(kind: _Kind) -> _Kind:
     return kind
 
 
-@functools.cache
 def row_type(name: str, fields: tuple[str, ...]) -> type:
     """Returns the NamedTuple type `name` with `fields`: equal arguments give one type.
 
     Pytrees compare types by identity, and pickling calls this function. Both therefore work for the
-    rows of any cell, also of one defined in a notebook.
+    rows of any cell, also of one defined in a notebook, and in several threads.
     """
+    with _ONE_AT_A_TIME:  # a cache alone may make two types in two threads
+        return _new_row_type(name, fields)
+
+
+@functools.cache
+def _new_row_type(name: str, fields: tuple[str, ...]) -> type:
     row = collections.namedtuple(name, fields)
     row.__reduce__ = lambda self: (_rebuild_row, (name, fields, tuple(self)))
     return serializable(row)
