@@ -3,12 +3,13 @@
 import collections
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from lstm_jax import types
 
 
 def test_threads_that_ask_at_once_get_one_type(monkeypatch):
-    make = collections.namedtuple
+    make: Any = collections.namedtuple
 
     def slowly(*arguments):
         time.sleep(0.05)
