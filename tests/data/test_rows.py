@@ -266,9 +266,11 @@ def test_bad_data_are_refused_in_one_sentence(make: Any, words: str) -> None:
 
 
 def test_integers_are_symbols_unless_they_are_said_to_be_numbers() -> None:
-    counts = np.arange(6).reshape(2, 3)
+    counts: Any = np.arange(6).reshape(2, 3)
     assert Sequences(counts).x.shape == (2, 3)
-    np.testing.assert_array_equal(Sequences(counts, symbols=False).x, np.float32(counts)[..., None])
+    np.testing.assert_array_equal(
+        Sequences(counts, symbols=False).x, counts[..., None].astype(np.float32)
+    )
 
 
 def test_packing_is_part_of_data() -> None:
