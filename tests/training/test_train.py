@@ -462,7 +462,7 @@ def test_windows_divide_sequences_with_targets_throughout():
     right = "window must divide the length of a task that is no stream and has a target at every"
     with pytest.raises(ValueError, match=f"{right} time step, got 3 for two_strings of length 4"):
         fit(TwoStrings(4), every, trials, window=3, **settings)
-    with pytest.raises(ValueError, match=f"{right} instant, got 2 for recall of length 4"):
+    with pytest.raises(ValueError, match=f"{right} time step, got 2 for recall of length 4"):
         fit(TASK, every, trials, window=2, **settings)
     with pytest.raises(ValueError, match="window must be an integer of at least 1, got 0"):
         fit(TwoStrings(4), every, trials, window=0, **settings)
