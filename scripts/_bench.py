@@ -248,7 +248,8 @@ def jobs() -> list[dict[str, Any]]:
     """Whole jobs, beside what people would use instead."""
     from scripts import _bench_jobs
 
-    return _bench_jobs.jobs(RIVAL.value, save)
+    minutes = MINUTES.value if on_gpu() else math.inf
+    return _bench_jobs.jobs(RIVAL.value, minutes, save)
 
 
 def start() -> list[dict[str, Any]]:

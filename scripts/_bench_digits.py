@@ -19,7 +19,7 @@ import optax
 from flax import linen
 
 import lstm_jax as lj
-from scripts._bench_own_data import Problem, Training, rows_of, trainings, with_torch
+from scripts._bench_own_data import Problem, Training, has_torch, rows_of, trainings, with_torch
 
 IMAGES = 1600  # 1,280 train in whole batches, 320 test
 EPOCHS, RATE, CLIP = 30, 5e-3, 1.0  # of the one training
@@ -52,11 +52,10 @@ def fitted(problem: Problem, **given: Any) -> list[float]:
 def one_training() -> dict[str, Any]:
     """Returns a call of each rival; the n-th call has seed n."""
     problem = digits(EPOCHS)
-    importlib.import_module("torch")  # is not timed
-    return {
-        "lstm_jax": lambda n: fitted(problem, seed=n, learning_rate=RATE, clip=CLIP),
-        "torch": lambda n: list(map(with_torch, trainings(problem, [(RATE, n, CLIP)]))),
-    }
+    calls = {"lstm_jax": lambda n: fitted(problem, seed=n, learning_rate=RATE, clip=CLIP)}
+    if has_torch():
+        calls["torch"] = lambda n: list(map(with_torch, trainings(problem, [(RATE, n, CLIP)])))
+    return calls
 
 
 # The search. --------------------------------------------------------------------------------------
@@ -67,9 +66,6 @@ def search() -> dict[str, Any]:
     problem = digits(SEARCH_EPOCHS)
     settings = list(itertools.product(RATES, range(SEEDS), CLIPS))
     rate, seed, clip = map(np.array, zip(*settings, strict=True))
-    each = trainings(problem, settings)
-    pool = warm_pool(each[0])
-    importlib.import_module("torch")  # is not timed
 
     def sampled(n):
         return range(n % SAMPLES, len(rate), len(rate) // SAMPLES)
@@ -77,12 +73,18 @@ def search() -> dict[str, Any]:
     def picked(n, found):
         return [found[i] for i in sampled(n)]
 
-    return {
+    calls = {
         "lstm_jax": lambda n: picked(n, fitted(problem, seed=seed, learning_rate=rate, clip=clip)),
-        "torch": lambda n: [with_torch(each[i]) for i in sampled(n)],
-        "torch, two processes": lambda n: list(pool.map(ALONE, [each[i] for i in sampled(n)])),
         "Flax, vmap": lambda n: picked(n, with_flax(problem, rate, clip, seed)),
     }
+    if has_torch():
+        each = trainings(problem, settings)
+        pool = warm_pool(each[0])
+        calls["torch"] = lambda n: [with_torch(each[i]) for i in sampled(n)]
+        calls["torch, two processes"] = lambda n: list(
+            pool.map(ALONE, [each[i] for i in sampled(n)])
+        )
+    return calls
 
 
 def warm_pool(given: Training) -> concurrent.futures.Executor:

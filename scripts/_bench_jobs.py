@@ -6,10 +6,13 @@ the interval of a rival's results does not overlap ours, no ratio is given.
 
 import itertools
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -84,8 +87,8 @@ NAMES = flags.DEFINE_list("jobs", list(JOBS), "which of them (suite jobs)")
 WRITE = flags.DEFINE_boolean("write", False, "write docs/benchmarks.md and its figure (suite jobs)")
 
 
-def jobs(alone: str | None, save: Save) -> list[dict[str, Any]]:
-    """Measures the jobs of the flags, or one alone in this process.
+def jobs(alone: str | None, minutes: float, save: Save) -> list[dict[str, Any]]:
+    """Measures the jobs of the flags in so many minutes, or one alone in this process.
 
     Raises:
       app.UsageError: a job has no such name.
@@ -94,27 +97,50 @@ def jobs(alone: str | None, save: Save) -> list[dict[str, Any]]:
         return [measure(alone)]
     if not set(NAMES.value) <= set(JOBS):
         raise app.UsageError(f"--jobs={','.join(NAMES.value)}: need some of {','.join(JOBS)}")
-    rows = run(NAMES.value, save)
+    rows = run(NAMES.value, minutes, save)
     print(table(rows))
     if WRITE.value:
         write(rows)
     return rows
 
 
-def run(names: list[str], save: Save) -> list[dict[str, Any]]:
+def run(names: list[str], minutes: float, save: Save) -> list[dict[str, Any]]:
     """Measures each job in a process of its own, and saves all of them after each."""
-    rows = []
+    rows, end = [], time.monotonic() + 60 * minutes
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "row.json"
             command = [sys.executable, "-P", str(ROOT / "scripts" / "_bench.py"), "jobs"]
-            subprocess.run(
-                [*command, f"--rival={name}", f"--json={path}"], check=True, stdout=sys.stderr,
+            if not finishes(
+                [*command, f"--rival={name}", f"--json={path}"], end, stdout=sys.stderr,
                 env=os.environ | {"JAX_NUM_CPU_DEVICES": str(JOBS[name].devices)},
-            )  # fmt: skip
+            ):  # fmt: skip
+                print(f"bench: job ({name}) left out, it does not fit the time", file=sys.stderr)
+                continue
             rows += json.loads(path.read_text())["rows"]
         save(rows)
     return rows
+
+
+def finishes(command: list[str], end: float, **given: Any) -> bool:
+    """Runs a command; returns whether it ends before the time `end`, at which it is killed.
+
+    Raises:
+      subprocess.CalledProcessError: it fails.
+    """
+    left = end - time.monotonic()
+    process = subprocess.Popen(command, start_new_session=True, **given)
+    try:
+        code = process.wait(left if left < math.inf else None)
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+            process.wait()
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+    return True
 
 
 def measure(name: str) -> dict[str, Any]:

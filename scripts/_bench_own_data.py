@@ -8,8 +8,10 @@ has compilation in it, which a user waits for, too.
 
 import functools
 import importlib
+import importlib.util
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -49,6 +51,15 @@ class Training(NamedTuple):
     rate: float
     seed: int
     clip: float = math.inf
+
+
+def has_torch() -> bool:
+    """Returns whether torch is installed; imports it, or says that it is left out."""
+    if importlib.util.find_spec("torch") is None:
+        print("bench: torch left out, it is not installed", file=sys.stderr)
+        return False
+    importlib.import_module("torch")
+    return True
 
 
 def japanese_vowels() -> Problem:

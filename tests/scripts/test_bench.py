@@ -1,9 +1,12 @@
 """The benchmarks run, whoever is there to be measured; nothing here is timed."""
 
 import json
+import math
 import os
+import select
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -208,7 +211,7 @@ def test_a_sample_is_multiplied_to_the_whole_job(invented, monkeypatch) -> None:
 def test_an_unknown_job_is_refused(invented, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "NAMES", types.SimpleNamespace(value=["a", "z"]))
     with pytest.raises(jobs.app.UsageError, match="--jobs=a,z: need some of a"):
-        jobs.jobs(None, lambda rows: None)
+        jobs.jobs(None, math.inf, lambda rows: None)
 
 
 @pytest.mark.slow
@@ -216,3 +219,23 @@ def test_flax_searches_in_one_program(monkeypatch, standard_promotion) -> None:
     monkeypatch.setattr(digits, "IMAGES", 200)
     found = digits.with_flax(digits.digits(1), [1e-3, 1e-2], [1.0, 1.0], [0, 1])
     assert len(found) == 2 and all(0 <= accuracy <= 1 for accuracy in found)
+
+
+def test_a_job_that_does_not_fit_the_time_ends_with_what_it_started() -> None:
+    sleep = "[sys.executable, '-c', 'import time; time.sleep(60)'], close_fds=False"
+    starts = f"import subprocess, sys; subprocess.run({sleep})"
+    read, write = os.pipe()
+    end = time.monotonic() + 1
+    assert not jobs.finishes([sys.executable, "-c", starts], end, pass_fds=[write])
+    os.close(write)
+    assert select.select([read], [], [], 10)[0], "a process still holds the other end"
+    os.close(read)
+    assert jobs.finishes([sys.executable, "-c", ""], math.inf)
+    with pytest.raises(subprocess.CalledProcessError):
+        jobs.finishes([sys.executable, "-c", "raise SystemExit(3)"], math.inf)
+
+
+def test_a_job_without_torch_has_the_other_rivals(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert set(digits.one_training()) == {jobs.OURS}
+    assert "bench: torch left out" in capsys.readouterr().err
