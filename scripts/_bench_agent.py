@@ -7,7 +7,6 @@ dense encoder, a GRU with resets, and two dense heads. Rollouts and updates are 
 
 import dataclasses
 import functools
-import time
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from experiments.common import ppo
 from experiments.common.environments import ENVIRONMENTS, Params
 from lstm_jax.report.statistics import interval
 from scripts._bench_flax import ScannedRNN
+from scripts._rivals import ignoring, in_seconds, interleaved
 
 SEEDS, HIDDEN, RATE = 8, 64, 3e-3
 SETTINGS = ppo.PPO(updates=50, horizon=128, environments=32)
@@ -109,12 +109,8 @@ def agent(repeats: int) -> list[dict[str, Any]]:
     for name, length in PROBLEMS:
         runs = {kind: functools.partial(run, name, length, kind == "ours") for kind in KINDS}
         scores = {kind: call() for kind, call in runs.items()}  # compiles
-        seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        for repeat in range(repeats):
-            for kind in sorted(KINDS, reverse=bool(repeat % 2)):
-                started = time.perf_counter()
-                runs[kind]()
-                seconds[kind].append(time.perf_counter() - started)
+        calls = {kind: ignoring(call) for kind, call in runs.items()}
+        seconds = in_seconds(interleaved(calls, repeats, warm=True))
         rows.append(_row(name, length, scores, seconds))
         print(_line(rows[-1]), flush=True)
     return rows

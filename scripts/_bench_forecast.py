@@ -5,9 +5,9 @@ replacement within an epoch, on as many threads as there are cores. Our time has
 Where a series begins within a window, ours masks what is before it, and torch reads zeros.
 """
 
+import functools
 import importlib
 import os
-import time
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from experiments.common import competitions
 from experiments.forecast import CONTEXT, LEVELS
 from lstm_jax.report.statistics import interval
 from lstm_jax.tasks import Forecast, heads
+from scripts._rivals import in_seconds, interleaved, keeping
 
 GROUP, SEEDS, HIDDEN, DEPTH = "m3_quarterly", 8, 32, 2
 STEPS, BATCH, RATE, CLIP = 1000, 256, 1e-2, 1.0
@@ -29,14 +30,8 @@ def forecast(repeats: int) -> list[dict[str, Any]]:
     data = competitions.competition(GROUP, 10_000)
     windows = data.series.split(data.horizon, 0, 1)
     task = Forecast(windows, context=CONTEXT["quarterly"], head=heads.Quantiles(LEVELS))
-    seconds: dict[str, list[float]] = {"lstm_jax": [], "torch": []}
-    errors: dict[str, list[float]] = {"lstm_jax": [], "torch": []}
-    for repeat in range(repeats):
-        for name in sorted(seconds, reverse=bool(repeat % 2)):
-            started = time.perf_counter()
-            errors[name] += TRAIN[name](task, repeat)
-            seconds[name].append(time.perf_counter() - started)
-    row = _row(seconds, errors)
+    calls, errors = keeping({name: functools.partial(train, task) for name, train in TRAIN.items()})
+    row = _row(in_seconds(interleaved(calls, repeats, warm=True)), errors)
     print(_line(row), flush=True)
     return [row]
 

@@ -24,7 +24,7 @@ from absl import app, flags
 from lstm_jax.report import figures
 from lstm_jax.report.statistics import Estimate, interval
 from scripts import _bench_agent, _bench_digits, _bench_start, _bench_text
-from scripts._rivals import interleaved
+from scripts._rivals import interleaved, keeping
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, FIGURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "figures" / "jobs.png"
@@ -145,15 +145,8 @@ def finishes(command: list[str], end: float, **given: Any) -> bool:
 
 def measure(name: str) -> dict[str, Any]:
     """Measures one job in this process."""
-    job, found = JOBS[name], {}
-
-    def kept(rival, call, n):
-        found.setdefault(rival, []).extend(call(n))
-
-    calls = {
-        rival: lambda n, rival=rival, call=call: kept(rival, call, n)
-        for rival, call in job.rivals().items()
-    }
+    job = JOBS[name]
+    calls, found = keeping(job.rivals())
     times = interleaved(calls, job.repeats, warm=True)
     seconds = {rival: each / 1e3 * job.whole.get(rival, 1) for rival, each in times.items()}
     return {

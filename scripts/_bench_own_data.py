@@ -12,7 +12,6 @@ import importlib.util
 import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ import numpy as np
 
 import lstm_jax as lj
 from lstm_jax.report.statistics import interval
+from scripts._rivals import in_seconds, interleaved, keeping
 
 RATES, SEEDS = (1e-3, 3e-3, 1e-2, 3e-2), 4
 
@@ -74,14 +74,11 @@ def japanese_vowels() -> Problem:
 def own_data(repeats: int) -> list[dict[str, Any]]:
     """Seconds of the 16 trainings, and test accuracies, of ours and of torch."""
     problem = japanese_vowels()
-    seconds: dict[str, list[float]] = {"lstm_jax": [], "torch": []}
-    accuracies = {}
-    for repeat in range(repeats):
-        for name in sorted(seconds, reverse=bool(repeat % 2)):
-            started = time.perf_counter()
-            accuracies[name] = TRAIN[name](problem)
-            seconds[name].append(time.perf_counter() - started)
-    row = _row(problem, seconds, accuracies)
+    calls, found = keeping(
+        {name: lambda n, train=train: [train(problem)] for name, train in TRAIN.items()}
+    )
+    seconds = in_seconds(interleaved(calls, repeats, warm=True))
+    row = _row(problem, seconds, {name: every[-1] for name, every in found.items()})
     print(_line(row), flush=True)
     return [row]
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen
 
 import lstm_jax as lj
-from scripts._rivals import interleaved, summary
+from scripts._rivals import ignoring, interleaved, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTS = {"lstm_jax": "import lstm_jax", "needed": "import jax, flax.nnx, optax, chex"}
@@ -147,11 +147,6 @@ def of_children() -> float:
     """Returns the processor seconds of all processes that ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def ignoring(call: Callable[[], None]) -> Callable[[int], None]:
-    """Returns a call that takes the number of the repetition and ignores it."""
-    return lambda n: call()
 
 
 def first_update() -> dict[str, Callable[[int], list[float]]]:

@@ -76,9 +76,8 @@ def problem(case: Case) -> Problem:
     keep = jnp.asarray(draw.uniform(size=(B, lj.cells.feedback_width(cell))), jnp.float32)
     mask, reset = draw.uniform(size=(T, B)) < 0.8, draw.uniform(size=(T, B)) < 0.1
     d_final = jax.tree.map(lambda s: normal(*s.shape), lj.initial_state(cell, (B,)))
-    if (
-        case.terms != "f32"
-    ):  # rounding decides ties of the sLSTM's maximum, on which h does not depend
+    if case.terms != "f32":
+        # Rounding decides ties of the sLSTM's maximum, on which h does not depend.
         d_final = jax.tree.map(np.zeros_like, d_final)._replace(h=d_final.h)
     return Problem(smooth, mask, reset, lj.Noise(time_keys, keep), d_final, normal(T, B, H))
 

@@ -177,10 +177,7 @@ def main() -> int:
     """Writes the table beside the results, and in the package where a GPU was measured."""
     given = part.arguments("tiles")
     paths = [given.out / "tiles.json", *[tiles.PATH] * (not given.tiny)]
-    add, save = (
-        part.rows_in(given.out / "tiles.jsonl"),
-        functools.partial(write, paths),
-    )
+    add, save = part.rows_in(given.out / "tiles.jsonl"), functools.partial(write, paths)
     shape, candidates, repeats = SHAPE, CANDIDATES, 15
     if given.tiny:
         shape, candidates, repeats = TINY_SHAPE, TINY_CANDIDATES, 1

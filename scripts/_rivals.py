@@ -102,6 +102,28 @@ def interleaved(
     return {name: np.array(t) for name, t in times.items()}
 
 
+def in_seconds(times: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """Returns the times of `interleaved` in seconds."""
+    return {name: (each / 1e3).tolist() for name, each in times.items()}
+
+
+def ignoring(call: Callable[[], Any]) -> Callable[[int], Any]:
+    """Returns a call that takes the number of the repetition and ignores it."""
+    return lambda n: call()
+
+
+def keeping(
+    calls: dict[str, Callable[[int], list]],
+) -> tuple[dict[str, Callable[[int], None]], dict[str, list]]:
+    """Returns the calls for `interleaved`, and the lists to which they add their results."""
+    found = {name: [] for name in calls}
+
+    def kept(name, n):
+        found[name].extend(calls[name](n))
+
+    return {name: functools.partial(kept, name) for name in calls}, found
+
+
 def in_turn(rival: Rival, kind: str, shape: tuple[int, ...]) -> Callable[[int], None]:
     """The n-th call of one kind, on one of four random inputs, over and over."""
     numbers = np.random.default_rng(1)
