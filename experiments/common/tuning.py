@@ -97,10 +97,8 @@ def least(score: Callable[[Record], float]) -> Choose:
         if not results:
             return None
         scores = [np.inf if r["status"] == "diverged" else score(r) for r in results]
-        means = np.reshape(np.nan_to_num(scores, nan=np.inf, posinf=np.inf), (len(rates), -1)).mean(
-            1
-        )
-        return rates[int(np.argmin(means))]
+        finite = np.nan_to_num(scores, nan=np.inf, posinf=np.inf)
+        return rates[int(np.argmin(np.reshape(finite, (len(rates), -1)).mean(1)))]
 
     return choose
 

@@ -208,13 +208,13 @@ class Forecast(Fitted, base.Rows):
         member, end = jnp.moveaxis(jnp.asarray(arrays["windows"])[index], -1, 0)
         window = windowing.units(self.scale, arrays, member, end, self.form)
         x = windowing.inputs(self.scale, arrays, member, end, self.form, window)
-        step = end[:, None] + jnp.arange(self.form.horizon, dtype=jnp.int32)[None]
+        step = windowing.steps_ahead(end, self.form.horizon)
         ahead = windowing.read(arrays, "values", member[:, None], step)
         there = ~jnp.isnan(ahead)
         value = Horizon(jnp.where(there, ahead, 0), there, window)
         weight = jnp.where(there.any(1), weight, 0)
-        first = jnp.arange(-self.form.context, 0, dtype=jnp.int32)[:, None]
-        return Batch(x, base.Target(value, weight), mask=end[None] + first >= 0)
+        mask = windowing.steps_before(end, self.form.context) >= 0
+        return Batch(x, base.Target(value, weight), mask=mask)
 
     def _losses(self, outputs: Array, target: Horizon) -> Array:
         """Returns the loss of each time step, [B, H]."""

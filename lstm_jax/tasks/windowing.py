@@ -115,7 +115,7 @@ def inputs(
             parts.append(scaled(before(arrays, name, member, end, form.context), fitted[name]))
     fixed = []
     if "known" in fitted:
-        step = end[:, None] + jnp.arange(form.horizon, dtype=jnp.int32)[None]
+        step = steps_ahead(end, form.horizon)
         each = scaled(read(arrays, "known", member[:, None], step), fitted["known"])
         fixed.append(each.reshape(len(member), -1))
     if "static" in fitted:
@@ -126,8 +126,17 @@ def inputs(
 
 def before(arrays: dict[str, Any], name: str, member: Array, end: Array, count: int) -> Array:
     """Returns the last `count` numbers [C, B, ...] of series `member` [B] before `end` [B]."""
-    step = jnp.arange(-count, 0, dtype=jnp.int32)[:, None] + end[None]
-    return read(arrays, name, member[None], step)
+    return read(arrays, name, member[None], steps_before(end, count))
+
+
+def steps_before(end: Array, count: int) -> Array:
+    """Returns the last `count` time steps [C, B] before `end` [B]."""
+    return jnp.arange(-count, 0, dtype=jnp.int32)[:, None] + end[None]
+
+
+def steps_ahead(end: Array, count: int) -> Array:
+    """Returns the first `count` time steps [B, H] from `end` [B] on."""
+    return end[:, None] + jnp.arange(count, dtype=jnp.int32)[None]
 
 
 def read(arrays: dict[str, Any], name: str, member: Array, step: Array) -> Array:
