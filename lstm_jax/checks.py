@@ -17,7 +17,7 @@ def check_key(key: object) -> None:
         raise TypeError(f"key must be a PRNG key such as jax.random.key(0), got {key!r}")
 
 
-def check_choice(name: str, value: object, choices: tuple) -> None:
+def check_choice(name: str, value: object, choices: Collection) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")

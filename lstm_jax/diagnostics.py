@@ -96,26 +96,15 @@ def jacobians(cell: Cell, params: CellParams, x: Array, **options: Any) -> Array
 
     S is the width of all states, concatenated in the cell's order. Row i of J_k is the gradient of
     entry i of the final state. J_0 is the identity. The cost is S backward passes; for large H use
-    `largest_singular_value`. Arguments and errors are those of
-    `state_gradients`.
+    `largest_singular_value`. Arguments and errors are those of `state_gradients`.
     """
-    final, back = jax.vjp(
+    _, back = jax.vjp(
         lambda added: unroll(cell, params, x, engine=_Perturbed(added), **options)[0],
         _zeros(cell, x),
     )
     one_hot = jnp.eye(sum(cell.width(name) for name in cell.states), dtype=x.dtype)
     gradients = jax.vmap(lambda e: back(_unpacked(cell, jnp.tile(e, (x.shape[1], 1))))[0])(one_hot)
-    del final
     return jnp.moveaxis(_packed(gradients), 0, 2)[::-1]
-
-
-def singular_values(cell: Cell, params: CellParams, x: Array, **options: Any) -> Array:
-    """Returns the singular values of J_k, [T, B, S], in descending order.
-
-    Arguments and errors are those of `jacobians`. The absolute error of all values is the rounding
-    error of the largest.
-    """
-    return jnp.linalg.svd(jacobians(cell, params, x, **options), compute_uv=False)
 
 
 def largest_singular_value(
@@ -207,14 +196,6 @@ def saturation(
         below=jax.tree.map(lambda g: _mean((g < low).astype(g.dtype), mask), gates),
         above=jax.tree.map(lambda g: _mean((g > high).astype(g.dtype), mask), gates),
     )
-
-
-def time_scale(keep: Array) -> Array:
-    """Returns the time scale of a constant forget gate f, 1 / (1 - f) time steps.
-
-    The result has the shape of `keep`; it is inf where f = 1.
-    """
-    return 1 / (1 - keep)
 
 
 def decay_time(keep: Array, mask: ArrayLike | None = None) -> Array:

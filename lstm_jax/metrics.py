@@ -136,6 +136,8 @@ def _mean_of_known(errors: Numbers) -> Numbers:
 def pinball(targets: ArrayLike, quantiles: ArrayLike, levels: Sequence[float]) -> float:
     """Returns the mean of max(q e, (q - 1) e), e = target - quantile.
 
+    With many evenly spaced levels, twice this loss approximates the CRPS.
+
     Args:
       targets: [...].
       quantiles: [..., Q].
@@ -149,14 +151,6 @@ def pinball(targets: ArrayLike, quantiles: ArrayLike, levels: Sequence[float]) -
         )
     errors = targets[..., None] - quantiles
     return float(np.mean(np.maximum(q * errors, (q - 1) * errors)))
-
-
-def crps_of_quantiles(targets: ArrayLike, quantiles: ArrayLike, levels: Sequence[float]) -> float:
-    """Returns twice the pinball loss: the CRPS, where the levels are many and evenly spaced.
-
-    Arguments are those of `pinball`.
-    """
-    return 2 * pinball(targets, quantiles, levels)
 
 
 def crps(targets: ArrayLike, samples: ArrayLike) -> float:

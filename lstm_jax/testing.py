@@ -18,6 +18,7 @@ from lstm_jax.nn.initializers import init
 from lstm_jax.types import Array, CellParams, Noise, Row
 
 T, B, CUT = 8, 3, 4
+SAMPLES = 16  # rows of one time step
 ENGINES = (Scan("joined", "rebuilt", chunk=4), Scan("hoisted", "saved", chunk=4), Associative())
 # The functions run once, for a few time steps: compilation dominates the time.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -54,7 +55,7 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
         _check_declarations(cell)
         _check_results(cell)
         samples = _samples(cell, seed)
-        _check_purity(cell, *samples)
+        _check_purity(cell, samples)
         update = jax.jit(jax.vmap(functools.partial(_update, cell), in_axes=(0, 0, None)),
                          compiler_options=QUICK)  # fmt: skip
         _check_ranges(cell, update, samples)
@@ -160,11 +161,11 @@ class _Samples(NamedTuple):
     theta: Row
 
 
-def _samples(cell: Cell, seed: int, count: int = 16) -> _Samples:
+def _samples(cell: Cell, seed: int) -> _Samples:
     rng = np.random.default_rng(seed)
 
     def draw():
-        sizes = [(count, cell.width(g)) for g in cell.gates]
+        sizes = [(SAMPLES, cell.width(g)) for g in cell.gates]
         return cell.Gates(*(jnp.asarray(rng.normal(size=size)) for size in sizes))
 
     return _Samples(draw(), draw(), _theta(cell, jax.random.key(seed), jnp.float64))
@@ -175,9 +176,8 @@ def _update(cell: Cell, gates: Row, state: Row, theta: Row, *draws: Row):
     return new, activated, (cell.output(state), cell.feedback(state))
 
 
-def _check_purity(cell: Cell, gates: Row, others: Row, theta: Row) -> None:
-    del others
-    row = jax.tree.map(lambda a: a[0], gates)
+def _check_purity(cell: Cell, samples: _Samples) -> None:
+    row, theta = jax.tree.map(lambda a: a[0], samples.gates), samples.theta
     state = initial_state(cell, (), jnp.float64)
     key = jax.random.key(0)
     calls = {
@@ -364,14 +364,8 @@ def _check_time(cell: Cell, input_size: int, seed: int, first: Row, second: Row)
     whole, others, streamed, split, gradients = facts(problems)
     _agree(cell, "streaming by step must equal unroll", streamed, whole)
     _agree(cell, "a sequence in two parts must equal the whole", split, whole)
-    early = whole["h"][:CUT, 0]
-    _agree(
-        cell,
-        "outputs must not depend on later inputs or other rows",
-        others["h"][:CUT, 0],
-        early,
-        0,
-    )
+    got, early = (run["h"][:CUT, 0] for run in (others, whole))
+    _agree(cell, "outputs must not depend on later inputs or other rows", got, early, 0)
     want = gradients[str(Reference())]
     for engine in _engines(cell):
         law = f"the gradients of {engine} must equal those of {Reference()}"

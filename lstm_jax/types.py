@@ -190,6 +190,3 @@ class StreamModel(Model, Protocol):
     ) -> tuple[Any, Array]:
         """Runs `apply` from a state; returns the state after x, and the outputs."""
         ...
-
-
-Blocks = Mapping[str, Array]

@@ -50,7 +50,7 @@ def test_the_crps_of_a_gaussian_is_its_closed_form():
     exact = y * (2 * stats.norm.cdf(y) - 1) + 2 * stats.norm.pdf(y) - 1 / np.sqrt(np.pi)
     levels = (np.arange(1000) + 0.5) / 1000
     quantiles = np.tile(stats.norm.ppf(levels), (3, 1))
-    ours = metrics.crps_of_quantiles(y, quantiles, levels.tolist())
+    ours = 2 * metrics.pinball(y, quantiles, levels.tolist())
     assert ours == pytest.approx(exact.mean(), rel=1e-3)
     few = np.random.default_rng(1).normal(size=(20_000, 3, 4)).swapaxes(1, 2)  # unbiased by S = 4
     targets = np.tile(y, (20_000, 1))

@@ -8,6 +8,7 @@ from jax.nn import tanh
 
 from lstm_jax.cells.activations import sigmoid
 from lstm_jax.cells.base import Cell
+from lstm_jax.checks import check_choice
 
 BIASES = ("all", "gates", "none")
 INPUTS = {"4s-2": lambda a: 2 * tanh(a / 2), "s": sigmoid}
@@ -60,13 +61,9 @@ class MemoryBlocks(Cell):
         super().__post_init__()
         if self.size < 1 or self.hidden % self.size:
             raise ValueError(f"size must divide hidden = {self.hidden}, got {self.size!r}")
-        for name, known in (
-            ("biases", BIASES),
-            ("input_activation", tuple(INPUTS)),
-            ("output_activation", tuple(OUTPUTS)),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        check_choice("biases", self.biases, BIASES)
+        check_choice("input_activation", self.input_activation, INPUTS)
+        check_choice("output_activation", self.output_activation, OUTPUTS)
 
     @property
     def gates(self):

@@ -11,6 +11,7 @@ from jax.nn import tanh
 
 from lstm_jax.cells.activations import sigmoid
 from lstm_jax.cells.base import Cell
+from lstm_jax.checks import check_choice
 
 ACTIVATIONS = {"tanh": tanh, "identity": lambda x: x}
 FORGET_GATES = ("learned", "one", "coupled")
@@ -71,13 +72,9 @@ class PeepholeLSTM(Cell):
     clip: float | None = None
 
     def __post_init__(self):
-        for name, known in (
-            ("forget_gate", FORGET_GATES),
-            ("input_activation", tuple(ACTIVATIONS)),
-            ("output_activation", tuple(ACTIVATIONS)),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        check_choice("forget_gate", self.forget_gate, FORGET_GATES)
+        check_choice("input_activation", self.input_activation, ACTIVATIONS)
+        check_choice("output_activation", self.output_activation, ACTIVATIONS)
         if self.forget_gate == "coupled" and not self.input_gate:
             raise ValueError("forget_gate='coupled' needs an input gate, got input_gate=False")
         if self.clip is not None and not self.clip > 0:
@@ -170,6 +167,5 @@ def odyssey(variant: str, hidden: int) -> PeepholeLSTM:
 
     Source: Greff et al. 2017.
     """
-    if variant not in ODYSSEY:
-        raise ValueError(f"variant must be one of {tuple(ODYSSEY)}, got {variant!r}")
+    check_choice("variant", variant, ODYSSEY)
     return PeepholeLSTM(hidden, **ODYSSEY[variant])

@@ -6,6 +6,7 @@ from typing import ClassVar
 from jax.nn import relu, tanh
 
 from lstm_jax.cells.base import Cell
+from lstm_jax.checks import check_choice
 
 ACTIVATIONS = {"tanh": tanh, "relu": relu}
 
@@ -28,10 +29,7 @@ class RNN(Cell):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}"
-            )
+        check_choice("activation", self.activation, ACTIVATIONS)
 
     @property
     def ranges(self):

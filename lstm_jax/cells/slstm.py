@@ -10,6 +10,7 @@ from jax.nn import log_sigmoid, tanh
 
 from lstm_jax.cells.activations import sigmoid
 from lstm_jax.cells.base import Cell
+from lstm_jax.checks import check_choice
 from lstm_jax.types import Array
 
 FORGET_GATES = ("sigmoid", "exponential")
@@ -58,8 +59,7 @@ class SLSTM(Cell):
         super().__post_init__()
         if self.heads < 1 or self.hidden % self.heads:
             raise ValueError(f"heads must divide hidden = {self.hidden}, got {self.heads!r}")
-        if self.forget_gate not in FORGET_GATES:
-            raise ValueError(f"forget_gate must be one of {FORGET_GATES}, got {self.forget_gate!r}")
+        check_choice("forget_gate", self.forget_gate, FORGET_GATES)
 
     @property
     def bias(self):

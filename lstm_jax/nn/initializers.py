@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, feedback_width, initial_state, mask_params
 from lstm_jax.checks import check_key, check_size
-from lstm_jax.types import Array, CellParams, RecurrentWeights
+from lstm_jax.types import Array, CellParams, RecurrentWeights, wide
 
 WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
 BiasInit = Callable[..., Mapping[str, Array]]  # (key, cell, dtype) -> block -> vector
@@ -43,8 +43,8 @@ class orthogonal:
 
     def __call__(self, key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
         """Returns a block [rows, columns] of weights, made in float32 at least."""
-        exact = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
-        return jax.nn.initializers.orthogonal(self.scale)(key, shape, exact).astype(dtype)
+        draw = jax.nn.initializers.orthogonal(self.scale)
+        return draw(key, shape, wide(dtype)).astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Literal
 import jax
 from flax import nnx
 
+from lstm_jax.checks import check_choice
 from lstm_jax.engines.masking import zero_unless
 from lstm_jax.nn.dropout import add_noise, drop
 from lstm_jax.nn.recurrent import sequences
@@ -38,8 +39,7 @@ class SequenceModel(nnx.Module):
         Raises:
           ValueError: the readout is unknown.
         """
-        if readout not in ("last", "every"):
-            raise ValueError(f"readout must be one of ('last', 'every'), got {readout!r}")
+        check_choice("readout", readout, ("last", "every"))
         self.front, self.stack, self.head, self.readout = front, stack, head, readout
 
     def __call__(

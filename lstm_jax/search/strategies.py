@@ -4,6 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from lstm_jax.checks import check_choice
 from lstm_jax.search import space as spaces
 from lstm_jax.search import studies
 from lstm_jax.search.groups import Record
@@ -47,8 +48,7 @@ class Strategy:
     sampler: str = "tpe"
 
     def __post_init__(self):
-        if self.name not in STRATEGIES:
-            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.name!r}")
+        check_choice("strategy", self.name, STRATEGIES)
         if self.name == "optuna":
             studies.check(self.sampler)
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 
+from lstm_jax.checks import check_choice
 from lstm_jax.tasks import heads
 from lstm_jax.tasks.adding import Adding, Adding1997, adding
 from lstm_jax.tasks.base import SPLITS, Rows, Stats, Stream, Target, Task
@@ -40,8 +41,7 @@ def make(name: str, **sizes) -> Task:
     Raises:
       ValueError: the name is unknown, a size is missing, unknown or out of range.
     """
-    if name not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r}")
+    check_choice("task", name, TASKS)
     signature = inspect.signature(TASKS[name])
     try:
         signature.bind(**sizes)

@@ -191,7 +191,7 @@ def adding(length: int, form: str = "modern") -> Adding | Adding1997:
     Raises:
       ValueError: form is unknown, or length is too small for it or no integer.
     """
-    base.check_choice("form", form, tuple(FORMS))
+    base.check_choice("form", form, FORMS)
     return FORMS[form](length)
 
 

@@ -50,7 +50,7 @@ class Counting(base.Task):
 
     def __post_init__(self):
         base.check_size("letters", self.letters, 2)
-        base.check_choice("letters", self.letters, tuple(range(2, len(LETTERS) + 1)))
+        base.check_choice("letters", self.letters, range(2, len(LETTERS) + 1))
         base.check_size("longest", self.longest, 1)
 
     @property

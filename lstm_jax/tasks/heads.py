@@ -394,7 +394,7 @@ def make(name: str, **sizes: Any) -> Head:
     Raises:
       ValueError: the name is unknown, or a size is out of range.
     """
-    check_choice("head", name, tuple(HEADS))
+    check_choice("head", name, HEADS)
     return HEADS[name](**sizes)
 
 

@@ -407,7 +407,7 @@ def language(kind: str, shortest: int = 1, longest: int = 40) -> Language:
     Raises:
       ValueError: the name is unknown, a length is out of range.
     """
-    base.check_choice("kind", kind, tuple(LANGUAGES))
+    base.check_choice("kind", kind, LANGUAGES)
     return LANGUAGES[kind](shortest, longest)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_jax.checks import check_choice
 from lstm_jax.training.trials import Trials
 from lstm_jax.types import Array
 
@@ -68,9 +69,10 @@ def make(optimizer: Optimizer, trial: Trials) -> optax.GradientTransformation:
     """
     if callable(optimizer):
         return optimizer(trial)
+    check_choice("optimizer", optimizer, DIRECTIONS)
     return optax.chain(
         clip_by_global_norm(trial.clip),
-        check_name(optimizer)(trial),
+        DIRECTIONS[optimizer](trial),
         optax.add_decayed_weights(trial.weight_decay, mask=_matrices),
         optax.scale_by_learning_rate(_rate(trial)),
     )
@@ -130,7 +132,7 @@ def describe(optimizer: Optimizer) -> str:
 def check(optimizer: Optimizer) -> None:
     """Raises unless it is a name there is, or a hashable function."""
     if isinstance(optimizer, str):
-        check_name(optimizer)
+        check_choice("optimizer", optimizer, DIRECTIONS)
     elif isfunction(optimizer) and "learning_rate" in signature(optimizer).parameters:
         right = f"lambda trial: optax.{optimizer.__name__}(trial.learning_rate)"
         raise TypeError(f"optimizer must be a function of a trial, such as {right}")
@@ -139,10 +141,3 @@ def check(optimizer: Optimizer) -> None:
             "optimizer must be a name or a function of a trial that returns a "
             f"GradientTransformation, got {optimizer!r}"
         )
-
-
-def check_name(name: str) -> Callable[[Trials], optax.GradientTransformation]:
-    """Returns the direction called `name`, or raises a ValueError that lists those there are."""
-    if name not in DIRECTIONS:
-        raise ValueError(f"optimizer must be one of {', '.join(DIRECTIONS)}, got {name!r}")
-    return DIRECTIONS[name]

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lstm_jax.checks import check_choice
 from lstm_jax.runs import hosts
 
 BATCHINGS = ("auto", "vmap", "map")
@@ -97,8 +98,7 @@ def resolve(batching: str, mesh: Mesh) -> str:
     Raises:
       ValueError: `batching` is no such name.
     """
-    if batching not in BATCHINGS:
-        raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, got {batching!r}")
+    check_choice("batching", batching, BATCHINGS)
     if batching == "auto":
         return "map" if platform(mesh) == "cpu" else "vmap"
     return batching

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lstm_jax.checks import check_choice
 from lstm_jax.tasks.base import Task
 from lstm_jax.training import parallel
 from lstm_jax.training.divergence import RUNNING, SOLVED, STATUS
@@ -88,8 +89,7 @@ class Result:
           ValueError: `by` is neither, nothing was validated, or every trial diverged.
         """
         losses = {"validation": self.validation_loss, "train": self.loss}
-        if by not in losses:
-            raise ValueError(f"by must be one of validation, train, got {by!r}")
+        check_choice("by", by, losses)
         loss = np.where(self.status == "diverged", np.nan, losses[by])
         if by == "validation" and np.isnan(losses[by]).all():
             right = "'train' where nothing was validated; or fit with epochs or validate_every"

@@ -78,7 +78,7 @@ def test_an_unknown_optimizer_is_refused_with_the_names_there_are():
     with pytest.raises(
         ValueError, match="one of sgd, momentum, nesterov, rmsprop, adam, adamw, got 'sdg'"
     ):
-        optimizers.check_name("sdg")
+        optimizers.check("sdg")
 
 
 def test_an_optimizer_of_optax_that_is_no_function_of_a_trial_is_refused():

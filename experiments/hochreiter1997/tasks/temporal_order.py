@@ -54,7 +54,7 @@ class TemporalOrder(CriterionTask):
     criterion: ClassVar = Criterion(2000, 0.3, mean=0.1)
 
     def __post_init__(self):
-        base.check_choice("marks", self.marks, tuple(STANDS))
+        base.check_choice("marks", self.marks, STANDS)
         base.check_choice("cross_entropy", self.cross_entropy, (False, True))
 
     @property

@@ -71,7 +71,7 @@ class TwoSequences(CriterionTask):
     def __post_init__(self):
         base.check_size("signs", self.signs, 1)
         base.check_size("shortest", self.shortest, self.signs)
-        base.check_choice("form", self.form, tuple(CRITERIA))
+        base.check_choice("form", self.form, CRITERIA)
 
     @property
     def length(self) -> int:
