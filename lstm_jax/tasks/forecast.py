@@ -59,6 +59,10 @@ class Forecast(Fitted, base.Rows):
     covariates of the whole horizon; the static numbers. Covariates have mean 0 and standard
     deviation 1 over the training part. Steps before the beginning of a series are masked.
 
+    With `patch`, a time step of the network reads that many of the window side by side, such as a
+    whole season: x [C / patch, B, D] (segments, Lin et al. 2023). It is masked where all of them
+    are.
+
     All horizons are emitted at the last step: V = H x head.size. Outputs are normalised, too:
 
         log_ratio    z = log(y / level) / spread     spread = mean |log(y / level)| in training
@@ -99,6 +103,7 @@ class Forecast(Fitted, base.Rows):
         head: heads.Head | None = None,
         scale: Scaling | None = None,
         seasonal: bool = False,
+        patch: int = 1,
     ):
         """Takes windows, and fits what is fitted to their training part.
 
@@ -110,6 +115,7 @@ class Forecast(Fitted, base.Rows):
           head: `heads.Quantiles()` by default.
           scale: "log_ratio" where all numbers that train are above 0, else "standard", by default.
           seasonal: whether outputs are differences from the seasonal naive forecast.
+          patch: values that the network reads at each of its time steps; it divides C.
 
         Raises:
           ValueError: an argument is out of range, or no window trains; TypeError: data are none.
@@ -127,8 +133,11 @@ class Forecast(Fitted, base.Rows):
             raise ValueError(f"horizon must be that of data, {data.horizon}, got {horizon}")
         head = heads.Quantiles() if head is None else head
         check_head(head)
-        context = series_arrays.default_context(data) if context is None else context
+        check_size("patch", patch, 1)
+        context = series_arrays.default_context(data, patch) if context is None else context
         check_size("context", context, 1)
+        if context % patch:
+            raise ValueError(f"context must be a multiple of patch {patch}, got {context}")
         series_arrays.check_context(data, context)
         arrays = series_arrays.fit(data, context)
         hashed = digest({name: part for name, part in arrays.items() if name != "fitted"})
@@ -141,7 +150,8 @@ class Forecast(Fitted, base.Rows):
         known = Known(arrays, naive, hashed)
         beside = series_arrays.covariates(data.series)
         widths = {name: 0 if part is None else part.shape[1] for name, part in beside.items()}
-        form = Form(data.horizon, context, **widths, season=data.series.season, seasonal=seasonal)
+        season = data.series.season
+        form = Form(data.horizon, context, **widths, season=season, seasonal=seasonal, patch=patch)
         self._set(form, head, scale, known)
 
     def _set(self, form: Form, head: heads.Head, scale: Any, known: Known | None) -> None:
@@ -161,7 +171,8 @@ class Forecast(Fitted, base.Rows):
     def input_size(self) -> int:
         """D: value, presence and covariates."""
         form = self.form
-        return 2 + form.known * (1 + form.horizon) + form.past + form.static
+        each = 2 + form.known + form.past
+        return form.patch * each + form.known * form.horizon + form.static
 
     @property
     def input_scale(self) -> None:
@@ -178,8 +189,8 @@ class Forecast(Fitted, base.Rows):
 
     @property
     def length(self) -> int:
-        """T: the time steps of the context."""
-        return self.form.context
+        """T: the time steps in which a network reads the context."""
+        return self.form.context // self.form.patch
 
     @property
     def chance(self) -> float:
@@ -213,7 +224,8 @@ class Forecast(Fitted, base.Rows):
         there = ~jnp.isnan(ahead)
         value = Horizon(jnp.where(there, ahead, 0), there, window)
         weight = jnp.where(there.any(1), weight, 0)
-        mask = windowing.steps_before(end, self.form.context) >= 0
+        began = windowing.steps_before(end, self.form.context) >= 0
+        mask = windowing.patched(began[..., None], self.form.patch).any(-1)
         return Batch(x, base.Target(value, weight), mask=mask)
 
     def _losses(self, outputs: Array, target: Horizon) -> Array:

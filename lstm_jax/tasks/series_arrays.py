@@ -131,10 +131,11 @@ def seasonal_naive(arrays: dict[str, Any], split: str, horizon: int, season: int
     return float(np.mean(np.nanmean(errors[some], axis=1))) if some.any() else np.nan
 
 
-def default_context(data: Windows) -> int:
-    """Returns two seasons or horizons, as far as series that train are so long."""
+def default_context(data: Windows, patch: int) -> int:
+    """Returns two seasons or horizons, as far as series are so long, in whole patches."""
     longest = int(data.trained.max()) - data.horizon
-    return min(2 * max(data.series.season, data.horizon), longest)
+    steps = min(2 * max(data.series.season, data.horizon), longest)
+    return max(steps // patch, 1) * patch
 
 
 def check_context(data: Windows, context: int) -> None:

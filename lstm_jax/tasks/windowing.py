@@ -24,6 +24,7 @@ class Form(NamedTuple):
       static: numbers that do not change within a series.
       season: S, time steps of the seasonal naive forecast.
       seasonal: whether outputs are differences from it.
+      patch: values that the network reads at each of its C / patch time steps.
     """
 
     horizon: int
@@ -33,6 +34,7 @@ class Form(NamedTuple):
     static: int
     season: int
     seasonal: bool
+    patch: int = 1
 
 
 class Window(NamedTuple):
@@ -104,7 +106,7 @@ def denormalise(scale: Scaling, z: Array, window: Window) -> Array:
 def inputs(
     scale: Scaling, arrays: dict[str, Any], member: Array, end: Array, form: Form, window: Window
 ) -> Array:
-    """Returns x [C, B, D] of windows, of series `member` [B] before the time steps `end` [B]."""
+    """Returns x [C / patch, B, D] of windows, of series `member` [B] before `end` [B]."""
     values = before(arrays, "values", member, end, form.context)
     rows = Window(*(part[None, :, 0] for part in window._replace(offset=0 * window.unit)))
     z, there = normalise(scale, values, rows), ~jnp.isnan(values)
@@ -113,6 +115,7 @@ def inputs(
     for name in ("known", "past"):
         if name in fitted:
             parts.append(scaled(before(arrays, name, member, end, form.context), fitted[name]))
+    parts = [patched(jnp.concatenate(parts, axis=-1), form.patch)]
     fixed = []
     if "known" in fitted:
         step = steps_ahead(end, form.horizon)
@@ -120,8 +123,15 @@ def inputs(
         fixed.append(each.reshape(len(member), -1))
     if "static" in fitted:
         fixed.append(scaled(jnp.asarray(arrays["static"])[member], fitted["static"]))
-    parts += [jnp.broadcast_to(part[None], (*values.shape, part.shape[-1])) for part in fixed]
+    steps = parts[0].shape[:2]
+    parts += [jnp.broadcast_to(part[None], (*steps, part.shape[-1])) for part in fixed]
     return jnp.concatenate(parts, axis=-1)
+
+
+def patched(x: Array, patch: int) -> Array:
+    """Returns x [C, B, D] as [C / patch, B, patch D], the values of a patch side by side."""
+    C, B, D = x.shape
+    return jnp.swapaxes(x.reshape(C // patch, patch, B, D), 1, 2).reshape(C // patch, B, patch * D)
 
 
 def before(arrays: dict[str, Any], name: str, member: Array, end: Array, count: int) -> Array:

@@ -31,9 +31,10 @@ def gappy():
     return values
 
 
-def task_of(series=None, head=None, scale=None, seasonal=False):
+def task_of(series=None, head=None, scale=None, seasonal=False, patch=1):
     series = series_of() if series is None else series
-    return Forecast(series.split(H), context=C, head=head, scale=scale, seasonal=seasonal)
+    options = dict(head=head, scale=scale, seasonal=seasonal, patch=patch)
+    return Forecast(series.split(H), context=C, **options)
 
 
 def batch_of(task, split="train", arrays=None):
@@ -89,6 +90,16 @@ def test_covariates_stand_beside_the_values_and_known_ones_reach_ahead():
     ahead = np.tile(scaled["known"][end : end + H].reshape(-1), (C, 1))
     np.testing.assert_allclose(x[:, 5:11], ahead, atol=1e-5)
     np.testing.assert_allclose(x[:, 11:], np.tile(scaled["static"], (C, 1)), atol=1e-5)
+
+
+def test_a_patch_holds_the_time_steps_of_a_window_side_by_side():
+    task, single = task_of(series_of(gappy()), patch=2), task_of(series_of(gappy()))
+    batch, each = batch_of(task), batch_of(single)
+    assert batch.x.shape == (task.length, len(batch.y.weight), task.input_size) == (2, 27, 17)
+    own, fixed = np.split(np.asarray(each.x), [5], axis=-1)  # 5 numbers differ between time steps
+    pairs = np.concatenate([own[::2], own[1::2], fixed[1::2]], axis=-1)
+    np.testing.assert_array_equal(batch.x, pairs)
+    np.testing.assert_array_equal(batch.mask, each.mask[::2] | each.mask[1::2])
 
 
 @pytest.mark.parametrize("scale", ["log_ratio", "standard"])
@@ -275,7 +286,8 @@ def test_scales_and_contexts_have_defaults_that_fit():
     zeros = [np.where(np.arange(n) == 2, 0, v) for n, v in zip(SIZES, VALUES, strict=True)]
     assert task_of(series_of(zeros)).scale == "standard"
     assert Forecast(series_of(), horizon=H).form.context == 2 * H
-    assert Forecast(Series(np.arange(1.0, 9), season=4), horizon=2).form.context == 4
+    short = Series(np.arange(1.0, 9), season=4)
+    assert [Forecast(short, horizon=2, patch=p).form.context for p in (1, 3, 5)] == [4, 3, 5]
     constant = task_of(Series(np.ones(20)))
     assert np.isfinite(constant.loss(jnp.ones((1, 9)), batch_of(constant, "test")))
 
@@ -301,6 +313,8 @@ def test_scales_and_contexts_have_defaults_that_fit():
             lambda: Forecast(series_of().split(H), context=0),
             "context must be an integer of at leas",
         ),
+        (lambda: task_of(patch=3), "context must be a multiple of patch 3, got 4"),
+        (lambda: task_of(patch=0), "patch must be an integer of at least 1, got 0"),
         (lambda: task_of(Series(-np.arange(20.0)), scale="log_ratio"), "scale must be 'standard'"),
         (lambda: task_of(scale="ratio"), "scale must be one of log_ratio, standard, got 'ratio'"),
         (
