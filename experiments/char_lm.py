@@ -63,12 +63,18 @@ class CharLM(Config):
     dropout: float = setting(0.0, "rate of dropout of outputs", (0, 0.99))
     input_dropout: float = setting(0.0, "rate of variational dropout of inputs", (0, 0.99))
     weight_drop: float = setting(0.0, "rate of dropout of recurrent weights", (0, 0.99))
+    tied: bool = setting(False, "output weights are the embedding, as wide as --hidden")
     order: int = setting(11, "the longest context of n-grams", (0, 50))
     text_file: str = setting("", "your text in UTF-8, in place of the tunes")
     sample: int = setting(1, "texts to print", (0, SAMPLES))
     prompt: str = setting("", "how every drawn text begins; by default as a tune")
     temperature: float = setting(0.8, "of the draws", (1e-3, 100))
     save: str = setting("", "a new directory for the first network, for scripts/run predict")
+
+    def __post_init__(self):
+        super().__post_init__()
+        fits = not self.tied or self.embedding == self.hidden
+        need(fits, "tied", self.tied, f"need --embedding={self.hidden}, as --hidden")
 
 
 SCALES = {
@@ -96,7 +102,7 @@ def plan(config: CharLM, records: Sequence[Record]) -> list[Group | Computed]:
     need(config.batch_size <= most, "batch_size", config.batch_size, f"need at most {most}")
     model = networks.spec(
         cells.LSTM(config.hidden), task, config.engine, depth=config.depth,
-        front="embed", front_width=config.embedding,
+        front="embed", front_width=config.embedding, tied=config.tied,
     )  # fmt: skip
     group = Group(
         LSTM, task, model, config.steps, config.batch_size, None, "test",

@@ -93,13 +93,19 @@ def _check_nesting(at: str) -> None:
 def _instance(name: Any, fields: dict[str, Any], known: Mapping[str, type], at: str) -> Any:
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"{at} is a {name}, which is unknown here: pass its class in `classes`")
-    own = {field.name for field in dataclasses.fields(known[name]) if field.init}
-    for field in sorted(fields.keys() ^ own):
+    own = {field.name: field for field in dataclasses.fields(known[name]) if field.init}
+    given = fields.keys() | {f for f in own if not _required(own[f])}  # an older file lacks a few
+    for field in sorted(given ^ own.keys()):
         word = "lacks" if field in own else "has an unknown"
         raise ValueError(f"{at}, a {name}, {word} field {field!r}")
     if known[name] is initializers.gate_bias:  # written with keywords, not with its field
         return _made(at, lambda values: initializers.gate_bias(**dict(values)), **fields)
     return _made(at, known[name], **fields)
+
+
+def _required(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
 
 
 def _made(at: str, make: Callable, *values: Any, **fields: Any) -> Any:

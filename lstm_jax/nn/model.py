@@ -1,8 +1,9 @@
 """A whole network: a front, a stack of recurrent layers, a readout and a head."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.checks import check_choice
@@ -145,3 +146,25 @@ class SequenceModel(nnx.Module):
         x_t = x_t if self.front is None else self.front(x_t[None])[0]
         state, h = self.stack.step(state, x_t, initial=initial, mask_t=mask_t, reset_t=reset_t)
         return state, self.head(h)
+
+
+class TiedHead(nnx.Module):
+    """The head h E^T + b on the table E [V, H] of an embedding, with which it shares its weights.
+
+    Source: Press & Wolf 2017; Inan, Khosravi & Socher 2017.
+    """
+
+    def __init__(self, embedding: nnx.Embed, dtype: Any):
+        """Takes the embedding, and the dtype of computation and outputs."""
+        self.embedding, self.dtype = embedding, jnp.dtype(dtype)
+        self.bias = nnx.Param(jnp.zeros(self.table.shape[0], self.table.dtype))
+
+    def __call__(self, h: Array) -> Array:
+        """Returns the outputs [..., V] of [..., H]."""
+        table, bias = (part[...].astype(self.dtype) for part in (self.table, self.bias))
+        return h.astype(self.dtype) @ table.T + bias.reshape((1,) * (h.ndim - 1) + (-1,))
+
+    @property
+    def table(self) -> nnx.Param:
+        """The parameter E."""
+        return self.embedding.embedding

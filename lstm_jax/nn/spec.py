@@ -14,7 +14,7 @@ from lstm_jax.checks import check_choice, check_size
 from lstm_jax.engines import Engine, resolve
 from lstm_jax.engines.choice import check_engine
 from lstm_jax.nn.initializers import BiasInit, WeightInit, glorot, orthogonal
-from lstm_jax.nn.model import SequenceModel
+from lstm_jax.nn.model import SequenceModel, TiedHead
 from lstm_jax.nn.recurrent import Recurrent, stored
 from lstm_jax.nn.stack import Bidirectional, Stack, State
 from lstm_jax.types import Array, ArrayLike, Rates
@@ -51,10 +51,12 @@ class SequenceSpec:
         whole function in `chex.chexify(..., async_check=False)`. `fit` does not wrap it.
       param_dtype: dtype of the parameters and their gradients; None for float32, or `dtype` where
         that is wider.
+      tied: whether the head's weights are the table of the embedding, one parameter for both; the
+        outputs of the layers must be as wide as the embedding.
 
     Raises:
-      ValueError: a size is not positive, a choice is unknown, or `front_width` does not fit
-        `front`; TypeError: a dtype is not a floating one.
+      ValueError: a size is not positive, a choice is unknown, `front_width` does not fit `front`,
+        or `tied` has no embedding of V symbols; TypeError: a dtype is not a floating one.
     """
 
     cell: Cell
@@ -74,6 +76,7 @@ class SequenceSpec:
     projection: int | None = None
     checked: bool = False
     param_dtype: Any = None
+    tied: bool = False
 
     def __post_init__(self):
         if not isinstance(self.cell, Cell):
@@ -93,10 +96,20 @@ class SequenceSpec:
             check_size("front_width", self.front_width)
         elif self.front_width is not None:
             raise ValueError(f"front_width must be None without a front, got {self.front_width!r}")
+        if self.tied:
+            self._check_tied()
         object.__setattr__(self, "dtype", _floating("dtype", self.dtype))
         if self.param_dtype is not None:
             stored = _floating("param_dtype", self.param_dtype)
             object.__setattr__(self, "param_dtype", stored)
+
+    def _check_tied(self) -> None:
+        if self.front != "embed" and not (self.front is None and self.input_size is None):
+            raise ValueError(f"front must be 'embed' for tied=True, got {self.front!r}")
+        sizes = self.input_size, self.output_size
+        if None not in sizes and sizes[0] != sizes[1]:
+            right = f"input_size, {sizes[0]}, for tied=True"
+            raise ValueError(f"output_size must be {right}, got {sizes[1]}")
 
     @property
     def stored_dtype(self) -> Any:
@@ -225,7 +238,8 @@ class SequenceSpec:
             if getattr(self, name) is None
         }
         if self.front is None and getattr(task, "input_kind", "numbers") == "symbols":
-            sizes |= {"front": "embed", "front_width": self.cell.hidden}
+            width = self.cell.hidden if self.projection is None else self.projection
+            sizes |= {"front": "embed", "front_width": width if self.tied else self.cell.hidden}
         return dataclasses.replace(self, **sizes)
 
     def on(self, platform: str) -> "SequenceSpec":
@@ -255,8 +269,16 @@ class SequenceSpec:
         for _ in range(self.depth):
             layers.append(self._layer(width, rngs, scale, biases))
             width = layers[-1].output_size
-        head = self._linear(width, self.output_size, rngs, scale)
+        head = self._head(front, width, rngs, scale)
         return SequenceModel(front, Stack(layers), head, self.readout)
+
+    def _head(self, front, width, rngs, scale):
+        if not self.tied:
+            return self._linear(width, self.output_size, rngs, scale)
+        if self.front_width != width:
+            right = f"{width}, the width of the outputs of the layers, for tied=True"
+            raise ValueError(f"front_width must be {right}, got {self.front_width}")
+        return TiedHead(front, self.dtype)
 
     def _front(self, rngs, scale):
         if self.front_width is None:

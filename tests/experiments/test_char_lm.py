@@ -101,6 +101,7 @@ def test_a_tiny_run_saves_a_model_and_draws(tmp_path, capsys, monkeypatch):
     file, run, model = tmp_path / "text.txt", tmp_path / "run", tmp_path / "model"
     file.write_text(TEXT)
     given = ["--quick", "--steps=2", "--hidden=4", "--batch_size=2", "--window=8", "--order=2"]
+    given += ["--tied", "--embedding=4"]
     given += [f"--text_file={file}", f"--workdir={run}", f"--save={model}", "--prompt=the dog"]
     assert runner.main(EXPERIMENT, ["char_lm", *given]) == 0
     assert "\nthe dog" in capsys.readouterr().out

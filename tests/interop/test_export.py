@@ -30,8 +30,8 @@ RESET[0] = True
 
 
 def spec_of(cell: lj.Cell, **options: Any) -> SequenceSpec:
-    options |= {"front_width": 4} if "front" in options else {}
-    return SequenceSpec(cell, D, V, engine="reference", **options)
+    sizes = {"output_size": V} | ({"front_width": 4} if "front" in options else {})
+    return SequenceSpec(cell, D, engine="reference", **{**sizes, **options})
 
 
 ODYSSEY = {
@@ -43,6 +43,7 @@ SPECS = {
     "gru, every": spec_of(cells.GRU(H), readout="every"),
     "tanh, dense": spec_of(cells.RNN(H), front="dense"),
     "relu, embed": spec_of(cells.RNN(H, "relu"), front="embed", readout="every"),
+    "tied": spec_of(cells.RNN(H), front="embed", front_width=H, output_size=D, tied=True),
     "projection": spec_of(cells.LSTM(H), projection=2, learn_initial=True, depth=2),
     "peephole, learned": spec_of(cells.PeepholeLSTM(H), learn_initial=True, front="embed"),
 }

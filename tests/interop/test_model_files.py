@@ -38,6 +38,7 @@ SPECS = [
         gate_bias(h=-1.0), True, lj.engines.Scan(product="hoisted", chunk=4), "bfloat16", 2,
     ),
     SequenceSpec(Wrapped(H), D, 2, b=chrono(30), engine=lj.engines.Reference()),
+    SequenceSpec(RNN, 7, 7, "every", front="embed", front_width=H, tied=True),
 ]  # fmt: skip
 
 
@@ -46,6 +47,12 @@ def test_a_description_comes_back_equal_from_json(spec: SequenceSpec) -> None:
     content = json.loads(json.dumps(encode(spec), allow_nan=False))
     found = decode(content, registry([Wrapped]))
     assert found == spec and repr(found) == repr(spec)
+
+
+def test_a_field_that_an_older_description_lacks_has_its_default() -> None:
+    content = encode(SPECS[0])
+    del content["tied"]
+    assert decode(content, registry([])) == SPECS[0]
 
 
 def test_every_cell_of_the_library_comes_back_from_json() -> None:

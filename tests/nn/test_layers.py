@@ -447,6 +447,22 @@ def test_an_embedding_is_a_dense_front_on_one_hot_symbols() -> None:
     assert np.std(found[:, 0]) > 0
 
 
+def test_a_tied_head_is_a_dense_one_with_the_table_of_the_embedding() -> None:
+    both = dict(front="embed", front_width=H, output_size=D, readout="every")
+    dense, tied = spec_of(**both), spec_of(**both, tied=True)
+    params, x = params_of(tied), jnp.asarray([[0, 2], [1, 1], [2, 0]], jnp.int32)
+    table, bias = params["front"]["embedding"], params["head"]["bias"]
+    assert params["head"].keys() == {"bias"}
+    apart = {**params, "head": {"kernel": table.T, "bias": bias}}
+    y, pull = jax.vjp(lambda p: tied.apply(p, x), params)
+    expected, pull_apart = jax.vjp(lambda p: dense.apply(p, x), apart)
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+    (found,), (parts,) = pull(y), pull_apart(y)
+    one = parts["front"]["embedding"] + parts["head"]["kernel"].T
+    np.testing.assert_allclose(found["front"]["embedding"], one, rtol=1e-5)
+    np.testing.assert_allclose(found["head"]["bias"], parts["head"]["bias"], rtol=1e-5)
+
+
 def test_reset_begins_a_new_sequence_in_both_directions() -> None:
     spec = spec_of(readout="every", bidirectional=True)
     params, x = params_of(spec), draw(1, T, B, D)
@@ -673,11 +689,26 @@ def test_no_instants_and_no_rows_are_read_as_zeros() -> None:
         (dict(front="dense"), ValueError, "front_width must be an integer of at least 1, got None"),
         (dict(front_width=3), ValueError, "front_width must be None without a front, got 3"),
         (dict(dtype="int32"), TypeError, "dtype must be a floating one, got int32"),
+        (dict(tied=True), ValueError, "front must be 'embed' for tied=True, got None"),
+        (
+            dict(tied=True, front="embed", front_width=H),
+            ValueError,
+            "output_size must be input_size, 3, for tied=True, got 2",
+        ),
     ],
 )
 def test_a_bad_spec_is_refused_by_name(change, error, message: str) -> None:
     with pytest.raises(error, match=message):
         spec_of(**change)
+
+
+@pytest.mark.parametrize("given", [{}, {"projection": 2}, {"bidirectional": True}])
+def test_a_tied_embedding_is_as_wide_as_the_outputs(given) -> None:
+    spec = spec_of(tied=True, front="embed", front_width=4, output_size=D, **given)
+    width = 2 if "projection" in given else 2 * H if given else H
+    words = f"front_width must be {width}, the width of the outputs of the layers, for tied=True"
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(spec.init, KEY)
 
 
 @pytest.mark.parametrize(

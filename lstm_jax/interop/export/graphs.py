@@ -49,7 +49,7 @@ def onnx(model: Any, file: str | os.PathLike) -> None:
     axes = ["T", "B"]
     if spec.readout == "last":
         h, axes = _side_by_side(graph, layer, final, [1, 0, 2]), ["B"]
-    graph.output("y", _linear(graph, params["head"], h), [*axes, spec.output_size])
+    graph.output("y", _head(graph, params, h), [*axes, spec.output_size])
     graph.write(file, "sequence")
 
 
@@ -81,7 +81,7 @@ def onnx_step(model: Any, file: str | os.PathLike) -> None:
     h = _front(graph, params.get("front"), x)
     for depth, layer in enumerate(_layers(spec.cell, params)):
         h = _streamed(graph, spec.cell, layer, depth, h, *flags)
-    _output_now(graph, "y", _linear(graph, params["head"], h), spec.output_size)
+    _output_now(graph, "y", _head(graph, params, h), spec.output_size)
     graph.write(file, "step")
 
 
@@ -138,6 +138,13 @@ def _front(graph: Graph, front: Mapping[str, Any] | None, x: str) -> str:
     if "embedding" in front:
         return graph.node("Gather", graph.constant(front["embedding"]), x)
     return _linear(graph, front, x)
+
+
+def _head(graph: Graph, params: Mapping[str, Any], h: str) -> str:
+    head = params["head"]
+    if "kernel" not in head:  # tied to the embedding
+        head = {"kernel": np.asarray(params["front"]["embedding"]).T, **head}
+    return _linear(graph, head, h)
 
 
 def _linear(graph: Graph, params: Mapping[str, Any], x: str) -> str:
