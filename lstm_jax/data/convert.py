@@ -96,6 +96,20 @@ def labels(name: str, values: Any) -> np.ndarray:
     return numbers(name, array)
 
 
+def flags(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns zeros and ones of a shape, [N, T] or [B], as booleans.
+
+    Raises:
+      ValueError: they have another shape, or one is neither 0 nor 1.
+    """
+    given = numbers(name, values)
+    if given.shape != shape or not np.isin(given, (0, 1)).all():
+        axes = "[N, T]" if len(shape) == 2 else "[B]"
+        got = f"{given.dtype} of shape {list(given.shape)}"
+        raise ValueError(f"{name} must be {axes} = {list(shape)} zeros and ones, got {got}")
+    return given.astype(bool)
+
+
 def _short(value: Any) -> str:
     shape = np.shape(value) if isinstance(value, list | tuple | np.ndarray) else ()
     return f"an array of shape {list(shape)}" if shape else f"{value!r:.60}"

@@ -94,7 +94,7 @@ class Sequences:
             raise ValueError("lengths must be None for a list of sequences, which have their own")
         names = names or tuple(f"x{d}" for d in range(x.shape[2] if x.ndim == 3 else 0))
         lengths = _lengths(own_lengths if lengths is None else lengths, rows, longest)
-        mask = None if mask is None else _mask(mask, (rows, longest))
+        mask = None if mask is None else convert.flags("mask", mask, (rows, longest))
         if x.ndim == 3:
             mask = _check_numbers(x, lengths, mask, missing, names)
         else:
@@ -288,14 +288,6 @@ def _lengths(lengths: Any, rows: int, longest: int) -> np.ndarray:
         right = f"between 1 and the {longest} time steps of x"
         raise ValueError(f"lengths[{bad[0]}] must be {right}, got {given[bad[0]]}")
     return given.astype(np.int32)
-
-
-def _mask(mask: Any, shape: tuple[int, int]) -> np.ndarray:
-    given = convert.numbers("mask", mask)
-    if given.shape != shape or not np.isin(given, (0, 1)).all():
-        wanted = f"[N, T] = {list(shape)} zeros and ones"
-        raise ValueError(f"mask must be {wanted}, got {given.dtype} of shape {list(given.shape)}")
-    return given.astype(bool)
 
 
 def _check_numbers(

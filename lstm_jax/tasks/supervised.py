@@ -8,8 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.data import Sequences, Split
-from lstm_jax.data.convert import to_length
+from lstm_jax.data import Sequences, Split, convert
 from lstm_jax.data.scaling import Scale
 from lstm_jax.tasks import answers, base, heads, inputs
 from lstm_jax.tasks.supervised_answers import Answers
@@ -145,6 +144,25 @@ class Supervised(Answers, base.Rows):
             return arrays | {"y": answers.numbered(values, counts, known.classes)}
         return arrays | {"y": answers.as_numbers(values, counts)}
 
+    def encode_step(self, x_t: Any, *, mask_t: Any = None, static: Any = None) -> dict[str, Any]:
+        """Returns the arrays of one time step of B rows; "mask" is False where it holds the state.
+
+        Args:
+          x_t: [B, D] numbers or [B] symbols.
+          mask_t: [B], False where the time step does not count.
+          static: [B, S] numbers.
+
+        Raises:
+          ValueError: x_t does not have the features of the training rows, or mask_t is not [B].
+        """
+        counts = np.ones(len(x_t), bool)
+        if mask_t is not None:
+            counts = convert.flags("mask_t", mask_t, counts.shape)
+        if self.holds_missing:
+            counts = counts & ~np.isnan(x_t).all(-1)
+        shown = np.where(counts.reshape(-1, *[1] * (x_t.ndim - 1)), x_t, np.zeros_like(x_t))
+        return self.encode(shown[:, None], static=static) | {"mask": counts[:, None]}
+
     def encode_rows(self, rows: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
         """Returns the arrays of pairs (x, y), as long as the longest row of the task.
 
@@ -161,7 +179,7 @@ class Supervised(Answers, base.Rows):
 
     def _to_length(self, name: str, value: Any) -> Any:
         per_step = ("x", "mask", "y") if self.readout == "every" else ("x", "mask")
-        return to_length(value, self.form.length) if name in per_step else value
+        return convert.to_length(value, self.form.length) if name in per_step else value
 
     # The contract of tasks. -----------------------------------------------------------------------
 
@@ -209,6 +227,11 @@ class Supervised(Answers, base.Rows):
     def input_scale(self) -> Scale | None:
         """The scale of the features of x; None for symbols."""
         return self._known().arrays["fitted"].get("x")
+
+    @property
+    def holds_missing(self) -> bool:
+        """Whether a time step without any number holds the state."""
+        return self.form.missing == "mask" and not self.form.symbols
 
     @property
     def metric_name(self) -> str:  # pyright: ignore

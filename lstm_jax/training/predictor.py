@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from lstm_jax.checks import check_size
+from lstm_jax.data import convert
 from lstm_jax.tasks import LanguageModel
 from lstm_jax.tasks.predicting import Predicting
 from lstm_jax.tasks.supervised import Supervised
@@ -87,11 +88,14 @@ class Predictor:
         return task.scores(self._outputs(arrays), arrays)
 
     def stream(self, batch: int = 1) -> Callable[..., np.ndarray]:
-        """Returns f(x_t, reset_t=None) -> predictions after one more time step, `batch` rows first.
+        """Returns f(x_t, reset_t=None, *, mask_t=None, static=None) -> predictions, rows first.
 
-        x_t has the features of one time step, [batch, D] or [D], in the units of the data. The
+        x_t has the features of one more time step, [batch, D] or [D], in the units of the data. The
         state of the networks is kept between calls. Where reset_t, [batch] bool, is True, a new
-        sequence starts with x_t.
+        sequence starts with x_t. A time step holds the state where mask_t, [batch] bool, is False,
+        and where it has no number, as in `predict`. static is [batch, S], as in training.
+
+        The prediction for a whole sequence is that after its last time step that counts.
 
         Raises:
           ValueError: the network reads backwards.
@@ -101,29 +105,42 @@ class Predictor:
             raise TypeError(f"stream needs a task such as Labelling, got {self.task!r}")
         task: Any = self.task
         state = [self._member_state(m, batch) for m in range(len(self))]
-        advance = _advance(task.static, self.model)
+        advance, before = _advance(task.static, self.model), None
 
-        def step(x_t: Any, reset_t: Any = None) -> np.ndarray:
-            arrays, outputs = task.encode(_one_step(x_t, batch, task.input_rank)), []
-            reset_t = None if reset_t is None else np.asarray(reset_t)
+        def step(
+            x_t: Any, reset_t: Any = None, *, mask_t: Any = None, static: Any = None
+        ) -> np.ndarray:
+            nonlocal before
+            x_t = _one_step(x_t, batch, task.input_rank)
+            arrays, outputs = task.encode_step(x_t, mask_t=mask_t, static=static), []
+            reset = np.zeros(batch, bool)
+            if reset_t is not None:
+                reset = convert.flags("reset_t", reset_t, reset.shape)
             for m in range(len(self)):
-                state[m], y = advance(self._member(self.params, m), state[m], arrays, reset_t)
+                state[m], y = advance(self._member(self.params, m), state[m], arrays, reset)
                 outputs.append(y)
-            if task.readout == "last":
-                return task.predictions(np.stack(outputs), arrays)
-            return task.predictions(np.stack(outputs)[:, None], arrays)[:, 0]
+            found = np.stack(outputs)
+            if task.readout == "every":
+                return task.predictions(found[:, None], arrays)[:, 0]
+            if before is not None:
+                held = ~arrays["mask"][:, 0] & ~reset
+                found = np.where(held[:, None], before, found)
+            before = found
+            return task.predictions(found, arrays)
 
         return step
 
-    def predict_stream(self, x: Iterable[Any]) -> Iterator[Any]:
+    def predict_stream(self, x: Iterable[Any], *, static: Any = None) -> Iterator[Any]:
         """Yields the prediction after each time step of one sequence, as it comes.
 
         A prediction is a label or a number, or an array of them where a row has several targets.
 
         Args:
-          x: the features of one time step after another, [D] each.
+          x: the features of one time step after another, [D] each; NaN is a missing number.
+          static: [S] what does not change within the sequence.
         """
-        yield from (predictions[0] for predictions in map(self.stream(), x))
+        step, static = self.stream(), None if static is None else np.asarray(static)[None]
+        yield from (step(x_t, static=static)[0] for x_t in x)
 
     def generate(
         self, prompt: str | bytes, length: int, *, temperature: float = 1.0, seed: int = 0
@@ -215,13 +232,13 @@ def load(directory: str | os.PathLike, classes: Iterable[type] = ()) -> Predicto
 
 
 def _one_step(x_t: Any, batch: int, rank: int) -> np.ndarray:
-    """Returns the features of one time step as sequences [batch, 1, D] or [batch, 1]."""
-    x_t = np.asarray(x_t)
+    """Returns the features of one time step, [batch, D] or [batch]."""
+    x_t = convert.numbers("x_t", x_t)
     x = x_t[None] if x_t.ndim == rank and batch == 1 else x_t
     if x.ndim != rank + 1 or len(x) != batch:
         right = f"[{batch}, D]" if rank else f"[{batch}]"
         raise ValueError(f"x_t must be {right}, got shape {list(x_t.shape)}")
-    return x[:, None]
+    return x
 
 
 def _rows(task: Any) -> Any:
@@ -250,8 +267,8 @@ def _advance(task: Any, model: Any) -> Callable[..., tuple[Any, Array]]:
 
     def advance(params, state, arrays, reset_t):
         count = len(arrays["x"])
-        x = task.batch(arrays, jnp.arange(count, dtype=jnp.int32), jnp.ones(count)).x
-        return model.stream(params, state, x[0], reset_t=reset_t)
+        batch = task.batch(arrays, jnp.arange(count, dtype=jnp.int32), jnp.ones(count))
+        return model.stream(params, state, batch.x[0], mask_t=batch.mask[0], reset_t=reset_t)
 
     return jax.jit(advance)
 

@@ -211,6 +211,61 @@ def test_a_trained_network_takes_inputs_in_the_units_of_its_data(
     assert_close(found, first)
 
 
+def with_gaps(readout: Any, bidirectional: bool) -> tuple[Predictor, np.ndarray]:
+    """Returns a network of numbers, and rows [B, T, D] with missing numbers and time steps."""
+    x = 5 + 3 * np.random.default_rng(4).normal(size=(B, T, D)).astype("float32")
+    x[np.random.default_rng(5).random((B, T)) < 0.4] = np.nan
+    x[:, 3, 0], x[0, 1, 2] = 1, np.nan  # each row has a number
+    kind, y = lj.tasks.Regression, np.arange(B)
+    if readout == "every":
+        kind, y = lj.tasks.Labelling, np.random.default_rng(6).random((B, T))
+    task = kind(lj.data.Split(lj.data.Sequences(x, y)))
+    spec = SequenceSpec(
+        cells.GRU(H), D, 1, readout, engine="reference", bidirectional=bidirectional, depth=2
+    )
+    params = jax.tree.map(lambda leaf: leaf[None], random_params(spec))
+    return Predictor(task, spec, params, lj.make_trials()), x
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("readout", ["last", "every"])
+def test_sequences_with_gaps_have_the_answers_of_predict(
+    readout: Any, bidirectional: bool, session: Any, tmp_path: Path
+) -> None:
+    best, x = with_gaps(readout, bidirectional)
+    lengths, first = np.array([6, 4, 5, 6], np.int32), np.swapaxes(x, 0, 1)
+    wanted = best.predict(x, lengths=lengths)
+    lj.export.stablehlo(best, tmp_path / "programs")
+    program = (tmp_path / "programs" / "sequence.jax").read_bytes()
+    sequence = jax.export.deserialize(bytearray(program))
+    (found,) = session(lj.export.onnx, best).run(["y"], {"x": first, "lengths": lengths})
+    for y in (found, sequence.call(x=first, mask=np.arange(T)[:, None] < lengths)["y"]):
+        answers = best.task.decode(np.asarray(y))
+        for row, expected in zip(answers, wanted, strict=True):
+            row = row if readout == "last" else row[: len(expected)]
+            np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_steps_with_gaps_have_the_answers_of_a_stream(session: Any, tmp_path: Path) -> None:
+    best, x = with_gaps("last", False)
+    lj.export.stablehlo(best, tmp_path / "programs")
+    program = jax.export.deserialize(bytearray((tmp_path / "programs/step.jax").read_bytes()))
+    step, stream = session(lj.export.onnx_step, best, "step.onnx"), best.stream(batch=B)
+    names = [f"{depth}.h" for depth in (0, 1)]
+    ours = theirs = {name: np.zeros((B, H), "float32") for name in names}
+    for t in range(T):
+        given = {"x": x[:, t], "mask": np.ones(B, bool), "reset": np.full(B, t == 0)}
+        result = program.call(**given, state=ours)
+        before = {f"state.{name}": theirs[name] for name in names}
+        y, *after = step.run(["y", *(f"next.{name}" for name in names)], given | before)
+        ours, theirs = result["state"], dict(zip(names, after, strict=True))
+        assert_close(theirs, ours)
+        wanted, some = stream(x[:, t]), ~np.isnan(x[:, t]).all(-1)
+        for outputs in (y, result["y"]):
+            answers = best.task.decode(np.asarray(outputs))
+            np.testing.assert_allclose(answers[some], wanted[some], rtol=1e-5, atol=1e-5)
+
+
 def test_several_networks_and_inputs_beside_those_of_the_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one network, such as `result.best\(\)`, got 2"):
         lj.export.stablehlo(trained(networks=2), tmp_path / "new")

@@ -47,6 +47,10 @@ class Graph:
         """Adds a node with one output and returns its name."""
         return self.nodes(operator, inputs, 1, **attributes)[0]
 
+    def cast(self, value: str, dtype: Any) -> str:
+        """Adds a conversion and returns its name."""
+        return self.node("Cast", value, to=self._kind(dtype))
+
     def write(self, file: str | os.PathLike, name: str) -> None:
         """Writes the model to a new file.
 
@@ -66,9 +70,10 @@ class Graph:
             opened.write(model.SerializeToString())
 
     def _value(self, name: str, dtype: Any, shape: Sequence[int | str]) -> Any:
-        helper = self._onnx.helper
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return helper.make_tensor_value_info(name, kind, list(shape))
+        return self._onnx.helper.make_tensor_value_info(name, self._kind(dtype), list(shape))
+
+    def _kind(self, dtype: Any) -> int:
+        return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
 def _onnx() -> Any:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_jax.cells import Cell
+from lstm_jax.interop.export import missing
 from lstm_jax.interop.export.builder import NONE, Graph
 from lstm_jax.interop.export.models import Exported, exported
 from lstm_jax.interop.export.operators import check_cell, operator, weights
 from lstm_jax.interop.networks import directions_of, layers_of
-from lstm_jax.nn import SequenceSpec
 from lstm_jax.nn.recurrent import NOT_STREAMED
 from lstm_jax.types import CellParams
 
@@ -38,10 +38,13 @@ def onnx(model: Any, file: str | os.PathLike) -> None:
       TypeError: `model` is no model; ValueError: ONNX has no operator for the cell, or the dtype is
         not float32.
     """
-    spec, params, scale = _exportable(model)
-    graph = Graph()
-    x = _input(graph, spec, scale, "T", "B")
+    parts = _exportable(model)
+    graph, (spec, params, *_) = Graph(), parts
+    x, some = _input(graph, parts, "T", "B")
     lengths = graph.input("lengths", np.int32, ["B"])
+    valid = missing.valid_steps(graph, some, lengths) if some else NONE
+    if valid:
+        x, lengths = missing.first(graph, x, valid), missing.count(graph, valid)
     h, final = _front(graph, params.get("front"), x), NONE
     for layer in _layers(spec.cell, params):
         starts = _initial(graph, layer, lengths)
@@ -49,6 +52,8 @@ def onnx(model: Any, file: str | os.PathLike) -> None:
     axes = ["T", "B"]
     if spec.readout == "last":
         h, axes = _side_by_side(graph, layer, final, [1, 0, 2]), ["B"]
+    elif valid:
+        h = missing.back(graph, h, valid)
     graph.output("y", _head(graph, params, h), [*axes, spec.output_size])
     graph.write(file, "sequence")
 
@@ -72,12 +77,16 @@ def onnx_step(model: Any, file: str | os.PathLike) -> None:
       TypeError: `model` is no model; ValueError: the model is bidirectional, ONNX has no operator
         for the cell, or the dtype is not float32.
     """
-    spec, params, scale = _exportable(model)
+    parts = _exportable(model)
+    spec, params = parts.spec, parts.params
     if spec.bidirectional:
         raise ValueError(f"a bidirectional model {NOT_STREAMED}: use export.onnx")
     graph = Graph()
-    x = graph.node("Unsqueeze", _input(graph, spec, scale, "B"), graph.constant([0]))
-    flags = [_column(graph, name) for name in ("mask", "reset")]
+    x, some = _input(graph, parts, "B")
+    x = graph.node("Unsqueeze", x, graph.constant([0]))
+    mask, reset = (graph.input(name, np.bool_, ["B"]) for name in ("mask", "reset"))
+    mask = graph.node("And", mask, some) if some else mask
+    flags = [graph.node("Unsqueeze", flag, graph.constant([1])) for flag in (mask, reset)]
     h = _front(graph, params.get("front"), x)
     for depth, layer in enumerate(_layers(spec.cell, params)):
         h = _streamed(graph, spec.cell, layer, depth, h, *flags)
@@ -115,21 +124,23 @@ def _layers(cell: Cell, params: Mapping[str, Any]) -> Iterator[Layer]:
         yield Layer(directions, initial)
 
 
-def _input(graph: Graph, spec: SequenceSpec, scale: Any, *axes: str) -> str:
-    """Returns the new input x, scaled."""
+def _input(graph: Graph, model: Exported, *axes: str) -> tuple[str, str]:
+    """Returns the new input x, scaled, and where it has a number; NONE if that does not matter."""
+    spec, _, scale, held = model
     if spec.front == "embed":
-        return graph.input("x", np.int32, axes)
+        return graph.input("x", np.int32, axes), NONE
     x = graph.input("x", np.float32, [*axes, spec.input_size])
     if scale is None:
-        return x
+        return x, NONE
     mean, deviation = map(graph.constant, scale)
     x = graph.node("Div", graph.node("Sub", x, mean), deviation)
-    return graph.node("Where", graph.node("IsNaN", x), graph.constant(np.zeros(1)), x)
-
-
-def _column(graph: Graph, name: str) -> str:
-    """Returns a new input [B] of booleans as [B, 1]."""
-    return graph.node("Unsqueeze", graph.input(name, np.bool_, ["B"]), graph.constant([1]))
+    gone = graph.node("IsNaN", x)
+    x = graph.node("Where", gone, graph.constant(np.zeros(1)), x)
+    if not held:
+        return x, NONE
+    numbers = graph.cast(graph.node("Not", gone), np.float32)
+    count = graph.node("ReduceSum", numbers, graph.constant([-1]), keepdims=0)
+    return x, graph.node("Greater", count, graph.constant(np.zeros(1)))
 
 
 def _front(graph: Graph, front: Mapping[str, Any] | None, x: str) -> str:

@@ -17,11 +17,13 @@ class Exported(NamedTuple):
       params: its parameters.
       scale: (mean, deviation), each [D]; inputs are scaled by them, and 0 where they are NaN. None
         for inputs as they are.
+      held: whether a time step without any number holds the state.
     """
 
     spec: SequenceSpec
     params: Any
     scale: tuple[Any, Any] | None = None
+    held: bool = False
 
 
 def exported(model: Any) -> Exported:
@@ -54,4 +56,5 @@ def _trained(model: Any) -> Exported:
     if networks != 1:
         raise ValueError(f"model must be one network, such as `result.best()`, got {networks}")
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[0], model.params)
-    return Exported(spec, params, getattr(model.task, "input_scale", None))
+    scale, held = (getattr(model.task, name, None) for name in ("input_scale", "holds_missing"))
+    return Exported(spec, params, scale, bool(held))

@@ -59,24 +59,24 @@ def stablehlo(model: Any, directory: str | os.PathLike) -> None:
 
 
 def _sequence(model: Exported) -> tuple[Callable, Shapes]:
-    spec, params, scale = model
+    spec, params, scale, held = model
 
     def sequence(x, mask):
-        return {"y": spec.apply(params, _scaled(x, scale), mask=mask)}
+        return {"y": spec.apply(params, _scaled(x, scale), mask=_counting(mask, x, held))}
 
     T, B = jax.export.symbolic_shape("T, B")
     return sequence, {"x": _x(spec, T, B), "mask": jax.ShapeDtypeStruct((T, B), bool)}
 
 
 def _step(model: Exported) -> tuple[Callable, Shapes]:
-    spec, params, scale = model
+    spec, params, scale, held = model
     B: Any = jax.export.symbolic_shape("B")[0]
     states = jax.eval_shape(lambda: spec.initial_state(params, B))
     structure = jax.tree.structure(states)
 
     def step(x, mask, reset, state):
         before = jax.tree.unflatten(structure, [state[name] for name in named(states)])
-        x = _scaled(x, scale)
+        mask, x = _counting(mask, x, held), _scaled(x, scale)
         after, y = spec.stream(params, before, x, mask_t=mask, reset_t=reset)
         return {"state": named(after), "y": y}
 
@@ -88,6 +88,11 @@ def _x(spec: SequenceSpec, *axes: Any) -> jax.ShapeDtypeStruct:
     if spec.front == "embed":
         return jax.ShapeDtypeStruct(axes, jnp.int32)
     return jax.ShapeDtypeStruct((*axes, spec.input_size), spec.dtype)
+
+
+def _counting(mask: Array, x: Array, held: bool) -> Array:
+    """Returns the mask without the time steps that have no number, where those hold the state."""
+    return mask & ~jnp.isnan(x).all(-1) if held else mask
 
 
 def _scaled(x: Array, scale: Any) -> Array:
