@@ -123,7 +123,8 @@ def predictions(
             return forecast_table(config, predictor, data)
         if isinstance(data, str):
             return text_table(config, predictor, data)
-        return rows_table(config, predictor, data, levels_given)
+        name = columns.id if data.ids is not None else ""
+        return rows_table(config, predictor, data, name or "id", levels_given)
 
 
 def need_offered(config: Predict, task: Any, levels_given: bool) -> None:
@@ -144,17 +145,11 @@ def forecast_table(config: Predict, predictor: lj.Predictor, data: Series) -> di
     task = predictor.task
     quantiles = isinstance(task.head, heads.Quantiles | heads.Density)
     levels: dict[str, Any] = {"levels": config.levels} if quantiles else {}
-    values = predictor.predict(data, **levels)
-    H = task.form.horizon
-    steps = data.lengths[:, None] + np.arange(H)
-    when = np.concatenate([data.times(n, steps[n]) for n in range(len(data))])
-    table = {"id": np.repeat(np.array(data.ids), H), "time": when}
-    names = [f"q{level:g}" for level in config.levels] if quantiles else ["prediction"]
-    return table | dict(zip(names, values.reshape(len(data) * H, -1).T, strict=True))
+    return predictor.predict_table(data, **levels)
 
 
 def rows_table(
-    config: Predict, predictor: lj.Predictor, data: Sequences, levels_given: bool
+    config: Predict, predictor: lj.Predictor, data: Sequences, id: str, levels_given: bool
 ) -> dict[str, np.ndarray]:
     """Returns one line a row; for labels at every time step, one line a time step."""
     task, every = predictor.task, isinstance(predictor.task, Labelling)
@@ -169,10 +164,10 @@ def rows_table(
         q = padded(predictor.predict(data, levels=config.levels), data.steps)
         found |= {f"q{level:g}": q[..., k] for k, level in enumerate(config.levels)}
     if not every:
-        return {"id": ids} | found
+        return {id: ids} | found
     valid = data.valid()
     row, step = np.nonzero(valid)
-    return {"id": ids[row], "step": step} | {name: value[valid] for name, value in found.items()}
+    return {id: ids[row], "step": step} | {name: value[valid] for name, value in found.items()}
 
 
 def text_table(config: Predict, predictor: lj.Predictor, data: str) -> dict[str, np.ndarray]:

@@ -1,14 +1,49 @@
 """Tables of pandas, polars and pyarrow, and dictionaries of columns: their columns as arrays.
 
-Columns are read by name and by NumPy's protocol; no library of tables is imported.
+Columns are read by name and by NumPy's protocol. A library of tables is imported to make one.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstm_jax.data import convert, times
+
+
+class Origin(NamedTuple):
+    """The table that data came from.
+
+    Attributes:
+      library: "pandas" or "polars"; "" for all others.
+      id: the column of names.
+      time: the column of times.
+    """
+
+    library: str = ""
+    id: str = "id"
+    time: str = "time"
+
+
+def origin(frame: Any, id: str | None, time: str | None) -> Origin:
+    """Returns the origin of data from a table; id and time are columns of it, or None."""
+    library = type(frame).__module__.partition(".")[0]
+    library = library if library in ("pandas", "polars") else ""
+    return Origin(library, id or Origin().id, time or Origin().time)
+
+
+def made(library: str, columns: dict[str, np.ndarray]) -> Any:
+    """Returns a table of "pandas" or "polars"; the columns themselves for others."""
+    if not library:
+        return columns
+    frames = importlib.import_module(library)
+    if library == "polars":  # which has no seconds
+        columns = {
+            name: values.astype("datetime64[ms]") if values.dtype.kind == "M" else values
+            for name, values in columns.items()
+        }
+    return frames.DataFrame(columns)
 
 
 def columns(frame: Any) -> Mapping[str, Any]:

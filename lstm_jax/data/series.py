@@ -40,6 +40,7 @@ class Series:
       season: time steps of a season, 1 for none.
       start: [N] first times, datetime64[s] or numbers; None without times.
       frequency: the distance of time steps; None without times.
+      origin: the table that they came from.
     """
 
     ids: tuple[Any, ...]
@@ -52,6 +53,7 @@ class Series:
     season: int
     start: np.ndarray | None
     frequency: times.Frequency | None
+    origin: frames.Origin
 
     def __init__(
         self,
@@ -104,6 +106,7 @@ class Series:
             for n, name in enumerate(ids)
         ]
         self._lay(ids, rows, static, frequency, season, None)
+        object.__setattr__(self, "origin", frames.Origin())
 
     @classmethod
     def from_frame(
@@ -153,6 +156,7 @@ class Series:
             fixed = frames.constant(frames.numbers(columns, static), static, ids, rows_of)
         series = cls.__new__(cls)
         series._lay(ids, rows, fixed, frequency, season, rows_of)
+        object.__setattr__(series, "origin", frames.origin(frame, id, time))
         return series
 
     def _lay(
@@ -226,6 +230,19 @@ class Series:
           ValueError: a number is out of range, or no series is long enough to train.
         """
         return windows.split(self, horizon, validation, test)
+
+
+def to_forecast(given: Any, ends: Any = None) -> tuple[Series, np.ndarray]:
+    """Returns series and the windows [W, 2] that are to be forecast.
+
+    Args:
+      given: a `Series`, or the values of one or several; or `Windows`, those that test.
+      ends: [W, 2] windows; by default the one behind the last number of each series.
+    """
+    if isinstance(given, windows.Windows):
+        given, ends = given.series, given.ends["test"] if ends is None else ends
+    series = given if isinstance(given, Series) else Series(given)
+    return series, windows.newest(series) if ends is None else np.asarray(ends, np.int32)
 
 
 def _as_list(name: str, values: Any) -> list[np.ndarray]:

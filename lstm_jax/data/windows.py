@@ -70,6 +70,17 @@ def split(series: "Series", horizon: int, validation: int, test: int) -> Windows
     return Windows(series, horizon, ends, np.maximum(trained, 0))
 
 
+def columns(series: "Series", ends: np.ndarray, horizon: int) -> dict[str, np.ndarray]:
+    """Returns the id, the time and the number of each time step ahead of windows, as columns."""
+    steps = ends[:, 1:] + np.arange(horizon)
+    when = [series.times(n, step) for n, step in zip(ends[:, 0], steps, strict=True)]
+    return {
+        series.origin.id: np.repeat(np.array(series.ids)[ends[:, 0]], horizon),
+        series.origin.time: np.concatenate(when),
+        "ahead": np.tile(np.arange(1, horizon + 1), len(ends)),
+    }
+
+
 def newest(series: "Series") -> np.ndarray:
     """Returns the windows [N, 2] behind the last number of each series."""
     return np.stack([np.arange(len(series)), series.lengths], axis=-1).astype(np.int32)

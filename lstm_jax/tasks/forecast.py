@@ -9,9 +9,9 @@ import numpy as np
 
 from lstm_jax import metrics
 from lstm_jax.checks import check_size
-from lstm_jax.data import windows
+from lstm_jax.data import frames, windows
 from lstm_jax.data.digest import digest
-from lstm_jax.data.series import Series
+from lstm_jax.data.series import Series, to_forecast
 from lstm_jax.data.windows import Windows
 from lstm_jax.tasks import base, heads, inputs, series_arrays, windowing
 from lstm_jax.tasks.predicting import Fitted
@@ -273,11 +273,8 @@ class Forecast(Fitted, base.Rows):
         Raises:
           ValueError: the series lack covariates or numbers; the message names the series.
         """
-        if isinstance(series, Windows):
-            series, ends = series.series, series.ends["test"] if ends is None else ends
-        series = series if isinstance(series, Series) else Series(series)
+        series, ends = to_forecast(series, ends)
         self._check_covariates(series)
-        ends = windows.newest(series) if ends is None else np.asarray(ends, np.int32)
         series_arrays.check_ends(series, ends, self.form, self.scale)
         unit = series_arrays.arrays_of(series, series.lengths)
         return unit | {"windows": ends, "fitted": self._known().arrays["fitted"]}
@@ -311,6 +308,25 @@ class Forecast(Fitted, base.Rows):
     def point(self, outputs: Any, arrays: dict[str, Any]) -> np.ndarray:
         """Returns the point forecasts [W, H] in their units; arguments are those of `decode`."""
         return np.asarray(self._point(jnp.asarray(outputs), self._windows(arrays)))
+
+    def table(
+        self, values: np.ndarray, series: Any, *, ends: Any = None, levels: Any = None
+    ) -> Any:
+        """Returns forecasts as a table, one row for each window and time step ahead.
+
+        Args:
+          values: [W, H] points, or [W, H, levels] quantiles.
+          series: as in `encode`.
+          ends: as in `encode`.
+          levels: as in `decode`.
+        """
+        own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
+        levels = own if levels is None else levels
+        names = ["prediction"] if values.ndim == 2 else [f"q{level:g}" for level in levels]
+        columns = dict(zip(names, values.reshape(-1, len(names)).T, strict=True))
+        series, ends = to_forecast(series, ends)
+        rows = windows.columns(series, ends, self.form.horizon)
+        return frames.made(series.origin.library, rows | columns)
 
     def _windows(self, arrays: dict[str, Any]) -> Window:
         """Returns the units of all windows."""

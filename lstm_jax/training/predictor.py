@@ -13,7 +13,7 @@ from jax import lax
 
 from lstm_jax.checks import check_size
 from lstm_jax.data import convert
-from lstm_jax.tasks import LanguageModel
+from lstm_jax.tasks import Forecast, LanguageModel
 from lstm_jax.tasks.predicting import Predicting
 from lstm_jax.tasks.supervised import Supervised
 from lstm_jax.training import saved
@@ -65,6 +65,27 @@ class Predictor:
         if self.task.readout == "last" or "lengths" not in arrays:
             return found
         return [row[:steps] for row, steps in zip(found, arrays["lengths"], strict=True)]
+
+    def predict_table(self, series: Any, *, ends: Any = None, levels: Any = None) -> Any:
+        """Returns the forecasts of `predict` as a table, one row for each time step ahead.
+
+        The columns are the id and the time, named as in the table that the series came from, else
+        `id` and `time`; `ahead`, 1 for the first time step; and `q0.1` or so for the quantiles, or
+        `prediction`. The table is one of pandas or polars where the series came from one of these,
+        else a dictionary of columns.
+
+        Args:
+          series: a `Series`, or values, as in `predict`.
+          ends: [W, 2] windows, as in `predict`.
+          levels: which quantiles.
+
+        Raises:
+          ValueError: as in `predict`; TypeError: the task is no `Forecast`.
+        """
+        if not isinstance(self.task, Forecast):
+            raise TypeError(f"predict_table needs a task that is a Forecast, got {self.task!r}")
+        values = self.predict(series, ends=ends, levels=levels)
+        return self.task.table(values, series, ends=ends, levels=levels)
 
     def evaluate(self, data: Any = "test") -> dict[str, float]:
         """Returns the metrics of a split, or of other data with targets.

@@ -1,6 +1,7 @@
 """Forecast: windows are read where they lie, normalised and back, and nothing leaks."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def gappy():
 
 def task_of(series=None, head=None, scale=None, seasonal=False, patch=1):
     series = series_of() if series is None else series
-    options = dict(head=head, scale=scale, seasonal=seasonal, patch=patch)
+    options: dict[str, Any] = dict(head=head, scale=scale, seasonal=seasonal, patch=patch)
     return Forecast(series.split(H), context=C, **options)
 
 
@@ -256,6 +257,33 @@ def test_a_forecast_is_quantiles_in_the_units_of_the_series(head):
     assert np.all(np.diff(forecast) >= 0) and np.all(forecast > 0)
     default = task.decode(outputs, arrays)
     np.testing.assert_allclose(default[..., [0, -1]], forecast[..., [0, -1]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", ""])
+@pytest.mark.parametrize("head", [None, heads.Absolute()])
+def test_a_table_of_forecasts_has_the_names_and_the_kind_of_the_table_of_series(head, library):
+    days = np.datetime64("2024-01-30") + np.arange(20)
+    columns = {
+        "shop": np.repeat(["b", "a"], 20),
+        "day": np.tile(days, 2).astype("datetime64[ms]"),
+        "sold": np.exp(RNG.normal(size=40)),
+    }
+    frames = pytest.importorskip(library) if library else None
+    frame = columns if frames is None else frames.DataFrame(columns)
+    series = Series.from_frame(frame, id="shop", time="day", target="sold")
+    task = task_of(series, head)
+    ends = np.array([[1, 18], [0, 20]])
+    values = RNG.normal(size=(2, H, 3) if head is None else (2, H)).astype(np.float32)
+    table = task.table(values, series, ends=ends)
+    assert type(table) is type(frame)
+    found = {name: list(np.asarray(table[name])) for name in getattr(table, "columns", table)}
+    names = ["prediction"] if head else ["q0.1", "q0.5", "q0.9"]
+    assert list(found) == ["shop", "day", "ahead", *names]
+    assert found["shop"] == ["a"] * H + ["b"] * H
+    when = [days[17] + h for h in range(1, H + 1)] + [days[19] + h for h in range(1, H + 1)]
+    assert [np.datetime64(day, "D") for day in found["day"]] == when
+    assert found["ahead"] == [1, 2, 3] * 2
+    np.testing.assert_array_equal(found[names[-1]], values.reshape(2 * H, -1)[:, -1])
 
 
 def test_a_task_is_described_without_its_data_and_made_again():

@@ -297,6 +297,11 @@ def test_a_text_has_no_stream_of_rows(standard_promotion):
         network.stream()
 
 
+def test_a_table_of_predictions_is_of_forecasts(trained):
+    with pytest.raises(TypeError, match="predict_table needs a task that is a Forecast, got Class"):
+        trained.best().predict_table([1.0, 2.0])
+
+
 def test_the_columns_of_the_table_name_the_split_they_were_measured_on(trained):
     row, told = trained.table()[1], repr(trained)
     assert row["train_loss"] == trained.loss[1] and row["train_metric"] == trained.metric[1]
