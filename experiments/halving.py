@@ -78,7 +78,7 @@ class Halving(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        need_rungs(self.trials, self.steps, self.eta, self.rungs)
+        need_rungs(self.trials, "steps", self.steps, self.eta, self.rungs)
         need_few(seeds=self.seeds, trials=self.trials)
         tried = self.seeds * random_trials(self)
         right = f"random search has {tried} trials, need at most {TRIALS[1]}"

@@ -3,7 +3,7 @@
 Settings that differ in numbers alone share one compiled program. Widths share programs in buckets
 of powers of two; every other structure has its own. Strategies are `grid`, `random`, `halving` and
 `optuna`. Validation ranks the configurations; the best train again from fresh seeds and are
-reported on test sequences.
+reported on test sequences. Of your own file the networks of the best one are saved as `model/`.
 
 Command: scripts/run sweep --space="learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1"
 Cost: --quick a minute, by default a minute, both on two cores; --scale=paper is for a GPU
@@ -42,6 +42,7 @@ from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import is_solved
 from lstm_jax.report.tables import Row
+from lstm_jax.runs import RunDirectory, hosts
 from lstm_jax.search import Found, Group, Search, Space, Strategy, importance, plans
 from lstm_jax.tasks import Task, base
 from lstm_jax.training import DIRECTIONS
@@ -89,6 +90,9 @@ class Sweep(Source, Config):
     strategy: str = setting("random", "how", choices=lj.search.STRATEGIES)
     trials: int = setting(60, "configurations to try; a grid tries all of its own")
     tuning_seeds: int = setting(1, "seeds of each configuration, before those that are reported")
+    epochs: int = setting(
+        0, "your file: passes through the rows, in place of --steps; 0 for --steps", (0, 1_000_000)
+    )
     metric: str = setting("loss", "ranking metric on validation", choices=lj.search.METRICS)
     batch: str = setting("auto", "trials trained at once (R), auto: as many as fit the memory")
     points: int = setting(5, "grid: values of each range", (2, 10_000))
@@ -111,18 +115,24 @@ class Sweep(Source, Config):
         need(known or self.batch == "auto", "batch", self.batch, right)
         own = " or ".join(own_data.TASKS)
         need(self.is_own or not self.data, "data", self.data, f"it is for --task={own}")
+        rows = own_data.TASKS[:-1]
+        right = f"it is for --task={' or '.join(rows)}"
+        need(self.task in rows or not self.epochs, "epochs", self.epochs, right)
         with naming("space"):
             search = search_of(self)
         if self.is_own:
             task = search.task({"lag": self.lag})
             right = "the data have changed since the run started; need the same"
             need(self.digest in ("", task.digest), "data", self.data, right)
+            with naming("data", self.data):
+                search.check_rows()
         else:
             self._check_lags(search)
         with naming("space"):
             search.check_names()
         if self.strategy == "halving":
-            need_rungs(self.trials, self.steps, self.eta, self.rungs)
+            length = "epochs" if self.epochs else "steps"
+            need_rungs(self.trials, length, getattr(self, length), self.eta, self.rungs)
         with naming("sampler", self.sampler):
             count = strategy_of(self).count(search)
         right = f"a grid of {count} configurations, need at most {TRIALS[1]}"
@@ -172,7 +182,7 @@ def search_of(config: Sweep) -> Search:
     return Search(
         space_of(config), given, lambda s: task(s["lag"]),
         lambda s, task: networks.network(s["cell"], task, s["hidden"], config.engine, s["depth"]),
-        config.steps, places, config.metric,
+        config.epochs or config.steps, places, config.metric, config.epochs > 0,
     )  # fmt: skip
 
 
@@ -282,9 +292,22 @@ def draw(config: Sweep, rows: Sequence[Row], records: Sequence[Record]) -> list[
     return sweeps.pictures(searched, {r["configuration"] for r in rows}, so_far)
 
 
+def save(config: Sweep, run: RunDirectory) -> None:
+    """Writes the networks of the best configuration on your file, unless all diverged."""
+    if not config.is_own:
+        return
+    records, search = run.read(), search_of(config)
+    found, groups = find(config, records)
+    rows = lj.search.sweeps.ranked(search, found, 1, records)
+    for network in lj.search.sweeps.networks(search, search.task, rows, groups, run):
+        if network is not None and hosts.leads():
+            own_data.save(config, network, run.path)
+
+
 EXPERIMENT = Experiment(
-    "sweep", str(__doc__), SCALES, plan, summarise, draw, adapt=adapt, every=every, columns=columns
-)
+    "sweep", str(__doc__), SCALES, plan, summarise, draw, adapt=adapt, every=every, columns=columns,
+    save=save,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(runner.main(EXPERIMENT, sys.argv))

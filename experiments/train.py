@@ -13,7 +13,6 @@ Method and all flags: docs/experiments.md#train
 
 import dataclasses
 import itertools
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,10 +32,10 @@ from experiments.common.flags import (
     need_sound,
     setting,
 )
-from experiments.common.own_data import TASKS, Columns, Source
+from experiments.common.own_data import TASKS, Source
 from lstm_jax.data import Text
 from lstm_jax.engines import ENGINES
-from lstm_jax.runs import RunDirectory, read_config, replace_file
+from lstm_jax.runs import RunDirectory, read_config
 from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 from lstm_jax.training import BATCHINGS, DIRECTIONS, MAX_SEED
@@ -224,7 +223,7 @@ def carry_out(config: Train, data: Any, task: Task, network: Any, run: RunDirect
             f"every trial diverged ({reason}); try a lower --learning_rate"
         ) from None
     together = same_setting(result, best)
-    save(config, together if config.ensemble else best, run.path / "model")
+    own_data.save(config, together if config.ensemble else best, run.path)
     split = "test" if task.split_size("test") else by
     records = lj.result_records(result.trials, result, **{split: result.evaluate(split)})
     found = own_report.Found(config, data, task, result, best, together, split, records)
@@ -240,14 +239,6 @@ def same_setting(result: lj.Result, best: lj.Predictor) -> lj.Predictor:
         alike &= True if values is None else values == own
     params, trials = jax.tree.map(lambda leaf: leaf[alike], (result.params, result.trials))
     return lj.Predictor(result.task, result.model, params, trials)
-
-
-def save(config: Train, predictor: lj.Predictor, path: Path) -> None:
-    """Writes a model with the uses of columns, in place of one that a killed run left."""
-    shutil.rmtree(path, ignore_errors=True)
-    predictor.save(path)
-    columns = {field.name: getattr(config, field.name) for field in dataclasses.fields(Columns)}
-    replace_file(path / own_data.COLUMNS_FILE, own_data.dumped(columns | {"task": config.task}))
 
 
 if __name__ == "__main__":

@@ -109,10 +109,10 @@ def need_few(**counts: int) -> None:
         raise ValueError(f"{' '.join(given)}: are {total} trials, need at most {TRIALS[1]}")
 
 
-def need_rungs(trials: int, steps: int, eta: int, count: int) -> None:
-    """Raises ValueError, with the flag, for too few trials or steps for the rungs of halving."""
+def need_rungs(trials: int, unit: str, length: int, eta: int, count: int) -> None:
+    """Raises ValueError, with the flag, for too few trials, steps or epochs for halving's rungs."""
     least = eta ** (count - 1)
-    for name, value in (("trials", trials), ("steps", steps)):
+    for name, value in (("trials", trials), (unit, length)):
         need(value >= least, name, value, f"--rungs={count} by --eta={eta} need {least} or more")
 
 

@@ -6,12 +6,15 @@ Messages of the library name arguments and columns; here they get the flag and t
 import contextlib
 import dataclasses
 import json
+import shutil
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import lstm_jax as lj
 from experiments.common.flags import need, setting
 from lstm_jax.data import Sequences, Series, Split, Text, Windows
+from lstm_jax.runs import replace_file
 from lstm_jax.tasks import Task, heads
 
 ROWS = ("classification", "regression", "labelling")  # tasks over sequences
@@ -43,6 +46,7 @@ ADVICE = {  # of the library, as a command line takes it
     "Classification names": "--task=classification names",
     "Regression predicts": "--task=regression predicts",
 }
+MODEL = "model"  # in the directory of a run
 COLUMNS_FILE = "columns.json"  # in the directory of a model
 
 
@@ -213,6 +217,15 @@ def blaming(flag: str, value: Any) -> Iterator[None]:
         for advice, flag_for_it in ADVICE.items():
             said = said.replace(advice, flag_for_it)
         raise ValueError(f"--{flag}={value}: {said.removeprefix(f'{value}: ')}") from None
+
+
+def save(config: Any, predictor: lj.Predictor, run: Path) -> None:
+    """Writes the model of a run with the uses of columns, in place of one of a killed run."""
+    path = run / MODEL
+    shutil.rmtree(path, ignore_errors=True)
+    predictor.save(path)
+    columns = {field.name: getattr(config, field.name) for field in dataclasses.fields(Columns)}
+    replace_file(path / COLUMNS_FILE, dumped(columns | {"task": config.task}))
 
 
 def dumped(columns: Mapping[str, str]) -> bytes:

@@ -8,6 +8,7 @@ from lstm_jax.report.claims import Claim
 from lstm_jax.report.figures import Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
+from lstm_jax.runs import RunDirectory
 from lstm_jax.search import Group
 
 
@@ -40,6 +41,8 @@ class Experiment(NamedTuple):
         TensorBoard's HParams tab; none by default.
       claims: (config, table) -> the claims with their verdicts; none by default.
       files: (config, records) -> name -> content of other files, such as MIDI; none by default.
+      save: (config, run) writes a model into the directory of a run, in all processes; none by
+        default.
     """
 
     name: str
@@ -53,3 +56,4 @@ class Experiment(NamedTuple):
     columns: Callable[[Any], tuple[Sequence[str], Sequence[str]]] = lambda config: ((), ())
     claims: Callable[[Any, Sequence[Row]], Sequence[Claim]] = lambda config, table: ()
     files: Callable[[Any, Sequence[Record]], Mapping[str, bytes]] = lambda config, records: {}
+    save: Callable[[Any, RunDirectory], None] = lambda config, run: None

@@ -221,6 +221,7 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
 
     def work():
         train_all(experiment, config, run)
+        experiment.save(config, run)
         hosts.lead(lambda: report.write(experiment, config, run))
 
     return guarded(run, work)

@@ -11,7 +11,7 @@ from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.tasks.base import Task
 from lstm_jax.training import state_shapes
 from lstm_jax.training.evaluation import evaluate
-from lstm_jax.training.fit import fit
+from lstm_jax.training.fit import epoch_of, fit
 from lstm_jax.training.results import Result, result_records
 from lstm_jax.training.step import State
 from lstm_jax.training.trials import Trials
@@ -43,6 +43,8 @@ class Group(NamedTuple):
       window: time steps of an update; None for the whole batch.
       measured: the tasks and sequences of one call of `measure`, for estimates of memory.
       save_model: whether to save all trials that did not diverge as one predictor.
+      epochs: whether `steps` are whole epochs: every row once before any twice, a validation after
+        each, and the parameters with the least validation loss at the end.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Group(NamedTuple):
     window: int | None = None
     measured: Sequence[tuple[Task, int]] = ()
     save_model: bool = False
+    epochs: bool = False
 
 
 def train(
@@ -77,8 +80,11 @@ def train(
     """
     assert group.trials is not None
     initial = group.initial_state
+    length: dict[str, Any] = {"steps": group.steps}
+    if group.epochs:
+        length = {"epochs": group.steps // epoch_of(group.task, group.batch_size)}
     fitted = fit(
-        group.task, group.model, group.trials, group.steps, batch_size=group.batch_size,
+        group.task, group.model, group.trials, **length, batch_size=group.batch_size,
         optimizer=group.optimizer, batching=batching, window=group.window,
         chunk=max(1, group.steps // group.curve_points),
         begin_from=hosts.lead(lambda: initial(run)) if initial else None, run=run,
@@ -109,8 +115,10 @@ def save_model(fitted: Result, path: Path) -> None:
 def state_of(group: Group) -> State:
     """Returns the shapes of the training state of a ready group."""
     assert group.trials is not None
-    settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
-    return state_shapes(group.task, group.model, group.trials, **settings)
+    return state_shapes(
+        group.task, group.model, group.trials,
+        batch_size=group.batch_size, optimizer=group.optimizer, epochs=group.epochs,
+    )  # fmt: skip
 
 
 def continued(before: Group, run: RunDirectory) -> State:

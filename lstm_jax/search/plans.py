@@ -23,6 +23,7 @@ from lstm_jax.search import widths
 from lstm_jax.search.groups import Group, Record, continued
 from lstm_jax.search.space import Int, Space
 from lstm_jax.tasks.base import Task
+from lstm_jax.training.fit import epoch_of
 from lstm_jax.training.step import State
 from lstm_jax.training.trials import Trials
 
@@ -63,9 +64,10 @@ class Search:
         "optimizer" are among it.
       task: (structure) -> the problem.
       model: (structure, task) -> the network.
-      steps: updates of a complete trial.
+      steps: updates, or epochs, of a complete trial.
       places: R, the most trials of one group.
       metric: the ranking metric on validation, one of `METRICS`.
+      epochs: whether `steps` counts epochs, see `Group.epochs`.
     """
 
     space: Space
@@ -75,6 +77,16 @@ class Search:
     steps: int
     places: int = 1
     metric: str = "loss"
+    epochs: bool = False
+
+    def updates(self, structure: Mapping[str, Any], steps: int) -> int:
+        """Returns the updates of so many steps, or epochs.
+
+        Raises:
+          ValueError: epochs of a task without rows.
+        """
+        task, size = self.task(structure), structure["batch_size"]
+        return steps * epoch_of(task, size) if self.epochs else steps
 
     def structure(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the structure of a point, with the true width."""
@@ -109,6 +121,15 @@ class Search:
             cell = self.network(structure, wide=True).cell
             spaces.bias_blocks(names, cell)
             spaces.zoneout_states(names, cell)
+
+    def check_rows(self) -> None:
+        """Raises ValueError for a task without rows that train, validate or test."""
+        for structure in self.largest():
+            task = self.task(structure)
+            self.updates(structure, self.steps)
+            for split in ("validation", "test"):
+                if task.split_size(split) == 0:
+                    raise ValueError(f"task must have rows that rank and test, got no {split} rows")
 
     def check_widths(self) -> None:
         """Raises ValueError for widths that one of the cells cannot have in a wider network."""
@@ -210,7 +231,7 @@ def waves(
       search: the common settings.
       phase: the prefix of the groups' names.
       candidates: the points to train.
-      steps: updates at the end.
+      steps: updates, or epochs, at the end.
       split: for the evaluation at the end.
       sources: the groups and rows to continue from; None for a fresh start.
       save_state: whether another phase continues from the final states.
@@ -257,19 +278,21 @@ def _group(
     trials = spaces.trials(points, seeds, wide.cell)
     specs = [search.network(point) for point in points]
     task, initial = search.task(structure), None
-    batch_size, optimizer = structure["batch_size"], structure["optimizer"]
+    settings = {name: structure[name] for name in ("batch_size", "optimizer")}
+    settings |= {"epochs": search.epochs}
     if sources is not None:
         rows = [sources[candidate.configuration, seed] for candidate, seed in pairs]
         initial = functools.partial(_gathered, rows, wide)
     elif any(spec != wide for spec in specs):
-        initial = functools.partial(_drawn, task, specs, wide, trials, batch_size, optimizer)
+        initial = functools.partial(_drawn, task, specs, wide, trials, settings)
     labels = [
         {"configuration": c.configuration, "bracket": c.bracket, "values": dict(c.values)}
         for c, _ in pairs
     ]
     return Group(
-        name, task, wide, steps, batch_size, trials, split, sequences=SEQUENCES[split],
-        optimizer=optimizer, initial_state=initial, labels=labels, curve_points=CURVE_POINTS,
+        name, task, wide, search.updates(structure, steps), trials=trials, split=split,
+        sequences=SEQUENCES[split], initial_state=initial, labels=labels,
+        curve_points=CURVE_POINTS, **settings,
     )  # fmt: skip
 
 
@@ -281,12 +304,12 @@ def _label(search: Search, values: Mapping[str, Any]) -> str:
 
 
 def _drawn(
-    task: Task, specs: Sequence[SequenceSpec], wide: SequenceSpec, trials: Trials, batch_size: int,
-    optimizer: str, run: RunDirectory,
+    task: Task, specs: Sequence[SequenceSpec], wide: SequenceSpec, trials: Trials,
+    settings: Mapping[str, Any], run: RunDirectory,
 ) -> State:  # fmt: skip
     """Returns the initial state of trials in their own widths."""
     del run
-    return widths.begin(task, specs, wide, trials, batch_size=batch_size, optimizer=optimizer)
+    return widths.begin(task, specs, wide, trials, **settings)
 
 
 def _gathered(rows: Sequence[tuple[Group, int]], wide: SequenceSpec, run: RunDirectory) -> State:

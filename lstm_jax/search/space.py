@@ -282,10 +282,13 @@ def zoneout_states(names: Any, cell: Cell) -> dict[str, str]:
     return found
 
 
-def rungs(trials: int, steps: int, eta: int, count: int) -> list[tuple[int, int]]:
-    """Returns (trials, updates done at its end) of each rung of successive halving.
+def rungs(
+    trials: int, steps: int, eta: int, count: int, unit: str = "updates"
+) -> list[tuple[int, int]]:
+    """Returns (trials, steps done at its end) of each rung of successive halving.
 
-    Rung k of K has ceil(trials / eta^k) trials, which end it after steps / eta^(K - 1 - k) updates.
+    Rung k of K has ceil(trials / eta^k) trials, which end it after steps / eta^(K - 1 - k) steps;
+    `unit` is their name in messages.
 
     Raises:
       ValueError: fewer steps or trials than so many rungs need.
@@ -293,7 +296,7 @@ def rungs(trials: int, steps: int, eta: int, count: int) -> list[tuple[int, int]
     Source: Jamieson & Talwalkar 2016; in this form Li et al. 2018.
     """
     if steps < eta ** (count - 1):
-        raise ValueError(f"{count} rungs by {eta} need {eta ** (count - 1)} updates, got {steps}")
+        raise ValueError(f"{count} rungs by {eta} need {eta ** (count - 1)} {unit}, got {steps}")
     if trials < eta ** (count - 1):
         raise ValueError(f"{count} rungs by {eta} need {eta ** (count - 1)} trials, got {trials}")
     return [

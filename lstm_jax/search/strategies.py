@@ -98,7 +98,8 @@ def halve(
     brackets: dict[int, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         brackets[candidate.bracket].append(candidate)
-    plan = spaces.rungs(len(candidates) // len(brackets), search.steps, eta, count)
+    unit = "epochs" if search.epochs else "updates"
+    plan = spaces.rungs(len(candidates) // len(brackets), search.steps, eta, count, unit)
     groups, behind, sources = [], [], None
     for rung, (_, steps) in enumerate(plan):
         alive = [candidate for these in brackets.values() for candidate in these]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from lstm_jax.checks import check_names
+from lstm_jax.checks import check_names, check_size
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.runs import hosts
 from lstm_jax.runs.checkpoints import load
@@ -34,6 +34,7 @@ ON_A_CPU = 32  # places of a device: with map more are no faster, and results co
 MEMORY_SHARE = 0.8  # of a device's memory
 BATCHES = 10  # the least batches of optuna
 COUNTS = range(1, 1_000_000)
+STEPS = 1000  # of a trial, by default
 
 Structure = Mapping[str, Any]
 
@@ -133,7 +134,8 @@ def sweep(
     *,
     strategy: str | Strategy = "random",
     trials: int = 60,
-    steps: int = 1000,
+    steps: int | None = None,
+    epochs: int | None = None,
     batch_size: int = 16,
     optimizer: str = "adam",
     metric: str = "loss",
@@ -161,7 +163,9 @@ def sweep(
         structure and the task.
       strategy: "grid", "random", "halving", "optuna", or a `Strategy` with its settings.
       trials: configurations to try; a `Strategy` has its own.
-      steps: updates of a complete trial.
+      steps: updates of a complete trial, 1,000 by default; without validations in between.
+      epochs: passes through the training rows of a complete trial, in place of steps: with a
+        validation after each, and the parameters with the least validation loss.
       batch_size: sequences an update.
       optimizer: as in `fit`.
       metric: ranks on validation: "loss" or "accuracy".
@@ -183,6 +187,10 @@ def sweep(
         unknown.
     """
     _check_names(unknown)
+    if steps is not None and epochs is not None:
+        raise ValueError(f"one of steps and epochs must be given, got {steps=}, {epochs=}")
+    length = next(value for value in (epochs, steps, STEPS) if value is not None)
+    check_size("steps" if epochs is None else "epochs", length)
     if not isinstance(space, str | Space):
         right = "a line such as 'learning_rate=log:1e-4:1e-1 hidden=8,16', or a Space"
         raise TypeError(f"space must be {right}, got {space!r:.60}")
@@ -196,8 +204,9 @@ def sweep(
     given = {"hidden": 1} | given | {name: values[0] for name, values in more.items()}
     search = Search(
         parse(space, allowed | more) if isinstance(space, str) else space, given,
-        _problem(task, metric), _network(model), steps, metric=metric,
+        _problem(task, metric), _network(model), length, metric=metric, epochs=epochs is not None,
     )  # fmt: skip
+    search.check_rows()
     search.check_names()
     search.check_widths()
     tuned = tuple(range(seed, seed + tuning_seeds))
@@ -212,19 +221,17 @@ def sweep(
             left = [group for group in groups if group.name not in finished]
             if not left:
                 rows = ranked(search, found, best, records)
-                tested = [group for group in groups if group.split == "test"]
-                sources, params = sources_of(tested), {g.name: _params(g, run) for g in tested}
-                networks = [_networks(search, task, row, sources, params) for row in rows]
                 order = [candidate.configuration for candidate in found.ranking or []]
-                return SweepResult(rows, records, networks, search, order)
+                trained = networks(search, task, rows, groups, run)
+                return SweepResult(rows, records, trained, search, order)
             train(left[0], run, batching=batching, progress=progress)
 
 
 def _check_names(unknown: Mapping[str, Any]) -> None:
     """Raises TypeError for any of these, with the place of hyperparameters and of budgets."""
-    budget = "each trial trains for steps= updates, without validations in between"
+    budget = "each trial trains for steps= updates, or for epochs= with a validation after each"
     point = "write it in the space, such as 'hidden=4,8 clip=1'"
-    budgets = ("epoch", "patience", "plateau", "validate_every", "factor", "window")
+    budgets = ("patience", "plateau", "validate_every", "factor", "window")
     advice = dict.fromkeys(budgets, budget)
     advice |= dict.fromkeys((*Trials._fields, "hidden", "depth"), point)
     check_names("sweep", unknown, tuple(inspect.signature(sweep).parameters)[:-1], advice)
@@ -265,6 +272,27 @@ def _row(results: Sequence[Record], metric: str) -> dict[str, Any]:
         right = [r["validation_correct"] / r["validation_n"] for r in results]
         row["validation_accuracy"] = float(np.mean(right))
     return row
+
+
+def networks(
+    search: Search,
+    task: Task | Callable[[Structure], Task],
+    rows: Sequence[Ranked],
+    groups: Sequence[Group],
+    run: RunDirectory,
+) -> list[Predictor | None]:
+    """Returns, of each of the best configurations, the networks of its fresh seeds.
+
+    Args:
+      search: the common settings.
+      task: the problem, or a function of the structure.
+      rows: the best.
+      groups: all groups of the sweep; those that test have the networks.
+      run: where they are saved.
+    """
+    tested = [group for group in groups if group.split == "test"]
+    sources, params = sources_of(tested), {group.name: _params(group, run) for group in tested}
+    return [_networks(search, task, row, sources, params) for row in rows]
 
 
 def _params(group: Group, run: RunDirectory) -> Any:

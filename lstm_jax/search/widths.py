@@ -40,9 +40,7 @@ def begin(
     specs: Sequence[SequenceSpec],
     wide: SequenceSpec,
     trials: Trials,
-    *,
-    batch_size: int = 16,
-    optimizer: str = "adam",
+    **settings: Any,
 ) -> State:
     """Returns R trials before their first step, each with its own width inside the wide network.
 
@@ -53,14 +51,13 @@ def begin(
       specs: R networks that differ from `wide` in the width of their cell.
       wide: the network that is compiled, for `fit(task, wide, ..., begin_from=...)`.
       trials: R settings.
-      batch_size: as in `fit`.
-      optimizer: as in `fit`.
+      **settings: batch_size, optimizer and epochs, as in `training.fresh`.
 
     Raises:
       ValueError: the units of the cell are not independent, so that zeros about it change it.
     """
     drawn = [_drawn(specs[i], wide, pick(trials, i)) for i in range(len(specs))]
-    return fresh(task, wide, _stacked(drawn), trials, batch_size=batch_size, optimizer=optimizer)
+    return fresh(task, wide, _stacked(drawn), trials, **settings)
 
 
 def crop(

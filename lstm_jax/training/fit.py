@@ -174,13 +174,22 @@ def _length(
     if epochs is None:
         assert steps is not None
         return steps, None
+    epoch = epoch_of(task, batch_size, source)
+    return epochs * epoch, epoch
+
+
+def epoch_of(task: Task, batch_size: int, source: Source | None = None) -> int:
+    """Returns the updates in which a trial goes once through the training rows.
+
+    Raises:
+      ValueError: the task has no rows to train on.
+    """
     if not isinstance(task, Rows):
         raise ValueError(f"epochs need a task with rows of data, {task.name} has none: give steps")
     rows = task.split_size("train") if source is None else len(source)
     if rows == 0:
         raise ValueError(f"the training split of {task.name} must have rows, got none")
-    epoch = steps_per_epoch(rows, batch_size)
-    return epochs * epoch, epoch
+    return steps_per_epoch(rows, batch_size)
 
 
 def _rules(

@@ -8,7 +8,7 @@ import numpy as np
 from lstm_jax.tasks.base import Task
 from lstm_jax.training import agreement, feeds, optimizers, parallel
 from lstm_jax.training.loop import Job, Lowered
-from lstm_jax.training.step import Settings, State, begin, begin_with
+from lstm_jax.training.step import Settings, State, Validated, begin, begin_with
 from lstm_jax.training.trials import Trials, make_trials
 from lstm_jax.types import Model
 
@@ -46,7 +46,7 @@ def lower(
 
 def fresh(
     task: Task, model: Model, params: Any, trials: Trials, *, batch_size: int = 16,
-    optimizer: optimizers.Optimizer = "adam",
+    optimizer: optimizers.Optimizer = "adam", epochs: bool = False,
 ) -> State:  # fmt: skip
     """Returns R trials before their first step with parameters of one's own, for `begin_from`.
 
@@ -57,10 +57,11 @@ def fresh(
       trials: R settings.
       batch_size: as in `fit`.
       optimizer: as in `fit`.
+      epochs: whether `fit` takes `epochs`, with a validation after each.
     """
     agreement.check_kinds(task, model, trials)
     agreement.check_params(params, trials)
-    settings, arrays = Settings(batch_size, optimizer, "map"), task.arrays()
+    settings, arrays = _settings(task, batch_size, optimizer, epochs), task.arrays()
 
     def begin_one(trial, one):
         return begin_with(task.static, model, settings, trial, one, arrays)
@@ -70,14 +71,23 @@ def fresh(
 
 def state_shapes(
     task: Task, model: Model, trials: Trials, *, batch_size: int = 16,
-    optimizer: optimizers.Optimizer = "adam",
+    optimizer: optimizers.Optimizer = "adam", epochs: bool = False,
 ) -> State:  # fmt: skip
     """Returns the shapes and types of R trials' state: what `checkpoints.load` reads them by."""
-    settings, arrays = Settings(batch_size, optimizer, "map"), feeds.shapes(task.arrays())
+    settings = _settings(task, batch_size, optimizer, epochs)
+    arrays = feeds.shapes(task.arrays())
     begin_all = jax.vmap(
         lambda trial, arrays: begin(task.static, model, settings, trial, arrays), (0, None)
     )
     return jax.eval_shape(begin_all, trials, arrays)
+
+
+def _settings(
+    task: Task, batch_size: int, optimizer: optimizers.Optimizer, epochs: bool
+) -> Settings:
+    """Returns settings with which a trial begins as with those of `fit`."""
+    validated = Validated(1) if epochs and task.split_size("validation") else None
+    return Settings(batch_size, optimizer, "map", epochs=epochs, validated=validated)
 
 
 def footprint(

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import sweep
+import lstm_jax as lj
+from experiments import predict, sweep
 from experiments.common import runner
 from experiments.sweep import EXPERIMENT, Sweep
 from lstm_jax import fit
@@ -479,7 +480,7 @@ def test_a_network_of_a_point_is_in_its_own_width_or_its_bucket():
 # Your own file. -----------------------------------------------------------------------------------
 
 OWN = ("--task=classification", "--target=kind", "--id=id", "--hidden=2", "--cell=rnn")
-FEW = ("--trials=2", "--steps=2", "--best=1", "--seeds=2", "--space=learning_rate=log:1e-3:1e-1")
+FEW = ("--trials=2", "--epochs=2", "--best=1", "--seeds=2", "--space=learning_rate=log:1e-3:1e-1")
 
 
 def own_file(folder: Path, seed: int = 0) -> Path:
@@ -499,6 +500,10 @@ def test_a_sweep_searches_on_a_file_and_refuses_to_go_on_with_another(
     with open(out / "summary.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["split"] for row in rows] == ["validation"] * 2 + ["test"] * 2
+    assert [row["step"] for row in rows] == ["2"] * 4  # an update has 16 rows, 14 train
+    new = tmp_path / "new.csv"
+    assert predict.main(["predict", f"--model={out}/model", f"--data={path}", f"--out={new}"]) == 0
+    assert len(new.read_text().splitlines()) == 21 and len(lj.load(out / "model")) == 2
     sweep._own_task.cache_clear()
     own_file(tmp_path, seed=1)
     assert runner.main(EXPERIMENT, ["sweep", f"--resume={out}"]) == 2
@@ -512,6 +517,15 @@ def test_a_sweep_searches_on_a_file_and_refuses_to_go_on_with_another(
         (["--task=regression"], "--data=: need a file"),
         (["--data=rows.csv", *OWN, "--id=who"], "--id=who: rows.csv has no such column"),
         (["--data=rows.csv", *OWN, "--space=lag=1,2"], "--space: "),
+        (["--epochs=3"], "--epochs=3: it is for --task=classification or"),
+        (
+            ["--data=rows.csv", *OWN, *FEW, "--epochs=8", "--strategy=halving", "--trials=27"],
+            "--epochs=8: --rungs=4 by --eta=3 need 27",
+        ),
+        (
+            ["--data=rows.csv", *OWN, "--test=0"],
+            "--data=rows.csv: task must have rows that rank and test, got no test",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(line, words, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ import pytest
 
 import lstm_jax as lj
 from experiments import predict, train
-from experiments.common import runner
+from experiments.common import own_data, runner
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from tests.killing import Killed
 
@@ -89,7 +89,7 @@ def test_a_run_leaves_a_model_and_a_report_with_a_verdict(folder):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(GroupLog, "progress"), (train, "save"), (RunDirectory, "finish")]
+    ("owner", "name"), [(GroupLog, "progress"), (own_data, "save"), (RunDirectory, "finish")]
 )
 def test_a_killed_run_ends_as_if_it_was_not(owner, name, folder, tmp_path, monkeypatch):
     original, calls = getattr(owner, name), []

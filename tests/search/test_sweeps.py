@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -68,21 +69,69 @@ def test_importance_is_refused_for_few_trials_and_for_noise(count, loss):
         found.importance()
 
 
-def test_a_sweep_on_own_data_gives_the_networks_of_its_best():
-    """Their test losses are those of the records, in a width that is no power of two."""
+def own_task(validation=0.25):
     rng = np.random.default_rng(0)
     data = lj.data.Sequences(rng.normal(size=(24, 3, 2)), rng.choice(["a", "b"], 24))
-    task = lj.tasks.Classification(data.split(validation=0.25, test=0.25, stratify=True))
-    model = lj.nn.SequenceSpec(lj.cells.RNN(3), engine="reference")
-    found = lj.search.sweep(task, "learning_rate=0.01,0.1 hidden=3", model, **SETTINGS)
+    return lj.tasks.Classification(data.split(validation=validation, test=0.25))
+
+
+OWN = lj.nn.SequenceSpec(lj.cells.RNN(3), engine="reference")
+
+
+def test_a_sweep_on_own_data_gives_the_networks_of_its_best():
+    """Their test losses are those of the records, in a width that is no power of two."""
+    task = own_task()
+    found = lj.search.sweep(task, "learning_rate=0.01,0.1 hidden=3", OWN, **SETTINGS)
     network, (best,) = found.predictor(), found.best
     model: Any = network.model
     assert model.cell.hidden == 3 and network.trials.seed.tolist() == [1, 2]
     evaluated = lj.evaluate(task, model, network.params, network.trials, split="test")
     np.testing.assert_allclose(evaluated.loss, [r["test_loss"] for r in best.results], rtol=1e-5)
-    assert set(network.predict(data.x[:5])) <= {"a", "b"}
+    assert set(network.predict(np.zeros((5, 3, 2)))) <= {"a", "b"}
     with pytest.raises(ValueError, match=r"rank must be in \[0, 1\), got 1"):
         found.predictor(1)
+
+
+def test_a_sweep_by_epochs_keeps_the_parameters_of_the_least_validation_loss():
+    """Those of `fit` with the same settings and seeds, also where a trial continues a rung."""
+    task = own_task()
+    settings: dict[str, Any] = SETTINGS | {"steps": None, "epochs": 4, "batch_size": 5}
+    halving = lj.search.Strategy("halving", trials=4, eta=2, rungs=2)
+    space = "learning_rate=log:0.1:1 hidden=3"
+    found = lj.search.sweep(task, space, OWN, strategy=halving, **settings)
+    (best,), network = found.best, found.predictor()
+    rate = best.values["learning_rate"]
+    fitted = [
+        lj.fit(task, OWN, epochs=4, seeds=[seed], learning_rate=rate, batch_size=5, progress=False)
+        for seed in (0, 1, 2)
+    ]
+    assert best.validation == pytest.approx(fitted[0].validation_loss[0], rel=1e-5)
+    for m, result in enumerate(fitted[1:]):
+        for ours, theirs in zip(
+            *map(jax.tree.leaves, (network.params, result.params)), strict=True
+        ):
+            np.testing.assert_allclose(ours[m], theirs[0], rtol=1e-4, atol=1e-6)
+        record = best.results[m]
+        assert (record["step"], record["best_step"]) == (12, result.best_step[0])
+    steps = [r["step"] for r in found.records if r["kind"] == "result" and "validation_n" in r]
+    assert sorted(steps) == [6, 6, 6, 6, 12, 12]
+    assert min(result.best_step[0] for result in fitted) < 12  # the last ones are not the best
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "words"),
+    [
+        (own_task(), {"steps": 3, "epochs": 2}, "one of steps and epochs must be given"),
+        (own_task(), {"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
+        (own_task(0), {"epochs": 2}, "rows that rank and test, got no validation rows"),
+        (TASK, {"epochs": 2}, "epochs need a task with rows of data, recall has none"),
+        (own_task(), {"epochs": 2, "strategy": "halving"}, "4 rungs by 3 need 27 epochs, got 2"),
+    ],
+)
+def test_a_budget_that_does_not_fit_the_task_is_refused(task, settings, words, monkeypatch):
+    monkeypatch.setattr(lj.search.sweeps, "train", None)
+    with pytest.raises(ValueError, match=words):
+        lj.search.sweep(task, "learning_rate=0.1", OWN, **SETTINGS | {"steps": None} | settings)
 
 
 def test_halving_continues_survivors_and_a_killed_sweep_equals_one_that_was_not(tmp_path):
@@ -138,11 +187,7 @@ def test_a_bad_space_or_strategy_is_refused_before_training(space, settings, wor
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (
-            {"epochs": 3},
-            "sweep takes no epochs, got epochs=3: each trial trains for steps=",
-        ),
-        ({"patience": 3}, "each trial trains for steps= updates"),
+        ({"patience": 3}, "sweep takes no patience, got patience=3: each trial trains for steps="),
         ({"learning_rate": 0.1}, "write it in the space"),
         ({"step": 3}, r"did you mean steps\?"),
     ],
