@@ -3,7 +3,7 @@
 A language model reads O'Neill's tunes in ABC notation, or `--text_file`, as one stream. The
 baseline is the modified Kneser-Ney n-gram model whose order is the best on validation. Bits per
 character are of held-out tunes. Ten texts of the first network are parsed by music21.
-`--sample` prints texts, `--prompt` begins them, and `--save` keeps the first network.
+`--sample` prints texts, and `--prompt` begins them.
 
 Command: scripts/run char_lm
 Cost: --quick a minute, by default 6 minutes, both on two cores
@@ -14,10 +14,8 @@ Method: docs/experiments.md#char_lm
 import dataclasses
 import functools
 import math
-import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -69,7 +67,6 @@ class CharLM(Config):
     sample: int = setting(1, "texts to print", (0, SAMPLES))
     prompt: str = setting("", "how every drawn text begins; by default as a tune")
     temperature: float = setting(0.8, "of the draws", (1e-3, 100))
-    save: str = setting("", "a new directory for the first network, for scripts/run predict")
 
     def __post_init__(self):
         super().__post_init__()
@@ -106,7 +103,7 @@ def plan(config: CharLM, records: Sequence[Record]) -> list[Group | Computed]:
     )  # fmt: skip
     group = Group(
         LSTM, task, model, config.steps, config.batch_size, None, "test",
-        measure=functools.partial(measure, config, task, model),
+        measure=functools.partial(measure, config, task, model), save_model=True,
     )  # fmt: skip
     return [
         Computed(NGRAMS, functools.partial(baseline, config)),
@@ -116,12 +113,6 @@ def plan(config: CharLM, records: Sequence[Record]) -> list[Group | Computed]:
             input_dropout=config.input_dropout, weight_drop=config.weight_drop,
         ),
     ]  # fmt: skip
-
-
-def adapt(config: CharLM) -> CharLM:
-    """Refuses a directory of `--save` that exists, in a new run alone."""
-    need(not config.save or not Path(config.save).exists(), "save", config.save, "it exists")
-    return config
 
 
 def baseline(config: CharLM) -> tuple[list[Record], Any]:
@@ -139,12 +130,9 @@ def baseline(config: CharLM) -> tuple[list[Record], Any]:
 def measure(
     config: CharLM, task: LanguageModel, model: Any, params: Any, trials: Any
 ) -> list[Record]:
-    """Returns drawn texts and a unit's states of the first network; saves and prints them."""
+    """Returns drawn texts and a unit's states of the first network; prints some of the texts."""
     first, trial = jax.tree.map(lambda leaf: leaf[:1], (params, trials))
     predictor = lj.Predictor(task, model, first, trial)
-    if config.save:
-        shutil.rmtree(config.save, ignore_errors=True)  # what a killed run left
-        predictor.save(config.save)
     drawn = [draw_text(config, predictor, seed) for seed in range(SAMPLES)]
     for text in drawn[: config.sample]:
         terminal.write(f"\n{text}\n")
@@ -283,9 +271,7 @@ def _lines(text: str, states: Sequence[float]) -> list[list[tuple[str, float]]]:
     return [line for line in lines if line]
 
 
-EXPERIMENT = Experiment(
-    "char_lm", str(__doc__), SCALES, plan, summarise, draw, adapt=adapt, claims=claims
-)
+EXPERIMENT = Experiment("char_lm", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
     sys.exit(runner.main(EXPERIMENT, sys.argv))

@@ -73,10 +73,10 @@ def plan(config: Chorales, records: Sequence[Record]) -> list[Group]:
     task, groups = lj.tasks.Chorales(WINDOW), []
     for cell in config.networks:
         model = networks.network(cell, task, config.hidden, config.engine)
-        measure = functools.partial(sampled, task, model)
         group = Group(
-            cell, task, model, config.steps, config.batch_size, None, "test", measure=measure
-        )
+            cell, task, model, config.steps, config.batch_size, None, "test",
+            measure=functools.partial(sampled, task, model), save_model=True,
+        )  # fmt: skip
         groups += tuning.tune_then_report(
             config, config.learning_rates, records, group, choose=tuning.lowest_loss,
             decay=config.steps, dropout=config.dropout,

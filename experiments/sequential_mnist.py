@@ -110,7 +110,7 @@ def plan(config: SequentialMNIST, records: Sequence[Record]) -> list[Group]:
         task = TASKS[task_name](config)
         model = networks.network(cell, task, config.hidden, config.engine)
         shared = task, model, config.steps, config.batch_size
-        group = Group(f"{task_name}-{cell}", *shared, None, "test")
+        group = Group(f"{task_name}-{cell}", *shared, None, "test", save_model=True)
         groups += tuning.tune_then_report(
             config, config.learning_rates, records, group,
             choose=tuning.least(lambda result: -result["validation_correct"]),

@@ -110,6 +110,11 @@ class Task(abc.ABC):
         return self
 
     @property
+    def serving(self) -> "Task":
+        """The task by which a trained model predicts new rows and is saved; by default itself."""
+        return self
+
+    @property
     def digest(self) -> str:
         """A checksum of the data, "" where there are none; a run is resumed with the same only."""
         return ""

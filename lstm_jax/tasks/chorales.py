@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.data.digest import digest
-from lstm_jax.tasks import base
+from lstm_jax.tasks import base, heads
+from lstm_jax.tasks.sequence_tasks import Labelling
 from lstm_jax.types import Array, Batch
 
 KEYS = 88  # of a piano
@@ -51,7 +52,8 @@ class Chorales(base.Task):
     every chorale of a split into windows, the last of which overlaps where the length asks for it;
     chorales of fewer than window + 1 frames are left out. The loss is the mean over frames of the
     negative log-likelihood of all keys, in nats, the metric the share of frames with every key
-    right, and chance that of the most common frame. No loss counts as solved.
+    right, and chance that of the most common frame. No loss counts as solved. New chorales are rows
+    x [N, T, 88] of zeros and ones.
 
     These are not the splits, nor quite the frames, of Boulanger-Lewandowski et al. 2012: their
     losses are no measure of these.
@@ -96,6 +98,12 @@ class Chorales(base.Task):
         """Returns the frames of all chorales, and where the windows of each split may begin."""
         starts = {split: self._starts(split, everywhere=True) for split in base.SPLITS}
         return {"frames": _scores().frames, "starts": starts}
+
+    @property
+    def serving(self) -> Labelling:
+        """The task of saying which keys sound after each frame of new chorales."""
+        names = tuple(f"key_{LOWEST + key}" for key in range(KEYS))
+        return Labelling.serving_for(self, heads.Bernoulli(), targets=KEYS, names=names)
 
     @property
     def digest(self) -> str:

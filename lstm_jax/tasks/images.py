@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 import jax.numpy as jnp
 
 from lstm_jax.data.digest import digest
-from lstm_jax.tasks import base
+from lstm_jax.tasks import base, heads
+from lstm_jax.tasks.sequence_tasks import Classification
 from lstm_jax.types import Array, Batch
 
 BRIGHTEST = 255  # of a byte
@@ -20,7 +21,8 @@ class Images(base.Rows):
     the compiled program: 70,000 images of 28 x 28 pixels take 55 MB.
 
     D = pixels, T = length; y is a `Target` of labels [B] int32. The loss is the mean cross-entropy.
-    No accuracy on images that are read again and again counts as solved.
+    No accuracy on images that are read again and again counts as solved. New images are rows x
+    [N, T, D] of brightness in [0, 1], in the order in which pixels are read.
 
     Attributes:
       pixels: read at every time step.
@@ -33,6 +35,13 @@ class Images(base.Rows):
     def input_size(self) -> int:
         """D: the pixels of a step."""
         return self.pixels
+
+    @property
+    def serving(self) -> Classification:
+        """The task of naming the class of new images."""
+        head, classes = heads.CrossEntropy(self.output_size), tuple(range(self.output_size))
+        names = tuple(f"pixel_{n}" for n in range(self.pixels))
+        return Classification.serving_for(self, head, classes=classes, names=names)
 
     @property
     def digest(self) -> str:

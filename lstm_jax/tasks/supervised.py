@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.data import Sequences, Split, convert
+from lstm_jax.data import Sequences, Split, convert, scaling
 from lstm_jax.data.scaling import Scale
 from lstm_jax.tasks import answers, base, heads, inputs
 from lstm_jax.tasks.supervised_answers import Answers
@@ -316,6 +316,25 @@ class Supervised(Answers, base.Rows):
             "digest": known.digest,
         }
         return description, inputs.flat(known.arrays["fitted"])
+
+    @classmethod
+    def serving_for(
+        cls, task: base.Task, head: heads.Head, *, targets: int = 1, **known: tuple[Any, ...]
+    ) -> Self:
+        """Returns the task by which models of another predict new rows; inputs are not scaled.
+
+        Args:
+          task: the other one, with numbers as inputs.
+          head: the loss of its outputs.
+          targets: K, how many targets an answer has.
+          **known: the classes and the names of the features.
+        """
+        form = Form(task.length, task.input_size, False, "mask", targets)
+        fitted = {"fitted": {"x": scaling.identity(task.input_size)}}
+        everything = {"classes": (), **known, "chance": task.chance, "digest": task.digest}
+        return cls.__new__(cls)._set(
+            form=form, head=head, importance=None, known=Known(fitted, **everything)
+        )
 
     @classmethod
     def restore(cls, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:

@@ -25,14 +25,16 @@ class Predictor:
     """M trained networks; the prediction is their mean.
 
     Attributes:
-      task: the problem, which knows the units and names of inputs and answers.
+      task: the problem as new rows have it, see `Task.serving`: it knows the units and names of
+        inputs and answers.
       model: the network.
       params: parameters of the M networks, leaves [M, ...].
       trials: their M settings.
     """
 
     def __init__(self, task: Any, model: Model, params: Any, trials: Trials):
-        self.task, self.model, self.params, self.trials = task, model, params, trials
+        self.task: Any = task.serving
+        self.model, self.params, self.trials = model, params, trials
 
     def __len__(self) -> int:
         return len(self.trials.seed)

@@ -14,6 +14,7 @@ from experiments.common import networks, runner
 from lstm_jax import tasks
 from lstm_jax.report.statistics import Estimate
 from lstm_jax.tasks import chorales as music
+from tests.experiments.serving import predicted
 
 FRAMES = [[60, 64], [60], [], [60, 67]]
 NOTES = [(60, 0, 2), (64, 0, 1), (60, 3, 4), (67, 3, 4)]
@@ -70,7 +71,7 @@ def test_a_continuation_begins_as_given_and_draws_what_the_network_is_sure_of(sc
     np.testing.assert_array_equal(frames[chorales.PRIMED :], np.tile(sure > 0, (40, 1)))
 
 
-def test_a_tiny_run_ends_with_table_figures_and_midi(
+def test_a_tiny_run_ends_with_table_figures_midi_and_a_model(
     monkeypatch, tmp_path: Path, standard_promotion, scores
 ):
     pytest.importorskip("music21")
@@ -88,3 +89,7 @@ def test_a_tiny_run_ends_with_table_figures_and_midi(
     assert (path / "files" / "rnn.mid").read_bytes().startswith(b"MThd")
     assert "files/rnn.mid" in (path / "report.html").read_text(encoding="utf-8")
     assert Chorales().networks == ("lstm", "gru", "rnn")
+    np.savez(tmp_path / "new.npz", x=np.eye(9, 88)[None])
+    lines = predicted(path / "models" / "rnn-reported", tmp_path / "new.npz")
+    assert [int(line["step"]) for line in lines] == list(range(9))
+    assert {lines[0][f"prediction_{key}"] for key in range(88)} <= {"0", "1"}

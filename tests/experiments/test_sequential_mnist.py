@@ -3,11 +3,13 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import sequential_mnist
 from experiments.common import runner
 from experiments.sequential_mnist import LABELS, SequentialMNIST
+from tests.experiments.serving import predicted
 
 CONFIG = SequentialMNIST(networks=("lstm", "rnn"), seeds=3, steps=100)
 
@@ -65,7 +67,9 @@ def test_damaged_files_are_named_with_the_flag(tmp_path, monkeypatch, capsys):
     assert "train-images-idx3-ubyte.gz must be a whole gzip file" in said
 
 
-def test_a_tiny_run_ends_with_table_and_figure(monkeypatch, tmp_path: Path, standard_promotion):
+def test_a_tiny_run_ends_with_table_and_figure_and_a_model(
+    monkeypatch, tmp_path: Path, standard_promotion
+):
     monkeypatch.setattr(runner, "start", lambda platform: None)
     tiny = "--networks=rnn --learning_rates=1e-2 --seeds=2 --steps=2 --hidden=2 --batch_size=2"
     line = [
@@ -78,3 +82,10 @@ def test_a_tiny_run_ends_with_table_and_figure(monkeypatch, tmp_path: Path, stan
     rows = list(csv.DictReader((tmp_path / "run" / "summary.csv").read_text().splitlines()))
     assert [row["network"] for row in rows] == [LABELS["rnn"]]
     assert (tmp_path / "run" / "figures" / "sequential_mnist.png").exists()
+    np.savez(tmp_path / "new.npz", x=np.linspace(0, 1, 3 * 64).reshape(3, 64, 1))
+    model = tmp_path / "run" / "models" / "digits-rnn-reported"
+    lines = predicted(model, tmp_path / "new.npz", "--probabilities")
+    assert {line["prediction"] for line in lines} <= set("0123456789")
+    assert [sum(float(line[f"p_{k}"]) for k in range(10)) for line in lines] == pytest.approx(
+        [1] * 3
+    )

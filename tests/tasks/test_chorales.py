@@ -4,6 +4,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -95,6 +96,16 @@ def test_loss_and_metric_are_those_of_float64_numpy(scores):
     assert task.loss(outputs, batch) == pytest.approx(-likely.sum(-1).mean(), rel=1e-6)
     assert task.correct(outputs, batch).tolist() == [1] + [0] * (y.shape[1] - 1)
     assert task.metric(outputs, batch) == pytest.approx(4 / y[..., 0].size)
+
+
+def test_new_chorales_are_read_and_answered_as_those_of_the_task(scores):
+    task = chorales.Chorales(5)
+    batch, served = task.examples("test"), task.serving
+    arrays = served.encode(np.swapaxes(batch.x, 0, 1))
+    rows = jnp.arange(batch.x.shape[1])
+    np.testing.assert_array_equal(served.batch(arrays, rows, jnp.ones(len(rows))).x, batch.x)
+    right = np.where(batch.y > 0, 1.0, -1.0)
+    np.testing.assert_array_equal(served.predictions(right[None], arrays), batch.y.swapaxes(0, 1))
 
 
 def test_chance_is_the_share_of_the_most_common_frame(scores):

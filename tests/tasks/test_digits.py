@@ -148,3 +148,13 @@ def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
     task = tasks.Digits()  # describing the task needs no data
     with pytest.raises(ModuleNotFoundError, match=r"scikit-learn: pip install 'lstm_jax\[exper"):
         task.sample(jax.random.key(0), 2)
+
+
+@pytest.mark.parametrize("task", [tasks.Digits(), tasks.Digits(pixels=8, permuted=True)])
+def test_new_images_are_read_as_those_of_the_task(task):
+    batch, served = task.examples("test"), task.serving
+    arrays = served.encode(np.swapaxes(batch.x, 0, 1)[:5])
+    read = served.batch(arrays, jnp.arange(5), jnp.ones(5))
+    np.testing.assert_array_equal(read.x, batch.x[:, :5])
+    outputs = jax.random.normal(jax.random.key(0), (1, 5, 10))
+    np.testing.assert_array_equal(served.predictions(outputs, arrays), outputs[0].argmax(-1))
