@@ -41,8 +41,9 @@ from lstm_jax.tasks import Forecast, heads
 from lstm_jax.training import Trials
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)  # the median, the ends of the 80 % and of the 95 % band
-CONTEXT = {"yearly": 6, "other": 12, "quarterly": 16, "monthly": 24}  # two to four seasons
-LONG = 12  # time steps of a season from which forecasts are differences; chosen on validation
+CONTEXT = {"yearly": 6, "other": 12, "quarterly": 16}  # time steps read
+LONG = 12  # time steps of a season from which a network reads a season at a time
+SEASONS = 4  # of such a length are read
 NEAR = 1.05  # times the best published MASE
 SOURCE = "Godahewa et al. 2021"
 SHOWN = 40  # values of a history in a figure
@@ -61,7 +62,7 @@ class Forecasting(Config):
     origins: int = setting(3, "csv: origins of forecasts that test, a horizon apart", (1, 1000))
     seeds: int = setting(8, "networks, whose mean is the forecast")
     steps: int = setting(1000, "updates of a network")
-    depth: int = setting(2, "layers")
+    depth: int = setting(2, "layers; one, twice as wide, reads a season of 12 or more at a time")
     batch_size: int = setting(256, "windows of an update")
     learning_rates: tuple[float, ...] = setting((5e-3, 1e-2), "the grid to choose from")
     tuning_seeds: int = setting(2, "seeds to choose on, before those that are reported")
@@ -119,7 +120,9 @@ def plan(config: Forecasting, records: Sequence[Record]) -> list[Group | Compute
 def group(config: Forecasting, data: Collection) -> Group:
     """Returns the training on all windows before the test."""
     task = task_of(data, 0)
-    model = networks.network("lstm", task, config.hidden, config.engine, config.depth)
+    by_seasons = task.form.patch > 1
+    hidden, depth = (2 * config.hidden, 1) if by_seasons else (config.hidden, config.depth)
+    model = networks.network("lstm", task, hidden, config.engine, depth)
     return Group(
         data.name, task, model, config.steps, config.batch_size, None, "test",
         measure=functools.partial(measure, data, task, model), save_model=True,
@@ -130,14 +133,24 @@ def group(config: Forecasting, data: Collection) -> Group:
 def task_of(data: Collection, validation: int) -> Forecast:
     """Returns the task whose last `validation` horizons before the test validate."""
     windows = data.series.split(data.horizon, validation, data.origins)
-    context = CONTEXT.get(data.name.split("_")[-1])
-    longest = int(windows.trained.max())
-    context = None if context is None else min(context, longest)
+    context, patch = read_at_once(data)
     scale = None if data.name == "csv" else "log_ratio"  # Tourism has zeros
-    seasonal = data.series.season >= LONG
-    return Forecast(
-        windows, context=context, head=heads.Quantiles(LEVELS), scale=scale, seasonal=seasonal
-    )
+    head = heads.Quantiles(LEVELS)
+    return Forecast(windows, context=context, head=head, scale=scale, patch=patch)
+
+
+def read_at_once(data: Collection) -> tuple[int | None, int]:
+    """Returns how many time steps a network reads, and how many of them at once.
+
+    The shorter training part, that before validation, decides: tuned and reported networks are
+    alike.
+    """
+    season = data.series.season
+    longest = int(data.series.split(data.horizon, 1, data.origins).trained.max())
+    if LONG <= season <= longest:
+        return min(SEASONS, longest // season) * season, season
+    context = CONTEXT.get(data.name.split("_")[-1])
+    return None if context is None else min(context, longest), 1
 
 
 def methods(config: Forecasting) -> tuple[str, ...]:

@@ -60,8 +60,7 @@ class Forecast(Fitted, base.Rows):
     deviation 1 over the training part. Steps before the beginning of a series are masked.
 
     With `patch`, a time step of the network reads that many of the window side by side, such as a
-    whole season: x [C / patch, B, D] (segments, Lin et al. 2023). It is masked where all of them
-    are.
+    season: x [C / patch, B, D] (segments, Lin et al. 2023). It is masked where all of them are.
 
     All horizons are emitted at the last step: V = H x head.size. Outputs are normalised, too:
 
@@ -136,9 +135,7 @@ class Forecast(Fitted, base.Rows):
         check_size("patch", patch, 1)
         context = series_arrays.default_context(data, patch) if context is None else context
         check_size("context", context, 1)
-        if context % patch:
-            raise ValueError(f"context must be a multiple of patch {patch}, got {context}")
-        series_arrays.check_context(data, context)
+        series_arrays.check_context(data, context, patch)
         arrays = series_arrays.fit(data, context)
         hashed = digest({name: part for name, part in arrays.items() if name != "fitted"})
         scale = series_arrays.scale_of(data, scale)

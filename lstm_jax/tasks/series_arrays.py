@@ -138,8 +138,10 @@ def default_context(data: Windows, patch: int) -> int:
     return max(steps // patch, 1) * patch
 
 
-def check_context(data: Windows, context: int) -> None:
-    """Raises ValueError for more time steps than the longest series has to train."""
+def check_context(data: Windows, context: int, patch: int) -> None:
+    """Raises ValueError for parts of patches, or more than the longest series has to train."""
+    if context % patch:
+        raise ValueError(f"context must be a multiple of patch {patch}, got {context}")
     longest = int(data.trained.max())
     if context > longest:
         right = f"at most {longest}, the longest part of a series that trains"

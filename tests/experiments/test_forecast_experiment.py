@@ -67,6 +67,15 @@ def test_neither_training_nor_validation_depends_on_the_test():
     assert windows.tolist() == [[0, 12], [1, 12], [2, 12]]
 
 
+def test_long_seasons_are_read_at_once():
+    def form(steps, season):
+        series = Series([1 + np.random.default_rng(0).random(steps)], season=season)
+        return forecast.task_of(Collection("csv", series, 4, 1), 1).form
+
+    assert [(form(n, 12).context, form(n, 12).patch) for n in (100, 30)] == [(48, 12), (12, 12)]
+    assert (form(100, 4).patch, form(19, 12).patch) == (1, 1)
+
+
 def test_origins_are_a_horizon_apart_and_errors_are_scaled_by_what_is_before_all():
     data = dataclasses.replace(collection(), origins=2)
     assert data.ends.tolist() == [[n, end] for n in range(3) for end in (12, 16)]
@@ -158,5 +167,5 @@ def test_a_tiny_run_on_a_file_saves_a_model_that_forecasts(
     model = path / "models" / "csv-reported"
     assert len(lj.load(model)) == 2
     found = predicted(model, tmp_path / "x.csv", "--time=month", "--target=sales")
-    assert [line["time"][:10] for line in found] == ["2020-02-10", "2020-02-11", "2020-02-12"]
+    assert [line["month"][:10] for line in found] == ["2020-02-10", "2020-02-11", "2020-02-12"]
     assert all(float(line["q0.1"]) <= float(line["q0.9"]) for line in found)
