@@ -1,17 +1,16 @@
 """Language models: predict the next symbol of a text that is read as one stream."""
 
 import dataclasses
-from collections.abc import Iterator
+import math
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax import metrics
 from lstm_jax.data.text import Text, Vocabulary
 from lstm_jax.tasks import base, heads
-from lstm_jax.tasks.predicting import Block, Fitted, power_of_two
+from lstm_jax.tasks.predicting import Fitted
 from lstm_jax.types import Array, Batch
 
 
@@ -241,19 +240,16 @@ class LanguageModel(Fitted, base.Stream):
         """Returns the arrays of one part of the text."""
         return {"numbers": self.arrays()["numbers"][slice(*self._bounds(split))]}
 
-    def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
-        """Yields the text, padded to a power of two of symbols."""
-        numbers, row = arrays["numbers"], np.zeros(self.count(arrays), np.int32)
-        if not len(row):
-            return
-        padded = np.zeros(power_of_two(len(numbers)), numbers.dtype)
-        padded[: len(numbers)] = numbers
-        yield Block(row, {"numbers": padded}, row)
+    def part(self, arrays: dict[str, Any], index: Array | int, steps: int) -> Batch:
+        """Returns part number `index`, of `steps` time steps, of a text as one row, x [steps, 1].
 
-    def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
-        """Returns a whole text as one sequence x [N, 1], without targets."""
-        del index, weight
-        return self._inputs(jnp.asarray(arrays["numbers"])[:, None])
+        Behind the end of the text time steps are masked and have no targets.
+        """
+        numbers = jnp.asarray(arrays["numbers"])
+        at = index * steps + jnp.arange(steps + 1, dtype=jnp.int32)
+        some = numbers[jnp.minimum(at, len(numbers) - 1)].astype(jnp.int32)
+        some = jnp.where(at < len(numbers), some, self.symbols)[:, None]
+        return self._pairs(some[:-1], some[1:])
 
     def predictions(
         self,
@@ -277,13 +273,27 @@ class LanguageModel(Fitted, base.Stream):
 
     def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
         """Returns the bits of a symbol and the accuracy, over all symbols but the first."""
-        log_p, y = self._log_p(outputs)[:-1], np.asarray(arrays["numbers"][1:], np.int64)
+        return self.summary(self.answers(outputs[:, :-1], arrays["numbers"][1:]))
+
+    def answers(self, outputs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Returns the sums [3] over known symbols of 1, of their nats, and of right predictions.
+
+        Args:
+          outputs: [M, N, 1, V] of M models.
+          numbers: [N] of the symbols that they predict.
+        """
+        log_p, y = self._log_p(outputs), np.asarray(numbers, np.int64)
         known = y < self.symbols
         log_p, y = log_p[known], y[known]
-        return {
-            "bits per character": metrics.bits_per_character(-log_p[np.arange(len(y)), y]),
-            "accuracy": metrics.accuracy(y, log_p.argmax(-1)),
-        }
+        nats = -log_p[np.arange(len(y)), y]
+        return np.array([len(y), nats.sum(dtype=np.float64), (log_p.argmax(-1) == y).sum()])
+
+    def summary(self, answers: np.ndarray) -> dict[str, float]:
+        """Returns the bits of a symbol and the accuracy, from the `answers` to a text."""
+        count, nats, right = answers.tolist()
+        if not count:
+            raise ValueError("text must have two symbols of the vocabulary or more")
+        return {"bits per character": nats / count / math.log(2), "accuracy": right / count}
 
     def log_probabilities(self, outputs: Array) -> Array:
         """Returns the logarithm of the mean probability of M models, [N, V], of [M, N, 1, V]."""

@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from lstm_jax.checks import check_size
+from lstm_jax.tasks import LanguageModel
 from lstm_jax.tasks.base import Rows, Target, Task
 from lstm_jax.training import agreement, captures, parallel
 from lstm_jax.training.step import given
@@ -18,6 +19,7 @@ from lstm_jax.training.trials import Trials, keys, rates
 from lstm_jax.types import Array, Batch, Model
 
 BATCH = 200  # sequences at a time
+PART = 1024  # time steps of a text at a time
 
 
 class Evaluation(NamedTuple):
@@ -106,12 +108,16 @@ class Sums(NamedTuple):
 
 def data_of(task: Task, split: str, arrays: Any) -> Any:
     """Returns what `measure` reads a split from: the task's data, or its sequences."""
+    if isinstance(task, LanguageModel):
+        return task.rows(split)
     drawn = isinstance(task, Rows) or task.split_size(split) is None
     return arrays if drawn else task.examples(split)
 
 
 def measure(task: Task, model: Model, asked: Asked, params: Any, trial: Trials, data: Any) -> Sums:
     """Returns the sums over the sequences of a split; `data` as `data_of` returns it."""
+    if isinstance(task, LanguageModel):
+        return _over_parts(task, model, asked, params, trial, data)
 
     def ask(index, size):
         batch = _batch(task, asked, trial, data, index, size)
@@ -145,6 +151,8 @@ def _batch(task: Any, asked: Asked, trial: Trials, data: Any, index: Any, size: 
     if isinstance(task, Rows):
         members = lax.dynamic_slice_in_dim(data["splits"][asked.split], index * BATCH, size)
         return task.batch(data, members, jnp.ones(size))
+    if isinstance(task, LanguageModel):
+        return task.part(data, index, steps_of(data))
     return _slice(data, index * BATCH, size, 1 if task.readout == "every" else 0)
 
 
@@ -154,6 +162,29 @@ def _score_zeros(task: Task, asked: Asked, data: Any) -> Sums:
     size = min(BATCH, asked.sequences if asked.count is None else asked.count)
     batch = _batch(task, asked, trial, data, 0, size)
     return _scored(task, agreement.zero_outputs(task, batch), batch, size)
+
+
+def steps_of(text: Any) -> int:
+    """Returns the time steps of a part of a text."""
+    return min(PART, max(1, len(text["numbers"]) - 1))
+
+
+def _over_parts(
+    task: LanguageModel, model: Any, asked: Asked, params: Any, trial: Trials, data: Any
+) -> Sums:
+    """Adds up a text part by part, with the state carried along, so that none is held whole."""
+
+    def part(state, index):
+        batch = _batch(task, asked, trial, data, index, 1)
+        state, outputs = model.unroll(params, batch.x, state, mask=batch.mask, rates=rates(trial))
+        agreement.check_outputs(task, outputs, batch)
+        sums, counted = _scored(task, outputs, batch, 1), jnp.sum(batch.y >= 0)
+        return state, sums._replace(weight=counted.astype(jnp.float32))
+
+    parts = -(-max(1, len(data["numbers"]) - 1) // steps_of(data))
+    start = model.initial_state(params, 1)
+    _, (right, loss, metric, weight) = lax.scan(part, start, jnp.arange(parts, dtype=jnp.int32))
+    return Sums(right.min(), (weight * loss).sum(), (weight * metric).sum(), weight.sum())
 
 
 def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:

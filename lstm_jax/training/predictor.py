@@ -14,9 +14,10 @@ from jax import lax
 from lstm_jax.checks import check_size
 from lstm_jax.data import convert
 from lstm_jax.tasks import Forecast, LanguageModel
-from lstm_jax.tasks.predicting import Predicting
+from lstm_jax.tasks.predicting import Predicting, power_of_two
 from lstm_jax.tasks.supervised import Supervised
 from lstm_jax.training import saved
+from lstm_jax.training.evaluation import PART
 from lstm_jax.training.trials import Trials, rates
 from lstm_jax.types import Array, Model
 
@@ -108,6 +109,9 @@ class Predictor:
             raise ValueError(f"data must be a split with rows, got {data!r}, which has none")
         else:
             arrays = task.rows(data)
+        if isinstance(task, LanguageModel):
+            numbers, parts = arrays["numbers"], self._parts(arrays)
+            return task.summary(np.sum([task.answers(*_next(numbers, *p)) for p in parts], axis=0))
         return task.scores(self._outputs(arrays), arrays)
 
     def stream(self, batch: int = 1) -> Callable[..., np.ndarray]:
@@ -215,7 +219,24 @@ class Predictor:
 
     def _predictions(self, arrays: dict[str, Any], **options: Any) -> np.ndarray:
         chosen = {name: value for name, value in options.items() if value not in (None, False)}
-        return self.task.predictions(self._outputs(arrays), arrays, **chosen)
+        if not isinstance(self.task, LanguageModel):
+            return self.task.predictions(self._outputs(arrays), arrays, **chosen)
+        parts = [self.task.predictions(y, arrays, **chosen) for _, y in self._parts(arrays)]
+        return np.concatenate(parts)
+
+    def _parts(self, text: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the place of each part of a text, and the outputs [M, n, 1, V] of all networks."""
+        numbers = text["numbers"]
+        if not len(numbers):
+            raise ValueError("x must have rows, got none")
+        steps = min(PART, power_of_two(len(numbers)))
+        run, model = _part(self.task.static, self.model), self.model
+        state = jax.vmap(lambda p: model.initial_state(p, 1))(self.params)  # pyright: ignore
+        for start in range(0, len(numbers), steps):
+            some = numbers[start : start + steps]
+            padded = np.pad(some, (0, steps - len(some)), constant_values=self.task.symbols)
+            state, outputs = run(self.params, self.trials, state, padded)
+            yield start, np.asarray(outputs)[:, : len(some)]
 
     def _outputs(self, arrays: dict[str, Any]) -> np.ndarray:
         """Returns the outputs of all networks for all rows, [M, N, V] or [M, T, N, V]."""
@@ -264,6 +285,12 @@ def _one_step(x_t: Any, batch: int, rank: int) -> np.ndarray:
     return x
 
 
+def _next(numbers: np.ndarray, start: int, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the outputs of a part of a text whose next symbol there is, and its number."""
+    after = numbers[start + 1 : start + 1 + outputs.shape[1]]
+    return outputs[:, : len(after)], after
+
+
 def _rows(task: Any) -> Any:
     if not isinstance(task, Predicting):
         raise TypeError(f"predictions need a task over data, such as Classification, got {task!r}")
@@ -280,6 +307,21 @@ def _outputs(task: Any, model: Model) -> Callable[..., Array]:
 
     def all_of_them(params, trials, arrays, index):
         return lax.map(lambda m: one(m[0], m[1], arrays, index), (params, trials))
+
+    return jax.jit(all_of_them)
+
+
+@functools.lru_cache(maxsize=16)
+def _part(task: LanguageModel, model: Any) -> Callable[..., tuple[Any, Array]]:
+    """Returns f(params, trials, state, part of a text) -> state, outputs [M, T, 1, V], compiled."""
+
+    def one(args, batch):
+        params, trial, state = args
+        return model.unroll(params, batch.x, state, mask=batch.mask, rates=rates(trial))
+
+    def all_of_them(params, trials, state, numbers):
+        batch = task.part({"numbers": numbers}, 0, len(numbers))
+        return lax.map(lambda args: one(args, batch), (params, trials, state))
 
     return jax.jit(all_of_them)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from lstm_jax import evaluate, fit, make_trials
 from lstm_jax.nn.initializers import identity
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from lstm_jax.tasks import SPLITS, LanguageModel
+from lstm_jax.training import evaluation, predictor
 from lstm_jax.training.loop import Job
 from lstm_jax.training.trials import keys
 from lstm_jax.types import Batch
@@ -260,6 +261,36 @@ def test_evaluation_starts_afresh_and_reads_a_split_as_one_sequence() -> None:
         np.testing.assert_allclose(asked.loss[i], TASK.loss(outputs, batch), rtol=1e-6)
         np.testing.assert_allclose(asked.metric[i], TASK.metric(outputs, batch), rtol=1e-6)
     assert asked.n.tolist() == [1, 1]
+
+
+class Measured(lj.nn.SequenceSpec):
+    """A model that says how long what it reads is."""
+
+    read: ClassVar[list[int]] = []
+
+    def unroll(self, params: Any, x: Any, *given: Any, **named: Any) -> Any:
+        self.read.append(len(x))
+        return super().unroll(params, x, *given, **named)
+
+
+def test_a_text_is_read_in_parts_as_if_it_were_whole(monkeypatch) -> None:
+    monkeypatch.setattr(evaluation, "PART", 16)
+    monkeypatch.setattr(predictor, "PART", 16)
+    model = Measured(**{f.name: getattr(MODEL, f.name) for f in dataclasses.fields(MODEL)})
+    trials = make_trials(seed=[3, 4])
+    params = jax.vmap(MODEL.init)(jax.vmap(jax.random.key)(trials.seed))
+    batch = TASK.examples("train")
+    outputs = jax.jit(jax.vmap(lambda p: MODEL.apply(p, batch.x)))(params)
+    asked = evaluate(TASK, model, params, trials, split="train")
+    several = lj.Predictor(TASK, model, params, trials)
+    scores = several.evaluate("train")
+    assert set(model.read) == {16}
+    losses = [TASK.loss(y, batch) for y in outputs]
+    np.testing.assert_allclose(asked.loss, losses, rtol=1e-5)
+    whole = TASK.scores(np.pad(outputs, ((0, 0), (0, 1), (0, 0), (0, 0))), TASK.rows("train"))
+    assert scores == pytest.approx(whole, rel=1e-5)
+    said = several.predict(spelt(batch.x[:40, 0]))
+    assert "".join(said) == spelt(TASK.log_probabilities(outputs[:, :40]).argmax(-1))
 
 
 def test_a_model_that_carries_no_state_is_refused_by_name() -> None:
