@@ -24,9 +24,9 @@ from experiments.common import flags, report, runner, terminal
 from experiments.common.flags import PLATFORMS, need, need_sound, setting
 from experiments.common.plan import Experiment
 from lstm_jax.report import figures, html
-from lstm_jax.report.claims import Claim, at_scale, markdown
+from lstm_jax.report.claims import Claim, at_scale
 from lstm_jax.report.ledger import Record
-from lstm_jax.report.tables import Row
+from lstm_jax.report.tables import Row, markdown
 from lstm_jax.runs import (
     CONFIG,
     Damaged,
@@ -85,6 +85,7 @@ class Outcome(NamedTuple):
     settings: dict[str, Any]
     table: Sequence[Row]
     claims: Sequence[Claim]
+    numbers: Sequence[Row]
     pictures: Sequence[tuple[bytes, str]]
     seconds: float
 
@@ -279,8 +280,9 @@ def outcome(experiment: Experiment, path: Path, seconds: float) -> Outcome:
         pictures = [(figures.png(picture.figure), picture.caption) for picture in drawn]
     scale = settings["settings"]["scale"]
     claims = report.claims_at(experiment.claims(config, table), scale)
+    numbers = experiment.numbers(config, table)
     table = at_scale(table, scale)
-    return Outcome(experiment, settings, table, claims, pictures, seconds)
+    return Outcome(experiment, settings, table, claims, numbers, pictures, seconds)
 
 
 def results(scale: str, runs: Sequence[Outcome], missing: Sequence[str] = ()) -> str:
@@ -290,7 +292,9 @@ def results(scale: str, runs: Sequence[Outcome], missing: Sequence[str] = ()) ->
     for run in runs:
         parts += [f"## {run.experiment.name}", run.experiment.doc.split("\n\n")[0].strip()]
         parts += [f"`scripts/run {run.experiment.name} --scale={scale}`"]
-        parts += [markdown(run.claims) if run.claims else "It makes no claim of its own."]
+        claims = [claim._asdict() for claim in run.claims]
+        parts += [markdown(claims) if claims else "It makes no claim of its own."]
+        parts += [markdown(run.numbers)] if run.numbers else []
     head = ["| experiment | minutes | source |", "| --- | --- | --- |"]
     costs = [f"| {r.experiment.name} | {r.seconds / 60:.1f} | {source(r)} |" for r in runs]
     total = f"| together | {sum(run.seconds for run in runs) / 60:.1f} | |"

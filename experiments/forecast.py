@@ -285,6 +285,20 @@ def claims(config: Forecasting, rows: Sequence[Row]) -> list[Claim]:
     ]  # fmt: skip
 
 
+def numbers(config: Forecasting, rows: Sequence[Row]) -> list[Row]:
+    """Returns the mean MASE of each group, beside the published ones, and the bands' coverage."""
+    names = ("SES", "Theta", "seasonal naive", "ensemble", "DeepAR published", "best published")
+    return [
+        {"group": r["group"]} | {name: three_digits(r[name]) for name in (*names, "80 %", "95 %")}
+        for r in rows
+    ]
+
+
+def three_digits(value: float | None) -> str:
+    """Returns a number with three decimals, or a dash."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def on_all(held: Sequence[bool]) -> str:
     """Returns the verdict on a claim on all groups, which some of them alone cannot prove."""
     verdict = of_parts(held)
@@ -368,7 +382,9 @@ def fan(axes: Axes, one: Record) -> None:
     axes.fill_between(ahead, q[:, 0], q[:, 4], color=blue, alpha=0.15, lw=0, label="95 %")
 
 
-EXPERIMENT = Experiment("forecast", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
+EXPERIMENT = Experiment(
+    "forecast", str(__doc__), SCALES, plan, summarise, draw, claims=claims, numbers=numbers
+)
 
 if __name__ == "__main__":
     sys.exit(runner.main(EXPERIMENT, sys.argv))

@@ -279,6 +279,15 @@ def row(problem: Problem, name: str, found: Sequence[Record]) -> Row:
     }
 
 
+def numbers(config: MemoryRL, rows: Sequence[Row]) -> list[Row]:
+    """Returns for each policy how many seeds solve each environment and length."""
+    found: dict[str, dict[str, Any]] = {}
+    for r in rows:
+        line = found.setdefault(r["policy"], {"seeds that solve": r["policy"]})
+        line[f"{r['environment']} {r['length']}"] = str(r["solved"]).split()[0]
+    return list(found.values())
+
+
 def claims(config: MemoryRL, rows: Sequence[Row]) -> list[Claim]:
     """Returns claims on the ceiling, on the LSTM at the longest length, and on chrono biases."""
     found, longest = [], max(config.lengths)
@@ -385,7 +394,9 @@ def one_episode(problem: Problem, shown: Record) -> Picture:
     return Picture("episode", caption, heat_maps(panels))
 
 
-EXPERIMENT = Experiment("memory_rl", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
+EXPERIMENT = Experiment(
+    "memory_rl", str(__doc__), SCALES, plan, summarise, draw, claims=claims, numbers=numbers
+)
 
 if __name__ == "__main__":
     sys.exit(runner.main(EXPERIMENT, sys.argv))

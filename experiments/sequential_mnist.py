@@ -180,6 +180,11 @@ def claims(config: SequentialMNIST, rows: Sequence[Row]) -> list[Claim]:
     return found
 
 
+def numbers(config: SequentialMNIST, rows: Sequence[Row]) -> list[Row]:
+    """Returns the test accuracy of each network on each task."""
+    return [{"task": r["task"], "network": r["network"], "accuracy": r["accuracy"]} for r in rows]
+
+
 # Drawing. -----------------------------------------------------------------------------------------
 
 
@@ -221,7 +226,7 @@ def learning(axes: Axes, task: str, cells: Sequence[str], records: Sequence[Reco
 
 
 EXPERIMENT = Experiment(
-    "sequential_mnist", str(__doc__), SCALES, plan, summarise, draw, claims=claims
+    "sequential_mnist", str(__doc__), SCALES, plan, summarise, draw, claims=claims, numbers=numbers
 )
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Experiment(NamedTuple):
       columns: config -> the columns of `every` that are hyperparameters and metrics of
         TensorBoard's HParams tab; none by default.
       claims: (config, table) -> the claims with their verdicts; none by default.
+      numbers: (config, table) -> a table of results.md below the claims; none by default.
       files: (config, records) -> name -> content of other files, such as MIDI; none by default.
       save: (config, run) writes a model into the directory of a run, in all processes; none by
         default.
@@ -55,5 +56,6 @@ class Experiment(NamedTuple):
     every: Callable[[Any, Sequence[Record]], Sequence[Row]] | None = None
     columns: Callable[[Any], tuple[Sequence[str], Sequence[str]]] = lambda config: ((), ())
     claims: Callable[[Any, Sequence[Row]], Sequence[Claim]] = lambda config, table: ()
+    numbers: Callable[[Any, Sequence[Row]], Sequence[Row]] = lambda config, table: ()
     files: Callable[[Any, Sequence[Record]], Mapping[str, bytes]] = lambda config, records: {}
     save: Callable[[Any, RunDirectory], None] = lambda config, run: None

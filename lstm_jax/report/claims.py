@@ -84,17 +84,7 @@ def exceeds(one: Interval, other: Interval) -> str:
     return FAILS if one.high < other.low else UNDECIDED
 
 
-def markdown(claims: Sequence[Claim]) -> str:
-    """Returns claims as a Markdown table."""
-    lines = [Claim._fields, ["---"] * len(Claim._fields), *claims]
-    return "\n".join(f"| {' | '.join(_cell(words) for words in line)} |" for line in lines)
-
-
 def _counted(verdict: str, count: int) -> str:
     """Returns a verdict as the verb of `count` claims."""
     plural = verdict.replace(REPRODUCES, "reproduce").replace("does", "do")
     return verdict if count == 1 else plural
-
-
-def _cell(words: str) -> str:
-    return words.replace("|", "\\|").replace("\n", " ")

@@ -41,6 +41,12 @@ def text(rows: Sequence[Row], width: int = WIDTH) -> str:
     return "\n".join(GAP.join(_justified(line, widths, right)).rstrip() for line in folded)
 
 
+def markdown(rows: Sequence[Row]) -> str:
+    """Returns rows as a Markdown table under their names."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(cell, row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(map(_one_line, line))} |" for line in lines)
+
+
 def trials(records: Iterable[Row]) -> list[Row]:
     """Returns one row for each result of a ledger, in order.
 
@@ -103,6 +109,10 @@ def _pieces(value: str) -> list[str]:
 def _justified(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> Iterator[str]:
     for value, width, flush in zip(line, widths, right, strict=True):
         yield value.rjust(width) if flush else value.ljust(width)
+
+
+def _one_line(words: str) -> str:
+    return words.replace("|", "\\|").replace("\n", " ")
 
 
 def _inert(value: Any) -> Any:

@@ -125,6 +125,9 @@ def test_whoever_is_told_to_stop_stops_all(code, tmp_path, monkeypatch):
     assert called == [NAMES[0]]
 
 
+NUMBERS = [{"network": "x", "score": 1}]
+
+
 def test_costs_are_those_of_all_parts_in_minutes_and_places_are_told_apart(tmp_path):
     spent = [("a", 60, 130), ("b", 240, 0), ("a", 120, 0), ("c", 30, 1)]
     lines = [json.dumps({"experiment": n, "seconds": s, "code": c}) + "\n" for n, s, c in spent]
@@ -136,9 +139,10 @@ def test_costs_are_those_of_all_parts_in_minutes_and_places_are_told_apart(tmp_p
         about = {"devices": [device] * 2, "versions": {"jax": "1", "flax": "2"}}
         about |= {"revision": revision, "uncommitted changes": revision is not None}
         one = types.SimpleNamespace(name=name, doc="What.\n\nMore.")
-        return everything.Outcome(one, {"about": about}, [], [], [], costs[name])  # pyright: ignore
+        return everything.Outcome(one, {"about": about}, [], [], NUMBERS, [], costs[name])  # pyright: ignore
 
     text = everything.results("small", [told("a", "H200"), told("b", "H200", "12ab" * 10)])
+    assert text.count("no claim of its own.\n\n| network | score |\n| --- | --- |\n| x | 1 |") == 2
     lines = "| a | 3.0 | no checkout |", "| b | 4.0 | 12ab12ab12, with changes |"
     assert "\n".join([*lines, "| together | 7.0 | |"]) in text
     assert "on 2 devices (H200), jax 1, flax 2, by" in text

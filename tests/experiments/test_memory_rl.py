@@ -52,6 +52,13 @@ def test_the_table_is_of_reported_seeds_alone():
         assert str(row["solved"]).startswith("3/3") and row["score"].value == 1
 
 
+def test_the_numbers_are_a_line_for_each_policy():
+    lines = memory_rl.numbers(CONFIG, memory_rl.summarise(CONFIG, recorded()))
+    assert len(lines) == len(CONFIG.policies)
+    for line in lines:
+        assert next(iter(line)) == "seeds that solve" and line["t_maze 20"] == "3/3"
+
+
 def test_verdicts_follow_from_scores():
     alone, reaches, helps = (
         "t_maze: without memory no policy scores above 0.5, its known ceiling",

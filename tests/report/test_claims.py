@@ -8,11 +8,9 @@ from lstm_jax.report.claims import (
     REPRODUCES,
     TOO_SMALL,
     UNDECIDED,
-    VERDICTS,
     Claim,
     above,
     headline,
-    markdown,
     of_parts,
 )
 
@@ -47,15 +45,6 @@ def test_a_claim_of_parts_reproduces_in_all_some_or_none(held, verdict):
 def test_no_parts_are_no_verdict():
     with pytest.raises(ValueError, match="at least one"):
         of_parts([])
-
-
-def test_markdown_is_one_line_a_claim_whatever_it_says():
-    claim = Claim("a | b\nc", "1/2", "-", REPRODUCES)
-    head, rule, line = markdown([claim]).splitlines()
-    assert head == "| claim | ours | published | verdict |"
-    assert rule.count("---") == 4
-    assert line == "| a \\| b c | 1/2 | - | reproduces |"
-    assert len(set(VERDICTS)) == 6
 
 
 @pytest.mark.parametrize(

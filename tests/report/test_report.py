@@ -147,6 +147,12 @@ def test_a_table_that_cannot_be_narrow_keeps_its_words():
     assert tables.text([{"name": "x" * 50}], width=20).splitlines()[2] == "x" * 50
 
 
+def test_markdown_is_one_line_a_row_whatever_it_says():
+    rows = [{"claim": "a | b\nc", "ours": 0.12345}, {"claim": "d", "ours": None}]
+    expected = ["| claim | ours |", "| --- | --- |", "| a \\| b c | 0.123 |", "| d | - |"]
+    assert tables.markdown(rows).splitlines() == expected
+
+
 def test_csv_keeps_every_digit_and_spreads_statistics():
     exact = [{"estimate": Estimate(1 / 3, 0.1, 0.7), "steps": Median(None, 3)}]
     (row,) = csv.DictReader(io.StringIO(tables.csv(exact)))
