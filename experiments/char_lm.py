@@ -42,6 +42,7 @@ NGRAMS, LSTM = "n-grams", "LSTM"
 SAMPLES, ENOUGH = 10, 6  # tunes that are drawn, and that music21 has to parse
 DRAWN = 600  # characters of one, or fewer: a tune ends with an empty line
 WARM_UP = 1000  # characters of training text before a prompt: networks learn from carried states
+DARK = 0.6  # output of a unit from which its colour needs white symbols
 SHOWN, LINE = 480, 60  # held-out characters in the picture of a unit, and in one line of it
 
 
@@ -247,10 +248,11 @@ def unit(shown: Record) -> Picture:
             states[row, column] = state
             axes.text(
                 column, row, symbol, ha="center", va="center", family="monospace", fontsize=11,
-                parse_math=False,
+                parse_math=False, color="white" if abs(state) > DARK else "black",
             )  # fmt: skip
-    image = axes.imshow(states, colormaps["RdBu_r"], Normalize(-1, 1), aspect="auto", alpha=0.7)
+    image = axes.imshow(states, colormaps["RdBu_r"], Normalize(-1, 1), aspect="auto", alpha=0.8)
     axes.set(xticks=(), yticks=())
+    axes.spines[:].set_visible(False)
     axes.grid(False)
     figure.colorbar(image, ax=axes, label=f"output of unit {shown['number']}")
     caption = (

@@ -362,6 +362,8 @@ def bands(shown: Mapping[str, Mapping[str, Record]]) -> Picture:
             fan(axes, one)
             title = f"{name.replace('_', ' ')}, {how}: {one['id']}, MASE {one['mase']:.2f}"
             axes.set_title(title, fontsize=13)
+    for axes in panels[-1]:
+        axes.set_xlabel("time steps from the first that is forecast")
     figures.legend(figure, panels[0, 0])
     caption = (
         "The test window with the least and the greatest error of each group: history, true "

@@ -17,6 +17,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#5
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), ":", "--")
 DPI = 120
+NEAR = 0.1  # of the height of a panel: a name of a line takes as much
 THEME: Any = {
     "font.size": 15,
     "axes.titlesize": 15,
@@ -100,10 +101,15 @@ def band(
 
 
 def level(axes: Axes, y: float, name: str) -> None:
-    """Draws a named horizontal line, such as chance or a threshold."""
+    """Draws a named horizontal line, such as chance or a threshold.
+
+    The name is below the line; above it where the panel ends close below.
+    """
     axes.axhline(y, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
     where = axes.get_yaxis_transform()  # x along the axis from 0 to 1, y in data
-    axes.annotate(name, (0, y), (4, -14), where, "offset points", fontsize=12, color="0.35")
+    low, high = axes.get_ylim()
+    offset = 4 if y - low < NEAR * (high - low) else -14
+    axes.annotate(name, (0, y), (4, offset), where, "offset points", fontsize=12, color="0.35")
 
 
 def legend(figure: Figure, axes: Axes) -> None:

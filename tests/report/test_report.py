@@ -201,6 +201,14 @@ def test_a_figure_gives_the_same_png_twice():
     assert first.startswith(b"\x89PNG") and first == figures.png(draw())
 
 
+@pytest.mark.parametrize(("y", "side"), [(0.02, 1), (0.5, -1), (1.0, -1)])
+def test_the_name_of_a_line_stays_within_the_panel(y, side):
+    _, ((axes,),) = figures.canvas(1, 1)
+    axes.plot([0, 1], [0, 1])
+    figures.level(axes, y, "chance")
+    assert np.sign(axes.texts[0].xyann[1]) == side
+
+
 def test_intervals_are_drawn_where_they_are():
     axes = draw().axes
     (bars,) = cast(ErrorbarContainer, axes[0].containers[0]).lines[2]
