@@ -65,6 +65,7 @@ class Forecast(Fitted, base.Rows):
     All horizons are emitted at the last step: V = H x head.size. Outputs are normalised, too:
 
         log_ratio    z = log(y / level) / spread     spread = mean |log(y / level)| in training
+        ratio        z = y / level
         standard     z = (y - level) / spread        spread = mean |y - level| of the context
 
     With `seasonal`, an output is the difference of z from that of the seasonal naive forecast, the
@@ -73,8 +74,10 @@ class Forecast(Fitted, base.Rows):
     `level` is the mean of the context; a constant context has the spread `unit`. The `unit` of a
     series is the mean error of its seasonal naive forecast within the training part. The loss of a
     point or of quantiles is that of y / unit, so that all series count alike; the loss of a density
-    is that of z. Missing targets do not count. The metric is the mean absolute error in `unit`s:
-    MASE. A forecast is correct where that is below 1.
+    is that of z. Counts stay counts: a `NegativeBinomial` has `level` times the mean that its
+    outputs stand for (DeepAR, Salinas et al. 2020), and its loss is that of y. Missing targets do
+    not count. The metric is the mean absolute error in `unit`s: MASE. A forecast is correct where
+    that is below 1.
 
     Attributes:
       form: the sizes.
@@ -112,7 +115,8 @@ class Forecast(Fitted, base.Rows):
           horizon: H, of a series.
           context: C; by default two seasons or horizons, whichever is longer.
           head: `heads.Quantiles()` by default.
-          scale: "log_ratio" where all numbers that train are above 0, else "standard", by default.
+          scale: "log_ratio" where all numbers that train are above 0, else "standard", by default;
+            of counts "ratio".
           seasonal: whether outputs are differences from the seasonal naive forecast.
           patch: values that the network reads at each of its time steps; it divides C.
 
@@ -131,14 +135,14 @@ class Forecast(Fitted, base.Rows):
         if horizon not in (None, data.horizon):
             raise ValueError(f"horizon must be that of data, {data.horizon}, got {horizon}")
         head = heads.Quantiles() if head is None else head
-        check_head(head)
+        series_arrays.check_head(head, data.series, seasonal)
         check_size("patch", patch, 1)
         context = series_arrays.default_context(data, patch) if context is None else context
         check_size("context", context, 1)
         series_arrays.check_context(data, context, patch)
         arrays = series_arrays.fit(data, context)
         hashed = digest({name: part for name, part in arrays.items() if name != "fitted"})
-        scale = series_arrays.scale_of(data, scale)
+        scale = series_arrays.scale_of(data, scale, head)
         if scale == "log_ratio":
             spread = series_arrays.log_spread(arrays, context, data.horizon)
             arrays["fitted"]["spread"] = spread
@@ -227,7 +231,10 @@ class Forecast(Fitted, base.Rows):
 
     def _losses(self, outputs: Array, target: Horizon) -> Array:
         """Returns the loss of each time step, [B, H]."""
-        outputs, window = self.head.split(outputs), target.window
+        window = target.window
+        outputs = self._split(outputs, window)
+        if isinstance(self.head, heads.NegativeBinomial):
+            return self.head.losses(outputs, target.value)
         if isinstance(self.head, heads.Density):
             return self.head.losses(outputs, windowing.normalise(self.scale, target.value, window))
         outputs = outputs.astype(window.unit.dtype)
@@ -235,9 +242,19 @@ class Forecast(Fitted, base.Rows):
         return self.head.losses(scaled, target.value / window.unit)
 
     def _point(self, outputs: Array, window: Window) -> Array:
-        return windowing.denormalise(
-            self.scale, self.head.predict(self.head.split(outputs)), window
-        )
+        return self._values(self.head.predict(self._split(outputs, window)), window)
+
+    def _split(self, outputs: Array, window: Window) -> Array:
+        """Returns outputs [B, H, size]; those of a distribution of counts in the window's unit."""
+        outputs = self.head.split(outputs)
+        if not isinstance(self.head, heads.NegativeBinomial):
+            return outputs
+        return self.head.scaled(outputs, window.level)
+
+    def _values(self, z: Array, window: Window) -> Array:
+        """Returns the values of what the head predicts, which of counts they are."""
+        counts = isinstance(self.head, heads.NegativeBinomial)
+        return z if counts else windowing.denormalise(self.scale, z, window)
 
     def _scaled_errors(self, outputs: Array, target: Horizon) -> Array:
         """Returns the mean absolute scaled error of each window, [B]."""
@@ -299,8 +316,9 @@ class Forecast(Fitted, base.Rows):
         if levels is None and not isinstance(self.head, heads.Density | heads.Quantiles):
             return np.asarray(self._point(outputs, window))
         own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
-        z = self.head.quantile(self.head.split(outputs), own if levels is None else levels)
-        return np.asarray(windowing.denormalise(self.scale, z, window.wide))
+        levels = own if levels is None else levels
+        z = self.head.quantile(self._split(outputs, window), levels)
+        return np.asarray(self._values(z, window.wide))
 
     def point(self, outputs: Any, arrays: dict[str, Any]) -> np.ndarray:
         """Returns the point forecasts [W, H] in their units; arguments are those of `decode`."""
@@ -389,11 +407,3 @@ class Forecast(Fitted, base.Rows):
         )
         head = heads.make(**description["head"])
         return cls._of(Form(**description["form"]), head, description["scale"], known)
-
-
-def check_head(head: Any) -> None:
-    """Raises TypeError unless this head forecasts numbers on a scale of their own."""
-    wrong = (heads.CrossEntropy, heads.Bernoulli, heads.NegativeBinomial)
-    if not isinstance(head, heads.Head) or isinstance(head, wrong):
-        right = "Quantiles, Gaussian, StudentT, Absolute, Squared or Huber"
-        raise TypeError(f"head must be {right} for a forecast, got {head!r}")

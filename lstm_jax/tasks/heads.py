@@ -347,6 +347,12 @@ class NegativeBinomial(Density):
         mean, raw = jnp.moveaxis(_wide(outputs), -1, 0)
         return _positive(mean), 1 / _positive(raw)
 
+    def scaled(self, outputs: Array, unit: Array) -> Array:
+        """Returns outputs of `unit` [...] times the mean of these, with the same a."""
+        mean = unit * self.parameters(outputs)[0]
+        inverse = mean + jnp.log(-jnp.expm1(-mean))  # of the softplus
+        return jnp.stack([inverse, _wide(outputs)[..., 1]], axis=-1)
+
     def losses(self, outputs: Array, targets: Array) -> Array:
         """log((r + y) B(r, y + 1)) + r log(1 + m / r) + y log(1 + r / m)."""
         mean, r = self.parameters(outputs)

@@ -9,6 +9,7 @@ from lstm_jax.data import scaling
 from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
 from lstm_jax.metrics import naive_error
+from lstm_jax.tasks import heads
 from lstm_jax.tasks.base import check_choice
 from lstm_jax.tasks.windowing import LEAST_RATIO, Form, Scaling
 
@@ -34,6 +35,8 @@ def fit(data: Windows, context: int) -> dict[str, Any]:
 
 def log_spread(arrays: dict[str, Any], context: int, horizon: int) -> np.ndarray:
     """Returns the mean of |log(y / level)| over targets that train, a float32 scalar.
+
+    In NumPy, since a task is made without compilation; the level is that of `windowing.units`.
 
     Args:
       arrays: as `fit` returns them.
@@ -148,18 +151,40 @@ def check_context(data: Windows, context: int, patch: int) -> None:
         raise ValueError(f"context must be {right}, got {context}")
 
 
-def scale_of(data: Windows, scale: Scaling | None) -> Scaling:
-    """Returns the scale that was asked for, or the one that fits the numbers that train.
+def scale_of(data: Windows, scale: Scaling | None, head: heads.Head) -> Scaling:
+    """Returns the scale that was asked for, or the one that fits the head and what trains.
 
     Raises:
       ValueError: it needs other numbers.
     """
     least = np.nanmin(data.series.values[trains(data)])
-    scale = ("log_ratio" if least > 0 else "standard") if scale is None else scale
-    check_choice("scale", scale, ("log_ratio", "standard"))
-    if scale == "log_ratio" and least < 0:
+    counts = isinstance(head, heads.NegativeBinomial)
+    if scale is None:
+        scale = "ratio" if counts else "log_ratio" if least > 0 else "standard"
+    check_choice("scale", scale, ("log_ratio", "ratio", "standard"))
+    if counts and scale != "ratio":
+        raise ValueError(f"scale must be 'ratio' for {head}, got {scale!r}")
+    if scale != "standard" and least < 0:
         raise ValueError(f"scale must be 'standard' where a number is {least:g}")
     return scale
+
+
+def check_head(head: Any, series: Series, seasonal: bool) -> None:
+    """Raises an error unless this head forecasts these numbers."""
+    if not isinstance(head, heads.Head) or isinstance(head, heads.CrossEntropy | heads.Bernoulli):
+        right = "Quantiles, Gaussian, StudentT, NegativeBinomial, Absolute, Squared or Huber"
+        raise TypeError(f"head must be {right} for a forecast, got {head!r}")
+    if not isinstance(head, heads.NegativeBinomial):
+        return
+    if seasonal:
+        raise ValueError(f"seasonal must be False for {head}: differences are no counts, got True")
+    values = series.values
+    bad = (values < 0) | ((values != np.round(values)) & ~np.isnan(values))
+    if bad.any():
+        at = int(np.argmax(bad))
+        n = int(np.searchsorted(series.offsets, at, side="right")) - 1
+        got = f"{values[at]:g} in series {series.ids[n]!r} at step {at - series.offsets[n]}"
+        raise ValueError(f"values must be counts 0, 1, 2, ... for {head}, got {got}")
 
 
 def check_ends(series: Series, ends: np.ndarray, form: Form, scale: Scaling) -> None:
@@ -178,7 +203,7 @@ def check_ends(series: Series, ends: np.ndarray, form: Form, scale: Scaling) -> 
         if np.isnan(read).all():
             got = f"none in {len(read)} time steps"
             raise ValueError(f"series {name!r} must have a number to forecast from, got {got}")
-        if scale == "log_ratio" and np.nanmin(read) < 0:
+        if scale != "standard" and np.nanmin(read) < 0:
             got = f"{np.nanmin(read)} in series {name!r}"
             raise ValueError(f"values must not be negative, as in training, got {got}")
         ahead = int(series.offsets[n + 1] - first - end)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from lstm_jax.data import scaling
 from lstm_jax.types import Array
 
-Scaling = Literal["log_ratio", "standard"]
+Scaling = Literal["log_ratio", "ratio", "standard"]
 LEAST_RATIO = 1e-3  # of a value to its window's mean: a logarithm has no lower one
 CONSTANT = 1e-6  # of its level: a window with a smaller spread is taken as constant
 LARGEST = 30.0  # logarithm of a forecast's ratio to its window's mean: stays finite
@@ -63,9 +63,9 @@ def units(scale: Scaling, arrays: dict[str, Any], member: Array, end: Array, for
     unit = jnp.asarray(arrays["unit"])[member]
     values = before(arrays, "values", member, end, form.context)
     level = mean_there(values, ~jnp.isnan(values), axis=0)
-    if scale == "log_ratio":
+    if scale != "standard":
         level = jnp.where(level > 0, level, unit)
-        spread = jnp.full_like(level, arrays["fitted"]["spread"])
+        spread = jnp.full_like(level, arrays["fitted"].get("spread", 1))
     else:
         away = jnp.abs(values - level[None])
         spread = mean_there(away, ~jnp.isnan(away), axis=0)
@@ -89,6 +89,8 @@ def normalise(scale: Scaling, values: Array, window: Window) -> Array:
     """Returns z of values; the units broadcast."""
     if scale == "log_ratio":
         z = jnp.log(jnp.maximum(values / window.level, LEAST_RATIO)) / window.spread
+    elif scale == "ratio":
+        z = values / window.level
     else:
         z = (values - window.level) / window.spread
     return z - window.offset
@@ -100,6 +102,8 @@ def denormalise(scale: Scaling, z: Array, window: Window) -> Array:
     if scale == "log_ratio":
         ratio = window.spread * z
         return window.level * jnp.exp(jnp.where(ratio < LARGEST, ratio, LARGEST))
+    if scale == "ratio":
+        return window.level * z
     return window.level + window.spread * z
 
 

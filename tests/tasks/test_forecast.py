@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lstm_jax as lj
 from lstm_jax import metrics
 from lstm_jax.data import Series
 from lstm_jax.tasks import heads, windowing
@@ -230,6 +231,57 @@ def test_nothing_that_is_fitted_or_trained_on_knows_what_validates_or_tests():
     jax.tree.map(np.testing.assert_array_equal, *x)
 
 
+def counts(rates=(0.02, 3.0, 500.0), steps=30):
+    """Series of counts, of which the first has windows of zeros alone."""
+    rng = np.random.default_rng(1)
+    return Series([rng.poisson(rate * rng.gamma(4, 1 / 4, steps)) for rate in rates], season=2)
+
+
+COUNTS = heads.NegativeBinomial()
+
+
+def test_a_distribution_of_counts_has_the_level_of_its_window():
+    stats = pytest.importorskip("scipy.stats")
+    series = counts()
+    task = task_of(series, COUNTS)
+    batch, arrays = batch_of(task), task.rows("train")
+    drawn = RNG.normal(size=(len(arrays["windows"]), task.output_size))
+    outputs = jnp.asarray(drawn, jnp.float32)
+    assert task.scale == "ratio"
+    mean, a = np.moveaxis(np.logaddexp(0, outputs.reshape(-1, H, 2)) + heads.LEAST_SCALE, -1, 0)
+    ends = arrays["windows"]
+    level = np.array([series[n][max(0, end - C) : end].mean() for n, end in ends])
+    assert (level == 0).any() and (level > 300).any()
+    level = np.where(level > 0, level, arrays["unit"][ends[:, 0]])
+    r, mean = 1 / a.astype(float), level[:, None] * mean
+    scipy = stats.nbinom(r, r / (r + mean))
+    y = np.stack([series[n][end : end + H] for n, end in ends])
+    np.testing.assert_allclose(task.loss(outputs, batch), -scipy.logpmf(y).mean(), rtol=1e-4)
+    np.testing.assert_allclose(task.point(outputs, arrays), mean, rtol=1e-4, atol=2e-4)
+    exact = scipy.ppf(0.9)
+    found = task.decode(outputs, arrays, levels=[0.9])[..., 0]
+    close = np.abs(found - exact) <= 1e-3 * exact + 1e-6  # float32, or the count beside it
+    assert close.mean() > 0.95 and np.abs(found - exact).max() <= 1 + 1e-3 * exact.max()
+    moved = task.loss(outputs + 1, batch)
+    assert np.isfinite(moved) and moved != task.loss(outputs, batch)
+
+
+@pytest.mark.slow
+def test_counts_are_forecast_with_their_own_spread(standard_promotion):
+    """Poisson rates that gamma noise of shape 4 multiplies: variance m + m^2 / 4."""
+    rates = np.random.default_rng(2).gamma(1, 8, 40)
+    task = task_of(counts(rates, 40), COUNTS)
+    result = lj.fit(
+        task, lj.nn.SequenceSpec(lj.cells.LSTM(4)), steps=150, learning_rate=3e-2, batch_size=32,
+        progress=False,
+    )  # fmt: skip
+    best = result.best(by="train")
+    scores, outputs = best.evaluate(), best._outputs(task.rows("test"))[0]
+    _, r = task.head.parameters(task.head.split(jnp.asarray(outputs)))  # pyright: ignore
+    assert 0.7 < scores["coverage"] < 0.92  # of bands that should hold 0.8, counts a little more
+    assert 2 < np.median(r) < 8 and scores["MASE"] < task.seasonal_naive("test")
+
+
 @pytest.mark.parametrize("head", [heads.Quantiles(), heads.Gaussian(), heads.StudentT()])
 def test_missing_targets_change_no_loss_and_no_gradient(head):
     task = task_of(series_of(gappy()), head=head)
@@ -344,7 +396,23 @@ def test_scales_and_contexts_have_defaults_that_fit():
         (lambda: task_of(patch=3), "context must be a multiple of patch 3, got 4"),
         (lambda: task_of(patch=0), "patch must be an integer of at least 1, got 0"),
         (lambda: task_of(Series(-np.arange(20.0)), scale="log_ratio"), "scale must be 'standard'"),
-        (lambda: task_of(scale="ratio"), "scale must be one of log_ratio, standard, got 'ratio'"),
+        (
+            lambda: task_of(scale="log"),
+            "scale must be one of log_ratio, ratio, standard, got 'log'",
+        ),
+        (lambda: task_of(Series(-np.arange(20.0)), scale="ratio"), "scale must be 'standard'"),
+        (
+            lambda: task_of(counts(), COUNTS, "log_ratio"),
+            r"scale must be 'ratio' for NegativeBinomial\(\), got 'log_ratio'",
+        ),
+        (
+            lambda: task_of(counts(), COUNTS, seasonal=True),
+            r"seasonal must be False for NegativeBinomial\(\): differences are no counts",
+        ),
+        (
+            lambda: task_of(Series([np.arange(20), [4, np.nan, 1.5]]), COUNTS),
+            "values must be counts 0, 1, 2, ... for .*, got 1.5 in series 1 at step 2",
+        ),
         (
             lambda: task_of(Series([1.0] + [np.nan] * 20 + [1.0])),
             "data must have a window to train on, got gaps",
