@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lstm_jax.checks import check_names
 from lstm_jax.types import Array, Rates
 
 Values = float | Sequence[float] | np.ndarray
@@ -102,6 +103,7 @@ def make_trials(
     input_noise: Values | None = None,
     zoneout: Mapping[str, Values] | None = None,
     gate_bias: Mapping[str, Values] | None = None,
+    **unknown: Any,
 ) -> Trials:
     """Returns Trials from numbers (the same for every trial) and lists of one number a trial.
 
@@ -110,7 +112,9 @@ def make_trials(
 
     Raises:
       ValueError: a value out of its range, or lists of different lengths; the message names it.
+      TypeError: an argument is unknown; the message names the nearest one.
     """
+    check_names("make_trials", unknown, Trials._fields, {})
     given = Trials(
         seed, learning_rate, decay, warmup, b1, b2, clip, weight_decay, init_scale, dropout,
         input_dropout, recurrent_dropout, weight_drop, input_noise, _named("zoneout", zoneout),

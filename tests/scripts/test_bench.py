@@ -10,12 +10,16 @@ import time
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lstm_jax.data import Series
 from scripts import _bench_digits as digits
 from scripts import _bench_flax as flax
+from scripts import _bench_forecast as forecasts
 from scripts import _bench_gpu as gpu
 from scripts import _bench_jobs as jobs
+from scripts import _bench_own_data as own
 from scripts import _bench_training as training
 from tests.compiling import CHEAP
 
@@ -239,3 +243,18 @@ def test_a_job_without_torch_has_the_other_rivals(monkeypatch, capsys) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert set(digits.one_training()) == {jobs.OURS}
     assert "bench: torch left out" in capsys.readouterr().err
+
+
+def test_own_data_and_forecasts_are_measured_without_torch(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(own, "japanese_vowels", lambda: own.Problem("rows", None, 2, 1))
+    monkeypatch.setitem(own.TRAIN, jobs.OURS, lambda problem: np.full((4, 4), 0.5))
+    (row,) = own.own_data(1)
+    assert list(row["accuracy"]) == [jobs.OURS]
+    data = types.SimpleNamespace(series=Series(np.arange(1.0, 60)), horizon=2)
+    monkeypatch.setattr(forecasts.competitions, "competition", lambda *given: data)
+    monkeypatch.setitem(forecasts.TRAIN, jobs.OURS, lambda task, n: [0.5, 0.6])
+    (row,) = forecasts.forecast(1)
+    assert list(row["mase"]) == [jobs.OURS]
+    printed = capsys.readouterr()
+    assert "torch" not in printed.out and "MASE of a network: lstm_jax 0.550" in printed.out

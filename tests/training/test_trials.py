@@ -78,3 +78,16 @@ def test_the_four_streams_of_a_seed_differ_and_depend_on_nothing_else():
     assert len({tuple(row) for row in data(seed=1)}) == 4
     np.testing.assert_array_equal(data(seed=1), data(seed=1, learning_rate=7, dropout=0.5))
     assert np.all(data(seed=1) != data(seed=2))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lr": 0.1}, r"make_trials takes no lr, got lr=0.1: did you mean learning_rate\?"),
+        ({"drop_out": 0.1}, r"did you mean dropout\?"),
+        ({"hidden": 8}, "need one of seed, learning_rate"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_name(given, words):
+    with pytest.raises(TypeError, match=words):
+        make_trials(**given)
