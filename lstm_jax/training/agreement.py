@@ -1,4 +1,4 @@
-"""Whether a task, a model and trials fit together, checked by name before anything is compiled."""
+"""Checks that a task, a model and trials fit together, before compilation."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from lstm_jax.types import Array, Batch, Model, StreamModel
 
 
 def check_kinds(task: Task, model: Model, trials: Trials) -> None:
-    """Raises TypeError unless each is of its kind, and task and model are hashable."""
+    """Raises TypeError for an argument of the wrong type, or one that is not hashable."""
     if not isinstance(task, Task):
         raise TypeError(f"task must be a Task, such as tasks.make makes, got {task!r}")
     if isinstance(model, type) or not (hasattr(model, "init") and hasattr(model, "apply")):
@@ -31,7 +31,7 @@ def check_kinds(task: Task, model: Model, trials: Trials) -> None:
 
 
 def check_run(run: Any) -> None:
-    """Raises TypeError unless it is a run directory or nothing."""
+    """Raises TypeError unless `run` is a run directory or None."""
     if run is not None and not isinstance(run, RunDirectory):
         raise TypeError(
             f"run must be a RunDirectory, such as RunDirectory.create makes, got {run!r}"
@@ -39,7 +39,7 @@ def check_run(run: Any) -> None:
 
 
 def check_windows(task: Task, model: Model, window: int | None) -> None:
-    """Raises unless sequences can be cut into windows, and the model takes and returns states."""
+    """Raises an error unless the task can be cut into windows and the model carries a state."""
     uncut = isinstance(task, Stream) or task.readout != "every"
     if window is not None and (uncut or task.length % window):
         raise ValueError(
@@ -56,7 +56,7 @@ def check_windows(task: Task, model: Model, window: int | None) -> None:
 
 
 def check_outputs(task: Task, outputs: Array, batch: Batch) -> None:
-    """Raises ValueError unless outputs have the shape that the task reads."""
+    """Raises ValueError unless the outputs have the shape that the task expects."""
     wanted = output_shape(task, batch)
     if outputs.shape != wanted:
         axes = "[T, B, V]" if task.readout == "every" else "[B, V]"
@@ -70,7 +70,7 @@ def check_outputs(task: Task, outputs: Array, batch: Batch) -> None:
 def check_measures(
     task: Task, scalars: dict[str, Any], correct: Any = None, sequences: int = 0
 ) -> None:
-    """Raises ValueError unless loss and metric are scalars, and `correct` has one number a row."""
+    """Raises ValueError unless the named values are scalars and `correct` has shape [B]."""
     for name, value in scalars.items():
         if jnp.shape(value) != ():
             shape = list(jnp.shape(value))
@@ -98,12 +98,12 @@ def output_shape(task: Task, batch: Batch) -> tuple[int, ...]:
 
 
 def zero_outputs(task: Task, batch: Batch) -> Array:
-    """Returns zeros in the place of a model's outputs for a batch."""
+    """Returns zeros with the shape of a model's outputs for a batch."""
     return jnp.zeros(output_shape(task, batch), jnp.float32)
 
 
 def sized(task: Task, model: Any) -> Any:
-    """Returns the model with the sizes of the task, where it leaves them open.
+    """Returns the model with the task's sizes where it leaves them open.
 
     Raises:
       ValueError: the model has another input size than the task.

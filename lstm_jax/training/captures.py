@@ -1,4 +1,4 @@
-"""Arrays that a function takes from outside its arguments: globals, closures and caches."""
+"""The arrays that a function captures from globals, closures and caches."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -10,13 +10,14 @@ from jax.extend import core
 
 
 def fingerprint(function: Callable, *args: Any) -> str:
-    """Returns a checksum of a function as jax traces it: its operations and the arrays it captures.
+    """Returns a checksum of a function's trace: its operations and the arrays it captures.
 
-    A compiled function keeps the arrays that were captured when it was traced. Kept under this
-    checksum, it is never used with other arrays. An inner `jax.jit` keeps its own.
+    A compiled function keeps the arrays that its trace captured. A cache with this checksum in its
+    key never returns a function that captured other arrays. An inner `jax.jit` has a cache of its
+    own.
 
     Args:
-      function: a pure function, which is traced anew.
+      function: a pure function; this call traces it again.
       args: arrays or their shapes.
     """
     traced = jax.make_jaxpr(lambda *args: function(*args))(*args)
@@ -28,7 +29,7 @@ def fingerprint(function: Callable, *args: Any) -> str:
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:
-    """Yields the captured arrays of a jaxpr and of those within its operations."""
+    """Yields the captured arrays of a jaxpr and of the jaxprs inside its operations."""
     yield from getattr(jaxpr, "consts", ())
     for operation in jaxpr.eqns:
         for parameter in jax.tree.leaves(list(operation.params.values()), is_leaf=_is_jaxpr):

@@ -1,4 +1,4 @@
-"""Why a trial diverged: codes that the compiled loop keeps, and a sentence for each."""
+"""Causes of divergence: codes for the compiled loop, and a sentence for each code."""
 
 import functools
 from typing import Any
@@ -26,22 +26,22 @@ REASONS = {
 
 
 def cause(loss: Array, gradients: Any) -> Array:
-    """Returns the code of a step that failed: of the first that is not finite."""
+    """Returns the code of a failed step: the first of loss, gradient and update not finite."""
     updated = jnp.where(all_finite(gradients), jnp.int32(UPDATE), jnp.int32(GRADIENT))
     return jnp.where(jnp.isfinite(loss), updated, jnp.int32(LOSS))
 
 
 def all_finite(tree: Any) -> Array:
-    """Returns whether every float of a tree is finite, a bool scalar."""
+    """Returns whether every float in a tree is finite, a bool scalar."""
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if _is_float(leaf)]
     return functools.reduce(jnp.logical_and, finite, jnp.bool_(True))
 
 
 def batch_fault(task: Task, batch: Batch) -> Array:
-    """Returns the code of a batch that no model can learn from, `RUNNING` for a sound one.
+    """Returns the code of the fault in a batch, or `RUNNING` if it has none.
 
-    What the mask hides does not count. Targets are at fault where outputs of zero, too, have a loss
-    that is not finite.
+    Masked values do not count. The targets are at fault if even outputs of zero have a loss that is
+    not finite.
     """
     code = jnp.where(_unanswerable(task, batch), _target_fault(batch.y), jnp.int32(RUNNING))
     for x in jax.tree.leaves(batch.x):
@@ -52,7 +52,7 @@ def batch_fault(task: Task, batch: Batch) -> Array:
 
 
 def reason(task: Task, code: int, step: int) -> str:
-    """Returns why a trial diverged in a sentence, "" if it did not."""
+    """Returns the sentence for a code, "" for a trial that did not diverge."""
     sizes = {"symbols": task.input_size - 1, "labels": task.output_size - 1}
     return REASONS.get(code, "").format(step=step, **sizes)
 

@@ -23,13 +23,13 @@ PART = 1024  # time steps of a text at a time
 
 
 class Evaluation(NamedTuple):
-    """What R trials got right on one split; NumPy arrays [R].
+    """The scores of R trials on one split; NumPy arrays [R].
 
     Attributes:
-      correct: sequences answered right.
-      n: sequences asked.
-      loss: mean of the task's loss over batches, weighted by their sizes.
-      metric: the same of its metric.
+      correct: sequences with a right answer.
+      n: sequences.
+      loss: mean loss over batches, weighted by their sizes.
+      metric: mean metric over batches, weighted by their sizes.
     """
 
     correct: np.ndarray
@@ -48,10 +48,10 @@ def evaluate(
     sequences: int = 2000,
     batching: str = "auto",
 ) -> Evaluation:
-    """Asks R trials `sequences` questions of a split, without noise.
+    """Returns the scores of R trials on a split, without noise.
 
-    Finite splits are asked whole, each sequence exactly once, whatever `sequences` says; others are
-    drawn from the trial's seed, never as in training.
+    A finite split is evaluated whole, each sequence once. Other splits are sampled from the seed of
+    each trial, with keys that training never uses.
 
     Args:
       task: the problem.
@@ -59,13 +59,13 @@ def evaluate(
       params: its parameters, leaves [R, ...], as in `Result.params`.
       trials: R settings.
       split: "train", "validation" or "test".
-      sequences: how many to draw.
+      sequences: sequences of each trial, where the split is sampled.
       batching: as in `fit`.
 
     Raises:
-      ValueError: an argument out of its range, parameters of other trials, an empty split, or
-        outputs that are not of the task's shape.
-      TypeError: an argument is of another kind.
+      ValueError: an argument is out of range, the parameters are those of other trials, the split
+        is empty, or the outputs do not have the task's shape.
+      TypeError: an argument has the wrong type.
     """
     agreement.check_kinds(task, model, trials)
     agreement.check_params(params, trials)
@@ -90,7 +90,7 @@ def evaluate(
 
 
 class Asked(NamedTuple):
-    """Which sequences are asked: all `count` of a finite split, else `sequences` that are drawn."""
+    """The evaluated sequences: all `count` of a finite split, else `sequences` samples."""
 
     split: str
     count: int | None
@@ -107,7 +107,7 @@ class Sums(NamedTuple):
 
 
 def data_of(task: Task, split: str, arrays: Any) -> Any:
-    """Returns what `measure` reads a split from: the task's data, or its sequences."""
+    """Returns the data that `measure` needs for a split: the task's arrays, or its sequences."""
     if isinstance(task, LanguageModel):
         return task.rows(split)
     drawn = isinstance(task, Rows) or task.split_size(split) is None
@@ -115,7 +115,7 @@ def data_of(task: Task, split: str, arrays: Any) -> Any:
 
 
 def measure(task: Task, model: Model, asked: Asked, params: Any, trial: Trials, data: Any) -> Sums:
-    """Returns the sums over the sequences of a split; `data` as `data_of` returns it."""
+    """Returns the sums over the sequences of a split; `data` is the result of `data_of`."""
     if isinstance(task, LanguageModel):
         return _over_parts(task, model, asked, params, trial, data)
 
@@ -157,7 +157,7 @@ def _batch(task: Any, asked: Asked, trial: Trials, data: Any, index: Any, size: 
 
 
 def _score_zeros(task: Task, asked: Asked, data: Any) -> Sums:
-    """Returns the sums of outputs of zero: what the task's measures capture is found by it."""
+    """Returns the sums for outputs of zero; its trace shows the arrays that a task captures."""
     trial = Trials(*[jnp.uint32(0)] * len(Trials._fields))
     size = min(BATCH, asked.sequences if asked.count is None else asked.count)
     batch = _batch(task, asked, trial, data, 0, size)
@@ -188,7 +188,7 @@ def _over_parts(
 
 
 def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
-    """Adds up ask(index, size) over whole batches and the rest, every sequence once."""
+    """Returns the sum of ask(index, size) over whole batches and the rest."""
     full, rest = divmod(sequences, BATCH)
     parts = [ask(full, rest)] if rest else []
     if full:
@@ -211,7 +211,7 @@ def _scored(task: Task, outputs: Array, batch: Batch, size: int) -> Sums:
 
 
 def _slice(batch: Batch, start: Array | int, size: int, target_axis: int) -> Batch:
-    """Returns `size` sequences from `start` on, B being axis 1 but for the targets of "last"."""
+    """Returns `size` sequences from `start`; B is axis 1, and of targets `target_axis`."""
 
     def cut(tree, axis):
         return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size, axis), tree)

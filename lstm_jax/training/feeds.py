@@ -1,4 +1,4 @@
-"""The data of the compiled loop: arrays on the devices, or batches that are read ahead."""
+"""The data of the compiled loop: arrays on the devices, or batches that a thread reads ahead."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ BLOCK = 32  # updates whose batches lie on the devices together
 
 
 class Source(Protocol):
-    """Rows that are read one by one, such as files: (x [T_i, D] or [T_i], y), as in grain."""
+    """Rows read one at a time, such as files: pairs (x [T_i, D] or [T_i], y), as in grain."""
 
     def __len__(self) -> int: ...
 
@@ -28,18 +28,18 @@ class Whole:
         self.first = layout.share(arrays)
 
     def at(self, step: int) -> tuple[Any, int]:
-        """Returns the arrays for an update, and the update behind those that they serve."""
+        """Returns the arrays for an update, and the first update that needs other arrays."""
         return self.first, np.iinfo(np.int32).max
 
     def close(self) -> None:
-        """Has nothing to end."""
+        """Does nothing."""
 
 
 class Ahead:
     """Batches of a source, read in another thread while the devices compute.
 
-    All trials see the same batches: every row once in an epoch, in an order of the epoch alone, so
-    that training goes on from any update.
+    All trials get the same batches, each row once in an epoch. The order depends on the epoch
+    alone, so training can continue from any update.
     """
 
     def __init__(self, layout: Layout, task: Any, source: Source, settings: Settings):
@@ -51,7 +51,7 @@ class Ahead:
         self._now = 0, self.first
 
     def at(self, step: int) -> tuple[Any, int]:
-        """Returns the arrays for an update, and the update behind those that they serve."""
+        """Returns the arrays for an update, and the first update that needs other arrays."""
         arrays, after = self.block(step), step // BLOCK + 1
         if self._next is None or self._next[0] != after:
             self._next = after, self._reader.submit(self._read, after)
@@ -71,7 +71,7 @@ class Ahead:
         self._reader.shutdown(cancel_futures=True)
 
     def _read(self, block: int) -> dict[str, Any]:
-        """Returns the rows of all batches of a block as arrays of the task, with their weights."""
+        """Returns the rows of all batches of a block as the task's arrays, with weights."""
         first = block * BLOCK
         items, filled = [], []
         for rows in map(self._rows, range(first, first + BLOCK)):
@@ -83,7 +83,7 @@ class Ahead:
         return arrays | {"first": np.int32(first), "filled": np.array(filled, np.float32)}
 
     def _rows(self, step: int) -> list[int]:
-        """Returns the rows of one update; the last of an epoch may have fewer."""
+        """Returns the rows of one update; the last update of an epoch may have fewer."""
         epoch, part = divmod(step, steps_per_epoch(len(self._source), self._size))
         known = self._order
         if known is None or known[0] != epoch:
@@ -99,7 +99,7 @@ class Ahead:
 
 
 def check_source(task: Any, source: Any) -> None:
-    """Raises TypeError unless it has a length and rows, and the task takes rows one by one."""
+    """Raises TypeError unless the source has rows and the task encodes rows one at a time."""
     if not hasattr(task, "encode_rows"):
         raise TypeError(f"source needs a task over sequences, such as Classification, got {task}")
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):

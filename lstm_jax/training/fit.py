@@ -54,69 +54,65 @@ def fit(
 ) -> Result:
     """Trains R trials as one compiled program.
 
-    A trial draws its data and noise from its seed and the step alone. One whose loss, gradient or
-    update is not finite is frozen before the update that would spoil it, one that the task calls
-    solved after the update that made it so; its neighbours never notice. Training ends when none is
-    running. `Result.reason` says why a trial diverged; a batch that no model can learn from is
-    warned of, too.
+    The data and noise of a trial depend on its seed and the step alone. A trial stops alone: before
+    an update whose loss, gradient or result is not finite, or after the update that solves its
+    task. Training ends when no trial is running. `Result.reason` has the cause of a divergence, and
+    a warning names a batch that no model can learn from.
 
-    With `epochs` each trial goes through the training rows in an order of its own, every row once
-    before any twice; the last batch of an epoch has the rows that are left, and its loss is their
-    mean. With `steps` rows are drawn with replacement.
+    With `epochs` each trial visits the training rows in its own order, each row once per epoch. The
+    last batch of an epoch has the remaining rows, and its loss is their mean. With `steps` rows are
+    drawn with replacement.
 
-    A task that is a `Stream` comes in windows, one an update. The model's state after a window
-    starts the next one as a number, so that no gradient goes back over the seam: truncated
-    backpropagation through time.
+    A `Stream` gives one window per update. The model's final state starts the next window as a
+    constant, so no gradient crosses windows: truncated backpropagation through time.
 
-    With a run directory, every chunk puts a line for each running trial on the ledger, {"kind":
-    "progress", "group", "trial", "step", "loss", "metric"}, checkpoints are saved every few seconds
-    and at the end, and the same call after a kill goes on from the last one. `run.finish(group,
-    result_records(...), result.params)` then closes the group.
+    With a run directory, every chunk appends a record for each running trial to the ledger:
+    {"kind": "progress", "group", "trial", "step", "loss", "metric"}. Checkpoints are saved every
+    few seconds and at the end. After a kill, the same call continues from the last checkpoint.
+    `run.finish(group, result_records(...), result.params)` then closes the group.
 
     Args:
       task: the problem.
       model: the network, hashable and equal by value; a `StreamModel` if the task is a stream.
-      trials: R settings, see `make_trials`; or give `seeds` and hyperparameters.
+      trials: R settings from `make_trials`; or give `seeds` and hyperparameters.
       steps: updates of each trial; or give `epochs`.
-      epochs: passes through the training rows; the task must have rows.
-      source: rows that are read while training, in place of the training rows of the task: pairs
-        (x, y) by `source[i]`, `len(source)` of them. All trials see the same batches.
-      seeds: how many, or which: every setting of the hyperparameters is trained with each.
-      batch_size: B, sequences a step.
+      epochs: passes over the training rows; the task must have rows.
+      source: rows to read during training instead of the task's training rows: pairs
+        (x, y) = source[i], for i below `len(source)`. All trials get the same batches.
+      seeds: a number of seeds, or a list; each setting of hyperparameters runs with each seed.
+      batch_size: B, sequences of an update.
       optimizer: "sgd", "momentum", "nesterov", "rmsprop", "adam" or "adamw"; or a function of one
         trial (scalars) that returns an `optax.GradientTransformation`.
-      average: decay of a moving average of the parameters, such as 0.999, which then is validated
-        and returned; None for none.
+      average: decay of a moving average of the parameters, such as 0.999. The average is then
+        validated and returned. None for no average.
       validate_every: updates from one validation to the next; by default one epoch, with `epochs`
-        and a validation split, else there is none.
+        and a validation split, else no validation.
       patience: validations without a lower loss after which a trial stops.
-      plateau: validations without a lower loss after which its learning rate is reduced.
-      factor: what it is multiplied by, in (0, 1).
-      batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere. With vmap, trials that are
-        fewer than devices share their batches out, see `parallel.sharing`. With map each device
-        trains one trial at a time; `jax_num_cpu_devices` is 1 unless it is set.
-      window: time steps of a sequence from one update to the next, a divisor of the task's length;
-        by default one update a batch. The model's state goes on as a number, so that gradients end
-        at a window's beginning. Steps are still batches, and a loss is of a batch as it was
-        answered.
+      plateau: validations without a lower loss after which the learning rate falls.
+      factor: the factor by which it falls, in (0, 1).
+      batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere. With vmap and more devices
+        than trials, devices share batches (see `parallel.sharing`). With map each device trains
+        one trial at a time; set `jax_num_cpu_devices` to use several cores.
+      window: time steps from one update to the next within a batch, a divisor of the task's length;
+        by default one update per batch. States pass between windows as constants. A step is still
+        a batch; its loss is that of the outputs before each update.
       chunk: steps from one progress record to the next; an epoch, or 100, by default.
-      begin_from: where the trials start, leaves [R, ...]: rows of earlier results' `state`, whose
-        steps count towards `steps`, or what `fresh` makes of parameters; by default what the model
-        draws. A trial that goes on is the trial trained straight through, bit for bit with map on
-        a CPU; one that had stopped stays as it is.
-      run: where to leave records, curves and checkpoints; nowhere by default.
-      group: what the run calls these trials.
+      begin_from: the initial state of the trials, leaves [R, ...]: rows of `state` of earlier
+        results, whose steps count towards `steps`, or the result of `fresh`. By default the model
+        draws parameters. On a CPU with map, a continued trial equals an uninterrupted one bit for
+        bit. A stopped trial stays as it is.
+      run: the run directory for records, curves and checkpoints; none by default.
+      group: the name of these trials in the run.
       loggers: functions that get the progress records, such as `runs.loggers.wandb(run)`.
-      progress: whether to show a bar (in a terminal) or a line now and then (elsewhere).
+      progress: whether to show a bar (in a terminal) or occasional lines (elsewhere).
       **hyperparameters: those of `make_trials`, such as learning_rate=[1e-3, 1e-2].
 
     Raises:
-      ValueError: an argument out of its range, outputs that are not of the task's shape, a
-        `begin_from` that is not of these trials' shapes, or a group that is finished or was begun
-        with other settings or data.
-      TypeError: an argument is of another kind or unknown; or the task is a stream, or it comes in
-        windows, and the model takes and returns no states.
-      Preempted: SIGTERM came; everything is saved (with a run directory only).
+      ValueError: an argument is out of range, outputs do not have the task's shape, `begin_from`
+        does not fit these trials, or the group is finished or has other settings or data.
+      TypeError: an argument has the wrong type or is unknown, or the task needs a model that takes
+        and returns states.
+      Preempted: SIGTERM arrived; everything is saved (with a run directory only).
     """
     trials = _trials(trials, seeds, hyperparameters)
     agreement.check_kinds(task, model, trials)
@@ -139,7 +135,7 @@ def fit(
     job = Job(task, model, trials, settings, source=source)
     asked = job.describe() | {"steps": steps, "chunk": chunk}
     asked |= {} if begin_from is None else {"begin_from": fingerprint(begin_from)}
-    hosts.check_alike(f"what {group!r} is asked", plain(asked))
+    hosts.check_alike(f"the settings of group {group!r}", plain(asked))
     bar = functools.partial(meter, progress and hosts.leads(), group)
     with run.open_group(group, asked) if run else contextlib.nullcontext(NoLog()) as log:
         log = Logged(log, loggers) if loggers else log
@@ -148,7 +144,7 @@ def fit(
 
 
 def _trials(trials: Trials | None, seeds: Any, hyperparameters: dict[str, Any]) -> Trials:
-    """Returns the settings that are given in one of two ways."""
+    """Returns `trials`, or the trials of `seeds` and `hyperparameters`."""
     advice = "it belongs to the model; lj.search.sweep searches widths, depths and cells"
     known = [*inspect.signature(fit).parameters, *Trials._fields]
     known.remove("hyperparameters")
@@ -165,7 +161,7 @@ def _trials(trials: Trials | None, seeds: Any, hyperparameters: dict[str, Any]) 
 def _length(
     task: Task, steps: int | None, epochs: int | None, batch_size: int, source: Source | None
 ) -> tuple[int, int | None]:
-    """Returns the updates of each trial, and those of an epoch if they are counted in epochs."""
+    """Returns the updates of each trial, and of one epoch; None where `steps` is given."""
     if (steps is None) == (epochs is None):
         raise ValueError(f"one of steps and epochs must be given, got {steps=}, {epochs=}")
     _check_counts(steps=steps, epochs=epochs)
@@ -195,7 +191,7 @@ def epoch_of(task: Task, batch_size: int, source: Source | None = None) -> int:
 def _rules(
     task: Task, every: int | None, patience: int | None, plateau: int | None, factor: float
 ) -> Validated | None:
-    """Returns what validation does, None where there is none."""
+    """Returns the rules of validation; None without validation."""
     _check_counts(validate_every=every, patience=patience, plateau=plateau)
     if not 0 < factor < 1:
         raise ValueError(f"factor must be in (0, 1), got {factor}")
@@ -214,7 +210,7 @@ def _decay(average: float | None) -> float | None:
 
 
 def _check_counts(**counts: int | None) -> None:
-    """Raises ValueError unless each that is given is an integer of at least 1."""
+    """Raises ValueError unless each count is None or an integer of at least 1."""
     for name, value in counts.items():
         if value is not None:
             check_size(name, value)

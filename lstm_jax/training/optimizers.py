@@ -1,4 +1,4 @@
-"""Optimisers of one trial, built by optax from that trial's own, traced numbers."""
+"""Optimisers of one trial: optax transformations of its traced hyperparameters."""
 
 import functools
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from lstm_jax.checks import check_choice
 from lstm_jax.training.trials import Trials
 from lstm_jax.types import Array
 
-# A name, or a function of a trial (its fields are traced scalars), hashable: compiled by it.
+# A name, or a hashable function of a trial, whose fields are traced scalars.
 Optimizer = str | Callable[[Trials], optax.GradientTransformation]
 
 LARGEST = 1e18  # a number whose square is finite in float32
 
 
 def _squaring(direction: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns a direction with finite gradients cut at `LARGEST`, so that squares are finite."""
+    """Returns `direction` with finite gradients clipped to `LARGEST`: their squares are finite."""
 
     def cut(g):
         return jnp.where(jnp.isfinite(g), jnp.clip(g, -LARGEST, LARGEST), g)
@@ -44,28 +44,26 @@ DIRECTIONS: dict[str, Callable[[Trials], optax.GradientTransformation]] = {
 
 
 def make(optimizer: Optimizer, trial: Trials) -> optax.GradientTransformation:
-    """Returns the optimiser of one trial; of a function, what it returns, as it is.
+    """Returns the optimiser of one trial; a function is called with the trial.
 
-    A name gives p <- p - learning_rate (direction(clipped gradient) + weight_decay p).
-
-    With a `warmup` the learning rate of the update after t others is multiplied by
-    min((t + 1) / warmup, 1). With a `decay` it is that of half a cosine,
-    learning_rate (1 + cos(pi min(t / decay, 1))) / 2 (Loshchilov & Hutter 2017, without restarts).
-    The gradient g is clipped by its global norm, g min(1, clip / |g|). The direction is
+    A name gives p <- p - learning_rate (direction(clipped gradient) + weight_decay p), where the
+    gradient g is clipped by its global norm, g min(1, clip / |g|). The direction is
       sgd: g;
       momentum: m, with m <- b1 m + g (Polyak 1964);
-      nesterov: (1 - b1) (b1 m + g), m as above: momentum that looks ahead (Sutskever et al. 2013),
-        rescaled so that b1 changes how long steps remember, not their size (Greff et al. 2017);
+      nesterov: (1 - b1) (b1 m + g), m as above (Sutskever et al. 2013), scaled so that b1 changes
+        the memory of steps and not their size (Greff et al. 2017);
       rmsprop: g / sqrt(v + 1e-8), with v <- b2 v + (1 - b2) g^2 from v = 0 (Tieleman & Hinton
-        2012, who take b2 = 0.9);
-      adam, adamw: m / (sqrt(v) + 1e-8), bias-corrected (Kingma & Ba 2015). The two are one here,
+        2012, with b2 = 0.9);
+      adam, adamw: m / (sqrt(v) + 1e-8), bias-corrected (Kingma & Ba 2015). The two are equal here,
         since every optimiser decouples its weight decay (Loshchilov & Hutter 2019).
-    Only arrays of two axes or more decay: matrices and tables, not biases, scales, peepholes,
-    learned initial states or rates of zoneout. Built inside the traced trial, so that one
-    compilation serves every value.
+
+    After t updates, `warmup` multiplies the learning rate by min((t + 1) / warmup, 1), and `decay`
+    by (1 + cos(pi min(t / decay, 1))) / 2 (Loshchilov & Hutter 2017, without restarts). Weight
+    decay applies to arrays of two axes or more: matrices and tables, not biases, scales, peepholes
+    or learned initial states. All numbers are traced, so one compilation serves every value.
 
     Raises:
-      ValueError: no optimiser has that name.
+      ValueError: the name is unknown.
     """
     if callable(optimizer):
         return optimizer(trial)
@@ -79,7 +77,7 @@ def make(optimizer: Optimizer, trial: Trials) -> optax.GradientTransformation:
 
 
 def clip_by_global_norm(limit: float | Array) -> optax.GradientTransformation:
-    """Returns g <- g min(1, limit / |g|), as optax's, for every finite g: no square overflows."""
+    """Returns optax's g min(1, limit / |g|), without overflow for any finite g."""
 
     def clip(gradients, params):
         scaled, scale = _scaled(gradients)
@@ -96,7 +94,7 @@ def clip_by_global_norm(limit: float | Array) -> optax.GradientTransformation:
 def _scaled(tree: Any) -> tuple[Any, Array]:
     """Returns a tree divided by a power of two near its largest number, and that power.
 
-    Nothing is rounded. The power stays where it and its inverse are normal numbers.
+    The division is exact. The power and its inverse are normal numbers.
     """
     sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
     largest = functools.reduce(jnp.maximum, [size.astype(jnp.float32) for size in sizes])
@@ -122,7 +120,7 @@ def _matrices(params: Any) -> Any:
 
 
 def describe(optimizer: Optimizer) -> str:
-    """Returns the name by which a run knows an optimiser."""
+    """Returns the name of an optimiser in the settings of a run."""
     if isinstance(optimizer, str):
         return optimizer
     kind = optimizer if hasattr(optimizer, "__qualname__") else type(optimizer)
@@ -130,7 +128,7 @@ def describe(optimizer: Optimizer) -> str:
 
 
 def check(optimizer: Optimizer) -> None:
-    """Raises unless it is a name there is, or a hashable function."""
+    """Raises an error unless the optimiser is a known name or a function of a trial."""
     if isinstance(optimizer, str):
         check_choice("optimizer", optimizer, DIRECTIONS)
     elif isfunction(optimizer) and "learning_rate" in signature(optimizer).parameters:

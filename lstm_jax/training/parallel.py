@@ -1,4 +1,4 @@
-"""Many trials at once: shared out over the devices, then one after another or together on each."""
+"""The distribution of trials over devices, and of a batch over the devices of one trial."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,20 +14,19 @@ from lstm_jax.runs import hosts
 
 BATCHINGS = ("auto", "vmap", "map")
 
-Devices = Sequence[Any]  # of jax.Device, which type checkers do not take for a type
+Devices = Sequence[Any]  # of jax.Device, which type checkers do not accept as a type
 
 
 def everywhere(devices: Devices | None = None) -> Mesh:
-    """Returns the devices that share the trials, all of all hosts by default, as one axis."""
+    """Returns a mesh with one axis over the devices; by default all devices of all hosts."""
     count = jax.device_count() if devices is None else len(devices)
     return jax.make_mesh((count,), ("trials",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def shared(mesh: Mesh, trials: int, batch_size: int, batching: str) -> Mesh:
-    """Returns the mesh on which trials that are fewer than devices share their batches out.
+    """Returns the mesh with a second axis, "batch", if there are fewer trials than devices.
 
-    It has a second axis, "batch". With map nothing is shared, so that the numbers of a trial are
-    those of the trial alone, wherever it runs.
+    With map devices share no batch, so the numbers of a trial do not depend on the devices.
     """
     each = sharing(mesh.size, trials, batch_size) if batching == "vmap" else 1
     if each == 1:
@@ -37,16 +36,17 @@ def shared(mesh: Mesh, trials: int, batch_size: int, batching: str) -> Mesh:
 
 
 def sharing(devices: int, trials: int, batch_size: int) -> int:
-    """Returns how many devices share a batch.
+    """Returns the number of devices that share a batch.
 
-    The most that divide both the devices and the sequences, and leave as many for each other trial.
+    It is the largest number that divides the devices and the sequences, with as many for each
+    trial.
     """
     most = range(max(1, devices // trials), 1, -1)
     return next((n for n in most if devices % n == 0 and batch_size % n == 0), 1)
 
 
 def share(mesh: Mesh, tree: Any, axis: int) -> Any:
-    """Returns, within `over_trials`, this device's share of a batch along an axis."""
+    """Returns this device's share of a batch along an axis, within `over_trials`."""
     count = sharers(mesh)
     if count == 1:
         return tree
@@ -60,43 +60,43 @@ def share(mesh: Mesh, tree: Any, axis: int) -> Any:
 
 
 def own_key(mesh: Mesh, key: jax.Array) -> jax.Array:
-    """Returns, within `over_trials`, a key of this device's own where devices share a batch."""
+    """Returns a key of this device if devices share a batch, within `over_trials`."""
     return key if sharers(mesh) == 1 else jax.random.fold_in(key, lax.axis_index("batch"))
 
 
 def unite(mesh: Mesh, leaf: jax.Array, axis: int) -> jax.Array:
-    """Returns, within `over_trials`, the whole of what devices have computed of their shares.
+    """Returns the concatenated shares of all devices, within `over_trials`.
 
-    What a device differentiates of it is its own share's part, as many times as devices share it:
-    the mean over them (`mean`) is the gradient of the whole.
+    The gradient on one device is that of its own share, times the number of devices. The `mean`
+    over devices is therefore the gradient of the whole.
     """
     return leaf if sharers(mesh) == 1 else lax.all_gather(leaf, "batch", axis=axis, tiled=True)
 
 
 def mean(mesh: Mesh, tree: Any) -> Any:
-    """Returns, within `over_trials`, the mean over the devices that share a batch."""
+    """Returns the mean over the devices that share a batch, within `over_trials`."""
     return tree if sharers(mesh) == 1 else lax.pmean(tree, "batch")
 
 
 def sharers(mesh: Mesh) -> int:
-    """Returns how many devices share the batch of a trial."""
+    """Returns the number of devices that share the batch of a trial."""
     return mesh.shape.get("batch", 1)
 
 
 def platform(mesh: Mesh) -> str:
-    """Returns "cpu", "gpu" or "tpu": what the devices are, whether or not they are in reach."""
+    """Returns the platform of the devices: "cpu", "gpu" or "tpu"."""
     return mesh.devices.flat[0].platform
 
 
 def resolve(batching: str, mesh: Mesh) -> str:
     """Returns "map" or "vmap"; "auto" is map on a CPU, where batched small products are slow.
 
-    With map a trial's numbers are those of the trial alone, bit for bit on a CPU, and a trial that
-    stopped costs nothing. With vmap they agree to float32's rounding, which training amplifies (the
-    tests allow 1e-4 of the loss after 30 steps), and a trial that stopped costs what it did.
+    With map the numbers of a trial do not depend on other trials, bit for bit on a CPU, and a
+    stopped trial costs nothing. With vmap they agree up to float32 rounding, which training
+    amplifies (the tests allow 1e-4 of the loss after 30 steps). A stopped trial still costs time.
 
     Raises:
-      ValueError: `batching` is no such name.
+      ValueError: `batching` is unknown.
     """
     check_choice("batching", batching, BATCHINGS)
     if batching == "auto":
@@ -105,12 +105,11 @@ def resolve(batching: str, mesh: Mesh) -> str:
 
 
 class Layout:
-    """Where each of R trials lies among the padded places that the devices share equally.
+    """The places of R trials on the devices, the same number of places on each device.
 
-    Trials are dealt out like cards, so that neighbours, which often stop together, are on different
-    devices. Empty places hold copies of trials and are to be kept idle. With map idle places cost
-    nothing, so their number is rounded up to a power of two a device: batches of near sizes then
-    share one compilation.
+    Consecutive trials, which often stop together, are on different devices. Empty places hold
+    copies of trials and stay idle. With map idle places cost nothing, so each device gets a power
+    of two of places: similar numbers of trials then share one compilation.
     """
 
     def __init__(self, trials: int, batching: str, mesh: Mesh):
@@ -126,7 +125,7 @@ class Layout:
 
     @property
     def idle(self) -> jax.Array:
-        """[places] bool: where there is no trial."""
+        """[places] bool, True for empty places."""
         return _put(self._idle, self._sharding)
 
     def spread(self, tree: Any) -> Any:
@@ -134,11 +133,11 @@ class Layout:
         return jax.tree.map(lambda leaf: _put(np.asarray(leaf)[self._trial], self._sharding), tree)
 
     def share(self, tree: Any) -> Any:
-        """Returns leaves of any shape, whole on every device."""
+        """Returns leaves of any shape, replicated on every device."""
         return jax.tree.map(lambda leaf: _put(np.asarray(leaf), self._everywhere), tree)
 
     def outline(self, tree: Any) -> Any:
-        """Returns leaves of any length as shapes [places, ...] on devices that need not be here."""
+        """Returns leaves as sharded shapes [places, ...]; the devices may be absent."""
 
         def shape(leaf):
             places = (len(self._idle), *leaf.shape[1:])
@@ -147,7 +146,7 @@ class Layout:
         return jax.tree.map(shape, tree)
 
     def outline_whole(self, tree: Any) -> Any:
-        """Returns the shapes of leaves that are whole on every device, which need not be here."""
+        """Returns leaves as replicated shapes; the devices may be absent."""
 
         def shape(leaf):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._everywhere)
@@ -155,20 +154,20 @@ class Layout:
         return jax.tree.map(shape, tree)
 
     def gather(self, tree: Any) -> Any:
-        """Returns leaves [places, ...] as NumPy leaves [R, ...], in every process; waits."""
+        """Returns leaves [places, ...] as NumPy leaves [R, ...] in every process."""
         return jax.tree.map(lambda leaf: hosts.fetch(leaf)[self._place], tree)
 
 
 def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Returns an array that every process has, each putting what lies on its own devices."""
+    """Returns a sharded array; each process provides the parts on its own devices."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def over_trials(one: Callable, batching: str, mesh: Mesh) -> jax.stages.Wrapped:
-    """Returns f(trees [places, ...], *shared) from `one`(tree, *shared), compiled.
+    """Returns f(trees [places, ...], *shared), compiled from `one`(tree, *shared).
 
-    Places are shared out over the devices of the mesh, with nothing to say to each other but where
-    they share a batch; `shared` arguments are the same for every trial.
+    The places are distributed over the devices of the mesh. Only devices that share a batch
+    communicate. The `shared` arguments are the same for every trial.
     """
 
     def within(trees, *shared):

@@ -26,8 +26,7 @@ class Predictor:
     """M trained networks; the prediction is their mean.
 
     Attributes:
-      task: the problem as new rows have it, see `Task.serving`: it knows the units and names of
-        inputs and answers.
+      task: the problem of new rows (`Task.serving`), with the units and names of inputs and answers.
       model: the network.
       params: parameters of the M networks, leaves [M, ...].
       trials: their M settings.
@@ -48,16 +47,16 @@ class Predictor:
     ) -> Any:
         """Returns the predictions for new rows, in the units and names of the data.
 
-        An array, rows first; of answers at every time step of rows that differ in length, a list
-        with the answers of each row. Rows are padded to a few lengths and a few numbers of rows, so
-        that few programs serve all.
+        The result is an array, rows first; or, for answers at every time step of rows of different
+        lengths, a list with an array for each row. Rows are padded to a few sizes, so few programs
+        are compiled.
 
         Args:
-          x: rows as the task's data, such as [N, T, D] or a list of [T_i, D]; or `Sequences`, a
-            `Series` to be forecast, or a text.
-          probabilities: of classes: returns their probabilities in place of the labels.
-          levels: of forecasts and numbers with a distribution: which quantiles to return.
-          **given: what the task's `encode` takes besides x, such as lengths or static.
+          x: rows like the task's data, such as [N, T, D] or a list of [T_i, D]; or `Sequences`, a
+            `Series` to forecast, or a text.
+          probabilities: for classes, returns their probabilities instead of the labels.
+          levels: for numbers with a distribution, returns these quantiles.
+          **given: other arguments of the task's `encode`, such as lengths or static.
 
         Raises:
           ValueError: the rows do not have the features of the training rows.
@@ -97,7 +96,7 @@ class Predictor:
           data: "train", "validation" or "test", or `Sequences` or `Windows` with targets.
 
         Raises:
-          ValueError: there are no such rows.
+          ValueError: the split or the data have no rows.
         """
         task = _rows(self.task)
         if not isinstance(data, str):
@@ -115,14 +114,14 @@ class Predictor:
         return task.scores(self._outputs(arrays), arrays)
 
     def stream(self, batch: int = 1) -> Callable[..., np.ndarray]:
-        """Returns f(x_t, reset_t=None, *, mask_t=None, static=None) -> predictions, rows first.
+        """Returns f(x_t, reset_t=None, *, mask_t=None, static=None) -> predictions [batch, ...].
 
-        x_t has the features of one more time step, [batch, D] or [D], in the units of the data. The
-        state of the networks is kept between calls. Where reset_t, [batch] bool, is True, a new
-        sequence starts with x_t. A time step holds the state where mask_t, [batch] bool, is False,
-        and where it has no number, as in `predict`. static is [batch, S], as in training.
+        x_t has the features of one time step, [batch, D] or [D], in the units of the data. Calls
+        share the state of the networks. Where reset_t, [batch] bool, is True, a new sequence starts
+        with x_t. A time step holds the state where mask_t, [batch] bool, is False, and where it has
+        no number, as in `predict`. static is [batch, S], as in training.
 
-        The prediction for a whole sequence is that after its last time step that counts.
+        The prediction for a whole sequence is the one after its last valid time step.
 
         Raises:
           ValueError: the network reads backwards.
@@ -158,13 +157,13 @@ class Predictor:
         return step
 
     def predict_stream(self, x: Iterable[Any], *, static: Any = None) -> Iterator[Any]:
-        """Yields the prediction after each time step of one sequence, as it comes.
+        """Yields the prediction after each time step of one sequence.
 
         A prediction is a label or a number, or an array of them where a row has several targets.
 
         Args:
-          x: the features of one time step after another, [D] each; NaN is a missing number.
-          static: [S] what does not change within the sequence.
+          x: the features of each time step in turn, each [D]; NaN is a missing number.
+          static: [S], the features that are constant within the sequence.
         """
         step, static = self.stream(), None if static is None else np.asarray(static)[None]
         yield from (step(x_t, static=static)[0] for x_t in x)
@@ -172,15 +171,15 @@ class Predictor:
     def generate(
         self, prompt: str | bytes, length: int, *, temperature: float = 1.0, seed: int = 0
     ) -> str:
-        """Returns a text that continues a prompt, drawn one symbol after another.
+        """Returns a sampled text that continues a prompt.
 
         Args:
-          prompt: what is read first, at least one symbol; symbols that the training part does not
-            have are skipped.
-          length: how many symbols to draw.
-          temperature: logarithms of probabilities are divided by it; near 0 the most probable
-            symbol is drawn always.
-          seed: of the draws.
+          prompt: the start of the text, at least one symbol; symbols that are not in the training
+            part are skipped.
+          length: number of symbols to sample.
+          temperature: divides the logarithms of probabilities; near 0 the most probable symbol is
+            always sampled.
+          seed: of the samples.
 
         Raises:
           ValueError: the prompt is empty, length is below 1, temperature is not positive, or the
@@ -205,8 +204,8 @@ class Predictor:
         """Writes the networks, scales, class names and the hash of the data to a new directory.
 
         Raises:
-          FileExistsError: the directory exists; it is left as it is.
-          TypeError: the model has what JSON cannot say, such as a function.
+          FileExistsError: the directory exists; it is not changed.
+          TypeError: the model has a field that JSON cannot hold, such as a function.
         """
         saved.save(directory, _rows(self.task), self.model, self.params, self.trials)
 
@@ -262,15 +261,15 @@ class Predictor:
 
 
 def load(directory: str | os.PathLike, classes: Iterable[type] = ()) -> Predictor:
-    """Returns what `Predictor.save` wrote.
+    """Returns the predictor that `Predictor.save` wrote.
 
     Args:
-      directory: where.
-      classes: the classes in it that are not the library's own, such as a cell of yours.
+      directory: its directory.
+      classes: your own classes in it, such as a cell.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: a file is damaged, of another format, or names an unknown class.
+      FileNotFoundError: a file is missing.
+      ValueError: a file is damaged, has another format, or names an unknown class.
     """
     return Predictor(*saved.load(directory, classes))
 
@@ -340,9 +339,9 @@ def _advance(task: Any, model: Any) -> Callable[..., tuple[Any, Array]]:
 
 @functools.lru_cache(maxsize=16)
 def _draw(task: LanguageModel, model: Any) -> Callable[..., Array]:
-    """Returns f(params, numbers [T], how many are read, key, temperature) -> [T] draws, compiled.
+    """Returns f(params, numbers [T], count, key, temperature) -> samples [T], compiled.
 
-    The draw of a time step is the input of the next one behind the numbers that are read.
+    After the first `count` numbers, the sample of a time step is the input of the next one.
     """
 
     def draw(params, numbers, count, key, temperature):

@@ -1,4 +1,4 @@
-"""Programs and states of training without training: lowered, measured, or begun with parameters."""
+"""The programs and initial states of training, without training."""
 
 from typing import Any
 
@@ -23,23 +23,22 @@ def lower(
     optimizer: optimizers.Optimizer = "adam",
     batching: str = "auto",
 ) -> Lowered:
-    """Returns the programs that `fit` would run on `devices`, traced and lowered, not compiled.
+    """Returns the programs of `fit` for `devices`, traced and lowered, not compiled.
 
-    The devices need not be here: those of `jax.experimental.topologies` will do, so that programs
-    can be compiled and looked at ahead of time. "auto" batching is that of the devices; a model's
-    "auto" engine is not, see `SequenceSpec.on`.
+    The devices may be absent, such as those of `jax.experimental.topologies`. "auto" batching
+    resolves for these devices. A model's "auto" engine does not, see `SequenceSpec.on`.
 
     Args:
       task: the problem.
       model: the network.
-      trials: R settings; only their number and kinds matter.
-      devices: where it is to run, all of one platform.
-      batch_size: B, sequences a step.
+      trials: R settings; only their number and their names matter.
+      devices: the devices of the programs, all of one platform.
+      batch_size: B, sequences of an update.
       optimizer: as in `fit`.
       batching: as in `fit`.
 
     Raises:
-      ValueError: an argument out of its range.
+      ValueError: an argument is out of range.
     """
     return Job(task, model, trials, Settings(batch_size, optimizer, batching), devices).lower()
 
@@ -48,7 +47,7 @@ def fresh(
     task: Task, model: Model, params: Any, trials: Trials, *, batch_size: int = 16,
     optimizer: optimizers.Optimizer = "adam", epochs: bool = False,
 ) -> State:  # fmt: skip
-    """Returns R trials before their first step with parameters of one's own, for `begin_from`.
+    """Returns R trials before their first step with given parameters, for `begin_from`.
 
     Args:
       task: the problem.
@@ -73,7 +72,7 @@ def state_shapes(
     task: Task, model: Model, trials: Trials, *, batch_size: int = 16,
     optimizer: optimizers.Optimizer = "adam", epochs: bool = False,
 ) -> State:  # fmt: skip
-    """Returns the shapes and types of R trials' state: what `checkpoints.load` reads them by."""
+    """Returns the shapes and dtypes of R trials' state, as a template for `checkpoints.load`."""
     settings = _settings(task, batch_size, optimizer, epochs)
     arrays = feeds.shapes(task.arrays())
     begin_all = jax.vmap(
@@ -94,10 +93,10 @@ def footprint(
     task: Task, model: Model, *, batch_size: int = 16, optimizer: optimizers.Optimizer = "adam",
     batching: str = "auto", places: int = 1,
 ) -> int:  # fmt: skip
-    """Returns the bytes a device needs to train `places` trials, as the compiler plans them.
+    """Returns the bytes that a device needs to train `places` trials, by the compiler's estimate.
 
-    Arguments, results and temporaries of the compiled loop, which is not run. With vmap every place
-    costs nearly the same; with map the temporaries are those of one trial.
+    They are the arguments, results and temporaries of the compiled loop, which does not run. With
+    map the temporaries are those of one trial.
     """
     trials = make_trials(seed=np.arange(places * jax.device_count()))
     settings = Settings(batch_size, optimizer, batching)

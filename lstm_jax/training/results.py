@@ -1,4 +1,4 @@
-"""Results of training: of R trials at the end, and between two calls of the loop."""
+"""Results of R trials, at the end of training and between two calls of the loop."""
 
 import dataclasses
 import functools
@@ -27,25 +27,24 @@ from lstm_jax.types import Model
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """What training made of R trials; a pytree of NumPy arrays.
+    """The result of training R trials; a pytree of NumPy arrays.
 
     Attributes:
       task: the problem.
       model: the network, with the task's sizes.
       trials: the R settings.
       params: the parameters, leaves [R, ...]: those with the least validation loss, or the last
-        where there was no validation.
-      status: [R] "finished" all steps, "solved" before their end, "stopped" by validation, or
-        "diverged".
-      step: [R] updates done.
-      solved_at: [R] updates until the task called the trial solved, -1 where it did not.
-      reason: [R] why a trial diverged, such as "the loss is not finite at step 12"; else "".
-      loss: [R] running mean of the training loss, over about the last 1,000 sequences; nan where a
-        trial diverged at its first batch.
-      metric: [R] the same of the task's metric.
-      validation_loss: [R] the least loss of a validation; nan where there was none.
-      best_step: [R] the updates before that validation; the last step where there was none.
-      state: everything a trial had in hand, leaves [R, ...]; rows of it may go on as `begin_from`.
+        ones without validation.
+      status: [R] "finished", "solved", "stopped" by validation, or "diverged".
+      step: [R] number of updates.
+      solved_at: [R] updates until the task was solved; -1 if it was not.
+      reason: [R] the cause of a divergence, such as "the loss is not finite at step 12"; else "".
+      loss: [R] running mean of the training loss, over about the last 1,000 sequences; nan for a
+        trial that diverged at its first batch.
+      metric: [R] running mean of the training metric.
+      validation_loss: [R] the least validation loss; nan without validation.
+      best_step: [R] the updates before that validation; the last step without validation.
+      state: the training state, leaves [R, ...], to continue from with `begin_from`.
     """
 
     task: Task
@@ -66,9 +65,9 @@ class Result:
         return f"Result(\n{self.table()}\n)"
 
     def table(self) -> "Table":
-        """Returns one row a trial: its settings and what came of them.
+        """Returns one row for each trial: its settings and its results.
 
-        The columns are those of `result_records`; `loss` and `metric` are `train_loss` and
+        The columns are those of `result_records`, with `loss` and `metric` as `train_loss` and
         `train_metric`.
         """
         names = {"loss": "train_loss", "metric": "train_metric"}
@@ -76,17 +75,17 @@ class Result:
         return Table({names.get(name, name): v for name, v in r.items()} for r in records)
 
     def evaluate(self, split: str = "test", **settings: Any) -> Evaluation:
-        """Returns how the R trials do on a split, see `lj.evaluate`."""
+        """Returns the scores of the R trials on a split, see `lj.evaluate`."""
         return evaluate(self.task, self.model, self.params, self.trials, split=split, **settings)
 
     def best(self, by: str = "validation") -> Predictor:
-        """Returns the network of the trial with the least loss, which did not diverge.
+        """Returns the network with the least loss among trials that did not diverge.
 
         Args:
           by: "validation", or "train" for the running mean of the training loss.
 
         Raises:
-          ValueError: `by` is neither, nothing was validated, or every trial diverged.
+          ValueError: `by` is unknown, nothing was validated, or every trial diverged.
         """
         losses = {"validation": self.validation_loss, "train": self.loss}
         check_choice("by", by, losses)
@@ -99,7 +98,7 @@ class Result:
         return self._predictor(np.array([np.nanargmin(loss)]))
 
     def ensemble(self) -> Predictor:
-        """Returns the networks of all trials that did not diverge; predictions are their mean.
+        """Returns all networks that did not diverge; the prediction is their mean.
 
         Raises:
           ValueError: every trial diverged.
@@ -115,7 +114,7 @@ class Result:
 
 
 class Table(list):
-    """Rows of a result, dictionaries by column; prints as a table of the columns that differ."""
+    """Rows of a result as dictionaries; prints the columns that differ between rows."""
 
     def __str__(self) -> str:
         if not self:
@@ -135,7 +134,7 @@ def _short(value: Any) -> str:
 
 
 class Snapshot(NamedTuple):
-    """The small part of R trials between two calls of the loop; NumPy arrays [R]."""
+    """The progress of R trials between two calls of the loop; NumPy arrays [R]."""
 
     step: np.ndarray
     loss: np.ndarray
@@ -145,7 +144,7 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def of(cls, layout: parallel.Layout, state: State) -> "Snapshot":
-        """Returns the small part of a state."""
+        """Returns the progress in a state."""
         loss, metric, _ = state.stats
         validated = state.best.loss if isinstance(state.best, Best) else ()
         small: Any = cls(state.step, loss, metric, state.status, validated)  # pyright: ignore
@@ -153,17 +152,17 @@ class Snapshot(NamedTuple):
 
     @property
     def running(self) -> np.ndarray:
-        """[R] bool."""
+        """[R] bool, whether each trial is running."""
         return self.status == RUNNING
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns a progress record for each trial still running."""
+        """Returns a progress record for each running trial."""
         columns = {"step": self.step, "loss": self.loss, "metric": self.metric} | self._validated
         running = np.flatnonzero(self.running)
         return [{"trial": i} | {name: v[i] for name, v in columns.items()} for i in running]
 
     def curves(self, before: "Snapshot", seconds: float) -> dict[str, float]:
-        """Returns the quartiles over the trials still running, their number and the speed."""
+        """Returns the quartiles over running trials, their number and the speed."""
         points = {
             "running": float(self.running.sum()),
             "trial_steps_per_second": float((self.step - before.step).sum() / seconds),
@@ -176,7 +175,7 @@ class Snapshot(NamedTuple):
         return points
 
     def extent(self, steps: int) -> tuple[int, int, float, int]:
-        """Returns trial-steps done, done at the end, the median loss, and the trials running."""
+        """Returns finished and total trial-steps, the median loss, and the running trials."""
         running, done = self.running, int(self.step.sum())
         loss = float(np.median(self.loss[running])) if running.any() else float("nan")
         return done, int(np.where(running, steps, self.step).sum()), loss, int(running.sum())
@@ -190,7 +189,7 @@ class Snapshot(NamedTuple):
 def result_of(
     task: Task, model: Model, trials: Trials, state: State, reasons: np.ndarray
 ) -> Result:
-    """Returns the result of trials in this state, NumPy arrays, with their reasons."""
+    """Returns the result of trials with a final state of NumPy arrays."""
     held: Any = state
     validated, best = isinstance(held.best, Best), held.best
     nothing = np.full(len(held.step), np.nan, np.float32)
@@ -212,11 +211,11 @@ def result_of(
 def result_records(
     trials: Trials, result: Result, **evaluations: Evaluation
 ) -> list[dict[str, Any]]:
-    """Returns one record a trial for `RunDirectory.finish`: its settings and what came of them.
+    """Returns one record for each trial, for `RunDirectory.finish`: its settings and results.
 
-    {"trial", "seed", "learning_rate", ..., "gate_bias_f", ..., "status", "step", "solved_at",
-    "reason", "loss", "metric"}, with validation {"validation_loss", "best_step"}, and for
-    `test=evaluation` {"test_correct", "test_n", "test_loss", "test_metric"}.
+    The fields are {"trial", "seed", "learning_rate", ..., "gate_bias_f", ..., "status", "step",
+    "solved_at", "reason", "loss", "metric"}. With validation {"validation_loss", "best_step"} are
+    added, and with `test=evaluation` {"test_correct", "test_n", "test_loss", "test_metric"}.
     """
     names = ["status", "step", "solved_at", "reason", "loss", "metric"]
     names += ["validation_loss", "best_step"] if isinstance(result.state.best, Best) else []

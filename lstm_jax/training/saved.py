@@ -1,10 +1,10 @@
-"""Trained networks as one directory, with what their predictions need.
+"""Trained networks in one directory, with everything that predictions need.
 
     directory/task.json       the task: sizes, head, class names, hash of the data; trials; versions
     directory/task.npz        the scales of inputs and targets
-    directory/network-0/ ...  each network, as `interop.save_model` writes it
+    directory/network-0/ ...  each network, in the format of `interop.save_model`
 
-A fresh process needs nothing else, and nothing is unpickled.
+Loading unpickles nothing.
 """
 
 import importlib.metadata
@@ -29,12 +29,7 @@ PACKAGES = ("lstm_jax", "jax", "flax", "numpy")
 
 
 def save(directory: str | os.PathLike, task: Any, model: Any, params: Any, trials: Trials) -> None:
-    """Writes networks to a new directory, whole or not at all.
-
-    Raises:
-      FileExistsError: the directory exists; it is left as it is.
-      TypeError: the model or the task has what JSON cannot say, such as a function.
-    """
+    """Writes networks to a new directory, see `Predictor.save`."""
     description, arrays = task.state()
     content = {
         "format": FORMAT,
@@ -51,16 +46,7 @@ def save(directory: str | os.PathLike, task: Any, model: Any, params: Any, trial
 
 
 def load(directory: str | os.PathLike, classes: Iterable[type] = ()) -> tuple[Any, ...]:
-    """Returns the task, the model, the parameters [M, ...] and the trials that `save` wrote.
-
-    Args:
-      directory: where.
-      classes: the classes in it that are not the library's own, such as a cell of yours.
-
-    Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: a file is damaged, of another format, or names an unknown class.
-    """
+    """Returns task, model, parameters [M, ...] and trials, see `lj.load`."""
     directory, classes = Path(directory), tuple(classes)
     content = _content(directory / TASK)
     trials = make_trials(**{k: _numbers(v) for k, v in content["trials"].items()})
@@ -92,7 +78,7 @@ def _kind(path: Path, description: dict[str, Any], classes: tuple[type, ...]) ->
 
 
 def _numbers(values: Any) -> Any:
-    """Returns what `make_trials` takes; JSON has no infinity, it stands as null."""
+    """Returns arguments of `make_trials`; null stands for infinity, which JSON lacks."""
     if isinstance(values, dict):
         return {name: _numbers(value) for name, value in values.items()}
     return [np.inf if value is None else value for value in values]

@@ -1,4 +1,4 @@
-"""One trial in training: its state, and one step of it."""
+"""One trial in training: its state, and one step."""
 
 from typing import Any, NamedTuple
 
@@ -24,12 +24,12 @@ class State(NamedTuple):
       params: the model's parameters.
       optimizer: the optimiser's state.
       step: int32, updates done.
-      stats: running means of the training batches' loss and metric, and what a criterion looks at.
-      status: int32, RUNNING or why it stopped, a code of `divergence`; a trial that stopped never
-        changes again.
-      carried: of a stream and of epochs, where they are; else nothing.
-      average: the moving average of the parameters, if one is kept.
-      best: what validation found so far, if there is validation.
+      stats: running means of the loss and metric of training batches, and the task's memory.
+      status: int32, `RUNNING` or the code of `divergence` with which the trial stopped. A trial
+        that stopped never changes again.
+      carried: the position in a stream or an epoch; () for other tasks.
+      average: the moving average of the parameters; () without one.
+      best: the best validation so far; () without validation.
     """
 
     params: Any
@@ -43,15 +43,15 @@ class State(NamedTuple):
 
 
 class Best(NamedTuple):
-    """What validation found so far.
+    """The best validation so far.
 
     Attributes:
-      params: those with the least validation loss.
+      params: the parameters with the least validation loss.
       loss: that loss.
       step: int32, the updates before it.
       checked: int32, the updates before the last validation.
       waited: int32, validations since the least loss.
-      stalled: int32, the same, or those since the learning rate was last reduced.
+      stalled: int32, validations since the least loss or the last reduction of the learning rate.
       rate: factor of the learning rate.
     """
 
@@ -65,11 +65,11 @@ class Best(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """What goes on from one batch to the next.
+    """The position in a stream or an epoch, between two batches.
 
     Attributes:
-      cursor: a stream's; of epochs, [N] int32, the order of the rows in this one.
-      state: the model's, before the next window of a stream.
+      cursor: the cursor of a stream; in epochs the order of the rows, [N] int32.
+      state: the model's state before the next window of a stream.
     """
 
     cursor: Any
@@ -77,14 +77,14 @@ class Carried(NamedTuple):
 
 
 class Validated(NamedTuple):
-    """What is done with the loss on the validation split.
+    """The rules of validation.
 
     Attributes:
       every: updates from one validation to the next.
-      sequences: how many are drawn where the split is not finite.
+      sequences: sequences of a validation, where the split is sampled.
       patience: validations without a lower loss after which a trial stops; None for never.
-      plateau: validations without a lower loss after which its learning rate is reduced, or None.
-      factor: what the learning rate is then multiplied by.
+      plateau: validations without a lower loss after which the learning rate falls; None for never.
+      factor: the factor by which it falls.
     """
 
     every: int
@@ -95,7 +95,7 @@ class Validated(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What is compiled into the loop besides the task and the model."""
+    """The settings that are compiled into the loop, besides the task and the model."""
 
     batch_size: int
     optimizer: optimizers.Optimizer
@@ -116,7 +116,7 @@ def begin(task: Task, model: Model, settings: Settings, trial: Trials, arrays: A
 def begin_with(
     task: Task, model: Model, settings: Settings, trial: Trials, params: Any, arrays: Any
 ) -> State:
-    """Returns a trial before its first step, with these parameters."""
+    """Returns a trial before its first step, with the given parameters."""
     zero = jnp.int32(0)
     best = Best(params, jnp.float32(jnp.inf), zero, zero, zero, zero, jnp.float32(1))
     return State(
@@ -134,7 +134,7 @@ def begin_with(
 def _carried(
     task: Task, model: Any, settings: Settings, trial: Trials, params: Any, arrays: Any
 ) -> Carried | tuple[()]:
-    """Returns the beginning of a stream or of the first epoch; else nothing."""
+    """Returns the start of a stream or of the first epoch, or () for other tasks."""
     if settings.epochs:
         return Carried(jnp.zeros(len(arrays["splits"]["train"]), jnp.int32), ())
     if not isinstance(task, Stream):
@@ -144,14 +144,14 @@ def _carried(
 
 
 def given(arrays: Any) -> dict[str, Any]:
-    """Returns the argument that a task's methods take where it has arrays."""
+    """Returns the keyword `arrays` for the methods of a task, if the task has arrays."""
     return {"arrays": arrays} if jax.tree.leaves(arrays) else {}
 
 
 def draw(
     task: Task, settings: Settings, trial: Trials, state: State, arrays: Any
 ) -> tuple[Any, Batch]:
-    """Returns the next cursor and batch: of an epoch, of a stream, or drawn for this step."""
+    """Returns the next cursor and batch: of an epoch, of a stream, or a sample."""
     if isinstance(state.carried, Carried):
         if settings.epochs:
             return _next_rows(task, settings, trial, state, arrays)
@@ -166,7 +166,10 @@ def draw(
 def _next_rows(
     task: Any, settings: Settings, trial: Trials, state: Any, arrays: Any
 ) -> tuple[Array, Batch]:
-    """Returns the order of the rows in this epoch, and the next rows; the last may be fewer."""
+    """Returns the order of the rows in this epoch, and the next batch of them.
+
+    The last batch of an epoch may have fewer rows.
+    """
     members, size = arrays["splits"]["train"], settings.batch_size
     count = len(members)
     epoch, part = jnp.divmod(state.step, steps_per_epoch(count, size))
@@ -182,21 +185,21 @@ def _next_rows(
 
 
 def _fed_rows(task: Any, settings: Settings, state: State, arrays: Any) -> Batch:
-    """Returns the rows of this update among those that were read ahead, see `feeds.Ahead`."""
+    """Returns the batch of this update from the rows that `feeds.Ahead` has read."""
     place = jnp.arange(settings.batch_size, dtype=jnp.int32)
     index = (state.step - arrays["first"]) * settings.batch_size + place
     return task.batch(arrays, index, arrays["filled"][index])
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Returns the updates in which all rows are seen once."""
+    """Returns the updates of one epoch."""
     return -(-rows // batch_size)
 
 
 def _run(
     task: Task, model: Any, params: Any, batch: Batch, carried: Any, **noise: Any
 ) -> tuple[Any, Array]:
-    """Returns the model's state behind a window, nothing of other batches, and the outputs."""
+    """Returns the outputs of the model, and its state after a window; () after other batches."""
     x, _, mask, reset = batch
     if isinstance(carried, Carried) and not isinstance(task, Rows):
         return model.unroll(params, x, carried.state, mask=mask, reset=reset, **noise)
@@ -212,10 +215,10 @@ def take_step(
     state: State,
     arrays: Any,
 ) -> State:
-    """Draws a batch, differentiates, updates; freezes the trial if the numbers are not finite.
+    """Draws a batch, differentiates, and updates; freezes a trial whose numbers are not finite.
 
-    Devices that share the batch (`parallel.shared`) draw all of it, each runs the model on rows of
-    its own, with noise of its own, and all know the outputs and so the loss.
+    Devices that share a batch (`parallel.shared`) each draw the whole batch. Each runs the model on
+    its own rows with its own noise. The outputs are gathered, so every device computes the loss.
     """
     if settings.window is not None:
         return _step_in_windows(task, model, settings, trial, state, arrays)
@@ -244,7 +247,7 @@ def take_step(
 def _step_in_windows(
     task: Task, model: Any, settings: Settings, trial: Trials, state: State, arrays: Any
 ) -> State:
-    """Draws a batch and goes through it in windows of time, with an update after each."""
+    """Draws a batch and updates after each of its windows of time."""
     _, batch = draw(task, settings, trial, state, arrays)
     windows = jax.tree.map(lambda a: a.reshape(-1, settings.window, *a.shape[1:]), batch)
     noise_key = jax.random.fold_in(keys(trial).noise, state.step)
@@ -271,7 +274,7 @@ def _step_in_windows(
 
 
 def current_params(state: Any) -> Any:
-    """Returns the parameters to use now: their moving average where one is kept."""
+    """Returns the parameters to evaluate: the moving average, if one is kept."""
     if isinstance(state.average, tuple) and not state.average:
         return state.params
     return jax.tree.map(lambda a, p: a.astype(p.dtype), state.average, state.params)
@@ -281,7 +284,7 @@ def batch_stats(task: Task, memory: Any, outputs: Array, batch: Batch) -> Stats:
     """Returns the loss and metric of one batch, and the task's memory after it.
 
     Raises:
-      ValueError: the answers are not of the task's shape.
+      ValueError: the outputs do not have the task's shape.
     """
     agreement.check_outputs(task, outputs, batch)
     loss, metric = task.loss(outputs, batch), task.metric(outputs, batch)
@@ -292,9 +295,10 @@ def batch_stats(task: Task, memory: Any, outputs: Array, batch: Batch) -> Stats:
 def _update_or_freeze(
     task: Task, settings: Settings, before: State, learnt: State, seen: Stats, grads: Any = ()
 ) -> State:
-    """Returns the trial after its update, or frozen before it where a number is not finite.
+    """Returns the trial after its update, or frozen before it if a number is not finite.
 
-    A gradient that is not finite has an update that is not.
+    The check covers the loss and the updated parameters: a gradient that is not finite makes an
+    update that is not finite.
     """
     return lax.cond(
         divergence.all_finite((seen.loss, learnt.params)),
@@ -306,7 +310,7 @@ def _update_or_freeze(
 def _update(
     settings: Settings, trial: Trials, params: Any, moments: Any, grads: Any, rate: Any = None
 ) -> Any:
-    """Returns the parameters and the optimiser's state after one update, shortened by `rate`."""
+    """Returns the parameters and the optimiser's state after one update, scaled by `rate`."""
     optimizer = optimizers.make(settings.optimizer, trial)
     updates, moments = optimizer.update(_wide(grads), moments, _wide(params))
     if rate is not None:
@@ -315,7 +319,7 @@ def _update(
 
 
 def _averaged(settings: Settings, average: Any, params: Any, step: Array) -> Any:
-    """A <- d a + (1 - d) p, with d at most t / (t + 1) after t updates: at first a plain mean."""
+    """Returns d a + (1 - d) p, with d at most t / (t + 1) after t updates: first a plain mean."""
     if settings.average is None:
         return average
     t = step.astype(jnp.float32)
@@ -328,7 +332,7 @@ def _averaged(settings: Settings, average: Any, params: Any, step: Array) -> Any
 
 
 def count_step(task: Task, settings: Settings, state: State, seen: Stats) -> State:
-    """Calls the trial solved when its task does, once the window has been seen."""
+    """Returns the trial with updated means; solved if its task says so after `WINDOW` sequences."""
     step = state.step + 1
     before, batch = state.stats._replace(memory=()), seen._replace(memory=())
     means = _running_means(before, batch, step, settings.batch_size)
@@ -339,7 +343,7 @@ def count_step(task: Task, settings: Settings, state: State, seen: Stats) -> Sta
 
 
 def _running_means(means: Stats, seen: Stats, step: Array, batch_size: int) -> Stats:
-    """m_n = m_(n-1) + (x_n - m_(n-1)) max(1 / n, B / WINDOW): a mean of all, later of the last."""
+    """Returns m_n = m_(n-1) + (x_n - m_(n-1)) max(1 / n, B / WINDOW)."""
     rate = jnp.maximum(1 / step.astype(jnp.float32), jnp.float32(min(1, batch_size / WINDOW)))
 
     def moved(mean, new):
@@ -350,5 +354,5 @@ def _running_means(means: Stats, seen: Stats, step: Array, batch_size: int) -> S
 
 
 def _wide(tree: Any) -> Any:
-    """Returns the leaves in float32 at least: moments of bfloat16 parameters need the digits."""
+    """Returns the leaves in float32 at least: moments of bfloat16 parameters need the precision."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)

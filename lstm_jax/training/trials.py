@@ -1,4 +1,4 @@
-"""Trials: the settings that may differ between the training runs of one compiled program."""
+"""Trials: the hyperparameters that may differ between the trials of one compiled program."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ MAX_SEED = 2**32 - 1
 
 
 class Trials(NamedTuple):
-    """R training runs that differ in numbers alone; inside a trial every field is a scalar.
+    """R trials that differ in numbers alone; inside a trial every field is a scalar.
 
-    All are traced: one compiled program serves any values. What is None, or not named, is no part
-    of the program. A model gets what concerns it from `initial` and `rates`.
+    All values are traced, so one compiled program serves any values. A field that is None is not
+    part of the program. A model gets its part from `initial` and `rates`.
 
     Attributes:
       seed: [R] uint32; data, initial parameters and noise of a trial depend on it alone.
@@ -31,15 +31,14 @@ class Trials(NamedTuple):
       clip: [R] largest global norm of a gradient; inf for no clipping.
       weight_decay: [R] decoupled from the gradient: p <- p - learning_rate weight_decay p, for
         arrays of two axes or more.
-      init_scale: [R] the model multiplies its initial weights by it, biases apart.
-      dropout: [R] rate at which a layer's output is dropped, or None.
-      input_dropout: [R] the same of its input, for a whole sequence, or None.
-      recurrent_dropout: [R] the same of what it feeds back, or None.
-      weight_drop: [R] the same of its recurrent weights, or None.
+      init_scale: [R] factor of the model's initial weights, not of biases.
+      dropout: [R] dropout rate of the outputs of each layer, or None.
+      input_dropout: [R] dropout rate of the inputs of each layer, one mask a sequence, or None.
+      recurrent_dropout: [R] dropout rate of the feedback, one mask a sequence, or None.
+      weight_drop: [R] dropout rate of the recurrent weights, or None.
       input_noise: [R] standard deviation of the noise on the model's input, or None.
-      zoneout: state name -> [R] rate at which its units keep their old value; states not named keep
-        the cell's own.
-      gate_bias: block name -> [R] initial bias of that block; blocks not named keep the cell's own.
+      zoneout: state name -> [R] zoneout rate; other states keep the cell's own.
+      gate_bias: block name -> [R] initial bias; other blocks keep the cell's own.
     """
 
     seed: Any
@@ -61,7 +60,7 @@ class Trials(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """The independent streams of random numbers of one trial, a key for each use."""
+    """The independent keys of one trial, one for each use."""
 
     init: Array
     data: Array
@@ -76,7 +75,7 @@ def keys(trial: Trials) -> Keys:
 
 
 def initial(trial: Trials) -> dict[str, Any]:
-    """Returns the arguments of a model's `init` that one trial decides."""
+    """Returns the trial's arguments of a model's `init`."""
     return {"scale": trial.init_scale, "gate_bias": trial.gate_bias}
 
 
@@ -105,13 +104,13 @@ def make_trials(
     gate_bias: Mapping[str, Values] | None = None,
     **unknown: Any,
 ) -> Trials:
-    """Returns Trials from numbers (the same for every trial) and lists of one number a trial.
+    """Returns Trials from numbers (the same for every trial) and lists of one number per trial.
 
-    For three seeds of one setting: `make_trials(seed=[0, 1, 2], learning_rate=3e-3)`. What a trial
-    may drop or leave alone is dropped at a rate of zero: `make_trials(weight_drop=[0, 0.5])`.
+    For three seeds of one setting: `make_trials(seed=[0, 1, 2], learning_rate=3e-3)`. A rate of
+    zero drops nothing: `make_trials(weight_drop=[0, 0.5])`.
 
     Raises:
-      ValueError: a value out of its range, or lists of different lengths; the message names it.
+      ValueError: a value is out of range, or lists have different lengths; the message names it.
       TypeError: an argument is unknown; the message names the nearest one.
     """
     check_names("make_trials", unknown, Trials._fields, {})
@@ -127,14 +126,14 @@ def make_trials(
 
 
 def over_seeds(settings: Trials, seeds: int | Sequence[int]) -> Trials:
-    """Returns every setting with each seed: those of the first setting, then of the second, ...
+    """Returns every setting with each seed, all seeds of the first setting first.
 
     Args:
-      settings: R settings; their own seeds are dropped.
+      settings: R settings; their own seeds are replaced.
       seeds: a number n, for 0 .. n - 1, or a list.
 
     Raises:
-      ValueError: there is no seed, or one is out of its range.
+      ValueError: `seeds` is empty, or a seed is out of range.
     """
     chosen = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
     if chosen.ndim != 1 or chosen.size == 0:
@@ -144,7 +143,7 @@ def over_seeds(settings: Trials, seeds: int | Sequence[int]) -> Trials:
 
 
 def describe_trials(trials: Trials) -> dict[str, np.ndarray]:
-    """Returns name -> [R] of what is given, with gate_bias_f, zoneout_h and so on: for records."""
+    """Returns name -> [R] for records, with names such as gate_bias_f and zoneout_h."""
     fields = {name: values for name, values in trials._asdict().items() if values is not None}
     for kind in ("zoneout", "gate_bias"):
         values = fields.pop(kind)
@@ -180,7 +179,7 @@ class _Range(NamedTuple):
 _POSITIVE = _Range("positive and finite", lambda v: (v > 0) & np.isfinite(v))
 _RATE = _Range("in [0, 1)", lambda v: (v >= 0) & (v < 1))
 _FROM_ZERO = _Range("at least 0 and finite", lambda v: (v >= 0) & np.isfinite(v))
-_RANGES = {  # by field; those of a mapping have one range
+_RANGES = {  # by field; the values of a mapping share one range
     "learning_rate": _POSITIVE,
     "decay": _Range("positive (inf for never)", lambda v: v > 0),
     "warmup": _POSITIVE,
@@ -201,7 +200,7 @@ _SEED = _Range(f"a whole number in [0, {MAX_SEED}]", lambda v: (v >= 0) & (v <= 
 
 
 def _checked(name: str, values: np.ndarray) -> np.ndarray:
-    """Returns the values as float32 (seeds as uint32), each inside its range after rounding."""
+    """Returns the values as float32 (seeds as uint32), checked after rounding."""
     if name == "seed":
         kind, dtype, wanted = "iu", np.uint32, _SEED
     else:

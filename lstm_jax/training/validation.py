@@ -1,4 +1,4 @@
-"""Validation while trials are trained: the best parameters, patience, and plateaus."""
+"""Validation during training: the best parameters, patience, and plateaus."""
 
 from typing import Any
 
@@ -23,22 +23,22 @@ def validate(
     state: State,
     data: Any,
 ) -> State:
-    """Returns a trial after validation; one that has not moved since the last is left alone."""
+    """Returns a trial after validation; unchanged if it had no update since the last one."""
     rules = settings.validated
     assert rules is not None and isinstance(state.best, Best)
 
-    def look():
+    def validated():
         params = current_params(state)
         sums = measure(task, model, asked, params, trial, data)
         return _judged(rules, state, params, sums.loss / sums.weight)
 
-    return lax.cond(state.step > state.best.checked, look, lambda: state)
+    return lax.cond(state.step > state.best.checked, validated, lambda: state)
 
 
 def _judged(rules: Validated, state: State, params: Any, loss: Array) -> State:
-    """Keeps the best parameters; stops a trial, or reduces its rate, that has waited too long."""
+    """Returns a trial with its best parameters, stopped or at a lower rate after waiting."""
     best: Any = state.best
-    better = loss < best.loss  # never of nan
+    better = loss < best.loss  # False for nan
     waited = jnp.where(better, 0, best.waited + 1)
     stalled = jnp.where(better, 0, best.stalled + 1)
     reduced = stalled >= (rules.plateau or jnp.inf)

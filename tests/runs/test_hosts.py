@@ -208,7 +208,7 @@ def test_processes_hear_each_other(together):
     assert first["large"] == zlib.crc32(large(0)) and "invalid literal for int()" in first["error"]
     same = "must be the same in every process: process 1 has another"
     assert first["alike"] == "nothing but None" and first["different"] == f"the index {same}"
-    assert first["fits"] == f"what 'main' is asked {same}"
+    assert first["fits"] == f"the settings of group 'main' {same}"
 
 
 def test_a_process_that_is_alone_agrees_with_itself():
