@@ -1,4 +1,4 @@
-"""A run on the disk, of one process or several: ledger, checkpoints, curves, progress."""
+"""Runs on disk, of one process or several: ledger, checkpoints, curves, progress."""
 
 from lstm_jax.runs import checkpoints, hosts, loggers
 from lstm_jax.runs.config import CONFIG, begin_run, read_config

@@ -1,4 +1,4 @@
-"""Trees of arrays on the disk: checkpoints of what is in flight, and exports for keeps."""
+"""Trees of arrays on disk: checkpoints of unfinished groups, and exports of finished ones."""
 
 import hashlib
 import io
@@ -23,8 +23,8 @@ NOTE = ":note"
 class Checkpoints:
     """The last two states of one group of trials, each with a JSON note.
 
-    A checkpoint is the file STEP.SHA256.npz, written behind the computation. Its name has its
-    checksum, so that no damage passes unnoticed. It appears whole or not at all.
+    A checkpoint is the file STEP.SHA256.npz, written by a background thread. The checksum in its
+    name reveals any damage. The file appears whole or not at all.
     """
 
     def __init__(self, directory: str | os.PathLike):
@@ -39,9 +39,9 @@ class Checkpoints:
         return sorted(found, key=step_of, reverse=True)
 
     def restore(self, path: Path, template: Any) -> Any:
-        """Returns the state of a checkpoint as NumPy arrays; the next ones are saved after it.
+        """Returns the state of a checkpoint as NumPy arrays; later checkpoints follow it.
 
-        `template` has the state's structure, with leaves of its shapes and types.
+        `template` has the state's structure, with leaves of its shapes and dtypes.
         """
         self._latest = path
         arrays = _arrays(path)
@@ -49,17 +49,17 @@ class Checkpoints:
         return _fill(path, template, arrays)
 
     def save(self, step: int, state: Any, note: Mapping[str, Any]) -> None:
-        """Saves a tree of NumPy arrays and a note behind the computation, once for each step.
+        """Saves a tree of NumPy arrays and a note in the background, once for each step.
 
         Raises:
-          OSError: this checkpoint or the one before it cannot be written.
+          OSError: the previous checkpoint could not be written.
         """
         self._wait()
         if self._latest is None or step_of(self._latest) != step:
             self._saving = self._writer.submit(self._save, step, state, note)
 
     def close(self) -> None:
-        """Waits until everything is on the disk; raises as `save`."""
+        """Waits until everything is on disk; raises as `save`."""
         try:
             self._wait()
         finally:
@@ -90,7 +90,7 @@ def read_note(path: Path) -> dict[str, Any]:
     """Returns the note of a checkpoint.
 
     Raises:
-      Damaged: the checkpoint is not as it was saved.
+      Damaged: the checkpoint has changed since it was saved.
     """
     if sha256_of(path) != path.name.split(".")[1]:
         raise Damaged(path, "it is not as it was saved")
@@ -99,9 +99,9 @@ def read_note(path: Path) -> dict[str, Any]:
 
 
 def export(path: str | os.PathLike, tree: Any) -> str:
-    """Writes a tree of arrays as an npz file, one entry a leaf, named by its path in the tree.
+    """Writes a tree of arrays as an npz file, with one entry for each leaf, named by its path.
 
-    The same arrays give the same bytes.
+    Equal arrays give equal bytes.
 
     Returns:
       The SHA-256 of the file.
@@ -112,12 +112,12 @@ def export(path: str | os.PathLike, tree: Any) -> str:
 
 
 def load(path: str | os.PathLike, template: Any) -> Any:
-    """Reads a tree that `export` wrote, as NumPy arrays; nothing is unpickled.
+    """Reads a tree that `export` wrote, as NumPy arrays, without pickle.
 
-    `template` has the tree's structure, with leaves that have its shapes and types.
+    `template` has the tree's structure, with leaves of its shapes and dtypes.
 
     Raises:
-      ValueError: the file lacks a leaf, has one too many, or one of another shape or type.
+      ValueError: the file lacks a leaf, has an unknown one, or one of another shape or dtype.
       Damaged: the file cannot be read.
     """
     return _fill(path, template, _arrays(path))
@@ -144,7 +144,7 @@ def _fill(path: str | os.PathLike, template: Any, arrays: dict[str, np.ndarray])
 def _fitting(
     path: str | os.PathLike, name: str, arrays: dict[str, np.ndarray], leaf: Any
 ) -> np.ndarray:
-    """Returns the array called `name`; types that NumPy does not know lie in the file as bytes."""
+    """Returns the array called `name`; npz files store dtypes that NumPy lacks as bytes."""
     array = arrays[name].view(leaf.dtype) if arrays[name].dtype.kind == "V" else arrays[name]
     if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
         found, wanted = f"{array.shape} {array.dtype}", f"{leaf.shape} {leaf.dtype}"

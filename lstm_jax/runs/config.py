@@ -1,4 +1,4 @@
-"""The beginning of a run on the disk: a locked directory with settings and circumstances."""
+"""The start of a run on disk: a locked directory with settings and circumstances."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ CONFIG = "config.json"
 
 
 def begin_run(directory: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> Lock:
-    """Makes a directory, locks it and writes config.json, which makes it a run; returns the lock.
+    """Makes and locks a directory, and writes config.json, which makes it a run; returns the lock.
 
     Raises:
-      ValueError: it already holds a run, another process uses it, or it cannot be written.
+      ValueError: the directory holds a run, another process uses it, or it cannot be written.
     """
     config = plain({"settings": settings, "about": about})
     text = json.dumps(config | {"sha256": _sha256(config)}, indent=2)
@@ -26,7 +26,7 @@ def begin_run(directory: Path, settings: Mapping[str, Any], about: Mapping[str, 
         if (directory / CONFIG).exists():
             right = "resume it or choose another directory"
             raise ValueError(f"{directory} already holds a run: {right}")
-        for left in temporaries(directory):  # of a process killed here
+        for left in temporaries(directory):  # of a killed process
             left.unlink()
         replace_file(directory / CONFIG, (text + "\n").encode())
     except OSError as error:
@@ -35,10 +35,10 @@ def begin_run(directory: Path, settings: Mapping[str, Any], about: Mapping[str, 
 
 
 def read_config(directory: Path) -> Record:
-    """Returns what `begin` wrote: {"settings", "about"}.
+    """Returns {"settings", "about"}, written by `begin_run`.
 
     Raises:
-      Damaged: config.json is missing, or not as it was written.
+      Damaged: config.json is missing, or has changed since it was written.
     """
     path = directory / CONFIG
     if not path.exists():

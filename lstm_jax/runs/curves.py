@@ -1,4 +1,4 @@
-"""TensorBoard curves of a group, written at once by the thread that draws them."""
+"""TensorBoard curves of a group, written without a queue."""
 
 import contextlib
 import platform
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Curves:
-    """An event file of scalars; none where tensorboardX is missing.
+    """An event file of scalars; empty if tensorboardX is missing.
 
-    Nothing waits for it: when it cannot be written, one line on stderr says so, and it ends.
-    tensorboardX's own writer queues events for a thread, and waits forever once that has died.
+    If the file cannot be written, one line on stderr reports it, and the curves end. tensorboardX's
+    own writer would queue events for a thread, and wait forever after that thread has died.
     """
 
     def __init__(self, directory: Path, step: int):
@@ -27,7 +27,7 @@ class Curves:
             self._guarded(lambda: self._add(step, values))
 
     def flush(self) -> None:
-        """Waits until all points are on the disk."""
+        """Waits until all points are on disk."""
         if self._writer is not None:
             self._guarded(self._writer.flush)
 
@@ -64,7 +64,7 @@ class Curves:
         self._writer.write(event.SerializeToString())
 
     def _guarded(self, call: Callable[[], object]) -> None:
-        """Calls; a failure is a line on stderr and ends the curves."""
+        """Calls `call`; a failure prints a line on stderr and ends the curves."""
         try:
             call()
         except (ImportError, OSError) as error:

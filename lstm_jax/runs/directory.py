@@ -1,4 +1,4 @@
-"""The directory of a run: what was asked, the ledger, what is in flight, and what came out."""
+"""The directory of a run: settings, ledger, checkpoints and results."""
 
 import collections
 import contextlib
@@ -26,28 +26,28 @@ SAVE_SECONDS = 15.0
 
 
 class RunDirectory:
-    """A run on the disk; a run consists of groups of trials, one call of `fit` each.
+    """A run on disk; a run consists of groups of trials, one call of `fit` each.
 
-        config.json       what was asked (settings) and under which circumstances (about)
-        records.jsonl     the ledger: everything else is made from it
+        config.json       the settings of the run, and its circumstances (about)
+        records.jsonl     the ledger: reports are made from it alone
         params/*.npz      the final parameters of each finished group
-        states/*.npz      all that a finished group had in hand, where another goes on from it
-        checkpoints/      what is in flight, gone when its group is finished
+        states/*.npz      the final training state of groups from which other groups continue
+        checkpoints/      the checkpoints of unfinished groups
         tensorboard/      curves
-        timing.jsonl      seconds; the ledger has none, to be the same after a kill and a resume
-        .lock             locked, and names its process, while a process has the run
+        timing.jsonl      seconds; the ledger has none, so that a resumed run has the same bytes
+        .lock             locked while a process uses the run, with the name of the process
 
-    Make one with `create` or `resume`, which lock it: it is this process's own while the object
-    lives. A run that was killed at any moment and resumed leaves the same bytes in records.jsonl
-    and params/ as one that was not (on the same device and versions).
+    Make one with `create` or `resume`, which lock it for this process while the object lives. A run
+    that was killed at any moment and resumed leaves the same bytes in records.jsonl and params/ as
+    an uninterrupted run, on the same device and versions.
 
-    Several processes make the same calls. Process 0 alone has the directory on its disk: it reads
-    and writes, the others hear what it read, and raise what it raised.
+    Several processes make the same calls. Process 0 alone reads and writes the directory, and sends
+    its results and exceptions to the others.
 
     Attributes:
       path: the directory.
-      settings: what was asked, as in config.json.
-      records: the ledger, of process 0; `read` gives it to all.
+      settings: the settings of the run, as in config.json.
+      records: the ledger, in process 0; `read` returns it in all processes.
       save_seconds: least time between two checkpoints.
     """
 
@@ -66,14 +66,16 @@ class RunDirectory:
         about: Mapping[str, Any] | None = None,
         save_seconds: float = SAVE_SECONDS,
     ) -> "RunDirectory":
-        """Begins a run: makes the directory and writes config.json.
+        """Starts a run: makes the directory and writes config.json.
 
-        `settings` are JSON values that a resume must not change, none by default; `about` is merely
-        recorded (versions, device, revision).
+        Args:
+          path: the directory.
+          settings: JSON values that a resume must not change.
+          about: other JSON values to record, such as versions, device and revision.
+          save_seconds: least time between two checkpoints.
 
         Raises:
-          ValueError: the directory already holds a run, another process uses it, or it cannot be
-            written.
+          ValueError: the directory holds a run, another process uses it, or it cannot be written.
         """
         held: list[Lock] = []  # in process 0
         given = settings or {}, about or {}
@@ -89,12 +91,13 @@ class RunDirectory:
         settings: Mapping[str, Any] | None = None,
         save_seconds: float = SAVE_SECONDS,
     ) -> "RunDirectory":
-        """Opens a run again; every setting that is given must be as it was.
+        """Opens an existing run; the given settings must equal those of the run.
+
+        An error changes nothing on disk.
 
         Raises:
-          ValueError: there is no run, a setting differs, or another process uses it; nothing is
-            changed then.
-          Damaged: a file of the run is not as it was written; nothing is changed then.
+          ValueError: the directory has no run, a setting differs, or another process uses the run.
+          Damaged: a file of the run has changed since it was written.
         """
         run = cls(path, save_seconds)
         asked = run.settings | plain(settings or {})
@@ -107,15 +110,15 @@ class RunDirectory:
         return hosts.lead(self.records.read)
 
     def finished(self) -> set[str]:
-        """Returns the groups whose results stand in the ledger."""
+        """Returns the groups with results in the ledger."""
         return hosts.lead(self._finished)
 
     @contextlib.contextmanager
     def open_group(self, name: str, settings: Mapping[str, Any]) -> Iterator["GroupLog"]:
-        """Opens a group for training; waits at the end until everything is on the disk.
+        """Opens a group for training; waits at the end until everything is on disk.
 
         Raises:
-          ValueError: the group is finished, or its name is none.
+          ValueError: the group is finished, or its name is empty.
         """
         if not name.strip("."):
             raise ValueError(f"group must be a name, got {name!r}")
@@ -127,7 +130,7 @@ class RunDirectory:
             except Preempted:
                 hosts.lead(log.close)
                 raise
-            except BaseException:  # which the other processes may know nothing of
+            except BaseException:  # perhaps in this process only
                 log.close()
                 raise
             hosts.lead(log.close)
@@ -135,9 +138,9 @@ class RunDirectory:
     def finish(
         self, group: str, results: Iterable[Mapping[str, Any]], params: Any, state: Any = None
     ) -> None:
-        """Puts a group's results on the ledger, exports its parameters, drops its checkpoints.
+        """Appends a group's results to the ledger, exports its parameters, deletes its checkpoints.
 
-        With a state, that is exported as well, for a group that goes on from it.
+        A given state is exported, too, for a group that continues from it.
 
         Raises:
           ValueError: the group is finished.
@@ -169,7 +172,7 @@ class RunDirectory:
         return set(self.records.finished())
 
     def _reopen(self) -> None:
-        """Locks the run and checks all that a resume reads, then drops what a kill left behind."""
+        """Locks the run, checks all files that a resume reads, and removes leftovers of a kill."""
         self._lock = lock_run(self.path)
         self.records.check(self.path)
         finished = self._finished()
@@ -179,10 +182,9 @@ class RunDirectory:
         self._tidy(finished, written)
 
     def _tidy(self, finished: set[str], written: Mapping[str, int]) -> None:
-        """Drops records behind the checkpoints, checkpoints of a whole group, half-written files.
+        """Removes records after checkpoints, checkpoints of finished groups, and partial files.
 
-        Of a group that is not finished, only the records that were `written` at its last checkpoint
-        are kept.
+        An unfinished group keeps the records that were `written` at its last checkpoint.
         """
         seen = collections.Counter()
 
@@ -202,19 +204,19 @@ class RunDirectory:
     def checkpoint(
         self, group: str, note: Callable[[str], None] = lambda line: None
     ) -> tuple[Path, Record] | None:
-        """Returns a group's newest intact checkpoint and its note; None where it has none.
+        """Returns a group's newest intact checkpoint and its note, or None.
 
-        A damaged one is noted, and the one before it taken.
+        `note` gets a line about each damaged checkpoint, which is skipped.
 
         Raises:
-          Damaged: the ledger lacks a record that was there when the checkpoint was saved.
+          Damaged: the ledger lacks a record that it had when the checkpoint was saved.
         """
         room = self.room("checkpoints", group)
         for path in Checkpoints(room).paths():
             try:
                 found = read_note(path)
             except Damaged as damaged:
-                note(f"{path}: {damaged.fault}; {group!r} goes on from the one before, if any")
+                note(f"{path}: {damaged.fault}; {group!r} continues from the one before, if any")
                 continue
             if not self.records.holds(group, found["ledger"]):
                 fault = f"it lacks records that {path} was saved with"
@@ -228,15 +230,15 @@ class RunDirectory:
             raise ValueError(f"group {group!r} is finished, its results are in {self.records.path}")
 
     def room(self, room: str, group: str) -> Path:
-        """Returns the place of a group in checkpoints/, tensorboard/, params/ or states/."""
+        """Returns the path of a group in checkpoints/, tensorboard/, params/ or states/."""
         return self.path / room / _file_name(group)
 
 
 class NoLog:
-    """What `fit` leaves on the disk without a run directory: nothing."""
+    """The log of `fit` without a run directory: it writes nothing."""
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
-        """Returns the step and state to go on from, None at the beginning."""
+        """Returns the step and state to continue from; None for a new group."""
 
     def progress(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends progress records to the ledger."""
@@ -245,11 +247,11 @@ class NoLog:
         """Adds a point to each named TensorBoard curve."""
 
     def checkpoint(self, step: int, state: Callable[[], Any], last: bool) -> None:
-        """Saves a checkpoint when it is time to, or the last one."""
+        """Saves a checkpoint if one is due, or if it is the last."""
 
 
 class GroupLog(NoLog):
-    """What `fit` leaves on the disk of process 0 while it trains one group."""
+    """The log of `fit` for one group, on the disk of process 0."""
 
     def __init__(
         self,
@@ -268,8 +270,8 @@ class GroupLog(NoLog):
         """Returns the step and state of the newest checkpoint, and rewinds the ledger to it.
 
         Raises:
-          ValueError: the group was begun with other settings.
-          Damaged: the ledger lacks a record that was there when the checkpoint was saved.
+          ValueError: the group started with other settings.
+          Damaged: the ledger lacks a record that it had when the checkpoint was saved.
         """
         return hosts.lead(lambda: self._restore(template))
 
@@ -296,14 +298,14 @@ class GroupLog(NoLog):
             self._curves.add(step, values)
 
     def checkpoint(self, step: int, state: Callable[[], Any], last: bool) -> None:
-        """Saves a checkpoint behind the computation: the last, every so often, and on SIGTERM.
+        """Saves a checkpoint in the background: the last, at intervals, and on SIGTERM.
 
         Raises:
-          Preempted: SIGTERM came, to this process or another.
+          Preempted: SIGTERM arrived at this process or another.
         """
         due = time.monotonic() - self._saved_at >= self._run.save_seconds
-        told = hosts.each(self._preempted(), due)
-        stopping, due = bool(told[:, 0].any()), bool(told[0, 1])
+        flags = hosts.each(self._preempted(), due)
+        stopping, due = bool(flags[:, 0].any()), bool(flags[0, 1])
         if due or last or stopping:
             gathered = state()
             hosts.lead(lambda: self._save(step, gathered))
@@ -318,20 +320,20 @@ class GroupLog(NoLog):
             self._curves.flush()
 
     def close(self) -> None:
-        """Waits until everything is on the disk of process 0, and notes how long it took."""
+        """Waits until everything is on the disk of process 0, and records the seconds."""
         if not hosts.leads():
             return
         if self._curves is not None:
             self._curves.close()
         seconds = round(time.monotonic() - self._opened_at, 3)
-        with contextlib.suppress(OSError):  # nothing needs it
+        with contextlib.suppress(OSError):  # timing is optional
             timing = RecordLog(self._run.path / "timing.jsonl")
             timing.append([{"group": self._name, "seconds": seconds}])
         self._checkpoints.close()
 
 
 class Preempted(Exception):
-    """Training stopped because the machine is taken away; everything is saved."""
+    """Training stopped at SIGTERM; everything is saved."""
 
 
 def _note(line: str) -> None:
@@ -340,7 +342,7 @@ def _note(line: str) -> None:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGTERM came; outside the main thread it never does."""
+    """Yields a function that returns whether SIGTERM arrived; False outside the main thread."""
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
@@ -358,7 +360,7 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
 
 
 def _refuse_difference(asked: Mapping[str, Any], stored: Mapping[str, Any], where: str) -> None:
-    """Raises a ValueError that names the first key whose values differ."""
+    """Raises ValueError with the first key whose values differ."""
     for key in sorted(asked.keys() | stored.keys()):
         new, old = asked.get(key), stored.get(key)
         if new != old:
@@ -367,5 +369,5 @@ def _refuse_difference(asked: Mapping[str, Any], stored: Mapping[str, Any], wher
 
 
 def _file_name(group: str) -> str:
-    """Returns a file name for any group name, slashes escaped."""
+    """Returns a file name for a group name, with slashes escaped."""
     return urllib.parse.quote(group, safe=" =,+()")

@@ -1,8 +1,8 @@
-"""Several processes as one: what they agree on, who touches the disk, and what ends them all.
+"""Coordination of several processes that share one run.
 
-Every process runs the same program over all devices and makes the same calls in the same order.
-What depends on a disk, a clock or a signal is therefore process 0's to say, or all agree on it. A
-process that is alone agrees with itself at no cost.
+Every process runs the same program over all devices and makes the same calls in the same order. A
+decision that depends on a disk, a clock or a signal is therefore made by process 0, or by all
+together. A single process pays nothing for this.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from lstm_jax.runs import rendezvous
 T = TypeVar("T")
 
 BLOCK = 1 << 24  # bytes sent at a time
-PATIENCE = 60  # seconds that a process waits for the others to start
-FAREWELL = 60  # seconds that the first to end waits for the others
+START_SECONDS = 60  # that a process waits for the others to start
+END_SECONDS = 60  # that a finished process waits for the others
 
 
 class Lost(Exception):
-    """Another process of the run is gone, so that this one cannot go on."""
+    """Another process of the run has died, so this one cannot continue."""
 
 
 def join(
@@ -39,21 +39,21 @@ def join(
     Args:
       coordinator: host:port of process 0; with None for all, the cluster is detected: a TPU pod,
         SLURM, Open MPI, Kubernetes.
-      processes: how many there are.
-      process: which of them this is, from 0.
+      processes: their number.
+      process: the index of this one, from 0.
 
     Raises:
-      ValueError: nothing is detected, or the processes do not meet within `PATIENCE`, see
+      ValueError: no cluster is detected, or the processes do not meet within `START_SECONDS`, see
         `rendezvous.meet`.
     """
     if coordinator is not None and processes is not None and process is not None:
-        rendezvous.meet(coordinator, processes, process, PATIENCE)
-    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM stays Python's
+        rendezvous.meet(coordinator, processes, process, START_SECONDS)
+    jax.config.update("jax_enable_preemption_service", False)  # this program handles SIGTERM
     detection = None if coordinator is None else "deactivate"
     try:
         jax.distributed.initialize(
             coordinator, processes, process, cluster_detection_method=detection,
-            initialization_timeout=PATIENCE, shutdown_timeout_seconds=FAREWELL,
+            initialization_timeout=START_SECONDS, shutdown_timeout_seconds=END_SECONDS,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise ValueError(str(error).splitlines()[0]) from None
@@ -63,8 +63,8 @@ def check_devices() -> None:
     """Raises ValueError unless every process has as many devices as the others."""
     counts = Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
-        told = ", ".join(str(counts[process]) for process in sorted(counts))
-        raise ValueError(f"every process must have as many devices as the others, got {told}")
+        found = ", ".join(str(counts[process]) for process in sorted(counts))
+        raise ValueError(f"every process must have as many devices as the others, got {found}")
 
 
 def several() -> bool:
@@ -73,30 +73,30 @@ def several() -> bool:
 
 
 def leads() -> bool:
-    """Whether this is process 0, which alone reads, writes and tells."""
+    """Whether this is process 0, which alone reads, writes and prints."""
     return jax.process_index() == 0
 
 
 def each(*numbers: int) -> np.ndarray:
-    """Returns [processes, numbers] uint32: what every process says; waits for all of them.
+    """Returns the numbers of every process, [processes, numbers] uint32; waits for all of them.
 
     Raises:
-      Lost: a process is gone.
+      Lost: a process has died.
     """
-    said = np.array(numbers, np.uint32)
+    own = np.array(numbers, np.uint32)
     if not several():
-        return said[None]
+        return own[None]
     with _losing():
-        return multihost_utils.process_allgather(said)
+        return multihost_utils.process_allgather(own)
 
 
 def lead(call: Callable[[], T]) -> T:
-    """Lets process 0 call; every process returns what it returned, or raises what it raised.
+    """Calls in process 0; every process returns the result, or raises the exception.
 
-    Inside `call` nothing may wait for other processes: they wait here.
+    `call` must not wait for other processes: they wait here.
 
     Raises:
-      Lost: a process is gone.
+      Lost: a process has died.
     """
     if not several():
         return call()
@@ -111,10 +111,10 @@ def lead(call: Callable[[], T]) -> T:
 
 
 def fetch(leaf: Any) -> np.ndarray:
-    """Returns all of an array, whichever devices of whichever process it is on; waits for it.
+    """Returns the whole of an array that may lie on devices of several processes.
 
     Raises:
-      Lost: a process is gone.
+      Lost: a process has died.
     """
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
         return np.asarray(leaf)
@@ -123,17 +123,16 @@ def fetch(leaf: Any) -> np.ndarray:
 
 
 def check_alike(what: str, value: Any) -> None:
-    """Raises ValueError, in every process, unless the value's repr is the same in all of them."""
+    """Raises ValueError in every process unless the repr of the value is the same in all."""
     marks = each(zlib.crc32(repr(value).encode()))[:, 0]
     for process in np.flatnonzero(marks != marks[0]):
         raise ValueError(f"{what} must be the same in every process: process {process} has another")
 
 
 def leave(code: int) -> int:
-    """Ends this process at once if it is one of several, so that no other waits for it.
+    """Ends this process at once if it is one of several; else returns the exit code.
 
-    Returns:
-      The exit code, where it is alone.
+    An ordinary exit would wait for the other processes.
     """
     if several():
         sys.stdout.flush()
@@ -150,7 +149,7 @@ def _outcome(call: Callable[[], Any]) -> bytes:
 
 
 def _broadcast(sent: bytes, start: int, size: int) -> bytes:
-    """Sends a block from process 0, padded to a power of two, so that few shapes are compiled."""
+    """Sends a block from process 0, padded to a power of two so that few shapes are compiled."""
     count = min(BLOCK, size - start)
     block = np.zeros(1 << (count - 1).bit_length(), np.uint8)
     mine = sent[start : start + count]
@@ -160,8 +159,8 @@ def _broadcast(sent: bytes, start: int, size: int) -> bytes:
 
 @contextlib.contextmanager
 def _losing() -> Iterator[None]:
-    """Calls by its name what a collective says when a process is gone."""
+    """Turns the error of a collective after the death of a process into `Lost`."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        raise Lost(f"another process is gone: {str(error).splitlines()[0]}") from error
+        raise Lost(f"another process has died: {str(error).splitlines()[0]}") from error

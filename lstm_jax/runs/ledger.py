@@ -1,4 +1,4 @@
-"""The ledger of a run: the records of its groups, each closed by a mark that vouches for them."""
+"""The ledger of a run: the records of its groups, each group closed by a checksum."""
 
 import hashlib
 from collections import defaultdict
@@ -12,18 +12,18 @@ FINISHED = "finished"
 
 
 class Ledger(RecordLog):
-    """The records of a run. Each has a kind and the group of trials it belongs to.
+    """The records of a run. Each has a kind and a group of trials.
 
     The last record of a finished group is its mark:
 
         {"kind": "finished", "group", "trials", "before", "files", "sha256"}
 
-    `before` counts the marks before it, `files` has the SHA-256 of each file that the group left,
-    and `sha256` is that of the group's lines and of the mark's other fields. So `check` finds a
+    `before` counts the earlier marks, `files` has the SHA-256 of each file of the group, and
+    `sha256` covers the group's lines and the other fields of the mark. `check` therefore finds any
     lost or changed line of a finished group.
     """
 
-    _left: int | None = None  # bytes of the file as this process left it
+    _left: int | None = None  # bytes of the file after this process last wrote it
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Writes records at the end, as `RecordLog.append`.
@@ -38,7 +38,7 @@ class Ledger(RecordLog):
         self._left = self.size()
 
     def rewind(self, group: str, count: int) -> None:
-        """Drops all but the first `count` records of a group."""
+        """Removes all but the first `count` records of a group."""
         super().rewind(group, count)
         self._left = None
 
@@ -48,28 +48,28 @@ class Ledger(RecordLog):
         return [mark["group"] for mark in marks]
 
     def finish(self, group: str, results: list[Record], files: Mapping[str, str]) -> None:
-        """Appends a group's results and its mark."""
+        """Appends the results and the mark of a group."""
         mark = {"kind": FINISHED, "group": group, "trials": len(results)}
         mark |= {"before": len(self.finished()), "files": files}
         lines = [*self._own(group), encode(results)]
         self.append([*results, mark | {"sha256": _seal(lines, mark)}])
 
     def note(self, group: str) -> Record:
-        """Returns what a checkpoint of a group must know of the ledger, for `holds`."""
+        """Returns the state of a group's records in the ledger, for `holds`."""
         own = self._own(group)
         return {"written": len(own), "sha256": _sha256(own), "before": len(self.finished())}
 
     def holds(self, group: str, note: Record) -> bool:
-        """Whether all that was there when `note` was taken is still there."""
+        """Returns whether the ledger still has all records of the time of `note`."""
         own = self._own(group)[: note["written"]]
         same = len(own) == note["written"] and _sha256(own) == note["sha256"]
         return same and len(self.finished()) >= note["before"]
 
     def check(self, directory: Path) -> None:
-        """Checks every record, and every file that a finished group left in the run's directory.
+        """Checks every record, and every file of a finished group in the run's directory.
 
         Raises:
-          Damaged: one of them is not as it was written.
+          Damaged: a record or a file has changed since it was written.
         """
         marks: list[Record] = []
         lines: dict[str, list[bytes]] = defaultdict(list)
@@ -92,11 +92,11 @@ class Ledger(RecordLog):
             raise Damaged(self.path, f"the records of group {mark['group']!r} were changed")
 
     def _own(self, group: str) -> list[bytes]:
-        """Returns the lines of a group but its mark."""
+        """Returns the lines of a group, without its mark."""
         return [line for line, r in self._with("group", group) if r.get("kind") != FINISHED]
 
     def _with(self, key: str, value: str) -> Iterator[tuple[bytes, Record]]:
-        """Yields the lines in which a field has a value; the others are not parsed."""
+        """Yields the lines in which a field has a value, without parsing all others."""
         text = encode([{key: value}])[1:-2]
         for number, line in enumerate(self._lines(), start=1):
             if text in line and (record := self._parse(number, line)).get(key) == value:

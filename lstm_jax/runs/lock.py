@@ -17,7 +17,7 @@ _held: "weakref.WeakValueDictionary[tuple[int, int], Lock]" = weakref.WeakValueD
 
 
 class Lock:
-    """Holds a file for this process; the kernel lets go when the object or the process is gone.
+    """A file lock of this process; the kernel releases it when the object or the process ends.
 
     Raises:
       BlockingIOError: another process holds it.
@@ -27,14 +27,14 @@ class Lock:
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # ENOLCK, EOPNOTSUPP: a file system without locks guards nothing
+        except OSError as error:  # ENOLCK, EOPNOTSUPP: the file system has no locks
             if isinstance(error, BlockingIOError):
                 raise
         weakref.finalize(self, os.close, descriptor)
 
 
 def lock_run(directory: Path) -> Lock:
-    """Locks a directory; within one process all callers share the lock.
+    """Locks a directory; all callers in one process share the lock.
 
     Raises:
       ValueError: another process has locked it.
@@ -53,7 +53,7 @@ def lock_run(directory: Path) -> Lock:
         right = "wait until it ends, or end it first"
         raise ValueError(f"{directory} is in use by {_holder(path)}; {right}") from None
     _held[place.st_dev, place.st_ino] = held
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+    with contextlib.suppress(OSError):  # on a full disk the lock works without a name
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return held

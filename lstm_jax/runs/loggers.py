@@ -1,7 +1,7 @@
-"""Loggers: functions that get the progress of training; adapters for trackers of experiments.
+"""Loggers: functions that get the progress of training, and adapters for experiment trackers.
 
-A logger is called with the records of the trials that are running, one dictionary each: {"trial",
-"step", "loss", "metric"}, and with validation "validation_loss".
+A logger is called with one record for each running trial: {"trial", "step", "loss", "metric"}, and
+with validation also "validation_loss".
 """
 
 import math
@@ -15,7 +15,7 @@ Logger = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 def wandb(run: Any) -> Logger:
-    """Returns the logger to a run of Weights & Biases, as `wandb.init` returns it.
+    """Returns a logger to a run of Weights & Biases, the result of `wandb.init`.
 
     The metrics of trial 3 are loss/3, metric/3 and validation_loss/3.
     """
@@ -23,24 +23,24 @@ def wandb(run: Any) -> Logger:
 
 
 def trackio(module: Any) -> Logger:
-    """Returns the logger to Trackio, after `trackio.init`; its names are those of `wandb`."""
+    """Returns a logger to Trackio, after `trackio.init`; its names are those of `wandb`."""
     return lambda records: module.log(_named(records), step=_step(records))
 
 
 def mlflow(module: Any) -> Logger:
-    """Returns the logger to the active run of MLflow; its names are those of `wandb`."""
+    """Returns a logger to the active run of MLflow; its names are those of `wandb`."""
     return lambda records: module.log_metrics(_named(records), step=_step(records))
 
 
 class Logged(NoLog):
-    """A log whose progress goes to loggers, too; in process 0."""
+    """A log that also passes progress to loggers, in process 0."""
 
     def __init__(self, log: NoLog, loggers: Sequence[Logger]):
         self._log, self._loggers = log, loggers
         self.restore, self.curves, self.checkpoint = log.restore, log.curves, log.checkpoint
 
     def progress(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Appends progress records to the ledger, and gives them to the loggers."""
+        """Appends progress records to the ledger, and passes them to the loggers."""
         records = list(records)
         self._log.progress(records)
         if records and hosts.leads():
@@ -49,7 +49,7 @@ class Logged(NoLog):
 
 
 def _named(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns name/trial -> value of what is finite."""
+    """Returns name/trial -> value for the finite values."""
     values = {
         f"{name}/{record['trial']}": float(value)
         for record in records

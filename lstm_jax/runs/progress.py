@@ -1,4 +1,4 @@
-"""Saying how far training is: a bar in a terminal, a line now and then elsewhere."""
+"""The progress of training: a bar in a terminal, occasional lines elsewhere."""
 
 import sys
 import time
@@ -9,13 +9,13 @@ ROWS = 20  # enough for one bar: tqdm hides it in a terminal that reports 0 rows
 
 
 class Quiet:
-    """Says nothing; what the others are, too."""
+    """A meter that shows nothing; the base of the others."""
 
     def update(self, done: int, total: int, loss: float, active: int) -> None:
-        """Tells of `done` of `total` trial-steps, the typical loss, the trials still running."""
+        """Shows `done` of `total` trial-steps, the median loss, and the running trials."""
 
     def close(self) -> None:
-        """Says goodbye."""
+        """Ends the display."""
 
 
 class Bar(Quiet):
@@ -26,7 +26,7 @@ class Bar(Quiet):
         self._bar, self._timed = bar, False
 
     def update(self, done: int, total: int, loss: float, active: int) -> None:
-        """Moves the bar; its clock starts with the first update, since compilation comes before."""
+        """Moves the bar; its clock starts with the first update, after compilation."""
         self._bar.total = total
         self._bar.set_postfix(loss=f"{loss:.4g}", active=active, refresh=False)
         if not self._timed:
@@ -36,44 +36,44 @@ class Bar(Quiet):
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Leaves the bar where it is."""
+        """Closes the bar."""
         self._bar.close()
 
 
 class Lines(Quiet):
-    """A line to stderr every half minute, for logs and where tqdm is missing."""
+    """A line on stderr every half minute, for logs and without tqdm."""
 
     def __init__(self, group: str):
         self._group, self._written = group, time.monotonic()
         self._first: tuple[float, int] | None = None
 
     def update(self, done: int, total: int, loss: float, active: int) -> None:
-        """Writes a line when it is time; the first has no rate, since compilation comes before."""
+        """Writes a line if one is due; the first has no rate, since it includes compilation."""
         now = time.monotonic()
         if now - self._written >= LINE_SECONDS:
             self._written = now
             share = done / total if total else 1.0
-            said = f"{self._group}: {share:.0%}, loss {loss:.4g}, {active} trials running"
-            print(said + self._speed(now, done, total), file=sys.stderr, flush=True)
+            line = f"{self._group}: {share:.0%}, loss {loss:.4g}, {active} trials running"
+            print(line + self._speed(now, done, total), file=sys.stderr, flush=True)
         self._first = self._first or (now, done)
 
     def _speed(self, now: float, done: int, total: int) -> str:
-        began, before = self._first or (now, done)
-        if now == began or done == before:
+        start, before = self._first or (now, done)
+        if now == start or done == before:
             return ""
-        rate = (done - before) / (now - began)
+        rate = (done - before) / (now - start)
         return f", {rate:.4g} trial-steps/s, {(total - done) / rate:.0f} s left"
 
 
 def meter(progress: bool, group: str, done: int) -> Quiet:
-    """Returns the meter that suits: none when not wanted, a bar in a terminal, else lines."""
+    """Returns a silent meter without `progress`, a bar in a terminal, and lines elsewhere."""
     if not progress:
         return Quiet()
     return (_bar(group, done) if sys.stderr.isatty() else None) or Lines(group)
 
 
 def _bar(group: str, done: int) -> Bar | None:
-    """Returns a bar, None where tqdm, an extra, is missing."""
+    """Returns a bar; None without tqdm, which is an extra."""
     try:
         import tqdm
     except ImportError:

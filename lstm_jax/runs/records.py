@@ -1,4 +1,4 @@
-"""Records on the disk: one JSON object a line, appended whole, and files replaced at once."""
+"""Records on disk, one JSON object a line, and atomic replacement of files."""
 
 import itertools
 import json
@@ -19,16 +19,16 @@ TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.tmp$")
 
 
 class Damaged(ValueError):
-    """A file is not as it was written.
+    """A file has changed since it was written.
 
     Attributes:
       path: the file.
-      fault: the difference from what was written.
-      remedy: the way to go on.
+      fault: the change.
+      remedy: a way to continue.
     """
 
     def __init__(self, path: str | os.PathLike, fault: str, remedy: str = COPY):
-        super().__init__(path, fault, remedy)  # the arguments that a pickle is made of
+        super().__init__(path, fault, remedy)  # pickle needs the arguments
         self.path, self.fault, self.remedy = Path(path), fault, remedy
 
     def __str__(self) -> str:
@@ -38,10 +38,10 @@ class Damaged(ValueError):
 class RecordLog:
     """A file of records, one JSON object a line.
 
-    A line counts once its newline is written: a torn last line, the trace of a killed process, is
-    never read and is cut off before the next is written. Numbers are written in the shortest form
-    that gives the same value back, numbers that are not finite as null. What depends on the clock
-    has no place here: a run that was killed and resumed leaves the same bytes as one that was not.
+    A line counts once its newline is written. A partial last line, left by a killed process, is
+    never read, and the next write removes it. Numbers have the shortest form that reads back as the
+    same value; numbers that are not finite are null. Records hold no times, so a resumed run has
+    the same bytes as an uninterrupted one.
 
     Attributes:
       path: the file; it may not exist yet.
@@ -51,10 +51,10 @@ class RecordLog:
         self.path = Path(path)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Writes records at the end and waits until they are on the disk.
+        """Writes records at the end and waits until they are on disk.
 
         Raises:
-          OSError: they cannot be written; the file is as before.
+          OSError: they cannot be written; the file is unchanged.
         """
         lines = encode(records)
         self._cut_torn_end()
@@ -70,10 +70,10 @@ class RecordLog:
             raise
 
     def read(self) -> list[Record]:
-        """Returns all whole records in order; none when there is no file.
+        """Returns all whole records in order; none without a file.
 
         Raises:
-          Damaged: a line before the last is no JSON object.
+          Damaged: a line before the last is not a JSON object.
         """
         return [record for _, record in self.pairs()]
 
@@ -83,18 +83,18 @@ class RecordLog:
             yield line, self._parse(number, line)
 
     def keep(self, wanted: Callable[[Record], bool]) -> None:
-        """Drops the records that are not wanted; the new file takes the old one's place at once."""
+        """Removes the records that are not wanted, and replaces the file atomically."""
         kept = b"".join(line for line, record in self.pairs() if wanted(record))
         if self.path.exists() and kept != self.path.read_bytes():
             replace_file(self.path, kept)
 
     def rewind(self, group: str, count: int) -> None:
-        """Drops all but the first `count` records of a group."""
+        """Removes all but the first `count` records of a group."""
         seen = itertools.count()
         self.keep(lambda record: record.get("group") != group or next(seen) < count)
 
     def size(self) -> int:
-        """Returns the bytes of the file, 0 when there is none."""
+        """Returns the bytes of the file, 0 without a file."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def _lines(self) -> list[bytes]:
@@ -127,9 +127,9 @@ def encode(records: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """Returns what JSON can say of a value: NumPy's numbers and arrays as Python's.
+    """Returns a value for JSON, with NumPy numbers and arrays as Python's.
 
-    float32 0.1 becomes 0.1, not 0.10000000149011612; what is not finite becomes None.
+    float32 0.1 becomes 0.1, not 0.10000000149011612; numbers that are not finite become None.
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -145,7 +145,7 @@ def plain(value: Any) -> Any:
 
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file so that, whenever the process dies, either the old or the new one is there."""
+    """Writes a file atomically: after a crash either the old or the new file exists."""
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -159,5 +159,5 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
 
 
 def temporaries(directory: Path) -> list[Path]:
-    """Returns the files in a directory that a killed `replace_file` left."""
+    """Returns the temporary files in a directory that a killed `replace_file` left."""
     return [path for path in directory.glob("*.tmp") if TEMPORARY.search(path.name)]

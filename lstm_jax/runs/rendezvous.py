@@ -1,8 +1,8 @@
-"""Processes of one run meet before jax starts, so that whoever is missing or wrong is named.
+"""A meeting of the processes of one run before jax starts, for clear error messages.
 
-jax itself aborts, with the frames of its C++, where a port is in use, a process is missing or a
-number is taken twice. So process 0 first listens on the coordinator's port, every other process
-says there which one it is and of how many, and all go on, or fail with the same sentence.
+If a port is in use, a process is missing or two have the same index, jax itself aborts with C++
+stack frames. Here process 0 first listens on the coordinator's port. Every other process reports
+its index and the number of processes. Then all continue, or fail with the same sentence.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ def meet(coordinator: str, processes: int, process: int, seconds: float) -> None
 
     Args:
       coordinator: host:port of process 0.
-      processes: how many there are.
-      process: which of them this is, from 0.
-      seconds: how long to wait for the others.
+      processes: their number.
+      process: the index of this one, from 0.
+      seconds: time to wait for the others.
 
     Raises:
-      ValueError: the host is unknown, the port is in use, a process is missing, a number is taken
-        twice, or processes differ in how many they are.
+      ValueError: the host is unknown, the port is in use, a process is missing, two processes have
+        the same index, or they expect different numbers of processes.
     """
     host, _, port = coordinator.rpartition(":")
     address, me = (host.strip("[]"), int(port)), Card(process, processes)
@@ -43,14 +43,14 @@ def meet(coordinator: str, processes: int, process: int, seconds: float) -> None
 
 
 class Card(NamedTuple):
-    """What a process says of itself: which it is, of how many."""
+    """The message of a process: its index, and the number of processes that it expects."""
 
     process: int
     of: int
 
 
 def _receive(coordinator: str, port: int, me: Card, seconds: float) -> None:
-    """Waits, as process 0, for all the others; tells them whether the run can start."""
+    """Waits in process 0 for all others, and sends them the fault, if any."""
     met: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as opened, _listening(port) as listener:
         fault = None
@@ -78,13 +78,13 @@ def _gather(
     me: Card,
     deadline: float,
 ) -> None:
-    """Fills `met`; TimeoutError if that takes too long, ValueError if a process does not fit."""
+    """Fills `met`; raises TimeoutError after the deadline, ValueError for a wrong process."""
     while len(met) < me.of - 1:
         listener.settimeout(max(RETRY, deadline - time.monotonic()))
         peer = opened.enter_context(listener.accept()[0])
         message = _read(peer, RETRY + max(0, deadline - time.monotonic()))
         if message is None or not message.keys() >= set(Card._fields):
-            continue  # some other program
+            continue  # another program
         card = Card(message["process"], message["of"])
         try:
             _check(card, me, met)
@@ -103,7 +103,7 @@ def _check(card: Card, me: Card, met: Collection[int]) -> None:
 
 
 def _arrive(coordinator: str, address: tuple[str, int], me: Card, seconds: float) -> None:
-    """Goes, as another process, to process 0, and waits for its word."""
+    """Reports to process 0 and waits for its answer."""
     try:
         peer = _reached(address, time.monotonic() + seconds)
     except OSError as error:
@@ -152,7 +152,7 @@ def _send(peer: socket.socket, message: Mapping[str, Any]) -> None:
 
 
 def _read(peer: socket.socket, seconds: float) -> dict[str, Any] | None:
-    """Returns a message; None if what comes is none, or nothing comes in time."""
+    """Returns a message; None for anything else, and after the time limit."""
     peer.settimeout(seconds)
     try:
         with peer.makefile("rb") as lines:

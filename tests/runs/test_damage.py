@@ -208,7 +208,7 @@ def test_intact_parts_are_enough_for_the_same_bytes(name, change, whole, copy, c
     carry_out(RunDirectory.resume(copy))
     assert left(copy) == whole
     said = capsys.readouterr().err.splitlines()
-    assert all("it is not as it was saved; 'b' goes on from the one before" in s for s in said)
+    assert all("it is not as it was saved; 'b' continues from the one before" in s for s in said)
     spoilt = {"checkpoints/b/28.*": 1, "checkpoints/b/*": 2}.get(name, 0)
     assert len(said) == (spoilt if change else 0)
 

@@ -236,7 +236,7 @@ def test_one_of_several_leaves_at_once_with_its_code_and_says_who_is_lost(monkey
     monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gone)
     monkeypatch.setattr(hosts.os, "_exit", exited)
     for call in (lambda: hosts.each(1), lambda: hosts.lead(int)):
-        with pytest.raises(hosts.Lost, match=r"^another process is gone: connection closed$"):
+        with pytest.raises(hosts.Lost, match=r"^another process has died: connection closed$"):
             call()
     with pytest.raises(SystemExit) as left:
         hosts.leave(3)
@@ -324,7 +324,7 @@ def test_when_a_process_is_killed_the_other_ends(victim, longer, tmp_path):
     processes[victim].kill()
     said = ended(processes, seconds=600)
     code, _, error = said[1 - victim]
-    assert code != 0 and ("another process is gone" in error or "another task died" in error)
+    assert code != 0 and ("another process has died" in error or "another task died" in error)
     assert resumed(path) == outcome(longer)
 
 
