@@ -140,7 +140,7 @@ def plan(config: Formal, records: Sequence[Record]) -> list[Group]:
     for kind, cell in product(config.tasks, config.cells):
         task = tasks.language(kind, 1, config.longest)
         model = networks.network(cell, task, config.hidden, config.engine)
-        steps = config.steps if task.most_asked(config.longest) == 1 else config.long_steps
+        steps = config.steps if task.longest_answer(config.longest) == 1 else config.long_steps
         measure = functools.partial(
             by_length, task, model, lengths, config.questions, config.batching
         )

@@ -1,4 +1,4 @@
-"""Problems: each one sampler plus its sizes; `make` finds them by name."""
+"""Problems, each a sampler with its sizes; `make` returns them by name."""
 
 import inspect
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def make(name: str, **sizes) -> Task:
     """Returns the task called `name` in `TASKS`, with its sizes as keywords.
 
     Raises:
-      ValueError: the name is unknown, a size is missing, unknown or out of range.
+      ValueError: the name is unknown, or a size is missing, unknown or out of range.
     """
     check_choice("task", name, TASKS)
     signature = inspect.signature(TASKS[name])

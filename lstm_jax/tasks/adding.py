@@ -16,24 +16,24 @@ TOLERANCE = 0.04
 class Adding(base.Task):
     """Add the two marked numbers of a sequence of fixed length.
 
-    A step shows a value of U[0, 1] and a marker; one step of each half is marked, anywhere in it.
-    The target is the sum of the two marked values, answered at the last step by a linear output.
-    With length=6:
+    A time step has a value of U[0, 1] and a marker; one random step of each half is marked. The
+    target is the sum of the two marked values, answered at the last step. With length=6:
 
         value    .9  .2  .4  .7  .1  .5
         marker    0   1   0   0   0   1
         answer                       .7
 
-    D = 2, V = 1, T = length; y [B] float32. The loss is the mean squared error, and always to
-    answer 1 costs baseline_loss = 1/6. A sequence is correct when |error| < 0.04, which the answer
-    1 is with chance 2 (0.04) - 0.04^2 = 7.84 %; a trial is solved when its running accuracy reaches
-    0.99. Source: Arjovsky, Shah & Bengio 2016, section 4.2.
+    D = 2, V = 1, T = length; y [B] float32. The loss is the mean squared error; the constant answer
+    1 has baseline_loss = 1/6. A sequence is correct if |error| < 0.04; the answer 1 is correct with
+    chance 2 (0.04) - 0.04^2 = 7.84 %. A trial is solved when its running accuracy reaches 0.99.
 
     Attributes:
-      length: steps of every sequence, at least 2.
+      length: time steps of every sequence, at least 2.
 
     Raises:
-      ValueError: length is too small or no integer.
+      ValueError: length is too small or not an integer.
+
+    Source: Arjovsky, Shah & Bengio 2016, section 4.2.
     """
 
     length: int
@@ -60,15 +60,15 @@ class Adding(base.Task):
         return Batch(jnp.stack([values, marks], axis=-1), jnp.sum(values * marks, axis=0))
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean squared error of the answer; outputs [B, 1]."""
+        """Returns the mean squared error of the answer; outputs [B, 1]."""
         return base.squared_error(outputs[:, 0], batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where |answer - target| < 0.04, [B]."""
+        """Returns 1 where |answer - target| < 0.04, else 0, [B]."""
         return base.within(TOLERANCE, outputs[:, 0], batch.y)
 
     def solved(self, stats: base.Stats) -> Array:
-        """Whether the running accuracy has reached 0.99."""
+        """Returns whether the running accuracy is at least 0.99."""
         return stats.metric >= 0.99
 
 
@@ -76,30 +76,31 @@ class Adding(base.Task):
 class Adding1997(base.Task):
     """Add the two marked numbers of a sequence of varying length, as in 1997.
 
-    A row's length is uniform on the integers of [T, 1.1 T]. A step shows a value of U[-1, 1] and a
-    marker: 1 at one of the first ten steps and then at one of the first T/2 - 1 not yet marked, -1
-    at the first and the last step, else 0. The target is 0.5 + (X1 + X2) / 4, answered at a row's
-    last step by a sigmoid output. With T=11, in a row of 12 steps:
+    A row's length is uniform on the integers of [T, 1.1 T]. A time step has a value of U[-1, 1] and
+    a marker. The marker is 1 at one of the first ten steps and at another of the first T/2 - 1
+    steps, -1 at the first and the last step, else 0. The target is 0.5 + (X1 + X2) / 4, answered at
+    a row's last step by a sigmoid output. With T=11, in a row of 12 steps:
 
         value   -.3   .8   .1  -.6   .2   .5  -.9   .4   .7  -.1   .3   .6
         marker   -1    0    0    1    1    0    0    0    0    0    0   -1
         answer                                                          .4
 
-    The first marker is -1 even where the draw has marked that step; its value then counts as zero,
-    so that X1 + X2 is always the sum of the values whose marker is 1. Padded steps are all zero.
+    The first marker is -1 even if the draw marks that step; its value then counts as zero. X1 + X2
+    is thus always the sum of the values whose marker is 1. Padding is zero.
 
     D = 2, V = 1 (the logit of the answer), mask [T, B], y [B] float32. The loss is the mean squared
-    error of sigmoid(output). With q = 1/10 + 9/10 / (T/2 - 1), the probability that the first step
-    is marked, always to answer 0.5 costs baseline_loss = (1 - q) / 24 + q / 48 and is correct
+    error of sigmoid(output). Let q = 1/10 + 9/10 / (T/2 - 1) be the probability that the first step
+    is marked. The constant answer 0.5 has baseline_loss = (1 - q) / 24 + q / 48. It is correct
     (|error| < 0.04) with chance 0.1536 (1 - q) + 0.16 q: 0.0392 and 15.4 % for T = 100. A trial is
     solved when its running accuracy reaches 0.99.
-    Source: Hochreiter & Schmidhuber 1997, experiment 4.
 
     Attributes:
-      shortest: T, the steps of the shortest sequence, at least 11 so that no mark meets the end.
+      shortest: T, the time steps of the shortest sequence, at least 11.
 
     Raises:
-      ValueError: shortest (the `length` of `adding`) is too small or no integer.
+      ValueError: shortest (the `length` of `adding`) is too small or not an integer.
+
+    Source: Hochreiter & Schmidhuber 1997, experiment 4.
     """
 
     shortest: int
@@ -116,18 +117,18 @@ class Adding1997(base.Task):
 
     @property
     def length(self) -> int:
-        """The steps of the longest sequence."""
+        """The time steps of the longest sequence."""
         return self.shortest + self.shortest // 10
 
     @property
     def chance(self) -> float:
-        """Share of sequences for which 0.5 is within 0.04 of the target."""
+        """The share of sequences for which the answer 0.5 is correct."""
         width, q = 4 * TOLERANCE, self.first_is_marked
         return (width - width**2 / 4) * (1 - q) + width * q
 
     @property
     def baseline_loss(self) -> float:
-        """The loss of always answering 0.5."""
+        """The loss of the constant answer 0.5."""
         q = self.first_is_marked
         return (1 - q) / 24 + q / 48
 
@@ -146,18 +147,15 @@ class Adding1997(base.Task):
         values = jax.random.uniform(value_key, shape, jnp.float32, self.lowest, 1.0)
         values = jnp.where(mask, values, 0.0)
         marker = marks.at[0].set(-1.0) - _at(lengths - 1, self.length)
-        return Batch(
-            x=jnp.stack([values, marker], axis=-1),
-            y=self.target(values, marks),
-            mask=mask,
-        )
+        x = jnp.stack([values, marker], axis=-1)
+        return Batch(x, self.target(values, marks), mask)
 
     def target(self, values: Array, marks: Array) -> Array:
         """Returns the answers [B] to values and marks, both [T, B]."""
         return 0.5 + jnp.sum(values * marks, axis=0) / 4
 
     def _marks(self, key: Array, batch_size: int) -> Array:
-        """Returns [T, B]: 1 at the steps that count towards the sum, the first never among them."""
+        """Returns [T, B]: 1 at the marked steps, except for the first step."""
         first_key, second_key = jax.random.split(key)
         unmarked = self.shortest // 2 - 1
         first = jax.random.randint(first_key, (batch_size,), 0, 10, jnp.int32)
@@ -166,15 +164,15 @@ class Adding1997(base.Task):
         return (_at(first, self.length) + _at(second, self.length)).at[0].set(0.0)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean squared error of sigmoid(outputs); outputs [B, 1]."""
+        """Returns the mean squared error of sigmoid(outputs); outputs [B, 1]."""
         return base.squared_error(jax.nn.sigmoid(outputs[:, 0]), batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where |answer - target| < 0.04, [B]."""
+        """Returns 1 where |answer - target| < 0.04, else 0, [B]."""
         return base.within(TOLERANCE, jax.nn.sigmoid(outputs[:, 0]), batch.y)
 
     def solved(self, stats: base.Stats) -> Array:
-        """Whether the running accuracy has reached 0.99."""
+        """Returns whether the running accuracy is at least 0.99."""
         return stats.metric >= 0.99
 
 
@@ -182,14 +180,14 @@ FORMS = {"modern": Adding, "1997": Adding1997}
 
 
 def adding(length: int, form: str = "modern") -> Adding | Adding1997:
-    """Returns the adding problem in one of its forms, by the T of the papers.
+    """Returns the adding problem in one of its forms.
 
     Args:
-      length: steps of a sequence; in the 1997 form of the shortest.
+      length: time steps of a sequence; in the 1997 form those of the shortest.
       form: "modern" (see `Adding`) or "1997" (see `Adding1997`).
 
     Raises:
-      ValueError: form is unknown, or length is too small for it or no integer.
+      ValueError: form is unknown, or length is too small or not an integer.
     """
     base.check_choice("form", form, FORMS)
     return FORMS[form](length)

@@ -1,4 +1,4 @@
-"""Targets of rows: labels as the numbers of their classes, and numbers with their scale."""
+"""Targets of rows: labels as numbers of classes, and numbers with their scale."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def given(data: Sequences) -> np.ndarray:
     """Returns the targets of all rows.
 
     Raises:
-      ValueError: they have none.
+      ValueError: the rows have none.
     """
     if data.y is None:
         raise ValueError("y must be given: these Sequences have no targets")
@@ -25,7 +25,7 @@ def given(data: Sequences) -> np.ndarray:
 
 
 def per_row(data: Sequences) -> np.ndarray:
-    """Returns y [N, K], one answer a row.
+    """Returns y [N, K], one answer for each row.
 
     Raises:
       ValueError: y has another shape.
@@ -38,7 +38,7 @@ def per_row(data: Sequences) -> np.ndarray:
 
 
 def per_step(data: Sequences) -> np.ndarray:
-    """Returns y [N, T, K], one answer a time step.
+    """Returns y [N, T, K], one answer for each time step.
 
     Raises:
       ValueError: y has another shape.
@@ -52,17 +52,17 @@ def per_step(data: Sequences) -> np.ndarray:
 
 
 def missing(y: np.ndarray) -> np.ndarray:
-    """Returns where a target is missing: a label that is "", or a number that is NaN."""
+    """Returns True where a target is missing: a label "", or a number NaN."""
     if y.dtype.kind == "U":
         return y == ""
     return np.isnan(y) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
 
 
 def classes_of(y: np.ndarray, counts: np.ndarray) -> tuple[Any, ...]:
-    """Returns the different labels where they count, in order.
+    """Returns the different labels that count, in order.
 
     Raises:
-      ValueError: there are fewer than two.
+      ValueError: fewer than two labels count.
     """
     labels = np.unique(y[counts & ~missing(y)])
     if len(labels) < 2:
@@ -72,7 +72,7 @@ def classes_of(y: np.ndarray, counts: np.ndarray) -> tuple[Any, ...]:
 
 
 def numbered(y: np.ndarray, counts: np.ndarray, classes: tuple[Any, ...]) -> np.ndarray:
-    """Returns the number of the class of each label, int32; -1 where none counts.
+    """Returns the number of each label's class, int32; -1 for labels that do not count.
 
     Raises:
       ValueError: a label is not among the classes.
@@ -82,9 +82,9 @@ def numbered(y: np.ndarray, counts: np.ndarray, classes: tuple[Any, ...]) -> np.
     if (y.dtype.kind == "U") != (known.dtype.kind == "U"):
         raise ValueError(f"y must hold labels such as {classes[0]!r}, got {y.dtype}")
     place = np.minimum(np.searchsorted(known, y), len(known) - 1)
-    strange = counts & (known[place] != y)
-    if strange.any():
-        at = np.argwhere(strange)[0]
+    unknown = counts & (known[place] != y)
+    if unknown.any():
+        at = np.argwhere(unknown)[0]
         right = f"a class of the training rows, {_listed(classes)}"
         hint = "; Regression predicts numbers" if y.dtype.kind in "iuf" else ""
         raise ValueError(f"y of row {at[0]} must be {right}, got {y[tuple(at)].item()!r}{hint}")
@@ -97,7 +97,7 @@ def _listed(classes: tuple[Any, ...]) -> str:
 
 
 def check_present(y: np.ndarray) -> None:
-    """Raises ValueError where the target of a row is missing."""
+    """Raises ValueError if the target of a row is missing."""
     gone = missing(y).reshape(len(y), -1).any(1)
     if gone.any():
         row = int(np.argmax(gone))
@@ -105,10 +105,10 @@ def check_present(y: np.ndarray) -> None:
 
 
 def is_flags(y: np.ndarray) -> bool:
-    """Returns whether y [N, K] has zeros and ones for several labels a row.
+    """Returns whether y [..., K] has zeros and ones for K independent labels.
 
     Raises:
-      ValueError: every row has a single one, which names a class, or other numbers.
+      ValueError: y has other numbers, or exactly one 1 in every row, which is a class.
     """
     if y.shape[-1] == 1:
         return False
@@ -124,7 +124,7 @@ def is_flags(y: np.ndarray) -> bool:
 def importance(
     class_weights: ClassWeights, classes: tuple[Any, ...], numbers: np.ndarray
 ) -> tuple[float, ...] | None:
-    """Returns the weight of each class, of mean 1 over these training labels.
+    """Returns the weight of each class, with mean 1 over the training labels.
 
     Raises:
       ValueError: a class has no weight, or one that is not positive.
@@ -158,7 +158,7 @@ def as_numbers(y: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Returns float32 targets.
 
     Raises:
-      TypeError: they are no numbers; ValueError: one that counts is infinite.
+      TypeError: the targets are not numeric; ValueError: one that counts is infinite.
     """
     if y.dtype.kind not in convert.NUMBERS:
         hint = "Classification names classes"
@@ -172,13 +172,13 @@ def as_numbers(y: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 class Fitted(NamedTuple):
-    """What the targets of the training rows determine.
+    """The properties of a task that its training targets determine.
 
     Attributes:
       head: the loss of the outputs.
-      classes: the labels in the order of their numbers; none for numbers.
+      classes: the labels in the order of their numbers; () for numeric targets.
       importance: the weight of each class, or None.
-      constants: of targets that are numbers, how the head takes them and the unit of errors.
+      constants: scale and unit of errors of numeric targets.
       chance: the metric of the best answer that ignores the input.
     """
 
@@ -190,7 +190,7 @@ class Fitted(NamedTuple):
 
 
 def fit_classes(y: np.ndarray, counts: np.ndarray, class_weights: ClassWeights) -> Fitted:
-    """Returns the classes of the labels [..., 1] of training rows, where they count."""
+    """Returns the properties of training labels [..., 1]."""
     classes = classes_of(y, counts)
     numbers = numbered(y, counts, classes)
     weights = importance(class_weights, classes, numbers)
@@ -199,16 +199,16 @@ def fit_classes(y: np.ndarray, counts: np.ndarray, class_weights: ClassWeights) 
 
 
 def fit_flags(y: np.ndarray, counts: np.ndarray) -> Fitted:
-    """Returns what zeros and ones [..., K] of training rows determine."""
+    """Returns the properties of training zeros and ones [..., K]."""
     ones = np.mean(y, axis=tuple(range(y.ndim - 1)), where=counts)
     return Fitted(heads.Bernoulli(), chance=float(np.maximum(ones, 1 - ones).mean()))
 
 
 def fit_numbers(y: np.ndarray, counts: np.ndarray, head: heads.Head) -> Fitted:
-    """Returns the scale of the numbers [..., K] of training rows; counts are not scaled.
+    """Returns the properties of training numbers [..., K]; counts are not scaled.
 
     Raises:
-      ValueError: a target does not differ, or is no count where the head needs one.
+      ValueError: a target is constant, or is not a count for a head of counts.
     """
     y = as_numbers(y, counts)
     names = tuple(f"target {k} of y" for k in range(y.shape[-1]))
@@ -229,7 +229,7 @@ def number_head(head: heads.Head | None) -> heads.Head:
     """Returns the head of a number, the squared error by default.
 
     Raises:
-      TypeError: it is no head, or one of classes.
+      TypeError: it is not a head, or a head of classes.
     """
     head = heads.Squared() if head is None else head
     if not isinstance(head, heads.Head) or isinstance(head, heads.CrossEntropy | heads.Bernoulli):
@@ -238,13 +238,13 @@ def number_head(head: heads.Head | None) -> heads.Head:
 
 
 def refuse_weights(class_weights: ClassWeights) -> None:
-    """Raises ValueError where there is no single class to weigh."""
+    """Raises ValueError for class weights of targets that are not a single class."""
     if class_weights is not None:
         right = "None where a target is no single class"
         raise ValueError(f"class_weights must be {right}, got {class_weights!r:.60}")
 
 
 def most_common(numbers: np.ndarray) -> float:
-    """Returns the share of the most common class among labels that count."""
+    """Returns the share of the most common class among the labels that count."""
     counted = numbers[numbers >= 0]
     return float(np.bincount(counted).max() / len(counted))

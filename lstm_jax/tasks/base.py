@@ -1,4 +1,4 @@
-"""What every problem offers to learning, and the few losses and measures problems share."""
+"""The interface of problems, and their common losses and metrics."""
 
 import abc
 import dataclasses
@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from lstm_jax.checks import check_choice as check_choice  # for tasks
 from lstm_jax.checks import check_size as check_size
@@ -17,12 +16,12 @@ SPLITS = ("train", "validation", "test")
 
 
 class Stats(NamedTuple):
-    """What the training loop keeps of recent training batches.
+    """Statistics of recent training batches.
 
     Attributes:
       loss: running mean, a scalar.
       metric: running mean, a scalar.
-      memory: what the task remembers of its training answers, see `Task.memory`.
+      memory: the task's memory of its training answers, see `Task.memory`.
     """
 
     loss: Array
@@ -31,22 +30,21 @@ class Stats(NamedTuple):
 
 
 class Task(abc.ABC):
-    """A problem: one sampler plus its sizes.
+    """A problem: a sampler with its sizes.
 
-    A task is a frozen dataclass, hashable, with no arrays in its fields; it knows no model. Its
-    methods are pure and work under `jit` and `vmap`. A new task states the attributes below and
-    writes `sample`, `loss` and `correct`.
+    A task is a hashable frozen dataclass without arrays in its fields. Its methods are pure and
+    work under `jit` and `vmap`. A new task sets the attributes below and defines `sample`, `loss`
+    and `correct`.
 
     Attributes:
-      name: what tables call it.
-      readout: "last" when outputs are [B, V], read at each row's last valid step; "every" when they
-        are [T, B, V].
-      metric_name: what `metric` measures.
-      higher_is_better: whether a larger metric is the better one.
-      input_kind: "numbers" where inputs are [T, B, D]; "symbols" where they are integers [T, B].
+      name: its name in tables.
+      readout: "last" for outputs [B, V] at each row's last valid time step; "every" for [T, B, V].
+      metric_name: the name of the metric.
+      higher_is_better: whether a larger metric is better.
+      input_kind: "numbers" for inputs [T, B, D]; "symbols" for integers [T, B].
       input_size: D, the width of an input, or the number of symbols.
       output_size: V, the width of a model's output.
-      length: T, the steps of a batch: the longest sequence, padding included.
+      length: T, the time steps of a batch: the longest sequence, padding included.
       chance: the expected metric of the best answer that ignores the input.
     """
 
@@ -65,7 +63,7 @@ class Task(abc.ABC):
         """Draws a batch of `batch_size` sequences of one split, x [T, B, D] float32.
 
         Raises:
-          ValueError: split is none of `SPLITS`.
+          ValueError: split is not one of `SPLITS`.
         """
 
     @abc.abstractmethod
@@ -74,16 +72,16 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Returns [B] float32: 1 where the whole answer to a sequence is right, else 0."""
+        """Returns 1 where the whole answer to a sequence is right, else 0, [B] float32."""
 
     def metric(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the share of sequences answered right, a scalar."""
+        """Returns the share of sequences with a right answer, a scalar."""
         return jnp.mean(self.correct(outputs, batch))
 
     def memory(self) -> Any:
         """Returns the memory of a trial before its first batch, a pytree of arrays; () for none.
 
-        A task with a memory decides by it, in `solved`, from single answers instead of means.
+        With a memory, `solved` can depend on single answers instead of means.
         """
         return ()
 
@@ -93,20 +91,20 @@ class Task(abc.ABC):
         return memory
 
     def solved(self, stats: Stats) -> Array:
-        """Returns whether a trial may stop here, a bool scalar; never, unless a task says so."""
+        """Returns whether a trial may stop, a bool scalar; False by default."""
         return jnp.zeros_like(stats.metric, bool)
 
     def arrays(self) -> Any:
-        """Returns the data of the problem, a tree of NumPy arrays; by default there are none.
+        """Returns the data of the problem, a tree of NumPy arrays; () by default.
 
-        A compiled program takes them as arguments, so two datasets of equal shapes share one
-        program. Methods of a task that has arrays take them as `arrays=`.
+        They are arguments of the compiled program, so two datasets of equal shapes share one
+        program. The methods of a task with arrays take them as `arrays=`.
         """
         return ()
 
     @property
     def static(self) -> "Task":
-        """The task without its data: hashable and equal by value, what a program is built from."""
+        """The task without its data, hashable and equal by value: the key of a program."""
         return self
 
     @property
@@ -116,28 +114,29 @@ class Task(abc.ABC):
 
     @property
     def digest(self) -> str:
-        """A checksum of the data, "" where there are none; a run is resumed with the same only."""
+        """A checksum of the data, "" without data; a run resumes only with the same."""
         return ""
 
     def split_size(self, split: str) -> int | None:
-        """Returns how many sequences a split holds; None where they are drawn without end."""
+        """Returns the number of sequences in a split; None for a split that is sampled."""
         check_choice("split", split, SPLITS)
         return None
 
     def examples(self, split: str) -> Batch:
-        """Returns every sequence of a split once, where `split_size` is not None.
+        """Returns every sequence of a split once, if `split_size` is not None.
 
-        They lie along axis 1 of x and, with an answer at every step, of y; else along axis 0 of y.
+        Sequences lie along axis 1 of x. They lie along axis 1 of y for readout "every", else along
+        axis 0.
         """
-        raise ValueError(f"{self.name} draws its sequences without end: no split can be whole")
+        raise ValueError(f"{self.name} samples its sequences: a split has no end")
 
 
 class Target(NamedTuple):
-    """What rows are to be answered with, and how much each answer counts.
+    """The targets of rows, and the weight of each target.
 
     Attributes:
       value: the targets, [B, ...], or [T, B, ...] for readout "every".
-      weight: [B] or [T, B] float32; 0 where there is no row, or no target.
+      weight: [B] or [T, B] float32; 0 for padding and missing targets.
     """
 
     value: Any
@@ -147,11 +146,11 @@ class Target(NamedTuple):
 class Rows(Task):
     """A problem over rows of data, such as labelled sequences or windows of time series.
 
-    `fit` goes through the rows of the training split in epochs, each row once before any twice, or
-    draws rows with replacement. A new one writes `arrays`, `static` and `batch` in place of
-    `sample`. Its measures are means over rows by their weight, see `weighted_mean`.
+    `fit` visits each training row once per epoch, or draws rows with replacement. A new task
+    defines `arrays`, `static` and `batch` instead of `sample`. Its loss and metric are means over
+    rows by their weights, see `weighted_mean`.
 
-    `arrays()` is a dictionary; its entry "splits" has the numbers of the rows of each split, int32.
+    `arrays()` is a dictionary; its entry "splits" has the row numbers of each split, int32.
     """
 
     @abc.abstractmethod
@@ -163,9 +162,9 @@ class Rows(Task):
         """Returns rows as x [T, B, D] and y, a `Target`.
 
         Args:
-          arrays: as `arrays()` returns them, or arrays of the same kinds of other rows.
+          arrays: the result of `arrays()`, or such arrays of other rows.
           index: [B] int32, row numbers.
-          weight: [B] float32, 0 for a row that is there to fill the batch.
+          weight: [B] float32, 0 for padding.
         """
 
     def sample(
@@ -186,20 +185,20 @@ class Rows(Task):
         return self.batch(arrays, members, jnp.ones(len(members)))
 
     def split_size(self, split: str) -> int:
-        """Returns how many rows a split holds."""
+        """Returns the number of rows in a split."""
         check_choice("split", split, SPLITS)
         return len(self.arrays()["splits"][split])
 
 
 class Stream(Task):
-    """A problem whose sequences are too long for one batch: it comes in windows of time.
+    """A problem whose sequences are longer than a batch, read in windows of time.
 
-    Row by row, a window goes on where the one before it ended, and has a reset wherever a sequence
-    begins. `fit` carries the model's state along, so that gradients end at the seams and states do
-    not. A new stream writes `begin` and `next` in place of `sample`.
+    Each row of a window continues the same row of the window before, with a reset at each start of
+    a sequence. `fit` passes the model's state from window to window, without gradients. A new
+    stream defines `begin` and `next` instead of `sample`.
 
-    A cursor is what the stream must remember between two windows: any tree of arrays (of a key, its
-    `jax.random.key_data`), which is in every checkpoint.
+    A cursor is the position of a stream between two windows: any tree of arrays, saved in every
+    checkpoint. For a key it holds `jax.random.key_data`.
 
     Attributes:
       length: T, the time steps of a window.
@@ -210,7 +209,7 @@ class Stream(Task):
         """Returns the cursor before the first window of `batch_size` rows of one split.
 
         Raises:
-          ValueError: split is none of `SPLITS`.
+          ValueError: split is not one of `SPLITS`.
         """
 
     @abc.abstractmethod
@@ -223,7 +222,7 @@ class Stream(Task):
 
 
 def never_solved(task: Task) -> Task:
-    """Returns the same problem without early success: every trial trains to its last step."""
+    """Returns the same problem without early stopping: every trial trains to its last step."""
     if type(task).solved is Task.solved:
         return task
     fields = [field.name for field in dataclasses.fields(task)]  # pyright: ignore
@@ -232,23 +231,22 @@ def never_solved(task: Task) -> Task:
 
 @functools.cache
 def _never_solved(kind: type[Task]) -> Any:
-    return type(f"Endless{kind.__name__}", (kind,), {"solved": Task.solved})
+    return type(f"NeverSolved{kind.__name__}", (kind,), {"solved": Task.solved})
 
 
 def split_key(key: Array, split: str) -> Array:
-    """Returns the key of one split, so that the same key draws other sequences in each."""
+    """Returns the key of one split: equal keys give different sequences in each split."""
     check_choice("split", split, SPLITS)
     return jax.random.fold_in(key, SPLITS.index(split))
 
 
 def cross_entropies(logits: Array, labels: Array) -> Array:
-    """-log softmax(logits)[label], in nats, [...]; logits [..., V], integer labels [...].
+    """Returns -log softmax(logits)[label], in nats, [...]; logits [..., V], labels [...].
 
-    A label outside [0, V) has a cross entropy of nan. Computed in float32 at least, whatever the
-    outputs' dtype; so are the others here.
+    A label outside [0, V) has a cross entropy of nan. The result is float32 at least.
 
     Raises:
-      ValueError: the shapes do not fit; TypeError: the labels are no integers.
+      ValueError: the shapes do not fit; TypeError: the labels are not integers.
     """
     check_alike("labels", labels, logits[..., 0])
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -259,59 +257,27 @@ def cross_entropies(logits: Array, labels: Array) -> Array:
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Mean of -log softmax(logits)[label], in nats; logits [..., V], integer labels [...]."""
+    """Returns the mean of -log softmax(logits)[label], in nats; logits [..., V], labels [...]."""
     return jnp.mean(cross_entropies(logits, labels))
 
 
 def squared_error(predictions: Array, targets: Array) -> Array:
-    """Mean of (prediction - target)^2; both [B]."""
+    """Returns the mean of (prediction - target)^2; both [B]."""
     check_alike("targets", targets, predictions)
     dtype = wide(predictions.dtype)
     return jnp.mean((predictions.astype(dtype) - targets.astype(dtype)) ** 2)
 
 
-def half_squared_error(predictions: Array, targets: Array) -> Array:
-    """Mean over sequences of sum (prediction - target)^2 / 2, the error of 1997; both [..., B, V].
-
-    Its gradient with respect to a prediction is the error itself, for which learning rates of that
-    time are meant.
-    """
-    check_alike("targets", targets, predictions)
-    dtype = wide(predictions.dtype)
-    errors = predictions.astype(dtype) - targets.astype(dtype)
-    return jnp.sum(errors**2) / (2 * predictions.shape[-2])
-
-
-def logistic_errors(outputs: Array, targets: Array, cross_entropy: bool = False) -> Array:
-    """(sigmoid(output) - target)^2 / 2 of each output, or its cross entropy; all [..., V].
-
-    The gradient of the cross entropy, -target log y - (1 - target) log(1 - y) for y =
-    sigmoid(output), with respect to an output is the error itself, y - target. That of the square
-    has the slope of the logistic in it as well: it vanishes where an output is sure and wrong.
-    """
-    check_alike("targets", targets, outputs)
-    outputs = outputs.astype(wide(outputs.dtype))
-    targets = targets.astype(outputs.dtype)
-    if cross_entropy:
-        return optax.sigmoid_binary_cross_entropy(outputs, targets)
-    return (jax.nn.sigmoid(outputs) - targets) ** 2 / 2
-
-
 def labelled(logits: Array, labels: Array) -> Array:
-    """1.0 where the largest logit is the label's, else 0.0; logits [..., V], labels [...]."""
+    """Returns 1.0 where the label's logit is the largest, else 0.0; logits [..., V]."""
     check_alike("labels", labels, logits[..., 0])
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
-def mean_where(where: Array, values: Array) -> Array:
-    """The mean of the values where they count, a scalar; both of one shape."""
-    return jnp.mean(values, where=where)
-
-
 def weighted_mean(values: Array, weight: Array) -> Array:
-    """sum(weight value) / sum(weight), a scalar, 0 where no weight is positive; of one shape.
+    """Returns sum(weight value) / sum(weight), a scalar, or 0 without a positive weight.
 
-    A value without weight changes nothing, not even where it is nan.
+    Both have one shape. A value of weight 0 has no effect, even if it is nan.
     """
     check_alike("weight", weight, values)
     counted = jnp.where(weight > 0, values, 0)
@@ -320,7 +286,7 @@ def weighted_mean(values: Array, weight: Array) -> Array:
 
 
 def rows(values: Array, index: Array) -> Array:
-    """values[index[t, b], b], [T, B], the nearest row where there is no such one.
+    """Returns values[index[t, b], b], [T, B], with the index clipped to [0, L).
 
     values [L, B]; index [T, B] or [T, 1].
     """
@@ -330,7 +296,7 @@ def rows(values: Array, index: Array) -> Array:
 
 
 def within(tolerance: float, predictions: Array, targets: Array) -> Array:
-    """1.0 where |prediction - target| < tolerance, else 0.0; both [B]."""
+    """Returns 1.0 where |prediction - target| < tolerance, else 0.0; both [B]."""
     check_alike("targets", targets, predictions)
     dtype = wide(predictions.dtype)
     error = jnp.abs(predictions.astype(dtype) - targets.astype(dtype))
@@ -338,6 +304,6 @@ def within(tolerance: float, predictions: Array, targets: Array) -> Array:
 
 
 def check_alike(name: str, given: Array, like: Array) -> None:
-    """Raises ValueError unless shapes are equal: broadcast, they would have another loss."""
+    """Raises ValueError unless the shapes are equal: broadcasting would give another loss."""
     if given.shape != like.shape:
         raise ValueError(f"{name} must have shape {list(like.shape)}, got {list(given.shape)}")

@@ -24,11 +24,11 @@ TEST_SHARE = 0.2
 
 
 class Scores(NamedTuple):
-    """Chorales one behind another.
+    """All chorales, concatenated.
 
     Attributes:
-      frames: [F, 88] bool, which keys sound.
-      lengths: [N] int, the frames of each chorale.
+      frames: [F, 88] bool, True for keys that sound.
+      lengths: [N] int, the number of frames of each chorale.
     """
 
     frames: np.ndarray
@@ -37,37 +37,39 @@ class Scores(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Chorales(base.Task):
-    """Say which keys sound at the next quarter note of a chorale, at every one.
+    """Predict the keys that sound at the next quarter note of a chorale, at every time step.
 
-    The chorales of J. S. Bach that the package music21 ships, 350 different ones in
-    Riemenschneider's numbering, in their own keys; a frame is a quarter note, its 88 numbers are 1
-    for every key of a piano that sounds when it begins. The first chords of BWV 342:
+    The data are the 350 chorales by J. S. Bach in the package music21, in Riemenschneider's
+    numbering and in their own keys. A frame is a quarter note; its 88 numbers are 1 for every piano
+    key that sounds at its start. The first chords of BWV 342:
 
         step     0             1             2             3
         x        A3 C4 E4 C5   E3 C4 G4 C5   G3 B3 G4 D5   C3 C4 G4 E5
         y        E3 C4 G4 C5   G3 B3 G4 D5   C3 C4 G4 E5   C3 B3 G4 E5
 
-    D = V = 88, T = window, y [T, B, 88]. Tenths of the chorales are set apart by `seed`: seven
-    train, one validates, two test. `sample` draws windows that begin anywhere; `examples` cuts
-    every chorale of a split into windows, the last of which overlaps where the length asks for it;
-    chorales of fewer than window + 1 frames are left out. The loss is the mean over frames of the
-    negative log-likelihood of all keys, in nats, the metric the share of frames with every key
-    right, and chance that of the most common frame. No loss counts as solved. New chorales are rows
-    x [N, T, 88] of zeros and ones.
+    D = V = 88, T = window, y [T, B, 88]. A random 70 % of the chorales train, 10 % validate and 20
+    % test. `sample` draws windows at random positions. `examples` cuts every chorale of a split
+    into windows, the last of which may overlap the one before. Chorales of fewer than window + 1
+    frames are left out. The loss is the mean over frames of the negative log-likelihood of all
+    keys, in nats. The metric is the share of frames with every key right; chance is the share of
+    the most common frame. No loss counts as solved. New chorales are rows x [N, T, 88] of zeros and
+    ones.
 
-    These are not the splits, nor quite the frames, of Boulanger-Lewandowski et al. 2012: their
-    losses are no measure of these.
+    The first use reads the scores, which takes half a minute, and stores them in the user's cache.
+    Splits and frames differ from those of Boulanger-Lewandowski et al. 2012, so losses are not
+    comparable with theirs.
 
     Attributes:
-      window: frames read in one go, at least 1.
-      seed: which chorales train, validate and test, at least 0.
+      window: frames of a window, at least 1.
+      seed: of the split, at least 0.
 
     Raises:
-      ValueError: window or seed is too small or no integer, or no chorale of a split is that long.
-      ModuleNotFoundError: on first use of the chorales, where music21 is missing.
+      ValueError: window or seed is too small or not an integer, or a split has no chorale of that
+        length.
+      ModuleNotFoundError: music21 is missing, on first use of the chorales.
 
     Source: the task, Boulanger-Lewandowski, Bengio & Vincent 2012; the collection, music21
-    (Cuthbert & Ariza 2010). Read once, which takes half a minute, and kept in the user's cache.
+    (Cuthbert & Ariza 2010).
     """
 
     window: int = 24
@@ -95,7 +97,7 @@ class Chorales(base.Task):
         return float(np.unique(frames, axis=0, return_counts=True)[1].max() / len(frames))
 
     def arrays(self) -> dict[str, Any]:
-        """Returns the frames of all chorales, and where the windows of each split may begin."""
+        """Returns the frames of all chorales, and the possible starts of windows by split."""
         starts = {split: self._starts(split, everywhere=True) for split in base.SPLITS}
         return {"frames": _scores().frames, "starts": starts}
 
@@ -113,7 +115,7 @@ class Chorales(base.Task):
     def sample(
         self, key: Array, batch_size: int, split: str = "train", arrays: Any = None
     ) -> Batch:
-        """Draws windows of one split that begin anywhere, with replacement."""
+        """Draws windows of one split at random positions, with replacement."""
         key = base.split_key(key, split)
         arrays = self.arrays() if arrays is None else arrays
         starts = jnp.asarray(arrays["starts"][split])
@@ -121,21 +123,21 @@ class Chorales(base.Task):
         return self._windows(arrays, starts[chosen])
 
     def examples(self, split: str) -> Batch:
-        """Returns every frame of a split, in windows: x and y [T, N, 88]."""
+        """Returns every frame of a split in windows, x and y [T, N, 88]."""
         starts = jnp.asarray(self._starts(split, everywhere=False))
         return self._windows(self.arrays(), starts)
 
     def split_size(self, split: str) -> int:
-        """Returns how many windows `examples` has."""
+        """Returns the number of windows of `examples`."""
         return len(self._starts(split, everywhere=False))
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean of -sum_k log p(y_k) over frames, p(1) = sigmoid(output); outputs [T, B, 88]."""
+        """Returns the mean over frames of -sum_k log p(y_k), with p(1) = sigmoid(output_k)."""
         signed = jnp.where(batch.y > 0, outputs, -outputs)
         return -jnp.mean(jnp.sum(jax.nn.log_sigmoid(signed), axis=-1))
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where every key of every frame is right, [B]."""
+        """Returns 1 where every key of every frame is right, else 0, [B]."""
         return jnp.min(_right(outputs, batch), axis=0)
 
     def metric(self, outputs: Array, batch: Batch) -> Array:
@@ -153,13 +155,13 @@ class Chorales(base.Task):
 
 
 def _right(outputs: Array, batch: Batch) -> Array:
-    """1.0 where every key of a frame is on the right side of one half, else 0.0, [T, B]."""
+    """Returns 1.0 where every key of a frame is right, else 0.0, [T, B]."""
     return jnp.all((outputs > 0) == (batch.y > 0), axis=-1).astype(jnp.float32)
 
 
 @functools.cache
 def _starts(window: int, seed: int, everywhere: bool) -> dict[str, np.ndarray]:
-    """Returns for each split where its windows begin, int32: everywhere, or as far as needed."""
+    """Returns the starts of windows by split, int32: all of them, or those that cover it."""
     lengths = _scores().lengths.tolist()
     first = np.cumsum([0, *lengths])
     found = {}
@@ -176,12 +178,12 @@ def _starts(window: int, seed: int, everywhere: bool) -> dict[str, np.ndarray]:
 
 
 def _cut(last: int, window: int) -> np.ndarray:
-    """The fewest starts 0, window, ..., last, so that windows of that size leave no gap."""
+    """Returns the starts 0, window, ..., last of windows that cover a chorale."""
     return np.append(np.arange(0, last, window), last)
 
 
 def _members(seed: int, count: int) -> dict[str, np.ndarray]:
-    """The chorales of each split."""
+    """Returns the numbers of the chorales of each split."""
     order = np.random.default_rng(seed).permutation(count)
     validation, test = round(count * VALIDATION_SHARE), round(count * TEST_SHARE)
     parts = np.split(order, [validation, validation + test])
@@ -190,7 +192,7 @@ def _members(seed: int, count: int) -> dict[str, np.ndarray]:
 
 @functools.cache
 def _scores() -> Scores:
-    """The chorales as music21 ships them, out of the user's cache once they were read."""
+    """Returns the chorales of music21, from the user's cache after the first call."""
     try:
         import music21
     except ModuleNotFoundError as error:
@@ -224,7 +226,7 @@ def _joined(chorales: list[np.ndarray]) -> Scores:
 
 
 def _names() -> list[str]:
-    """The files of the chorales, each once: some stand in the numbering twice."""
+    """Returns the files of the chorales, each once: the numbering repeats some."""
     from music21 import corpus
 
     numbered: Any = corpus.chorales.Iterator(
@@ -234,7 +236,7 @@ def _names() -> list[str]:
 
 
 def _notes(name: str) -> list[tuple[float, float, list[int]]]:
-    """When each note or chord of a score begins and ends, in quarters, and its MIDI numbers."""
+    """Returns start and end of each note or chord, in quarter notes, with its MIDI numbers."""
     from music21 import corpus
 
     sounding: Any = corpus.parse(name).flatten().notes
@@ -245,7 +247,7 @@ def _notes(name: str) -> list[tuple[float, float, list[int]]]:
 
 
 def _frames(notes: list[tuple[float, float, list[int]]]) -> np.ndarray:
-    """Which keys sound at every quarter, [F, 88]: those begun by then and not ended."""
+    """Returns the keys that sound at the start of every quarter note, [F, 88] bool."""
     frames = np.zeros((math.ceil(max(end for _, end, _ in notes)), KEYS), bool)
     for begin, end, pitches in notes:
         for pitch in pitches:

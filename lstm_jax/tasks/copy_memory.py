@@ -1,4 +1,4 @@
-"""Copy memory: repeat a string of letters after a long run of blanks."""
+"""Copy memory: repeat a string of letters after a long gap."""
 
 import dataclasses
 import math
@@ -13,34 +13,36 @@ from lstm_jax.types import Array, Batch
 
 @dataclasses.dataclass(frozen=True)
 class CopyMemory(base.Task):
-    """Repeat `letters` random letters once the delimiter comes, `lag` steps after the last of them.
+    """Repeat `letters` random letters after the delimiter, `lag` steps after the last letter.
 
-    The input is the letters, lag - 1 blanks, the delimiter and room for the answer; the target is
-    blank until the delimiter has passed, then the letters. With lag=4, letters=3, symbols=8 (blank
-    written `_`, delimiter `:`):
+    The input has the letters, lag - 1 blanks, the delimiter and blanks for the answer. The target
+    is blank up to the delimiter; then it has the letters. With lag=4, letters=3, symbols=8 (blank
+    `_`, delimiter `:`):
 
         input    2 7 0 _ _ _ : _ _ _
         target   _ _ _ _ _ _ _ 2 7 0
 
-    Letters are numbered first, then the blank, then the delimiter: D = symbols + 2 one-hot inputs
-    and V = symbols + 1 classes, since the delimiter is never an answer. T = lag + 2 letters;
-    y [T, B] int32. The loss is the mean cross-entropy over all steps; a
-    sequence is correct when every letter is. A model without memory does no better than
+    Letters come first in the order of symbols, then the blank, then the delimiter: D = symbols + 2
+    one-hot inputs and V = symbols + 1 classes. T = lag + 2 letters; y [T, B] int32. The loss is the
+    mean cross-entropy over all steps. A sequence is correct if every letter is. The best model
+    without memory has
 
-        baseline_loss = letters ln(symbols) / T,    chance = symbols^-letters,
+        baseline_loss = letters ln(symbols) / T,    chance = symbols^-letters.
 
-    and a trial is solved when its running loss is at most a tenth of that baseline and its running
-    accuracy at least 0.95. Source: Hochreiter & Schmidhuber 1997 as recast by Arjovsky et al. 2016;
-    lengths as in Tallec & Ollivier 2018, section 3.
+    A trial is solved when its running loss is at most a tenth of that baseline and its running
+    accuracy at least 0.95.
 
     Attributes:
-      lag: steps from the last letter to the delimiter, at least 1; every letter's copy is due
-        lag + letters steps after it.
-      letters: how many letters to keep, at least 1.
+      lag: steps from the last letter to the delimiter, at least 1. The answer repeats each letter
+        lag + letters steps later.
+      letters: number of letters, at least 1.
       symbols: size of the alphabet, at least 2.
 
     Raises:
-      ValueError: lag, letters or symbols is too small or no integer.
+      ValueError: lag, letters or symbols is too small or not an integer.
+
+    Source: Hochreiter & Schmidhuber 1997 in the form of Arjovsky et al. 2016; lengths as in Tallec
+    & Ollivier 2018, section 3.
     """
 
     lag: int
@@ -73,16 +75,16 @@ class CopyMemory(base.Task):
 
     @property
     def chance(self) -> float:
-        """Exact recall by guessing every letter."""
+        """The accuracy of guessing every letter."""
         return self.symbols**-self.letters
 
     @property
     def baseline_loss(self) -> float:
-        """The loss of knowing when to answer and nothing else, in nats."""
+        """The loss of uniform guesses of the letters after the delimiter, in nats."""
         return self.letters * math.log(self.symbols) / self.length
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
-        """Draws the letters; the rest of the sequence is fixed."""
+        """Draws the letters."""
         key = base.split_key(key, split)
         blank, delimiter = self.symbols, self.symbols + 1
         shape = (self.letters, batch_size)
@@ -93,14 +95,14 @@ class CopyMemory(base.Task):
         return Batch(x, jnp.concatenate([blanks, letters]))
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean cross-entropy over all steps, in nats; outputs [T, B, V]."""
+        """Returns the mean cross-entropy over all steps, in nats; outputs [T, B, V]."""
         return base.cross_entropy(outputs, batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where every letter of the answer is right, [B]."""
+        """Returns 1 where every letter of the answer is right, else 0, [B]."""
         answer = slice(self.length - self.letters, None)
         return jnp.min(base.labelled(outputs[answer], batch.y[answer]), axis=0)
 
     def solved(self, stats: base.Stats) -> Array:
-        """Whether a tenth of the baseline loss and 0.95 exact recall are reached."""
+        """Returns whether the loss is at most a tenth of the baseline, and the accuracy 0.95."""
         return (stats.loss <= self.baseline_loss / 10) & (stats.metric >= 0.95)

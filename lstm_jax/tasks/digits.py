@@ -1,4 +1,4 @@
-"""Digits: real handwritten digits, read one pixel or a few a step."""
+"""Digits: handwritten digits, one or a few pixels a time step."""
 
 import dataclasses
 import functools
@@ -18,28 +18,28 @@ BRIGHTEST = 16
 
 @dataclasses.dataclass(frozen=True)
 class Digits(Images):
-    """Name a handwritten digit after reading its 8 x 8 image pixel by pixel, or a few at a time.
+    """Classify a handwritten digit from its 8 x 8 image, one or a few pixels a time step.
 
-    The 1,797 images of scikit-learn's `load_digits`, row after row, 64 steps of one brightness each
-    in [0, 1] (sixteenths), by default. A three, its second row in full:
+    The data are the 1,797 images of scikit-learn's `load_digits`, read row by row. A pixel is a
+    brightness in [0, 1], in sixteenths. A three, with its second row in full:
 
         step     0    1    2 ..    8    9   10   11   12   13   14   15 ..   63
         pixel    0    0  .44 ..    0  .50  .81  .38  .94  .25    0    0 ..    0
         answer                                                                3
 
-    D = pixels, V = 10, T = 64 / pixels; y is a `Target` of labels [B] int32. Tenths of every class
-    are set apart by `seed`: seven train, one validates, two test. The loss is the mean
-    cross-entropy and chance 1/10; no accuracy on images that are seen again and again counts as
-    solved.
+    D = pixels, V = 10, T = 64 / pixels; y is a `Target` of labels [B] int32. Of every class a
+    random 70 % train, 10 % validate and 20 % test. The loss is the mean cross-entropy, and chance
+    is 1/10. No accuracy counts as solved.
 
     Attributes:
-      seed: which images train, validate and test (and the order of the pixels), at least 0.
-      permuted: read the pixels in one fixed random order, which leaves no neighbours to rely on.
-      pixels: read at every step, a power of two up to 64: 1, or 8 for row by row.
+      seed: of the split and of the order of the pixels, at least 0.
+      permuted: reads the pixels in one fixed random order.
+      pixels: pixels of a time step, a power of two up to 64; 8 reads row by row.
 
     Raises:
-      ValueError: seed is negative or no integer, permuted is no bool, or pixels are no such power.
-      ModuleNotFoundError: on first use of the images, where scikit-learn is missing.
+      ValueError: seed is negative or not an integer, permuted is not a bool, or pixels is not such
+        a power.
+      ModuleNotFoundError: scikit-learn is missing, on first use of the images.
     """
 
     seed: int = 0
@@ -57,11 +57,11 @@ class Digits(Images):
 
     @property
     def length(self) -> int:
-        """T: the steps of an image."""
+        """T: the time steps of an image."""
         return 64 // self.pixels
 
     def arrays(self) -> dict[str, Any]:
-        """Returns the pixels of all images in the order they are read, and their labels."""
+        """Returns the pixels of all images in reading order, with labels and splits."""
         return _arrays(self.seed, self.permuted)
 
 

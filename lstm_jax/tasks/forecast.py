@@ -153,17 +153,7 @@ class Forecast(Fitted, base.Rows):
         widths = {name: 0 if part is None else part.shape[1] for name, part in beside.items()}
         season = data.series.season
         form = Form(data.horizon, context, **widths, season=season, seasonal=seasonal, patch=patch)
-        self._set(form, head, scale, known)
-
-    def _set(self, form: Form, head: heads.Head, scale: Any, known: Known | None) -> None:
-        for name, value in {"form": form, "head": head, "scale": scale, "known": known}.items():
-            object.__setattr__(self, name, value)
-
-    @classmethod
-    def _of(cls, form: Form, head: heads.Head, scale: Any, known: Known | None) -> "Forecast":
-        task = cls.__new__(cls)
-        task._set(form, head, scale, known)
-        return task
+        self._set(form=form, head=head, scale=scale, known=known)
 
     def __repr__(self) -> str:
         return f"Forecast({self.form}, {self.head}, scale={self.scale!r})"
@@ -213,7 +203,7 @@ class Forecast(Fitted, base.Rows):
     @property
     def static(self) -> "Forecast":
         """The task without its data."""
-        return self._of(self.form, self.head, self.scale, None)
+        return self._of(form=self.form, head=self.head, scale=self.scale, known=None)
 
     def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
         """Returns windows, y a `Target` whose value is a `Horizon`."""
@@ -405,5 +395,5 @@ class Forecast(Fitted, base.Rows):
         known = Known(
             {"fitted": inputs.unflat(arrays)}, description["chance"], description["digest"]
         )
-        head = heads.make(**description["head"])
-        return cls._of(Form(**description["form"]), head, description["scale"], known)
+        form, head = Form(**description["form"]), heads.make(**description["head"])
+        return cls._of(form=form, head=head, scale=description["scale"], known=known)

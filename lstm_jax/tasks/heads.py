@@ -1,4 +1,4 @@
-"""Heads: the loss of a model's outputs, and the predictions they stand for."""
+"""Heads: the loss of a model's outputs, and the predictions that they encode."""
 
 import abc
 import dataclasses
@@ -9,28 +9,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.scipy import special
 
-from lstm_jax.tasks.base import check_choice, check_size, cross_entropies, logistic_errors
+from lstm_jax.tasks.base import check_alike, check_choice, check_size, cross_entropies
 from lstm_jax.types import Array, wide
 
 LEAST_SCALE = 1e-4  # of a normalised target; keeps the gradients of a sure model finite
 
 
 class Head(abc.ABC):
-    """The loss of a model's outputs, and the predictions they stand for.
+    """The loss of a model's outputs, and the predictions that they encode.
 
     A head is a frozen dataclass. It reads `size` outputs for each target: outputs [..., size],
-    targets [...]. `split` gives the outputs of a model that predicts several targets that shape.
+    targets [...]. `split` gives the outputs for several targets this shape.
 
     Attributes:
-      size: outputs for one target.
+      size: number of outputs for one target.
     """
 
     size: int = 1
 
     def width(self, targets: int) -> int:
-        """Returns how many outputs a model of `targets` targets needs."""
+        """Returns the number of outputs for `targets` targets."""
         return targets * self.size
 
     def split(self, outputs: Array) -> Array:
@@ -46,7 +47,7 @@ class Head(abc.ABC):
         """Returns the point prediction, [...]."""
 
     def sample(self, key: Array, outputs: Array) -> Array:
-        """Draws a target from each predicted distribution, [...].
+        """Samples a target from each predicted distribution, [...].
 
         Raises:
           TypeError: the head predicts no distribution.
@@ -58,7 +59,7 @@ class Head(abc.ABC):
 
         Raises:
           TypeError: the head predicts no quantiles.
-          ValueError: a level is not between 0 and 1, or not one that the head predicts.
+          ValueError: a level is not between 0 and 1, or the head does not predict it.
         """
         del outputs, levels
         raise TypeError(
@@ -67,7 +68,7 @@ class Head(abc.ABC):
         )
 
     def describe(self) -> dict[str, Any]:
-        """Returns the head as JSON-able entries, from which `make` builds it again."""
+        """Returns the head as JSON values, the arguments of `make`."""
         return {"name": type(self).__name__, **dataclasses.asdict(self)}  # pyright: ignore
 
 
@@ -76,7 +77,7 @@ class CrossEntropy(Head):
     """-log softmax(outputs)[label]: one of several classes; labels are integers.
 
     Attributes:
-      classes: how many, at least 2.
+      classes: number of classes, at least 2.
     """
 
     classes: int
@@ -102,12 +103,12 @@ class CrossEntropy(Head):
         return jax.nn.softmax(_wide(outputs))
 
     def mixed(self, outputs: Array) -> Array:
-        """Returns the outputs [...] that stand for the mean probability of those [M, ...]."""
-        log_p = jax.nn.log_softmax(outputs.astype(wide(outputs.dtype)))
+        """Returns outputs [...] for the mean probability of M models, from theirs [M, ...]."""
+        log_p = jax.nn.log_softmax(_wide(outputs))
         return jax.nn.logsumexp(log_p, axis=0) - math.log(len(outputs))
 
     def sample(self, key: Array, outputs: Array) -> Array:
-        """Draws a class, int32."""
+        """Samples a class, int32."""
         return jax.random.categorical(key, _wide(outputs)).astype(jnp.int32)
 
 
@@ -117,7 +118,9 @@ class Bernoulli(Head):
 
     def losses(self, outputs: Array, targets: Array) -> Array:
         """The cross entropy in nats."""
-        return logistic_errors(outputs[..., 0], targets, cross_entropy=True)
+        outputs = _wide(outputs)[..., 0]
+        check_alike("targets", targets, outputs)
+        return optax.sigmoid_binary_cross_entropy(outputs, targets.astype(outputs.dtype))
 
     def predict(self, outputs: Array) -> Array:
         """The more probable of 0 and 1, int32."""
@@ -128,18 +131,18 @@ class Bernoulli(Head):
         return jax.nn.sigmoid(_wide(outputs)[..., 0])
 
     def mixed(self, outputs: Array) -> Array:
-        """Returns the outputs [...] that stand for the mean probability of those [M, ...]."""
-        outputs = outputs.astype(wide(outputs.dtype))
+        """Returns outputs [...] for the mean probability of M models, from theirs [M, ...]."""
+        outputs = _wide(outputs)
         ones, zeros = (jax.nn.logsumexp(jax.nn.log_sigmoid(z), axis=0) for z in (outputs, -outputs))
         return ones - zeros
 
     def sample(self, key: Array, outputs: Array) -> Array:
-        """Draws 0 or 1, int32."""
+        """Samples 0 or 1, int32."""
         return jax.random.bernoulli(key, self.probabilities(outputs)).astype(jnp.int32)
 
 
 class _Point(Head):
-    """A head whose only output is the prediction."""
+    """A head with one output, the prediction."""
 
     def losses(self, outputs: Array, targets: Array) -> Array:
         """The loss of the error."""
@@ -189,9 +192,9 @@ class Huber(_Point):
 
     def loss(self, error: Array) -> Array:
         """A parabola, linear outside."""
-        # JAX finds which side of a minimum or maximum has the gradient by comparing it with both.
-        # XLA may compute an operand twice, with and without a fused multiply-add; then neither is
-        # equal and the gradient is 0. A selection by the sign of a number has no such fault.
+        # The gradient of a minimum or maximum goes to the operand that equals the result. XLA may
+        # compute an operand twice, with and without a fused multiply-add: then neither is equal and
+        # the gradient is 0. A selection by sign is safe.
         away = jnp.abs(error)
         return jnp.where(away < self.delta, error**2 / 2, self.delta * (away - self.delta / 2))
 
@@ -200,11 +203,11 @@ class Huber(_Point):
 class Quantiles(Head):
     """sum_q 2 max(q e, (q - 1) e) / Q, e = y - y_q: predicts the quantiles of the levels q.
 
-    The factor 2 makes the loss of the median the absolute error. Quantiles never cross: y_q are the
-    outputs in ascending order, whose loss is at most that of the outputs as they come.
+    The factor 2 makes the loss of the median the absolute error. Quantiles never cross, since y_q
+    are the sorted outputs; sorting never increases the loss.
 
     Attributes:
-      levels: ascending, between 0 and 1; the one nearest to 0.5 is the point prediction.
+      levels: ascending, between 0 and 1; the level nearest to 0.5 gives the point prediction.
     """
 
     levels: tuple[float, ...] = (0.1, 0.5, 0.9)
@@ -225,7 +228,7 @@ class Quantiles(Head):
         quantiles = jnp.sort(_wide(outputs), axis=-1)
         error = targets.astype(quantiles.dtype)[..., None] - quantiles
         q = _levels(self.levels, error)
-        # Not the larger of both: compiled, a maximum loses gradients, see `Huber.loss`.
+        # A maximum may lose gradients, see `Huber.loss`.
         return 2 * jnp.mean(jnp.where(error > 0, q, q - 1) * error, axis=-1)
 
     def predict(self, outputs: Array) -> Array:
@@ -234,12 +237,12 @@ class Quantiles(Head):
         return jnp.sort(_wide(outputs), axis=-1)[..., middle]
 
     def sample(self, key: Array, outputs: Array) -> Array:
-        """Draws from the interpolated distribution, which ends at the outermost levels."""
+        """Samples the interpolated distribution, which ends at the outermost levels."""
         u = jax.random.uniform(key, outputs.shape[:-1], wide(outputs.dtype))
         return self._interpolate(outputs, u[..., None])[..., 0]
 
     def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
-        """Quantiles of levels from the first to the last, linear between them."""
+        """Quantiles by linear interpolation, for levels between the first and the last."""
         low, high = self.levels[0], self.levels[-1]
         if not all(low <= level <= high for level in levels):
             raise ValueError(f"levels must lie in [{low}, {high}], got {tuple(levels)}")
@@ -247,7 +250,7 @@ class Quantiles(Head):
         return self._interpolate(outputs, jnp.broadcast_to(u, (*outputs.shape[:-1], u.size)))
 
     def _interpolate(self, outputs: Array, u: Array) -> Array:
-        """Returns the quantiles of levels u [..., N], outermost ones beyond the ends."""
+        """Returns the quantiles of levels u [..., N], constant beyond the outermost levels."""
         levels = jnp.asarray(self.levels, u.dtype)
         interpolate = jnp.vectorize(
             lambda u, quantiles: jnp.interp(u, levels, quantiles), signature="(n),(q)->(n)"
@@ -285,7 +288,7 @@ class Gaussian(Density):
         return self.parameters(outputs)[0]
 
     def sample(self, key: Array, outputs: Array) -> Array:
-        """Draws a real number."""
+        """Samples a real number."""
         mean, scale = self.parameters(outputs)
         return mean + scale * jax.random.normal(key, mean.shape, mean.dtype)
 
@@ -297,7 +300,7 @@ class Gaussian(Density):
 
 @dataclasses.dataclass(frozen=True)
 class StudentT(Density):
-    """-log t(y; v, m, s): heavy tails, v = 2 + softplus(output 2) degrees of freedom.
+    """-log t(y; v, m, s), with v = 2 + softplus(output 2) degrees of freedom.
 
     m = output 0 and s = softplus(output 1) + 1e-4 are location and scale.
     """
@@ -321,7 +324,7 @@ class StudentT(Density):
         return self.parameters(outputs)[0]
 
     def sample(self, key: Array, outputs: Array) -> Array:
-        """Draws a real number."""
+        """Samples a real number."""
         location, scale, v = self.parameters(outputs)
         return location + scale * jax.random.t(key, v, dtype=v.dtype)
 
@@ -338,8 +341,8 @@ class StudentT(Density):
 class NegativeBinomial(Density):
     """-log NB(y; m, a): counts of mean m and variance m + a m^2.
 
-    m = softplus(output 0) + 1e-4 and a = softplus(output 1) + 1e-4. The count of failures r = 1 / a
-    and their probability p = r / (r + m) are the classic parameters.
+    m = softplus(output 0) + 1e-4 and a = softplus(output 1) + 1e-4. The classic parameters are
+    r = 1 / a and p = r / (r + m).
     """
 
     def parameters(self, outputs: Array) -> tuple[Array, Array]:
@@ -365,7 +368,7 @@ class NegativeBinomial(Density):
         return self.parameters(outputs)[0]
 
     def sample(self, key: Array, outputs: Array) -> Array:
-        """Draws a count from a Poisson distribution whose rate is gamma distributed."""
+        """Samples a Poisson distribution with a gamma-distributed rate."""
         mean, r = self.parameters(outputs)
         gamma, poisson = jax.random.split(key)
         rate = jax.random.gamma(gamma, r, dtype=r.dtype) * mean / r
@@ -375,8 +378,11 @@ class NegativeBinomial(Density):
         """Quantiles: the least count k with I_p(r, k + 1) >= q."""
         mean, r = (p[..., None] for p in self.parameters(outputs))
         mean, r, q = jnp.broadcast_arrays(mean, r, _levels(levels, mean))
-        spread = jnp.sqrt((mean + mean**2 / r) / (1 - q))  # Cantelli: the quantile lies below it
-        cdf = lambda k: special.betainc(r, jnp.floor(k) + 1, r / (r + mean))  # noqa: E731
+        spread = jnp.sqrt((mean + mean**2 / r) / (1 - q))  # by Cantelli the quantile is below it
+
+        def cdf(k: Array) -> Array:
+            return special.betainc(r, jnp.floor(k) + 1, r / (r + mean))
+
         return jnp.floor(_bisect(cdf, q, mean + spread + 1))
 
 
@@ -395,7 +401,7 @@ HEADS: dict[str, Callable[..., Head]] = {kind.__name__: kind for kind in KINDS}
 
 
 def make(name: str, **sizes: Any) -> Head:
-    """Returns the head called `name` in `HEADS`, as `Head.describe` describes it.
+    """Returns the head called `name` in `HEADS`, from the result of `Head.describe`.
 
     Raises:
       ValueError: the name is unknown, or a size is out of range.
@@ -413,14 +419,14 @@ def _positive(raw: Array) -> Array:
 
 
 def _levels(levels: Sequence[float], like: Array) -> Array:
-    """Returns levels [N] with as many axes as parameters [..., 1] have."""
+    """Returns levels [N] with the rank of parameters [..., 1]."""
     if not all(0 < level < 1 for level in levels):
         raise ValueError(f"levels must lie between 0 and 1, got {tuple(levels)}")
     return jnp.asarray(levels, like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
 
 
 def _bisect(cdf: Callable[[Array], Array], levels: Array, high: Array) -> Array:
-    """Returns the least argument in [0, high] whose cdf reaches each level, from above."""
+    """Returns the least argument in [0, high] at which the cdf reaches each level."""
 
     def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends

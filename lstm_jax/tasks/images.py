@@ -1,4 +1,4 @@
-"""Images: the class of an image after its pixels, one or a few a time step."""
+"""Images: classification of images, one or a few pixels a time step."""
 
 from typing import ClassVar, Literal
 
@@ -13,19 +13,19 @@ BRIGHTEST = 255  # of a byte
 
 
 class Images(base.Rows):
-    """Name the class of an image after reading its pixels in order.
+    """Classify an image after reading its pixels in order.
 
-    A new one states `name`, `output_size`, `chance`, `length` and, for more than one pixel a time
-    step, `pixels`; and writes `arrays`, whose entries are "pixels" [N, length pixels], bytes or
-    brightness in [0, 1], "label" [N] int32 and "splits". Bytes become brightness, byte / 255, in
-    the compiled program: 70,000 images of 28 x 28 pixels take 55 MB.
+    A new task sets `name`, `output_size`, `chance`, `length` and, for more than one pixel a time
+    step, `pixels`. Its `arrays` has the entries "pixels" [N, length pixels], bytes or brightness in
+    [0, 1], "label" [N] int32 and "splits". The compiled program turns bytes into brightness,
+    byte / 255, so 70,000 images of 28 x 28 pixels take 55 MB.
 
     D = pixels, T = length; y is a `Target` of labels [B] int32. The loss is the mean cross-entropy.
-    No accuracy on images that are read again and again counts as solved. New images are rows x
-    [N, T, D] of brightness in [0, 1], in the order in which pixels are read.
+    No accuracy counts as solved. New images are rows x [N, T, D] of brightness in [0, 1], in the
+    order in which pixels are read.
 
     Attributes:
-      pixels: read at every time step.
+      pixels: pixels of a time step.
     """
 
     readout: ClassVar[Literal["last", "every"]] = "last"
@@ -33,7 +33,7 @@ class Images(base.Rows):
 
     @property
     def input_size(self) -> int:
-        """D: the pixels of a step."""
+        """D: the pixels of a time step."""
         return self.pixels
 
     @property
@@ -59,15 +59,15 @@ class Images(base.Rows):
         return Batch(jnp.swapaxes(pixels, 0, 1), target)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean cross-entropy of the class, in nats; outputs [B, V]."""
+        """Returns the mean cross-entropy of the class, in nats; outputs [B, V]."""
         each = base.cross_entropies(outputs, batch.y.value)
         return base.weighted_mean(each, batch.y.weight.astype(each.dtype))
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where the largest output is that of the class, [B]."""
+        """Returns 1 where the class has the largest output, else 0, [B]."""
         right = base.labelled(outputs, batch.y.value)
         return jnp.where(batch.y.weight > 0, right, jnp.zeros_like(right))
 
     def metric(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the share of images that are right."""
+        """Returns the accuracy."""
         return base.weighted_mean(base.labelled(outputs, batch.y.value), batch.y.weight)

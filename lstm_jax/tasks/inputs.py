@@ -1,4 +1,4 @@
-"""Rows of sequences as arrays, and as a model's inputs: scaled, without what is missing."""
+"""Rows of sequences as arrays, and as scaled inputs of a model without missing numbers."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Arrays = dict[str, Any]
 
 
 def arrays_of(data: Sequences) -> Arrays:
-    """Returns the inputs of all rows as arrays; what no row needs is left out."""
+    """Returns the inputs of all rows as arrays, without entries that no row needs."""
     arrays: Arrays = {"x": data.x}
     if np.any(data.lengths < data.steps):
         arrays["lengths"] = data.lengths
@@ -23,7 +23,7 @@ def arrays_of(data: Sequences) -> Arrays:
 
 
 def fit(data: Sequences, rows: np.ndarray) -> Arrays:
-    """Returns the constants of the inputs, fitted on these rows; of symbols, how many there are.
+    """Returns the constants of the inputs, fitted on these rows.
 
     Raises:
       ValueError: a feature is missing in all of these rows.
@@ -40,7 +40,7 @@ def fit(data: Sequences, rows: np.ndarray) -> Arrays:
 
 
 def symbols(data: Sequences, rows: np.ndarray) -> int:
-    """Returns how many symbols these rows have, and one for all others; 0 for numbers."""
+    """Returns the number of symbols of these rows plus one for all others; 0 for numbers."""
     return int(data.x[rows].max(where=data.valid(rows), initial=0)) + 2 if data.x.ndim == 2 else 0
 
 
@@ -53,7 +53,7 @@ def width(data: Sequences) -> int:
 def check_form(
     data: Sequences, fitted: Arrays, names: tuple[str, ...], symbols: bool, missing: str
 ) -> None:
-    """Raises ValueError unless rows have the form that the constants were fitted to."""
+    """Raises ValueError unless rows have the form of the training rows."""
     if data.missing != missing:
         raise ValueError(f"missing must be {missing!r}, as for training, got {data.missing!r}")
     if symbols != (data.x.ndim == 2):
@@ -79,7 +79,7 @@ def flat(fitted: Arrays) -> dict[str, np.ndarray]:
 
 
 def unflat(leaves: dict[str, np.ndarray]) -> Arrays:
-    """Returns the constants that `flat` took apart."""
+    """Returns the inverse of `flat`."""
     fitted: Arrays = {name: leaf for name, leaf in leaves.items() if "." not in name}
     for name in {name.split(".")[0] for name in leaves if "." in name}:
         fitted[name] = scaling.Scale(leaves[f"{name}.mean"], leaves[f"{name}.scale"])
@@ -89,12 +89,12 @@ def unflat(leaves: dict[str, np.ndarray]) -> Arrays:
 def gather(
     arrays: Arrays, index: Array, symbols: int, indicator: bool
 ) -> tuple[Array, Array | None]:
-    """Returns x [T, B, D] and mask [T, B], None where all time steps of all rows count.
+    """Returns x [T, B, D] and mask [T, B]; the mask is None if all time steps count.
 
     Args:
-      arrays: as `arrays_of` returns them, with the constants as "fitted".
+      arrays: the result of `arrays_of`, with the constants as "fitted".
       index: [B] int32, row numbers.
-      symbols: how many there are, the last of which stands for all others; 0 for numbers.
+      symbols: their number, with the last for all unknown ones; 0 for numbers.
       indicator: appends an input for each feature, 1 where the number is missing.
     """
     x, mask = jnp.swapaxes(jnp.asarray(arrays["x"])[index], 0, 1), _mask(arrays, index)
@@ -114,7 +114,7 @@ def gather(
 
 
 def _mask(arrays: Arrays, index: Array) -> Array | None:
-    """Returns [T, B] bool, or None where all time steps of all rows count."""
+    """Returns [T, B] bool, or None if all time steps count."""
     mask = None
     if "lengths" in arrays:
         step = jnp.arange(arrays["x"].shape[1], dtype=jnp.int32)[:, None]
@@ -126,6 +126,6 @@ def _mask(arrays: Arrays, index: Array) -> Array | None:
 
 
 def _scaled(values: Array, known: Array, scale: scaling.Scale) -> Array:
-    """Returns the values [T, B, D] scaled, 0 where they are not known."""
+    """Returns the scaled values [T, B, D], 0 where they are unknown."""
     mean, deviation = (jnp.asarray(leaf)[None, None] for leaf in scale)
     return jnp.where(known, (values - mean) / deviation, jnp.zeros_like(values))

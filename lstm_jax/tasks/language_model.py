@@ -1,4 +1,4 @@
-"""Language models: predict the next symbol of a text that is read as one stream."""
+"""Language models: predict the next symbol of a text, read as a stream."""
 
 import dataclasses
 import math
@@ -15,12 +15,12 @@ from lstm_jax.types import Array, Batch
 
 
 class Cursor(NamedTuple):
-    """Where every row of a stream reads.
+    """The position of a stream in its text.
 
     Attributes:
-      first: [B] int32, where in the text the part of each row begins.
-      size: int32, how many symbols every part has to name.
-      offset: int32, how many of them were asked since its beginning.
+      first: [B] int32, the start of each row's part of the text.
+      size: int32, number of symbols to predict in each part.
+      offset: int32, the position within each part.
     """
 
     first: Array
@@ -29,10 +29,10 @@ class Cursor(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a task knows of its text: none of it is compiled into a program.
+    """The data of a task, which are not part of a compiled program.
 
     Attributes:
-      arrays: "numbers", those of the symbols, one after another.
+      arrays: "numbers", the text as numbers of symbols.
       vocabulary: the symbols.
       chance: the share of the most common symbol of the training part.
       digest: the hash of the text.
@@ -48,28 +48,27 @@ class Known(NamedTuple):
 class LanguageModel(Fitted, base.Stream):
     """Predict the next symbol of a text, at every time step.
 
-    A batch cuts its split into B parts of equal length, one a row, and reads all of them `window`
-    steps an update, from a step that the key draws; a row that has come to the end of its part
-    begins it again, with a reset. With the text "the cat sat", in windows of 4, of one row:
+    A split is cut into B parts of equal length, one for each row. An update reads `window` time
+    steps of every part, from a random first step. After its end a part starts again, with a reset.
+    The text "the cat sat" in windows of 4, in one row:
 
         x       t h e _ | c a t _ | s a          reset at the t
         y       h e _ c | a t _ s | a t
 
     D = V = the number of different symbols of the training part; x and y are their numbers, [T, B]
-    int32, T = window. Another symbol is masked as an input, where states are held, and -1 as a
-    target, which counts nowhere.
-    `examples` is a whole split as one sequence, from a fresh state. The loss is the mean
-    cross-entropy of a symbol in nats, the metric the share of symbols predicted right, and chance
-    that of the most common symbol of the training part. No loss counts as solved.
-
-    Source: of windows with carried state, Williams & Peng 1990; on texts, Mikolov et al. 2010.
+    int32, T = window. An unknown symbol is masked in x, and -1 in y, where it does not count.
+    `examples` is a whole split as one sequence. The loss is the mean cross-entropy of a symbol, in
+    nats. The metric is the share of symbols that are right; chance is the share of the most common
+    symbol of the training part. No loss counts as solved.
 
     Attributes:
-      window: steps between two updates.
-      symbols: how many different symbols the training part has.
-      bounds: where each split starts and stops in the text.
+      window: time steps of an update.
+      symbols: number of different symbols in the training part.
+      bounds: start and stop of each split in the text.
       content: the hash of the text; "" in `static`.
       known: the text and its vocabulary; None in `static`.
+
+    Source: windows with carried state, Williams & Peng 1990; on texts, Mikolov et al. 2010.
     """
 
     window: int
@@ -87,12 +86,11 @@ class LanguageModel(Fitted, base.Stream):
         """Takes a text.
 
         Args:
-          text: a `data.Text`, or a string: its characters, with shares of a twentieth to validate
-            and to test.
-          window: steps between two updates, at least 1.
+          text: a `data.Text`; or a string, whose characters are split 90 % / 5 % / 5 %.
+          window: time steps of an update, at least 1.
 
         Raises:
-          ValueError: the text is too short, or window is too small or no integer.
+          ValueError: the text is too short, or window is too small or not an integer.
           TypeError: text is neither.
         """
         text = text if isinstance(text, Text) else Text(text)
@@ -101,18 +99,8 @@ class LanguageModel(Fitted, base.Stream):
         chance = float(counts.max() / counts.sum())
         known = Known({"numbers": text.numbers}, text.vocabulary, chance, text.digest)
         bounds = tuple(text.bounds[split] for split in base.SPLITS)
-        self._set(
-            window=window,
-            symbols=len(text.vocabulary),
-            bounds=bounds,
-            content=known.digest,
-            known=known,
-        )
-
-    def _set(self, **values: Any) -> Self:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-        return self
+        sizes = dict(window=window, symbols=len(text.vocabulary), bounds=bounds)
+        self._set(**sizes, content=known.digest, known=known)
 
     def __repr__(self) -> str:
         content = f", data {self.content[:8]}" if self.content else ""
@@ -123,7 +111,7 @@ class LanguageModel(Fitted, base.Stream):
     def static(self) -> Self:
         """The sizes of the text and the window."""
         sizes = dict(window=self.window, symbols=self.symbols, bounds=self.bounds)
-        return type(self).__new__(type(self))._set(**sizes, content="", known=None)
+        return self._of(**sizes, content="", known=None)
 
     @property
     def input_size(self) -> int:
@@ -137,7 +125,7 @@ class LanguageModel(Fitted, base.Stream):
 
     @property
     def length(self) -> int:
-        """T: the steps of a window."""
+        """T: the time steps of a window."""
         return self.window
 
     @property
@@ -148,10 +136,10 @@ class LanguageModel(Fitted, base.Stream):
     def begin(
         self, key: Array, batch_size: int, split: str = "train", arrays: Any = None
     ) -> Cursor:
-        """Returns the cursor before the first window; all rows begin at one step of their parts.
+        """Returns the cursor before the first window, at a random position within the parts.
 
         Raises:
-          ValueError: split is none of `SPLITS`, or has fewer symbols than rows were asked for.
+          ValueError: split is not one of `SPLITS`, or has fewer symbols than rows.
         """
         del arrays  # the sizes are enough
         start, stop = self._bounds(split)
@@ -164,7 +152,7 @@ class LanguageModel(Fitted, base.Stream):
         return Cursor(first, jnp.int32(size), offset)
 
     def next(self, cursor: Cursor, arrays: Any = None) -> tuple[Cursor, Batch]:
-        """Reads one window of every row."""
+        """Returns the next window of every row."""
         step = (cursor.offset + jnp.arange(self.window, dtype=jnp.int32)) % cursor.size
         at = step[:, None] + cursor.first[None]
         reset = jnp.broadcast_to((step == 0)[:, None], at.shape)
@@ -178,7 +166,7 @@ class LanguageModel(Fitted, base.Stream):
         return self._pairs(numbers[:-1], numbers[1:])
 
     def split_size(self, split: str) -> int:
-        """Returns how many sequences a split holds: one, or none of an empty split."""
+        """Returns the number of sequences in a split: 1, or 0 for an empty split."""
         start, stop = self._bounds(split)
         return int(stop > start)
 
@@ -187,53 +175,53 @@ class LanguageModel(Fitted, base.Stream):
         return self.bounds[base.SPLITS.index(split)]
 
     def _batch(self, arrays: Any, at: Array) -> Batch:
-        """Returns the symbols at these places of the text, and those behind them."""
+        """Returns the symbols at positions of the text, and their successors."""
         numbers = jnp.asarray(arrays["numbers"])
         return self._pairs(numbers[at], numbers[at + 1])
 
     def _pairs(self, x: Any, y: Any) -> Batch:
-        """Returns inputs and targets [T, B] of numbers, of which some are not symbols."""
+        """Returns inputs and targets [T, B]; unknown symbols do not count."""
         y = jnp.asarray(y, jnp.int32)
         return self._inputs(x)._replace(y=jnp.where(y < self.symbols, y, -1))
 
     def _inputs(self, x: Any) -> Batch:
-        """Returns inputs [T, B] of numbers, masked where they are not symbols."""
+        """Returns inputs [T, B], masked at unknown symbols."""
         x = jnp.asarray(x, jnp.int32)
         known = x < self.symbols
         return Batch(jnp.where(known, x, 0), None, known)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean cross-entropy of a symbol, in nats; outputs [T, B, V]."""
+        """Returns the mean cross-entropy of a symbol, in nats; outputs [T, B, V]."""
         each = base.cross_entropies(outputs, jnp.maximum(batch.y, 0))
         return base.weighted_mean(each, (batch.y >= 0).astype(each.dtype))
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where every symbol of a row is right, [B]."""
+        """Returns 1 where every symbol of a row is right, else 0, [B]."""
         right = jnp.where(batch.y >= 0, base.labelled(outputs, batch.y), 1.0)
         return jnp.min(right, axis=0)
 
     def metric(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the share of symbols predicted right, a scalar."""
+        """Returns the share of symbols that are right, a scalar."""
         right = base.labelled(outputs, batch.y)
         return base.weighted_mean(right, (batch.y >= 0).astype(right.dtype))
 
     # Predictions. ---------------------------------------------------------------------------------
 
     def encode(self, text: str | bytes) -> dict[str, np.ndarray]:
-        """Returns the arrays of another text, with the vocabulary of this one."""
+        """Returns the arrays of another text in this vocabulary."""
         return {"numbers": self.vocabulary.encode(text)}
 
     @property
     def has_rows(self) -> bool:
-        """Whether the task has its text; one that was saved with a network has not."""
+        """Whether the task has its text; a task that was saved with a network has none."""
         return len(self._known().arrays["numbers"]) > 0
 
     def count(self, arrays: dict[str, Any]) -> int:
-        """Returns 1: a text is one row, or none if it is empty."""
+        """Returns the number of rows: 1, or 0 for an empty text."""
         return int(len(arrays["numbers"]) > 0)
 
     def steps(self, arrays: dict[str, Any]) -> int:
-        """Returns the symbols of a text."""
+        """Returns the number of symbols in a text."""
         return len(arrays["numbers"])
 
     def rows(self, split: str) -> dict[str, Any]:
@@ -243,7 +231,7 @@ class LanguageModel(Fitted, base.Stream):
     def part(self, arrays: dict[str, Any], index: Array | int, steps: int) -> Batch:
         """Returns part number `index`, of `steps` time steps, of a text as one row, x [steps, 1].
 
-        Behind the end of the text time steps are masked and have no targets.
+        Time steps after the end of the text are masked and have no targets.
         """
         numbers = jnp.asarray(arrays["numbers"])
         at = index * steps + jnp.arange(steps + 1, dtype=jnp.int32)
@@ -259,7 +247,7 @@ class LanguageModel(Fitted, base.Stream):
         probabilities: bool = False,
         levels: Any = None,
     ) -> np.ndarray:
-        """Returns the most probable symbol after each of a text, [N], or probabilities [N, V].
+        """Returns the most probable next symbol at each position, [N], or probabilities [N, V].
 
         Arguments are those of `Predictor.predict`.
         """
@@ -272,11 +260,11 @@ class LanguageModel(Fitted, base.Stream):
         return np.array([self.vocabulary.decode([n]) for n in log_p.argmax(-1)])
 
     def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
-        """Returns the bits of a symbol and the accuracy, over all symbols but the first."""
+        """Returns bits per character and accuracy, over all symbols after the first."""
         return self.summary(self.answers(outputs[:, :-1], arrays["numbers"][1:]))
 
     def answers(self, outputs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Returns the sums [3] over known symbols of 1, of their nats, and of right predictions.
+        """Returns sums [3] over known symbols: their number, nats, and correct predictions.
 
         Args:
           outputs: [M, N, 1, V] of M models.
@@ -289,7 +277,7 @@ class LanguageModel(Fitted, base.Stream):
         return np.array([len(y), nats.sum(dtype=np.float64), (log_p.argmax(-1) == y).sum()])
 
     def summary(self, answers: np.ndarray) -> dict[str, float]:
-        """Returns the bits of a symbol and the accuracy, from the `answers` to a text."""
+        """Returns bits per character and accuracy, from the sums of `answers`."""
         count, nats, right = answers.tolist()
         if not count:
             raise ValueError("text must have two symbols of the vocabulary or more")
@@ -307,7 +295,7 @@ class LanguageModel(Fitted, base.Stream):
         return [self.vocabulary.decode(row) for row in np.argmax(np.asarray(outputs), -1).T]
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Returns what predictions need: JSON-able entries; there are no arrays."""
+        """Returns the requirements of predictions as JSON values, without arrays."""
         description = {
             "kind": type(self).__name__,
             "window": self.window,
@@ -326,10 +314,6 @@ class LanguageModel(Fitted, base.Stream):
         vocabulary = Vocabulary(description["level"], symbols)
         arrays = {"numbers": np.zeros(0, np.uint8)}
         known = Known(arrays, vocabulary, description["chance"], description["digest"])
-        return cls.__new__(cls)._set(
-            window=description["window"],
-            symbols=len(vocabulary),
-            bounds=tuple(map(tuple, description["bounds"])),
-            content=known.digest,
-            known=known,
-        )
+        bounds = tuple(map(tuple, description["bounds"]))
+        sizes = dict(window=description["window"], symbols=len(vocabulary), bounds=bounds)
+        return cls._of(**sizes, content=known.digest, known=known)

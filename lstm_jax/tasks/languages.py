@@ -1,7 +1,7 @@
 """Formal languages: read a string of any length, then answer.
 
-The tasks of Deletang et al. 2022 (Neural Networks and the Chomsky Hierarchy, appendix A), in three
-of their classes; `language` finds them by name.
+These are tasks of three classes of Deletang et al. 2022, Neural Networks and the Chomsky Hierarchy,
+appendix A. `language` returns them by name.
 """
 
 import abc
@@ -20,43 +20,43 @@ MODULUS = 5
 
 
 class Problem(NamedTuple):
-    """Strings and their answers, each as long as it is.
+    """Strings and their answers.
 
     Attributes:
-      string: [L, B] int32 symbols; what lies behind the end of a string does not matter.
-      length: [B] int32, the symbols of a string.
-      answer: [A, B] int32.
-      asked: [B] int32, the symbols of an answer.
+      string: [L, B] int32 symbols, arbitrary after the end of a string.
+      length: [B] int32, the number of symbols of each string.
+      answer: [A, B] int32 symbols.
+      answer_length: [B] int32, the number of symbols of each answer.
     """
 
     string: Array
     length: Array
     answer: Array
-    asked: Array
+    answer_length: Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Language(base.Task):
-    """Read a string, then answer symbol by symbol; its length is uniform.
+    """Read a string of uniform length, then answer symbol by symbol.
 
-    Behind the string come as many placeholders (written `?`) as the answer has symbols, and the
-    answer is due there. Reversing a string of two symbols, with longest=3:
+    The string is followed by one placeholder (`?`) for each symbol of the answer, which is due
+    there. Reversing a string of two symbols, with longest=3:
 
         input    0 1 ? ?
         answer       1 0
 
-    x is one-hot, the placeholder last: D = symbols + 1; y [T, B] int32, 0 where nothing is asked.
-    The loss is the mean cross-entropy, the metric the share of symbols that are right, both of them
-    first over the answer to a sequence and then over sequences; chance is that of always answering
-    the same symbol. A sequence is correct when its whole answer is. A trial is solved when its
-    running loss is at most 0.003 nats.
+    x is one-hot, the placeholder last: D = symbols + 1; y [T, B] int32, 0 where no answer is due.
+    The loss is the mean cross-entropy of a symbol, and the metric the share of symbols that are
+    right. Both are means over the symbols of an answer, then over sequences. Chance is the accuracy
+    of the best constant answer. A sequence is correct if its whole answer is. A trial is solved
+    when its running loss is at most 0.003 nats.
 
     Attributes:
       shortest: length of the shortest string, at least 1.
-      longest: length of the longest one.
+      longest: length of the longest string.
 
     Raises:
-      ValueError: shortest or longest is too small or no integer.
+      ValueError: shortest or longest is too small or not an integer.
     """
 
     shortest: int = 1
@@ -79,28 +79,28 @@ class Language(base.Task):
     @property
     def length(self) -> int:
         """T: the longest string and its answer."""
-        return self.longest + self.most_asked(self.longest)
+        return self.longest + self.longest_answer(self.longest)
 
     @property
     def chance(self) -> float:
-        """Accuracy of always answering the symbol that is right most often."""
+        """The accuracy of the best constant answer."""
         lengths = range(self.shortest, self.longest + 1)
         return float(np.mean([self.constant(n) for n in lengths], axis=0).max())
 
     def constant(self, length: int) -> np.ndarray:
-        """Accuracy of always answering a symbol, for each of them, on strings of one length."""
+        """Returns the accuracy of each constant answer on strings of one length."""
         del length
         return np.full(self.output_size, 1 / self.output_size)
 
     @staticmethod
-    def most_asked(length: int) -> int:
-        """The symbols of the longest answer to strings of one length."""
+    def longest_answer(length: int) -> int:
+        """Returns the length of the longest answer to strings of one length."""
         del length
         return 1
 
     @abc.abstractmethod
     def draw(self, key: Array, lengths: Array) -> Problem:
-        """Draws strings of the lengths [B], at most `longest`, with their answers."""
+        """Draws strings of lengths [B], at most `longest`, with their answers."""
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
         """Draws lengths and strings."""
@@ -109,26 +109,26 @@ class Language(base.Task):
         return self.at(key, jax.random.randint(length_key, (batch_size,), *bounds, jnp.int32))
 
     def at(self, key: Array, lengths: Array) -> Batch:
-        """Draws one string of each of the lengths [B] int32."""
+        """Draws one string for each of the lengths [B] int32."""
         problem = self.draw(key, lengths)
         t = jnp.arange(self.length, dtype=jnp.int32)[:, None]
         due = t - problem.length[None]
-        mask = due < problem.asked[None]
+        mask = due < problem.answer_length[None]
         symbols = jnp.where(due < 0, base.rows(problem.string, t), self.symbols)
         x = jax.nn.one_hot(jnp.where(mask, symbols, -1), self.input_size, dtype=jnp.float32)
         answer = base.rows(problem.answer, due)
         return Batch(x, jnp.where((due >= 0) & mask, answer, 0), mask)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean cross-entropy of a symbol, in nats; outputs [T, B, V]."""
+        """Returns the mean cross-entropy of a symbol, in nats; outputs [T, B, V]."""
         return jnp.mean(_over_answers(batch, base.cross_entropies(outputs, batch.y)))
 
     def share(self, outputs: Array, batch: Batch) -> Array:
-        """The share of an answer's symbols that are right, [B]."""
+        """Returns the share of right symbols in each answer, [B]."""
         return _over_answers(batch, base.labelled(outputs, batch.y))
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where the whole answer is right, [B]."""
+        """Returns 1 where the whole answer is right, else 0, [B]."""
         right = jnp.where(batch.x[..., -1] > 0, base.labelled(outputs, batch.y), 1.0)
         return jnp.min(right, axis=0)
 
@@ -137,7 +137,7 @@ class Language(base.Task):
         return jnp.mean(self.share(outputs, batch))
 
     def solved(self, stats: base.Stats) -> Array:
-        """Whether the running loss has come down to 0.003 nats."""
+        """Returns whether the running loss is at most 0.003 nats."""
         return stats.loss <= 0.003
 
 
@@ -148,7 +148,7 @@ class Language(base.Task):
 class EvenPairs(Language):
     """Is the number of 01 and 10 in the string even?  0 1 1 0 1 -> 0 (three of them).
 
-    It is (1) exactly if the last bit is the first.
+    The answer is 1 exactly if the last bit equals the first.
     """
 
     name: ClassVar = "even_pairs"
@@ -160,7 +160,7 @@ class EvenPairs(Language):
         return _one(bits, lengths, even)
 
     def constant(self, length: int) -> np.ndarray:
-        """A single bit has no pairs, and none is even."""
+        """Returns 1 for the answer 1 at length 1, since a single bit has no pairs; else 1/2."""
         return np.array([0.0, 1.0]) if length == 1 else np.full(2, 0.5)
 
 
@@ -180,7 +180,7 @@ class Parity(Language):
 class CycleNavigation(Language):
     """Where on a circle of five places do the moves lead?  1 1 0 2 -> 1.
 
-    0 stays, 1 goes up, 2 goes down; it starts at place 0.
+    0 stays, 1 moves up, 2 moves down; the start is place 0.
     """
 
     name: ClassVar = "cycle_navigation"
@@ -194,7 +194,7 @@ class CycleNavigation(Language):
         return _one(moves, lengths, jnp.sum(ahead, axis=0) % MODULUS)
 
     def constant(self, length: int) -> np.ndarray:
-        """P(place p) = sum_j ((1 + 2 cos a_j) / 3)^n cos(a_j p) / 5, a_j = 2 pi j / 5."""
+        """Returns P(p) = sum_j ((1 + 2 cos a_j) / 3)^n cos(a_j p) / 5, a_j = 2 pi j / 5."""
         angle = 2 * np.pi * np.arange(MODULUS) / MODULUS
         waves = ((1 + 2 * np.cos(angle)) / 3) ** length
         return np.cos(np.outer(np.arange(MODULUS), angle)) @ waves / MODULUS
@@ -204,8 +204,8 @@ class CycleNavigation(Language):
 class ModularArithmetic(Language):
     """What is the value of an expression modulo 5?  1 + 2 * 3 -> 2.
 
-    Digits 0 to 4 and between them + - * (symbols 5, 6, 7), of which * binds closer. An expression
-    has an odd length; where an even one is asked for it is shorter by one.
+    Digits 0 to 4 alternate with + - * (symbols 5, 6, 7); * binds closer. An expression has an odd
+    length; for an even length it is one symbol shorter.
     """
 
     name: ClassVar = "modular_arithmetic"
@@ -235,7 +235,7 @@ class ModularArithmetic(Language):
         return _one(string, 2 * count - 1, (total + term) % MODULUS)
 
     def constant(self, length: int) -> np.ndarray:
-        """The distribution of the value: a chain over (total, term) modulo 5."""
+        """Returns the distribution of the value, by a Markov chain over (total, term) modulo 5."""
         states = np.zeros((MODULUS, MODULUS))
         states[0] = 1 / MODULUS
         total, term = np.indices(states.shape)
@@ -254,13 +254,13 @@ class ModularArithmetic(Language):
 
 @dataclasses.dataclass(frozen=True)
 class ReverseString(Language):
-    """Repeat the bits, the last one first.  0 0 1 0 1 -> 1 0 1 0 0."""
+    """Repeat the bits in reverse order.  0 0 1 0 1 -> 1 0 1 0 0."""
 
     name: ClassVar = "reverse_string"
 
     @staticmethod
-    def most_asked(length: int) -> int:
-        """As many symbols as the string has."""
+    def longest_answer(length: int) -> int:
+        """Returns the length of the string."""
         return length
 
     def draw(self, key: Array, lengths: Array) -> Problem:
@@ -274,9 +274,9 @@ class ReverseString(Language):
 class StackManipulation(Language):
     """What is on the stack, from the top down?  0 1 1 0 then push 1, pop, pop -> 1 1 0 end.
 
-    A string of n symbols is a stack of 1 to n - 1 bits, the bottom first, and then actions: 2 pops
-    (nothing, if there is nothing), 3 pushes a 0, 4 pushes a 1. The answer ends with the symbol 2;
-    what would come behind it is not asked. One symbol is a stack alone.
+    A string of n symbols is a stack of 1 to n - 1 bits, the bottom first, followed by actions: 2
+    pops (from an empty stack nothing), 3 pushes a 0, 4 pushes a 1. The answer ends with the symbol
+    2. A string of one symbol is a stack without actions.
     """
 
     name: ClassVar = "stack_manipulation"
@@ -284,8 +284,8 @@ class StackManipulation(Language):
     output_size: ClassVar = 3
 
     @staticmethod
-    def most_asked(length: int) -> int:
-        """The string on the stack, and the end."""
+    def longest_answer(length: int) -> int:
+        """Returns the length of the string and the end."""
         return length + 1
 
     def draw(self, key: Array, lengths: Array) -> Problem:
@@ -314,9 +314,10 @@ class StackManipulation(Language):
         return Problem(string, lengths, answer, height + 1)
 
     def constant(self, length: int) -> np.ndarray:
-        """Of an answer of h bits and the end each bit is right in h / 2 of h + 1 symbols.
+        """Returns the accuracy of 0, 1 and the end.
 
-        V_m(h), the mean of that after m more actions, is V_(m-1)(h - 1) / 3 + 2 V_(m-1)(h + 1) / 3.
+        In an answer of h bits and the end, each bit is right for V_0(h) = h / 2 of h + 1 symbols.
+        After m more actions the mean is V_m(h) = V_(m-1)(h - 1) / 3 + 2 V_(m-1)(h + 1) / 3.
         """
         height = np.arange(2 * length + 1)
         value, found = height / 2 / (height + 1), []
@@ -339,8 +340,8 @@ class DuplicateString(Language):
     name: ClassVar = "duplicate_string"
 
     @staticmethod
-    def most_asked(length: int) -> int:
-        """Twice the symbols of the string."""
+    def longest_answer(length: int) -> int:
+        """Returns twice the length of the string."""
         return 2 * length
 
     def draw(self, key: Array, lengths: Array) -> Problem:
@@ -352,13 +353,13 @@ class DuplicateString(Language):
 
 @dataclasses.dataclass(frozen=True)
 class OddsFirst(Language):
-    """Repeat the first, third, fifth, ... bit, then the others.  0 1 0 1 1 -> 0 0 1 1 1."""
+    """Repeat the bits at odd places, then the others.  0 1 0 1 1 -> 0 0 1 1 1."""
 
     name: ClassVar = "odds_first"
 
     @staticmethod
-    def most_asked(length: int) -> int:
-        """As many symbols as the string has."""
+    def longest_answer(length: int) -> int:
+        """Returns the length of the string."""
         return length
 
     def draw(self, key: Array, lengths: Array) -> Problem:
@@ -371,7 +372,7 @@ class OddsFirst(Language):
 
 @dataclasses.dataclass(frozen=True)
 class BucketSort(Language):
-    """Sort symbols, of which there are five.  3 0 4 0 2 -> 0 0 2 3 4.
+    """Sort a string of five different symbols.  3 0 4 0 2 -> 0 0 2 3 4.
 
     Five counters are enough.
     """
@@ -381,8 +382,8 @@ class BucketSort(Language):
     output_size: ClassVar = 5
 
     @staticmethod
-    def most_asked(length: int) -> int:
-        """As many symbols as the string has."""
+    def longest_answer(length: int) -> int:
+        """Returns the length of the string."""
         return length
 
     def draw(self, key: Array, lengths: Array) -> Problem:
@@ -405,37 +406,37 @@ def language(kind: str, shortest: int = 1, longest: int = 40) -> Language:
     """Returns the task called `kind` in `LANGUAGES`.
 
     Raises:
-      ValueError: the name is unknown, a length is out of range.
+      ValueError: the name is unknown, or a length is out of range.
     """
     base.check_choice("kind", kind, LANGUAGES)
     return LANGUAGES[kind](shortest, longest)
 
 
 def _symbols(key: Array, task: Language, lengths: Array) -> Array:
-    """Uniform symbols, [L, B]."""
+    """Returns uniform symbols, [L, B]."""
     shape = task.longest, len(lengths)
     return jax.random.randint(key, shape, 0, task.symbols, jnp.int32)
 
 
 def _inside(values: Array, lengths: Array) -> Array:
-    """Where rows of values [L, B] are before the end, bool."""
+    """Returns [L, B] bool, True before the end of each row of values [L, B]."""
     return jnp.arange(len(values), dtype=jnp.int32)[:, None] < lengths[None]
 
 
 def _kept(values: Array, lengths: Array) -> Array:
-    """Rows of values [L, B], 0 from the end on."""
+    """Returns values [L, B] with 0 from the end of each row on."""
     return jnp.where(_inside(values, lengths), values, 0)
 
 
 def _one(string: Array, lengths: Array, answer: Array) -> Problem:
-    """A problem with an answer of one symbol, [B]."""
+    """Returns a problem with an answer of one symbol, [B]."""
     return Problem(string, lengths, answer.astype(jnp.int32)[None], jnp.ones_like(lengths))
 
 
 def _calculated(state: tuple, digit, operator) -> tuple:
-    """Total and term modulo 5 after an operator and a digit: total + term is the value so far.
+    """Returns total and term modulo 5 after an operator and a digit; their sum is the value.
 
-    + and - close the term and begin the next one, * goes on with it. Arrays of one shape.
+    + and - add the term to the total and start a new term; * multiplies the term.
     """
     total, term = state
     xp = jnp if isinstance(total, jax.Array) else np
@@ -446,5 +447,5 @@ def _calculated(state: tuple, digit, operator) -> tuple:
 
 
 def _over_answers(batch: Batch, values: Array) -> Array:
-    """The mean of values [T, B] over the symbols of each answer, [B]."""
+    """Returns the mean of values [T, B] over the symbols of each answer, [B]."""
     return jnp.mean(values, axis=0, where=batch.x[..., -1] > 0)

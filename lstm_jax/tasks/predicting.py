@@ -1,4 +1,4 @@
-"""What a task over data offers to trained models: new rows, and predictions in its own units."""
+"""The interface of tasks over data for trained models: new rows, and predictions in their units."""
 
 import abc
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ BLOCK = 256  # rows at a time
 
 
 class Block(NamedTuple):
-    """Rows that go through a model together.
+    """Rows of one call of a model.
 
     Attributes:
       rows: [n] their numbers among all rows.
-      arrays: arrays that hold them.
-      index: [size] their numbers in these arrays, the first of them again behind the last.
+      arrays: arrays that contain them.
+      index: [size] their numbers in these arrays, padded by repetition.
     """
 
     rows: np.ndarray
@@ -28,7 +28,7 @@ class Block(NamedTuple):
 class Predicting(Task):
     """A problem over data whose trained models predict for new data.
 
-    It has a method `batch`, as `Rows` describe it, that reads what `encode` returns.
+    It has the method `batch` of `Rows`, which also takes the result of `encode`.
     """
 
     @abc.abstractmethod
@@ -37,7 +37,7 @@ class Predicting(Task):
 
     @property
     def has_rows(self) -> bool:
-        """Whether the task holds data; one that was saved with a network does not."""
+        """Whether the task has its data; a task that was saved with a network has none."""
         return "splits" in self.arrays()
 
     @abc.abstractmethod
@@ -46,7 +46,7 @@ class Predicting(Task):
 
     @abc.abstractmethod
     def count(self, arrays: dict[str, Any]) -> int:
-        """Returns how many rows arrays hold."""
+        """Returns the number of rows in arrays."""
 
     def steps(self, arrays: dict[str, Any]) -> int:
         """Returns the time steps of the longest row of arrays."""
@@ -72,7 +72,7 @@ class Predicting(Task):
 
     @abc.abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Returns what predictions need: JSON-able entries with "kind", and arrays."""
+        """Returns the requirements of predictions: JSON values with "kind", and arrays."""
 
     @classmethod
     @abc.abstractmethod
@@ -80,18 +80,29 @@ class Predicting(Task):
         """Returns a task without rows from its `state`."""
 
     def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
-        """Yields all rows in blocks of few different sizes, so that few programs serve all."""
+        """Yields all rows in blocks of a few sizes, so that few programs are compiled."""
         yield from blocks(np.arange(self.count(arrays)), lambda rows: (arrays, rows))
 
 
 class Fitted(Predicting):
-    """A problem that holds its data, and what was fitted to them, as `known`; None in `static`."""
+    """A problem with its data and constants fitted to them in `known`, None in `static`."""
 
     known: Any
 
+    @classmethod
+    def _of(cls, **fields: Any) -> Self:
+        """Returns a task with these fields, without a call of `__init__`."""
+        return cls.__new__(cls)._set(**fields)
+
+    def _set(self, **fields: Any) -> Self:
+        """Sets fields of a frozen dataclass while it is built."""
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        return self
+
     def _known(self) -> Any:
         if self.known is None:
-            raise ValueError(f"a static task has no data: use the task that {self!r} was made of")
+            raise ValueError(f"a static task has no data: use the task that {self!r} came from")
         return self.known
 
     def arrays(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The embedded Reber grammar: name the symbols that may follow, string by string or in a stream."""
+"""The embedded Reber grammar: predict the possible next symbols, in strings or in a stream."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ SYMBOLS = "BTPSXVE"
 STRINGS = 256
 TOLERANCE = 0.49
 
-# From each state, which symbol leads where; two ways are equally likely. State 7 is the end.
+# For each state, symbol -> next state; two symbols are equally likely. State 7 is the end.
 REBER: tuple[dict[str, int], ...] = (
     {"B": 1},
     {"T": 2, "P": 3},
@@ -29,8 +29,8 @@ REBER: tuple[dict[str, int], ...] = (
 
 
 def _embedded() -> tuple[dict[str, int], ...]:
-    """Returns the automaton of B {T|P} Reber {the same} E, in which the last E leads back to 0."""
-    t, p = 2, 2 + len(REBER) + 1  # where the two copies of REBER begin
+    """Returns the automaton of B {T|P} Reber {the same} E; the last E leads back to state 0."""
+    t, p = 2, 2 + len(REBER) + 1  # the first states of the two copies of REBER
     last = p + len(REBER) + 1
 
     def copy(first: int, symbol: str) -> list[dict[str, int]]:
@@ -42,18 +42,18 @@ def _embedded() -> tuple[dict[str, int], ...]:
 EMBEDDED = _embedded()
 LEGAL = np.array([[symbol in ways for symbol in SYMBOLS] for ways in EMBEDDED])
 
-# The same for arrays: the symbol read on each of two ways out of a state, and where it leads.
-WAYS = [(2 * sorted(ways.items()))[:2] for ways in EMBEDDED]  # the only one twice
+# The same as arrays: the symbol and the next state of each of two ways out of a state.
+WAYS = [(2 * sorted(ways.items()))[:2] for ways in EMBEDDED]  # a single way appears twice
 READS = np.array([[SYMBOLS.index(symbol) for symbol, _ in two] for two in WAYS], np.int32)
 LEADS = np.array([[to for _, to in two] for two in WAYS], np.int32)
 
 
 class Answers(NamedTuple):
-    """What follows each symbol of a string.
+    """The successors of each symbol of a string.
 
     Attributes:
-      following: [T, B] int32, the symbol that does.
-      legal: [T, B, 7] bool, those that might; none where the mask is False.
+      following: [T, B] int32, the next symbol.
+      legal: [T, B, 7] bool, the possible next symbols; all False where the mask is False.
     """
 
     following: Array
@@ -62,38 +62,38 @@ class Answers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedReber(base.Task):
-    """Name the next symbol of a string, at every step, as in experiment 1 of 1997.
+    """Predict the next symbol of a string at every step, as in experiment 1 of 1997.
 
     Strings are B {T|P} w {the same again} E, where w is a string of Reber's grammar:
 
         w = B ( T S* X L | P T* V (V | P L) ) E,  L = (X T* V P)* (S | X T* V V)
 
-    Wherever two symbols may follow, each does with probability 1/2. So a string has at least 9
-    symbols, on average 12, and its last but one is the second again, whatever stood between:
+    Where two symbols are possible, each has probability 1/2. A string has at least 9 symbols, 12 on
+    average. Its last symbol but one equals the second:
 
         x      B   T   B   P   V   V   E   T
         y      T   B   P   V   V   E   T   E
         legal  TP  B   TP  TV  PV  E   T   E
 
-    256 strings train; 256 test and 256 validate, drawn until they are among neither the strings
-    that train nor each other's. Within a set likely strings come more than once: about 95 of those
-    that train are different, and those that test are longer. `sample` draws from a set with
-    replacement, `examples` gives it whole.
+    256 strings train, 256 validate and 256 test; no string is in two sets. Within a set frequent
+    strings repeat: about 95 training strings are different, and test strings are longer. `sample`
+    draws from a set with replacement, and `examples` returns it whole.
 
-    D = V = 7, one-hot in the order of `SYMBOLS`, T = the symbols of the longest string but one,
-    mask [T, B], y `Answers`. The loss is the squared error of 1997, for which its learning rates
-    are meant: sum_t sum_k (sigmoid(output_k) - [k follows])^2 / 2, a mean over strings. A string is
-    correct when at every step the symbols that might follow have the largest outputs; the criterion
-    of 1997 is that all of "train" and of "test" are. Without the input none is: chance = 0. A trial
-    is solved when its running share of correct strings reaches 0.999.
-    Source: Hochreiter & Schmidhuber 1997, experiment 1; the grammar, Reber 1967; embedded, Smith &
-    Zipser 1989.
+    D = V = 7, one-hot in the order of `SYMBOLS`, T = the longest length minus one, mask [T, B], y
+    `Answers`. The loss is the squared error of 1997, which its learning rates assume: the mean over
+    strings of sum_t sum_k (sigmoid(output_k) - [k follows])^2 / 2. A string is correct if at every
+    step the legal symbols have the largest outputs. The criterion of 1997 is that all training and
+    test strings are correct. No constant answer is: chance = 0. A trial is solved when its running
+    share of correct strings reaches 0.999.
 
     Attributes:
-      data_set: which strings they are, at least 0.
+      data_set: the number of the data set, at least 0.
 
     Raises:
-      ValueError: data_set is negative or no integer.
+      ValueError: data_set is negative or not an integer.
+
+    Source: Hochreiter & Schmidhuber 1997, experiment 1; the grammar, Reber 1967; embedded, Smith &
+    Zipser 1989.
     """
 
     data_set: int = 0
@@ -109,7 +109,7 @@ class EmbeddedReber(base.Task):
 
     @property
     def length(self) -> int:
-        """The steps of the longest string of all three sets."""
+        """The time steps of the longest string of all three sets."""
         return max(len(s) for strings in _sets(self.data_set).values() for s in strings) - 1
 
     def strings(self, split: str) -> tuple[str, ...]:
@@ -128,27 +128,27 @@ class EmbeddedReber(base.Task):
         return self._batch(split, jnp.arange(STRINGS, dtype=jnp.int32))
 
     def split_size(self, split: str) -> int:
-        """Returns how many strings a split holds."""
+        """Returns the number of strings in a split."""
         base.check_choice("split", split, base.SPLITS)
         return STRINGS
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Half the squared error of sigmoid(outputs), a sum over each string; outputs [T, B, 7]."""
+        """Returns half the squared error of sigmoid(outputs), summed over each string."""
         targets = jax.nn.one_hot(batch.y.following, len(SYMBOLS), dtype=outputs.dtype)
         errors = jnp.sum((jax.nn.sigmoid(outputs) - targets) ** 2, axis=-1)
         return jnp.sum(errors, where=jnp.asarray(batch.mask)) / (2 * outputs.shape[1])
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where at every step of a string the legal symbols have the largest outputs, [B]."""
+        """Returns 1 where a string is correct, else 0, [B]."""
         right = most_active(outputs, batch.y.legal) | ~jnp.asarray(batch.mask)
         return jnp.all(right, axis=0).astype(jnp.float32)
 
     def solved(self, stats: base.Stats) -> Array:
-        """Whether the running share of correct strings has reached 0.999."""
+        """Returns whether the running share of correct strings is at least 0.999."""
         return stats.metric >= 0.999
 
     def _batch(self, split: str, index: Array) -> Batch:
-        """Returns some strings of a split, padded."""
+        """Returns strings of a split, padded."""
         table = _table(self.strings(split), self.length)
         following, x, legal, mask = (jnp.asarray(part)[:, index] for part in table)
         one_hot = jax.nn.one_hot(x, len(SYMBOLS), dtype=jnp.float32)
@@ -156,12 +156,12 @@ class EmbeddedReber(base.Task):
 
 
 class Cursor(NamedTuple):
-    """Where every row of a stream is.
+    """The position of a stream.
 
     Attributes:
-      key: data of the key that draws the next window.
+      key: data of the key for the next window.
       state: [B] int32, the state of the automaton.
-      begun: [B] int32, strings begun since the stream did.
+      begun: [B] int32, number of strings since the start of the stream.
     """
 
     key: Array
@@ -171,12 +171,12 @@ class Cursor(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ContinualReber(base.Stream):
-    """Name the symbols that may follow, in streams of strings one after another.
+    """Predict the possible next symbols in a stream of strings.
 
-    The strings are those of `EmbeddedReber`, drawn anew for ever. After the E of one comes the B of
-    the next, and nothing tells that there a string ends: whoever remembers its second symbol has to
-    forget it then. A stream begins with a reset, the model's state put to zero, and has `strings`
-    strings, or never ends. With strings=1 the model is told where each begins; with strings=2:
+    The strings are random ones of the grammar of `EmbeddedReber`. The E of a string is followed by
+    the B of the next without a marker, so a network must learn when to forget the second symbol. A
+    stream starts with a reset and has `strings` strings, or never ends. With strings=1 every string
+    starts with a reset; with strings=2:
 
         x      B   T   B   ..  E   T   E   B   P   ..  E   P   E   B   T
         legal  TP  B   TP  ..  T   E   B   TP  B   ..  P   E   B   TP  B
@@ -184,17 +184,18 @@ class ContinualReber(base.Stream):
 
     D = V = 7, one-hot in the order of `SYMBOLS`, T = window, y [T, B, 7] bool, the legal symbols.
     The loss is the mean cross-entropy of an output, -log sigmoid(+-output) in nats. A symbol is
-    right when every |sigmoid(output) - [legal]| < 0.49, and the metric is the share that is; the
-    best answer that ignores the input is the most common set, right with `chance`. Sequences, of
-    which `correct` speaks, are windows. A trial never counts as solved.
-    Source: Gers, Schmidhuber & Cummins 2000.
+    right if every |sigmoid(output) - [legal]| < 0.49. The metric is the share of right symbols;
+    `chance` is that of the most common set of symbols. A window is correct if all its symbols are
+    right. No trial counts as solved.
 
     Attributes:
-      window: steps between two updates, at least 1.
-      strings: how many a stream has; 0: it never ends.
+      window: time steps of an update, at least 1.
+      strings: strings of a stream; 0 for an endless one.
 
     Raises:
-      ValueError: window or strings is too small or no integer.
+      ValueError: window or strings is too small or not an integer.
+
+    Source: Gers, Schmidhuber & Cummins 2000.
     """
 
     window: int = 50
@@ -212,12 +213,12 @@ class ContinualReber(base.Stream):
 
     @property
     def length(self) -> int:
-        """T: the steps of a window."""
+        """T: the time steps of a window."""
         return self.window
 
     @property
     def chance(self) -> float:
-        """How often the most common set of legal symbols is the right one."""
+        """The share of steps with the most common set of legal symbols."""
         sets = np.unique(LEGAL, axis=0, return_inverse=True)[1]
         return float(np.bincount(sets.ravel(), visits()).max() / visits().sum())
 
@@ -225,7 +226,7 @@ class ContinualReber(base.Stream):
         """Returns the cursor before the first strings.
 
         Raises:
-          ValueError: split is none of `SPLITS`.
+          ValueError: split is not one of `SPLITS`.
         """
         key = jax.random.key_data(base.split_key(key, split))
         return Cursor(key, *jnp.zeros((2, batch_size), jnp.int32))
@@ -243,14 +244,14 @@ class ContinualReber(base.Stream):
         after = jnp.concatenate([before[1:], last[None]])
         first = before == 0
         begun = cursor.begun[None] + jnp.cumsum(first, axis=0, dtype=jnp.int32)
-        # Every so many strings a stream begins; one without an end, with its first.
+        # A stream starts every `strings` strings; an endless one starts with the first.
         number = begun - 1 if self.strings == 0 else (begun - 1) % self.strings
         x = jax.nn.one_hot(symbols, len(SYMBOLS), dtype=jnp.float32)
         batch = Batch(x, jnp.asarray(LEGAL)[after], reset=first & (number == 0))
         return Cursor(jax.random.key_data(key), last, begun[-1]), batch
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean cross-entropy of an output, in nats; outputs [T, B, 7]."""
+        """Returns the mean cross-entropy of an output, in nats; outputs [T, B, 7]."""
         return jnp.mean(jax.nn.softplus(jnp.where(batch.y, -outputs, outputs)))
 
     def right(self, outputs: Array, batch: Batch) -> Array:
@@ -259,7 +260,7 @@ class ContinualReber(base.Stream):
         return jnp.all(error < TOLERANCE, axis=-1)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where every symbol of a window is right, [B]."""
+        """Returns 1 where every symbol of a window is right, else 0, [B]."""
         return jnp.all(self.right(outputs, batch), axis=0).astype(jnp.float32)
 
     def metric(self, outputs: Array, batch: Batch) -> Array:
@@ -268,7 +269,7 @@ class ContinualReber(base.Stream):
 
 
 def visits() -> np.ndarray:
-    """Returns [20] how often a string is expected to come to each state; their sum is its length.
+    """Returns the expected visits of each state in one string, [20]; their sum is its length.
 
     v_0 = 1, v_s = sum over states r and ways from r to s of v_r / (ways out of r).
     """
@@ -282,7 +283,7 @@ def visits() -> np.ndarray:
 
 
 def most_active(outputs: Array, legal: Array) -> Array:
-    """Returns [...] whether every legal output is larger than every other; both [..., V]."""
+    """Returns whether every legal output exceeds every other one, [...]; both [..., V]."""
     least = jnp.min(jnp.where(legal, outputs, jnp.inf), axis=-1)
     most = jnp.max(jnp.where(legal, -jnp.inf, outputs), axis=-1)
     return least > most
@@ -290,7 +291,7 @@ def most_active(outputs: Array, legal: Array) -> Array:
 
 @functools.cache
 def _sets(data_set: int) -> dict[str, tuple[str, ...]]:
-    """Returns the strings of each split; what was drawn for one is drawn for no later one."""
+    """Returns the strings of each split; no string is in two splits."""
     rng = np.random.default_rng(data_set)
     sets: dict[str, tuple[str, ...]] = {}
     for split in ("train", "test", "validation"):
@@ -303,7 +304,7 @@ def _sets(data_set: int) -> dict[str, tuple[str, ...]]:
 
 
 def _draw(rng: np.random.Generator) -> str:
-    """Walks the automaton once round, each way out of a state as likely as the other."""
+    """Returns the string of a random walk from state 0 back to state 0."""
     string, state = "", 0
     while not string or state:
         ways = EMBEDDED[state]
@@ -314,7 +315,7 @@ def _draw(rng: np.random.Generator) -> str:
 
 @functools.lru_cache(maxsize=32)
 def _table(strings: tuple[str, ...], length: int) -> tuple[np.ndarray, ...]:
-    """Returns what follows, what is read, what is legal and the mask, [T, N] (legal [T, N, 7])."""
+    """Returns next symbols, symbols, legal symbols and mask, [T, N]; legal ones [T, N, 7]."""
     read, following = np.zeros((2, length, len(strings)), np.int32)
     legal = np.zeros((length, len(strings), len(SYMBOLS)), bool)
     for n, string in enumerate(strings):

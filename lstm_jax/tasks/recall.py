@@ -1,4 +1,4 @@
-"""Recall: name a marked symbol after a lag filled with symbols that look just like it."""
+"""Recall: name a marked symbol after a lag full of similar symbols."""
 
 import dataclasses
 from typing import ClassVar
@@ -12,12 +12,11 @@ from lstm_jax.types import Array, Batch
 
 @dataclasses.dataclass(frozen=True)
 class Recall(base.Task):
-    """Name the marked symbol, `lag` steps after it was shown.
+    """Name the marked symbol, `lag` steps after it.
 
-    The symbol stands at step 0 with the marker input on; `lag` distractors follow, drawn from the
-    same alphabet and one-hot at full strength, so that nothing but the mark tells them apart. The
-    answer is read at the last distractor. There is no query flag: every sequence has the same
-    length, so the place of the readout already says when to answer. With lag=3 and symbols=4:
+    The symbol of step 0 has the marker input on. `lag` distractors from the same alphabet follow,
+    which differ from it by the marker alone. The answer is due at the last distractor. With lag=3
+    and symbols=4:
 
         step     0  1  2  3
         symbol   2  0  3  0
@@ -25,7 +24,7 @@ class Recall(base.Task):
         answer            2
 
     D = symbols + 1 (one-hot symbol, then the marker), V = symbols, T = lag + 1; y [B] int32. The
-    loss is the mean cross-entropy, chance is 1 / symbols, and a trial is solved when its running
+    loss is the mean cross-entropy, and chance is 1 / symbols. A trial is solved when its running
     accuracy reaches 0.99.
 
     Attributes:
@@ -33,7 +32,7 @@ class Recall(base.Task):
       symbols: size of the alphabet, at least 2.
 
     Raises:
-      ValueError: lag or symbols is too small or no integer.
+      ValueError: lag or symbols is too small or not an integer.
     """
 
     lag: int
@@ -63,11 +62,11 @@ class Recall(base.Task):
 
     @property
     def chance(self) -> float:
-        """Accuracy of any fixed answer."""
+        """The accuracy of a constant answer."""
         return 1 / self.symbols
 
     def sample(self, key: Array, batch_size: int, split: str = "train") -> Batch:
-        """Draws symbols for every step and marks the first; the first is the answer."""
+        """Draws symbols for every step and marks the first, which is the answer."""
         key = base.split_key(key, split)
         shape = (self.length, batch_size)
         symbols = jax.random.randint(key, shape, 0, self.symbols, jnp.int32)
@@ -76,13 +75,13 @@ class Recall(base.Task):
         return Batch(jnp.concatenate([one_hot, marker], axis=-1), symbols[0])
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Mean cross-entropy of the answer, in nats; outputs [B, symbols]."""
+        """Returns the mean cross-entropy of the answer, in nats; outputs [B, symbols]."""
         return base.cross_entropy(outputs, batch.y)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where the largest output is that of the marked symbol, [B]."""
+        """Returns 1 where the marked symbol has the largest output, else 0, [B]."""
         return base.labelled(outputs, batch.y)
 
     def solved(self, stats: base.Stats) -> Array:
-        """Whether the running accuracy has reached 0.99."""
+        """Returns whether the running accuracy is at least 0.99."""
         return stats.metric >= 0.99

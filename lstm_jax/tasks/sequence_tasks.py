@@ -1,4 +1,4 @@
-"""Problems over sequences of your own: a class, numbers, or an answer at every time step."""
+"""Problems over your own sequences: a class, numbers, or an answer at every time step."""
 
 import dataclasses
 from typing import ClassVar
@@ -13,10 +13,10 @@ from lstm_jax.tasks.supervised import Supervised
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Classification(Supervised):
-    """Name the class of a sequence, or say of each of several labels whether it applies.
+    """Predict the class of a sequence, or several labels that apply independently.
 
-    Labels may be strings, integers, booleans or floats. Zeros and ones [N, K] are K labels that
-    apply independently of each other.
+    Labels may be strings, integers, booleans or floats. Zeros and ones [N, K] are K independent
+    labels.
     """
 
     name: ClassVar = "classification"
@@ -26,7 +26,7 @@ class Classification(Supervised):
         """Fits the classes and the scale of the inputs on the training rows.
 
         Args:
-          split: sequences with one label a row, divided.
+          split: divided sequences with one label for each row.
           class_weights: None, "balanced" for weights inverse to the size of a class, or a
             dictionary from class to weight.
 
@@ -47,7 +47,7 @@ class Classification(Supervised):
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Regression(Supervised):
-    """Predict numbers of a sequence; a head of counts takes them as they are, others scaled."""
+    """Predict numbers from a sequence. Targets are scaled, except for a head of counts."""
 
     name: ClassVar = "regression"
     readout: ClassVar = "last"
@@ -56,11 +56,11 @@ class Regression(Supervised):
         """Fits the scales of inputs and targets on the training rows.
 
         Args:
-          split: sequences with one number, or [K], a row, divided.
+          split: divided sequences with one number, or K numbers, for each row.
           head: the loss of a number, such as `heads.Huber()`; `heads.Squared()` by default.
 
         Raises:
-          ValueError: y does not fit, or does not differ; TypeError: y holds no numbers.
+          ValueError: y does not fit or is constant; TypeError: y is not numeric.
         """
         y, counts, train = _training(self, split)
         head = answers.number_head(head)
@@ -72,10 +72,10 @@ class Regression(Supervised):
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Labelling(Supervised):
-    """Answer at every time step: a class where y holds labels, numbers where it holds floats.
+    """Answer at every time step: with a class for labels, with numbers for floats.
 
-    Zeros and ones [N, T, K] are K labels that apply independently of each other. A time step whose
-    target is missing, None or NaN, counts nowhere.
+    Zeros and ones [N, T, K] are K independent labels. A time step with a missing target, None or
+    NaN, does not count.
     """
 
     name: ClassVar = "labelling"
@@ -90,12 +90,12 @@ class Labelling(Supervised):
         """Fits classes and scales on the training rows.
 
         Args:
-          split: sequences with a target at every time step, divided.
-          head: the loss of a number; makes numbers of integers, too.
+          split: divided sequences with a target at every time step.
+          head: the loss of a number; with it, integers are numbers instead of labels.
           class_weights: as in `Classification`.
 
         Raises:
-          ValueError: y does not fit; TypeError: y holds no numbers where the head needs them.
+          ValueError: y does not fit; TypeError: y is not numeric and a head is given.
         """
         y, counts, train = _training(self, split)
         y, counts = y[train], counts[train]
@@ -115,10 +115,10 @@ class Labelling(Supervised):
 
 
 def _training(task: Supervised, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the targets of all rows, where they count, and the rows that train."""
+    """Returns the targets of all rows, where they count, and the training rows."""
     check_split(split)
     if not len(split.rows["train"]):
-        raise ValueError("split must have rows that train, got none")
+        raise ValueError("split must have training rows, got none")
     weight = split.data.weight
     if weight is not None and not weight[split.rows["train"]].any():
         raise ValueError("weight must be above 0 for one training row at least, got zeros alone")

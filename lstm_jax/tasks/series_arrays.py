@@ -1,4 +1,4 @@
-"""Series as the arrays of a forecasting task: windows, units of errors, scales of covariates."""
+"""Series as arrays of a forecasting task: windows, units of errors, scales of covariates."""
 
 import itertools
 from typing import Any
@@ -13,20 +13,20 @@ from lstm_jax.tasks import heads
 from lstm_jax.tasks.base import check_choice
 from lstm_jax.tasks.windowing import LEAST_RATIO, Form, Scaling
 
-SAMPLED = 10_000  # windows of which a spread is taken, about
+SAMPLED = 10_000  # windows, about, for the estimate of a spread
 COVARIATES = ("known", "past", "static")
 
 
 def covariates(series: Series) -> dict[str, np.ndarray | None]:
-    """Returns what stands beside the values, None where there is nothing."""
+    """Returns the covariates by name, None for absent ones."""
     return {name: getattr(series, name) for name in COVARIATES}
 
 
 def fit(data: Windows, context: int) -> dict[str, Any]:
-    """Returns the arrays of all windows, with "fitted", the scales of the covariates.
+    """Returns the arrays of all windows, with the scales of the covariates as "fitted".
 
     Raises:
-      ValueError: no window has numbers to train on.
+      ValueError: no training window has numbers.
     """
     series, counts = data.series, trains(data)
     arrays = arrays_of(series, data.trained) | _rows_of(data, context)
@@ -34,12 +34,12 @@ def fit(data: Windows, context: int) -> dict[str, Any]:
 
 
 def log_spread(arrays: dict[str, Any], context: int, horizon: int) -> np.ndarray:
-    """Returns the mean of |log(y / level)| over targets that train, a float32 scalar.
+    """Returns the mean of |log(y / level)| over training targets, a float32 scalar.
 
     In NumPy, since a task is made without compilation; the level is that of `windowing.units`.
 
     Args:
-      arrays: as `fit` returns them.
+      arrays: the result of `fit`.
       context: C, the time steps whose mean is the level.
       horizon: H, the time steps of the targets.
     """
@@ -58,14 +58,14 @@ def log_spread(arrays: dict[str, Any], context: int, horizon: int) -> np.ndarray
 
 
 def trains(data: Windows) -> np.ndarray:
-    """Returns [S] bool, the time steps that train."""
+    """Returns [S] bool, True for training time steps."""
     offsets = data.series.offsets
     step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
     return step < np.repeat(data.trained, np.diff(offsets))
 
 
 def arrays_of(series: Series, trained: np.ndarray) -> dict[str, Any]:
-    """Returns the series as arrays, with the unit of errors of each."""
+    """Returns the series as arrays, with the unit of errors of each series."""
     parts = {name: part for name, part in covariates(series).items() if part is not None}
     arrays = {name: part.astype(np.float32) for name, part in parts.items()}
     unit = [_unit(series[n][: trained[n]], series.season) for n in range(len(series))]
@@ -77,7 +77,7 @@ def arrays_of(series: Series, trained: np.ndarray) -> dict[str, Any]:
 
 
 def _unit(history: np.ndarray, season: int) -> float:
-    """Returns the naive error of a series: over a season, else a step; else its mean magnitude."""
+    """Returns the first of these that is not 0: seasonal naive error, naive error, magnitude, 1."""
     there = history[~np.isnan(history)]
     magnitude = float(np.abs(there).mean()) if there.size else 0.0
     errors = (naive_error(history, season), naive_error(history), magnitude, 1.0)
@@ -85,7 +85,7 @@ def _unit(history: np.ndarray, season: int) -> float:
 
 
 def _fitted(series: Series, trains: np.ndarray) -> dict[str, scaling.Scale]:
-    """Returns the scales of the covariates, over the time steps and series that train."""
+    """Returns the scales of the covariates, fitted on training time steps and all series."""
     fitted, rows = {}, np.array([0])
     for name, part in covariates(series).items():
         if part is not None:
@@ -96,10 +96,10 @@ def _fitted(series: Series, trains: np.ndarray) -> dict[str, scaling.Scale]:
 
 
 def _rows_of(data: Windows, context: int) -> dict[str, Any]:
-    """Returns the windows whose context and horizon have a number, and their splits.
+    """Returns the windows with a number in context and horizon, and their splits.
 
     Raises:
-      ValueError: none trains.
+      ValueError: no such window is for training.
     """
     usable = {name: ends[_usable(data, ends, context)] for name, ends in data.ends.items()}
     if not len(usable["train"]):
@@ -113,7 +113,7 @@ def _rows_of(data: Windows, context: int) -> dict[str, Any]:
 
 
 def _usable(data: Windows, ends: np.ndarray, context: int) -> np.ndarray:
-    """Returns [W] bool, where a number is in the context and one in the horizon."""
+    """Returns [W] bool, True for windows with a number in context and horizon."""
     known = np.cumsum([0, *~np.isnan(data.series.values)])
     first = data.series.offsets[ends[:, 0]]
     end = first + ends[:, 1]
@@ -135,14 +135,14 @@ def seasonal_naive(arrays: dict[str, Any], split: str, horizon: int, season: int
 
 
 def default_context(data: Windows, patch: int) -> int:
-    """Returns two seasons or horizons, as far as series are so long, in whole patches."""
+    """Returns two seasons or horizons in whole patches, at most the longest training part."""
     longest = int(data.trained.max()) - data.horizon
     steps = min(2 * max(data.series.season, data.horizon), longest)
     return max(steps // patch, 1) * patch
 
 
 def check_context(data: Windows, context: int, patch: int) -> None:
-    """Raises ValueError for parts of patches, or more than the longest series has to train."""
+    """Raises ValueError for parts of patches, or more than the longest training part."""
     if context % patch:
         raise ValueError(f"context must be a multiple of patch {patch}, got {context}")
     longest = int(data.trained.max())
@@ -152,10 +152,10 @@ def check_context(data: Windows, context: int, patch: int) -> None:
 
 
 def scale_of(data: Windows, scale: Scaling | None, head: heads.Head) -> Scaling:
-    """Returns the scale that was asked for, or the one that fits the head and what trains.
+    """Returns the given scale, or the default for the head and the training numbers.
 
     Raises:
-      ValueError: it needs other numbers.
+      ValueError: the scale is unknown or does not allow a number.
     """
     least = np.nanmin(data.series.values[trains(data)])
     counts = isinstance(head, heads.NegativeBinomial)

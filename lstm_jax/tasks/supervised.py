@@ -1,4 +1,4 @@
-"""What problems over rows of sequences share: arrays, batches, losses and predictions."""
+"""The common part of problems over rows of sequences: arrays, batches and losses."""
 
 import abc
 import dataclasses
@@ -16,14 +16,14 @@ from lstm_jax.types import Array, Batch
 
 
 class Form(NamedTuple):
-    """The sizes that a program over rows is built from.
+    """The sizes of a program over rows.
 
     Attributes:
       length: T, the time steps of the longest row.
       width: D, the width of an input, or the number of symbols.
       symbols: whether inputs are integer symbols.
       missing: as in `Sequences`.
-      targets: K, how many targets an answer has.
+      targets: K, the number of targets of an answer.
     """
 
     length: int
@@ -35,12 +35,12 @@ class Form(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """What a task knows of its data; equal to itself alone.
+    """The data of a task and constants fitted to them; equal to itself alone.
 
     Attributes:
       arrays: all rows, their splits, and "fitted", the constants.
-      classes: the labels in the order of their numbers; none for numbers.
-      names: of the features.
+      classes: the labels in the order of their numbers; () for numeric targets.
+      names: the names of the features.
       chance: the metric of the best answer that ignores the input.
       digest: the hash of the data.
     """
@@ -53,7 +53,7 @@ class Known:
 
 
 class Numbers(NamedTuple):
-    """Targets that are numbers, [..., K]: as the head takes them, and the unit of an error."""
+    """Numeric targets [..., K] as the head takes them, and the unit of an error."""
 
     value: Array
     unit: Array
@@ -63,21 +63,21 @@ class Numbers(NamedTuple):
 class Supervised(Answers, base.Rows):
     """A problem over rows of sequences with targets.
 
-    x holds the numbers of a time step, scaled to mean 0 and standard deviation 1 over the training
-    rows, 0 where they are missing; behind them the indicators of missing numbers and the static
-    features. Symbols stay integers [T, B]. y is a `Target` of values [B, K] or [T, B, K]: the
-    numbers of classes, zeros and ones, or `Numbers`.
+    x has the numbers of a time step, with mean 0 and standard deviation 1 over the training rows
+    and 0 for missing numbers, then the indicators of missing numbers and the static features.
+    Symbols stay integers [T, B]. y is a `Target` of values [B, K] or [T, B, K]: numbers of classes,
+    zeros and ones, or `Numbers`.
 
-    The loss is that of the head. The metric is the share of classes that are right; of numbers it
-    is R2, 1 - mean(((prediction - y) / s)^2) with s the standard deviation of the training targets.
-    An answer is correct where all classes are right; of numbers, where each prediction is nearer to
-    the target than the mean of the training targets is.
+    The loss is that of the head. The metric of classes is accuracy. The metric of numbers is R2,
+    1 - mean(((prediction - y) / s)^2), with s the standard deviation of the training targets. An
+    answer is correct if all classes are right, or if each predicted number is nearer to its target
+    than the mean of the training targets.
 
     Attributes:
       form: the sizes.
-      head: the loss of the outputs, and the predictions they stand for.
-      importance: the weight of each class in the loss, of mean 1 over the training rows; or None.
-      known: the data and what was fitted to them; None in `static`.
+      head: the loss of the outputs, and the predictions that they encode.
+      importance: the weight of each class in the loss, with mean 1 over the training rows; or None.
+      known: the data and constants fitted to them; None in `static`.
     """
 
     form: Form
@@ -85,21 +85,16 @@ class Supervised(Answers, base.Rows):
     importance: tuple[float, ...] | None
     known: Known | None
 
-    # What a kind of answers writes. ---------------------------------------------------------------
+    # To be defined by a subclass. -----------------------------------------------------------------
 
     @abc.abstractmethod
     def _targets(self, data: Sequences) -> tuple[np.ndarray, np.ndarray]:
-        """Returns y [N, K] or [N, T, K], and bools of the same axes, K of 1: what counts."""
+        """Returns y [N, K] or [N, T, K], and a bool [N, 1] or [N, T, 1], True where y counts."""
 
     # Construction. --------------------------------------------------------------------------------
 
-    def _set(self, **values: Any) -> Self:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-        return self
-
     def _build(self, split: Split, fitted: answers.Fitted) -> None:
-        """Stores what was fitted to the training rows, and the arrays of all rows."""
+        """Stores the constants fitted to the training rows, and the arrays of all rows."""
         data, train = split.data, split.rows["train"]
         symbols = inputs.symbols(data, train)
         form = Form(
@@ -121,11 +116,11 @@ class Supervised(Answers, base.Rows):
         """Returns the arrays of new rows, in the form that `batch` takes.
 
         Args:
-          x: `Sequences`, or what they are made of, as all others.
+          x: `Sequences`, or the arguments of `Sequences`, as all others.
           lengths: [N] time steps of each sequence.
           mask: [N, T], False at time steps that do not count.
           static: [N, S] numbers.
-          y: targets; without them a batch has none.
+          y: targets; None for rows without targets.
 
         Raises:
           ValueError: the rows do not have the features or the classes of the training rows.
@@ -164,7 +159,7 @@ class Supervised(Answers, base.Rows):
         return self.encode(shown[:, None], static=static) | {"mask": counts[:, None]}
 
     def encode_rows(self, rows: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
-        """Returns the arrays of pairs (x, y), as long as the longest row of the task.
+        """Returns the arrays of pairs (x, y), padded to the longest row of the task.
 
         Raises:
           ValueError: a row is longer, or does not have the features or the classes of the task.
@@ -192,11 +187,7 @@ class Supervised(Answers, base.Rows):
     @property
     def static(self) -> Self:
         """The sizes, the head and the weights of classes."""
-        return (
-            type(self)
-            .__new__(type(self))
-            ._set(form=self.form, head=self.head, importance=self.importance, known=None)
-        )
+        return self._of(form=self.form, head=self.head, importance=self.importance, known=None)
 
     @property
     def input_size(self) -> int:
@@ -210,7 +201,7 @@ class Supervised(Answers, base.Rows):
 
     @property
     def output_size(self) -> int:
-        """V, what the head reads for all targets."""
+        """V, the outputs of the head for all targets."""
         return self.head.width(self.form.targets)
 
     @property
@@ -220,7 +211,7 @@ class Supervised(Answers, base.Rows):
 
     @property
     def classes(self) -> tuple[Any, ...]:
-        """The labels in the order of their numbers; none for numbers."""
+        """The labels in the order of their numbers; () for numeric targets."""
         return self._known().classes
 
     @property
@@ -235,11 +226,11 @@ class Supervised(Answers, base.Rows):
 
     @property
     def metric_name(self) -> str:  # pyright: ignore
-        """The share of classes that are right; of numbers, R2 against the training variance."""
+        """The name of the metric: accuracy of classes, R2 of numbers."""
         return "accuracy" if self._has_classes else "R2 against the training variance"
 
     def batch(self, arrays: dict[str, Any], index: Array, weight: Array) -> Batch:
-        """Returns rows as x [T, B, D] and y, a `Target`; y is None where rows have no targets."""
+        """Returns rows as x [T, B, D] and y, a `Target`, or None for rows without targets."""
         symbols = self.form.width if self.form.symbols else 0
         x, mask = inputs.gather(arrays, index, symbols, self.form.missing == "indicator")
         y = self._target(arrays, index, weight, mask) if "y" in arrays else None
@@ -274,12 +265,12 @@ class Supervised(Answers, base.Rows):
         return base.weighted_mean(each, batch.y.weight.astype(each.dtype))
 
     def metric(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the share of classes that are right, or R2."""
+        """Returns the accuracy of classes, or R2 of numbers."""
         right = self._right(outputs, batch) if self._has_classes else self._r2(outputs, batch)
         return base.weighted_mean(jnp.mean(right, axis=-1), batch.y.weight.astype(right.dtype))
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
-        """Where the whole answer to a row is right, [B]; 0 where nothing counts."""
+        """Returns 1 where the whole answer to a row is right, else 0, [B]."""
         right = jnp.all(self._right(outputs, batch) > 0, axis=-1)
         counts = batch.y.weight > 0
         if self.readout == "every":
@@ -287,7 +278,7 @@ class Supervised(Answers, base.Rows):
         return (right & counts).astype(jnp.float32)
 
     def _right(self, outputs: Array, batch: Batch) -> Array:
-        """Returns 1.0 for each target that is right, else 0.0, [..., K]."""
+        """Returns 1.0 for each right target, else 0.0, [..., K]."""
         predictions, value = self.head.predict(self._split(outputs)), batch.y.value
         if not isinstance(value, Numbers):
             return (predictions == value.astype(jnp.int32)).astype(jnp.float32)
@@ -303,7 +294,7 @@ class Supervised(Answers, base.Rows):
     # Saved with a model. --------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Returns what predictions need: JSON-able entries, and the constants as arrays."""
+        """Returns the requirements of predictions: JSON values, and constants as arrays."""
         known = self._known()
         description = {
             "kind": type(self).__name__,
@@ -347,7 +338,7 @@ class Supervised(Answers, base.Rows):
             description["chance"],
             description["digest"],
         )
-        return cls.__new__(cls)._set(
+        return cls._of(
             form=Form(**description["form"]),
             head=heads.make(**description["head"]),
             importance=None if weights is None else tuple(weights),
@@ -356,5 +347,5 @@ class Supervised(Answers, base.Rows):
 
 
 def _like(value: Array, constant: Any) -> Array:
-    """Returns constants [K] with as many axes as values [..., K]."""
+    """Returns constants [K] with the rank of values [..., K]."""
     return jnp.asarray(constant).reshape((1,) * (value.ndim - 1) + (-1,))

@@ -1,4 +1,4 @@
-"""Answers to rows of sequences: predictions of trained models, in the units of the data."""
+"""Predictions of trained models for rows of sequences, in the units of the data."""
 
 import abc
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from lstm_jax.types import Array
 
 
 class Answers(Fitted):
-    """The half of a `Supervised` task that trained models use."""
+    """The part of a `Supervised` task for trained models."""
 
     form: Any
     head: heads.Head
@@ -24,7 +24,7 @@ class Answers(Fitted):
     @property
     @abc.abstractmethod
     def classes(self) -> tuple[Any, ...]:
-        """The labels in the order of their numbers; none for numbers."""
+        """The labels in the order of their numbers; () for numeric targets."""
 
     @property
     def _has_classes(self) -> bool:
@@ -34,11 +34,11 @@ class Answers(Fitted):
 
     @property
     def input_rank(self) -> int:
-        """The axes of one time step of one row."""
+        """The rank of one time step of one row."""
         return 0 if self.form.symbols else 1
 
     def count(self, arrays: dict[str, Any]) -> int:
-        """Returns how many rows arrays hold."""
+        """Returns the number of rows in arrays."""
         return len(arrays["x"])
 
     def rows(self, split: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Answers(Fitted):
         return _taken(arrays, arrays["splits"][split])
 
     def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
-        """Yields rows of like lengths together, padded to a power of two of time steps."""
+        """Yields blocks of rows of similar lengths, padded to a power of two of time steps."""
         steps = arrays["x"].shape[1]
         lengths = np.asarray(arrays.get("lengths", np.full(self.count(arrays), steps)))
         padded = np.array([power_of_two(n) for n in range(steps + 1)])[lengths]
@@ -71,7 +71,7 @@ class Answers(Fitted):
         """Returns predictions [N], [N, K], [N, T] or [N, T, K]: labels, or numbers in their units.
 
         Args:
-          outputs: of a model, [N, V] or [T, N, V].
+          outputs: the outputs of a model, [N, V] or [T, N, V].
         """
         values = self._rows_first(self.head.predict(self._split(outputs)))
         if isinstance(self.head, heads.CrossEntropy):
@@ -110,7 +110,7 @@ class Answers(Fitted):
         return np.swapaxes(rows, 0, 1) if self.readout == "every" else rows
 
     def _without_single(self, values: np.ndarray, axis: int) -> np.ndarray:
-        """Returns the values without the axis of targets where there is one target."""
+        """Returns the values without the axis of targets if the task has one target."""
         return np.squeeze(values, axis) if self.form.targets == 1 else values
 
     def predictions(
@@ -130,7 +130,7 @@ class Answers(Fitted):
         return self.probabilities(mixed) if probabilities else self.decode(mixed)
 
     def _mixed(self, outputs: np.ndarray) -> np.ndarray:
-        """Returns outputs that stand for the mean probabilities of M models."""
+        """Returns outputs for the mean probabilities of M models."""
         if not self._has_classes:
             raise TypeError(f"probabilities need classes, got {self.head}")
         head: Any = self.head
@@ -160,7 +160,7 @@ class Answers(Fitted):
         return found
 
     def _counts(self, arrays: dict[str, Any]) -> np.ndarray:
-        """Returns [N] or [N, T] bool, where there is a target."""
+        """Returns [N] or [N, T] bool, True where a target is known."""
         if "y" not in arrays:
             raise ValueError("data must have targets to be evaluated, got none")
         y = np.asarray(arrays["y"])
@@ -170,10 +170,10 @@ class Answers(Fitted):
         return known & (np.arange(y.shape[1]) < np.asarray(arrays["lengths"])[:, None])
 
 
-SHARED = ("fitted", "splits")  # what arrays hold once for all rows
+SHARED = ("fitted", "splits")  # entries of arrays that are not per row
 
 
 def _taken(arrays: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
-    """Returns the arrays of some rows, without the splits."""
+    """Returns the arrays of the given rows, without the splits."""
     taken = {name: value[rows] for name, value in arrays.items() if name not in SHARED}
     return taken | {"fitted": arrays["fitted"]}

@@ -1,4 +1,4 @@
-"""Windows of series as a model reads them: their units, inputs, and the way back to values."""
+"""Windows of series for a model: their units, their inputs, and the inverse of scaling."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -8,23 +8,23 @@ from lstm_jax.data import scaling
 from lstm_jax.types import Array
 
 Scaling = Literal["log_ratio", "ratio", "standard"]
-LEAST_RATIO = 1e-3  # of a value to its window's mean: a logarithm has no lower one
-CONSTANT = 1e-6  # of its level: a window with a smaller spread is taken as constant
-LARGEST = 30.0  # logarithm of a forecast's ratio to its window's mean: stays finite
+LEAST_RATIO = 1e-3  # of a value to its window's mean, before the logarithm
+CONSTANT = 1e-6  # a window whose spread is a smaller share of its level is constant
+LARGEST = 30.0  # logarithm of a forecast's ratio to its window's mean, so that it stays finite
 
 
 class Form(NamedTuple):
-    """The sizes that a program is built from.
+    """The sizes of a program.
 
     Attributes:
       horizon: H, the time steps of a forecast.
       context: C, the time steps read before it.
-      known: covariates known ahead.
-      past: covariates that are not.
-      static: numbers that do not change within a series.
-      season: S, time steps of the seasonal naive forecast.
-      seasonal: whether outputs are differences from it.
-      patch: values that the network reads at each of its C / patch time steps.
+      known: number of covariates known ahead.
+      past: number of covariates known only up to the present.
+      static: number of constants of a series.
+      season: S, the time steps of a season.
+      seasonal: whether outputs are differences from the seasonal naive forecast.
+      patch: number of values that the network reads at each of its C / patch time steps.
     """
 
     horizon: int
@@ -42,9 +42,9 @@ class Window(NamedTuple):
 
     Attributes:
       level: mean of the context.
-      spread: the unit of what is normalised.
-      unit: of errors, the naive error of the series.
-      offset: what outputs are added to: 0, or the seasonal naive forecast, normalised.
+      spread: the unit of normalised values.
+      unit: the unit of errors: the naive error of the series.
+      offset: added to outputs: 0, or the normalised seasonal naive forecast.
     """
 
     level: Array
@@ -54,7 +54,7 @@ class Window(NamedTuple):
 
     @property
     def wide(self) -> "Window":
-        """The same with one more axis, that of the quantiles."""
+        """The same with one more axis, for quantiles."""
         return Window(*(part[..., None] for part in self))
 
 
@@ -86,7 +86,7 @@ def last_season(
 
 
 def normalise(scale: Scaling, values: Array, window: Window) -> Array:
-    """Returns z of values; the units broadcast."""
+    """Returns normalised values z; the units broadcast."""
     if scale == "log_ratio":
         z = jnp.log(jnp.maximum(values / window.level, LEAST_RATIO)) / window.spread
     elif scale == "ratio":
@@ -97,7 +97,7 @@ def normalise(scale: Scaling, values: Array, window: Window) -> Array:
 
 
 def denormalise(scale: Scaling, z: Array, window: Window) -> Array:
-    """Returns values of z; the units broadcast."""
+    """Returns the values of z; the units broadcast."""
     z = z + window.offset
     if scale == "log_ratio":
         ratio = window.spread * z
@@ -165,7 +165,7 @@ def read(arrays: dict[str, Any], name: str, member: Array, step: Array) -> Array
 
 
 def mean_there(values: Array, there: Array, axis: int = 1) -> Array:
-    """Returns the mean of the values that are there; 0 of none."""
+    """Returns the mean of the values where `there` holds, or 0 without any."""
     total = jnp.sum(jnp.where(there, values, 0), axis=axis)
     return total / jnp.maximum(jnp.sum(there, axis=axis), 1).astype(total.dtype)
 

@@ -104,7 +104,7 @@ def test_answers_are_those_of_a_reader_of_the_string(reader, shortest, longest):
     assert (batch.x.dtype, batch.y.dtype) == (np.float32, np.int32)
     for string, answer in strings(batch):
         assert answer == reader(string)
-        assert len(answer) <= task.most_asked(len(string))
+        assert len(answer) <= task.longest_answer(len(string))
         assert max(answer) < task.output_size
         seen.add(len(string))
     lengths = set(range(shortest, longest + 1))

@@ -10,7 +10,7 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax.nn import SequenceSpec
-from lstm_jax.tasks import Recall, adding, base
+from lstm_jax.tasks import Recall, adding, base, heads
 from lstm_jax.training import fresh, lower
 from tests.toys import Line, Slope
 
@@ -102,8 +102,7 @@ def test_arguments_of_other_kinds_are_refused_by_name(changes, words):
     ("measure", "given", "words"),
     [
         (base.squared_error, [(4, 1), (4,)], r"targets must have shape \[4, 1\], got \[4\]"),
-        (base.half_squared_error, [(4, 2), (4,)], r"shape \[4, 2\], got \[4\]"),
-        (base.logistic_errors, [(4, 1), (1, 1)], r"shape \[4, 1\], got \[1, 1\]"),
+        (heads.Bernoulli().losses, [(4, 1), (1,)], r"shape \[4\], got \[1\]"),
         (lambda *ys: base.within(0.1, *ys), [(4, 1), (4,)], r"shape \[4, 1\], got \[4\]"),
     ],
 )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
+from experiments.hochreiter1997.tasks.losses import half_squared_error, logistic_errors
 from lstm_jax.tasks import Adding1997, base
 from lstm_jax.types import Array, Batch
 
@@ -21,8 +22,8 @@ class AddingOnline(CriterionTask, Adding1997):
 
     The loss is (answer - target)^2 / 2, of an answer that is the output or, if `logistic`, its
     sigmoid; then it is half that of `Adding1997`. The baseline_loss is half of it in either case;
-    D, V and T are the same. With `cross_entropy` the loss is `base.logistic_errors`' in place of
-    the square, and baseline_loss = ln 2. A trial is done when all of the last 2,000 training
+    D, V and T are the same. With `cross_entropy` the loss is the cross entropy instead of the
+    square, and baseline_loss = ln 2. A trial is done when all of the last 2,000 training
     sequences were answered with |error| < 0.04, and with a mean |error| below 0.01: "the average
     training error", which the paper does not define; of its square, 0.01 would say nothing more.
     Source: Hochreiter & Schmidhuber 1997, experiment 4.
@@ -59,9 +60,9 @@ class AddingOnline(CriterionTask, Adding1997):
         """Half the squared error of the answers, or their cross entropy; outputs [B, 1]."""
         targets = batch.y[:, None]
         if self.logistic:
-            errors = base.logistic_errors(outputs, targets, self.cross_entropy)
+            errors = logistic_errors(outputs, targets, self.cross_entropy)
             return jnp.sum(errors) / len(errors)
-        return base.half_squared_error(outputs, targets)
+        return half_squared_error(outputs, targets)
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns |error|, [B]."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
+from experiments.hochreiter1997.tasks.losses import half_squared_error, logistic_errors
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -33,7 +34,7 @@ class TwoStrings(CriterionTask):
     step, since only that can be predicted. A trial is done when it was below 0.25 for each of the
     last 10,000 training strings. Without its first symbol half of the strings are right: chance.
     With `last_only` the other symbols are neither learned nor tested; with `cross_entropy` the
-    loss is `base.logistic_errors`' in place of the square.
+    loss is the cross entropy instead of the square.
     Source: Hochreiter & Schmidhuber 1997, experiments 2a and 2b (`noisy`).
 
     Attributes:
@@ -90,7 +91,7 @@ class TwoStrings(CriterionTask):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """The error of what is to be learnt, a sum over a string; outputs [T, B, V]."""
-        errors = base.logistic_errors(outputs, self._targets(batch), self.cross_entropy)
+        errors = logistic_errors(outputs, self._targets(batch), self.cross_entropy)
         last = batch.y >= self.symbols - 1  # x and y follow nowhere else
         counts = last | (not self.last_only)
         return jnp.sum(errors, where=counts[..., None]) / batch.y.shape[-1]
@@ -175,7 +176,7 @@ class RandomLag(CriterionTask):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Half the squared error of sigmoid(outputs), summed over both; outputs [B, 2]."""
-        return base.half_squared_error(jax.nn.sigmoid(outputs), _two(batch))
+        return half_squared_error(jax.nn.sigmoid(outputs), _two(batch))
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns the greater |error| of the two outputs, [B]."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
+from experiments.hochreiter1997.tasks.losses import logistic_errors
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -32,8 +33,8 @@ class TemporalOrder(CriterionTask):
     constant outputs, 1 / V, cost baseline_loss = (1 - 1 / V) / 2. A string is right when no |error|
     is 0.3 or more; always one class gives chance 1 / V. A trial is done when the last 2,000
     training strings were right, with a mean below 0.1 of their greatest |error|: "the average
-    error", which the paper does not define. With `cross_entropy` the loss is
-    `base.logistic_errors`' in place of the square, baseline_loss = ln V + (V - 1) ln(V / (V - 1)).
+    error", which the paper does not define. With `cross_entropy` the loss is the
+    cross entropy instead of the square, and baseline_loss = ln V + (V - 1) ln(V / (V - 1)).
     Source: Hochreiter & Schmidhuber 1997, experiments 6a and 6b.
 
     Attributes:
@@ -95,7 +96,7 @@ class TemporalOrder(CriterionTask):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """The errors of the outputs, a sum; outputs [B, V]."""
-        errors = base.logistic_errors(outputs, self._targets(batch), self.cross_entropy)
+        errors = logistic_errors(outputs, self._targets(batch), self.cross_entropy)
         return jnp.sum(errors) / len(errors)
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:

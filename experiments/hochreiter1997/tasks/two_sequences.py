@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
+from experiments.hochreiter1997.tasks.losses import half_squared_error
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -110,7 +111,7 @@ class TwoSequences(CriterionTask):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Half the squared error of sigmoid(outputs) from what is taught; outputs [B, 1]."""
-        return base.half_squared_error(jax.nn.sigmoid(outputs), batch.y.taught[:, None])
+        return half_squared_error(jax.nn.sigmoid(outputs), batch.y.taught[:, None])
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns |error| from what is meant, [B]."""

@@ -12,7 +12,7 @@ import pytest
 import lstm_jax as lj
 from experiments.hochreiter1997 import tasks
 from experiments.hochreiter1997.tasks import Criterion
-from lstm_jax.tasks.base import half_squared_error
+from experiments.hochreiter1997.tasks.losses import half_squared_error
 
 N = 20_000
 EVERY = [
