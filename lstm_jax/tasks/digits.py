@@ -27,7 +27,7 @@ class Digits(Images):
         pixel    0    0  .44 ..    0  .50  .81  .38  .94  .25    0    0 ..    0
         answer                                                                3
 
-    D = pixels, V = 10, T = 64 / pixels; y is a `Target` of labels [B] int32. Of every class a
+    D = pixels, V = 10, T = 64 / pixels; y is a `Target` of labels [B] int32. In every class a
     random 70 % train, 10 % validate and 20 % test. The loss is the mean cross-entropy, and chance
     is 1/10. No accuracy counts as solved.
 

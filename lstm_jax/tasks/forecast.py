@@ -22,11 +22,11 @@ LEVELS = (0.1, 0.5, 0.9)  # of the quantiles of a density, where no others are g
 
 
 class Horizon(NamedTuple):
-    """What is to be forecast.
+    """The targets of a forecast.
 
     Attributes:
-      value: [B, H], 0 where it is missing.
-      there: [B, H] bool, where it is not.
+      value: [B, H], 0 for missing values.
+      there: [B, H] bool, False for missing values.
       window: the units of the window.
     """
 
@@ -37,7 +37,7 @@ class Horizon(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """What a task knows of its data; equal to itself alone.
+    """The data of a task and constants fitted to them; equal to itself alone.
 
     Attributes:
       arrays: the series, their windows, and "fitted", the constants.

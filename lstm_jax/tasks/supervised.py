@@ -312,20 +312,18 @@ class Supervised(Answers, base.Rows):
     def serving_for(
         cls, task: base.Task, head: heads.Head, *, targets: int = 1, **known: tuple[Any, ...]
     ) -> Self:
-        """Returns the task by which models of another predict new rows; inputs are not scaled.
+        """Returns the task of new rows for models of another task; inputs are not scaled.
 
         Args:
-          task: the other one, with numbers as inputs.
+          task: the other task, with numbers as inputs.
           head: the loss of its outputs.
-          targets: K, how many targets an answer has.
+          targets: K, the number of targets of a row.
           **known: the classes and the names of the features.
         """
         form = Form(task.length, task.input_size, False, "mask", targets)
         fitted = {"fitted": {"x": scaling.identity(task.input_size)}}
         everything = {"classes": (), **known, "chance": task.chance, "digest": task.digest}
-        return cls.__new__(cls)._set(
-            form=form, head=head, importance=None, known=Known(fitted, **everything)
-        )
+        return cls._of(form=form, head=head, importance=None, known=Known(fitted, **everything))
 
     @classmethod
     def restore(cls, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
