@@ -206,7 +206,7 @@ def of_variants(config: Odyssey, results: Sequence[Record]) -> dict[str, list[fl
 
 def best(losses: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Returns the best tenth of each variant."""
-    return {v: statistics.best_share(values, BEST, goal="min") for v, values in losses.items()}
+    return {v: statistics.best_share(values, BEST) for v, values in losses.items()}
 
 
 def forest(config: Odyssey, results: Sequence[Record]) -> Forest | None:
@@ -215,8 +215,7 @@ def forest(config: Odyssey, results: Sequence[Record]) -> Forest | None:
     trials = [{**r, "loss_above_mean": loss(r) - means[r["variant"]]} for r in results]
     if len({trial["loss_above_mean"] for trial in trials}) < 2:
         return None
-    settings: dict[str, Any] = {"goal": "min", "divergent": "refuse"}
-    return importance.fit(space(config), trials, "loss_above_mean", **settings)
+    return importance.fit(space(config), trials, "loss_above_mean")
 
 
 def analyse(

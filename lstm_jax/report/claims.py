@@ -60,7 +60,7 @@ def headline(claims: Sequence[Claim]) -> str:
 
 
 def of_parts(held: Sequence[bool]) -> str:
-    """Returns the verdict on a claim of several parts: all, some or none of them hold.
+    """Returns the verdict on a claim of several parts, of which all, some or none hold.
 
     Raises:
       ValueError: if `held` is empty.
@@ -71,14 +71,14 @@ def of_parts(held: Sequence[bool]) -> str:
 
 
 def above(low: float, high: float, bar: float) -> str:
-    """Returns the verdict on a value being at least `bar`, from its interval [low, high]."""
+    """Returns the verdict on "the value is at least `bar`", from its interval [low, high]."""
     if low >= bar:
         return REPRODUCES
     return FAILS if high < bar else UNDECIDED
 
 
 def exceeds(one: Interval, other: Interval) -> str:
-    """Returns the verdict on one number being greater than another, from disjoint intervals."""
+    """Returns the verdict on "one is greater than the other", undecided if intervals overlap."""
     if one.low > other.high:
         return REPRODUCES
     return FAILS if one.high < other.low else UNDECIDED

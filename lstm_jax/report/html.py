@@ -1,4 +1,4 @@
-"""One page that needs nothing else: verdicts, figures, tables and settings in one HTML file."""
+"""A report as one self-contained HTML page: verdicts, figures, tables and settings."""
 
 import base64
 import json
@@ -44,7 +44,7 @@ MARKS = {REPRODUCES: "yes", PARTLY: "partly", FAILS: "no"}
 
 
 def page(title: str, *parts: str) -> str:
-    """Returns a whole page: the title and then its parts, made by the functions below."""
+    """Returns a page: its title, then its parts, which the functions below make."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -64,12 +64,12 @@ def lead(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """Returns plain paragraphs, an empty line between them."""
+    """Returns paragraphs; in the text, empty lines part them."""
     return "\n".join(f"<p>{words(part)}</p>" for part in text.strip().split("\n\n"))
 
 
 def words(text: str) -> str:
-    """Returns text, in which `code` stands between backticks."""
+    """Returns text as HTML, with words between backticks as code."""
     return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
@@ -80,7 +80,7 @@ def verdicts(claims: Sequence[Claim]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Returns rows under their names, as `tables.text` shows them."""
+    """Returns rows as a table with a head, the cells as in `tables.text`."""
     head = "".join(f"<th>{_name(name)}</th>" for name in (rows[0] if rows else ()))
     body = "\n".join(_line(row) for row in rows)
     whole = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
@@ -93,9 +93,9 @@ def folded(title: str, part: str) -> str:
 
 
 def picture(png: bytes, caption: str) -> str:
-    """Returns an image in the page itself, with its caption.
+    """Returns an image, embedded in the page, with its caption.
 
-    All images have one scale, so that the texts of all figures are of equal size.
+    All images have one scale, so that the text of all figures has one size.
     """
     data, alt = base64.b64encode(png).decode(), escape(caption.replace("`", ""))
     inches = int.from_bytes(png[16:20], "big") / DPI
@@ -106,7 +106,7 @@ def picture(png: bytes, caption: str) -> str:
 
 
 def listing(title: str, value: Any) -> str:
-    """Returns a value that JSON can hold, folded under its title."""
+    """Returns a value as JSON, folded under its title."""
     return folded(title, f"<pre>{escape(json.dumps(value, indent=2))}</pre>")
 
 
@@ -120,12 +120,12 @@ def _verdict(claim: Claim) -> str:
 
 
 def _name(name: str) -> str:
-    """A column's name, which may go on in a new line behind an underscore."""
+    """Returns a column's name, in which a line may break after an underscore."""
     return escape(name).replace("_", "_<wbr>")
 
 
 def _line(row: Row) -> str:
-    """A row, whose texts may go on in a new line and whose numbers may not."""
+    """Returns a row; lines may break in its texts, not in its numbers."""
     return f"<tr>{''.join(map(_cell, row.values()))}</tr>"
 
 

@@ -1,4 +1,4 @@
-"""Which parameters matter: functional ANOVA of a random forest fitted to the trials of a sweep.
+"""Importance of parameters: functional ANOVA of a random forest fitted to the trials of a sweep.
 
 A response f over the space of settings is the sum of one part for each set U of parameters,
 
@@ -10,11 +10,10 @@ effect of a parameter, or what an interaction adds to the main effects. f is a r
 marginals are sums over the boxes of its leaves, exact, by the measure of the space
 (Hutter, Hoos & Leyton-Brown 2014, An Efficient Approach for Assessing Hyperparameter Importance).
 
-In one respect this is not theirs. They decompose each tree and average the shares; but a tree is
+One step differs from theirs. They decompose each tree and average the shares. But a tree is
 rough, and its roughness counts as interaction: at 200 trials of an XOR of two parameters among
-four, the pair gets 0.6 of the variance where the truth is 1. Here the mean of the trees is
-decomposed: V_U is the covariance of two different trees' parts, in which their private roughness
-cancels, and the pair gets 0.97.
+four, the pair gets 0.6 of the variance where the truth is 1. Here V_U is the covariance of two
+different trees' parts, in which the roughness of single trees cancels, and the pair gets 0.97.
 """
 
 from collections.abc import Sequence
@@ -30,70 +29,71 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import CONFIDENCE, Estimate, impute
 
-SMALL = 16  # trees of a forest that is there for its scatter only
-LEAST_TRIALS = 20  # of a forest on a search
+SMALL = 16  # trees of a forest on a bootstrap sample
+SIDE = 40  # positions along each side of a surface
+LEAST_TRIALS = 20  # of a search, to fit a forest
 
 
 class Interval(NamedTuple):
-    """The leaves' extent along a number: shares of the space from `low` to `high`, [L] each."""
+    """Extent of L leaves along a number: `low` and `high`, [L] each, as shares of the space."""
 
     low: np.ndarray
     high: np.ndarray
 
     def size(self) -> np.ndarray:
-        """Share of the space in each leaf, [L]."""
+        """Returns the share of the space in each leaf, [L]."""
         return self.high - self.low
 
     def overlap(self, other: "Interval") -> np.ndarray:
-        """Share of the space that each leaf has in common with each of another tree, [L, L']."""
+        """Returns the share of the space common to each leaf and each of another tree, [L, L']."""
         high = np.minimum.outer(self.high, other.high)
         return np.maximum(high - np.maximum.outer(self.low, other.low), 0.0)
 
     def holds(self, positions: np.ndarray) -> np.ndarray:
-        """Whether each leaf holds each position, [L, n]."""
+        """Returns whether each leaf has each position, [L, n]."""
         return (self.low[:, None] < positions) & (positions <= self.high[:, None])
 
 
 class Subset(NamedTuple):
-    """The leaves' extent along a choice: 1 where a leaf holds it, `members` [L, choices]."""
+    """Extent of L leaves along a choice: `members` [L, choices] is 1 where a leaf has it."""
 
     members: np.ndarray
 
     def size(self) -> np.ndarray:
-        """Share of the choices in each leaf, [L]."""
+        """Returns the share of the choices in each leaf, [L]."""
         return self.members.mean(1)
 
     def overlap(self, other: "Subset") -> np.ndarray:
-        """Share of the choices that each leaf has in common with each of another tree, [L, L']."""
+        """Returns the share of choices common to each leaf and each of another tree, [L, L']."""
         return self.members @ other.members.T / self.members.shape[1]
 
     def holds(self, positions: np.ndarray) -> np.ndarray:
-        """Whether each leaf holds the choice at each position, [L, n]."""
+        """Returns whether each leaf has the choice at each position, [L, n]."""
         count = self.members.shape[1]
         return self.members[:, np.minimum(positions * count, count - 1).astype(int)] > 0
 
 
 class Tree(NamedTuple):
-    """The leaves of a tree: their values [L], an Interval or a Subset for each parameter."""
+    """The leaves of a tree: their values [L], and an Interval or Subset for each parameter."""
 
     values: np.ndarray
     sides: tuple[Any, ...]
 
     def integrated(self, kept: Sequence[int]) -> np.ndarray:
-        """Each leaf's value times its size along all parameters but `kept`, [L]."""
+        """Returns each leaf's value times its size along all parameters but `kept`, [L]."""
         sizes = [side.size() for p, side in enumerate(self.sides) if p not in kept]
         return self.values * np.prod(sizes, axis=0)
 
 
 class Forest(NamedTuple):
-    """A response as a function of the space, with forests on resampled trials for its scatter.
+    """A response as a function of the settings, and forests on resampled trials for intervals.
 
     Attributes:
       space: the parameters.
       trees: the forest on all trials.
       resampled: forests on bootstrap samples of the trials.
-      explained: 1 - (squared error on trials out of a tree's bag) / variance: what the forest knows
-        of a trial that it has not seen. Shares of a forest near 0 mean nothing.
+      explained: 1 - (squared error) / variance, each trial predicted by the trees that did not see
+        it. Near 0 the forest predicts nothing, and its shares mean nothing.
     """
 
     space: tuple[Parameter, ...]
@@ -103,14 +103,14 @@ class Forest(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """Share of the variance that parameters have together, and no fewer of them."""
+    """The share of the variance due to one parameter, or to the interaction of two."""
 
     parameters: tuple[str, ...]
     share: Estimate
 
 
 class Curve(NamedTuple):
-    """The response over one parameter, the mean over all others."""
+    """The response over one parameter, the mean over all other parameters."""
 
     parameter: Parameter
     values: list[Any]
@@ -118,13 +118,13 @@ class Curve(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """The response over two parameters, the mean over all others.
+    """The response over two parameters, the mean over all other parameters.
 
     Attributes:
       parameters: the two.
-      positions: where along each, [n] and [m] in [0, 1].
+      positions: [n] and [m] in [0, 1], along each parameter.
       response: [n, m].
-      error: [n, m] half width of its interval.
+      error: half the width of its interval, [n, m].
     """
 
     parameters: tuple[Parameter, Parameter]
@@ -148,12 +148,11 @@ class Searched(NamedTuple):
 
     @property
     def forest(self) -> Forest | None:
-        """A forest on the trials; None for too few or too equal ones."""
+        """A forest on the trials; None if they are too few or do not differ."""
         values = {trial[self.response] for trial in self.trials} - {None}
         if not self.parameters or len(self.trials) < LEAST_TRIALS or len(values) < 2:
             return None
-        settings: dict[str, Any] = {"goal": "min", "divergent": "worst"}
-        forest = fit(self.parameters, self.trials, self.response, **settings)
+        forest = fit(self.parameters, self.trials, self.response)
         return forest if forest.explained > 0 else None
 
 
@@ -162,8 +161,6 @@ def fit(
     records: Sequence[Record],
     response: str,
     *,
-    goal: str,
-    divergent: str,
     trees: int = 64,
     resamples: int = 20,
     seed: int = 0,
@@ -171,13 +168,11 @@ def fit(
     """Fits forests to a response over a space; the same arguments give the same forests.
 
     Args:
-      space: the parameters, all others being noise.
-      records: one a trial, a field for each parameter and one for the response.
-      response: the name of that field.
-      goal: "min" or "max", what is good in a response.
-      divergent: "worst", "rank", "drop" or "refuse": see `statistics.impute`.
-      trees: how many the forest has, two or more.
-      resamples: bootstrap samples of the trials, with a small forest each, for intervals.
+      space: the parameters; everything else counts as noise.
+      records: one for each trial, with a field for each parameter and one for the response.
+      response: the name of that field; a trial that diverged counts as the worst of the others.
+      trees: of the forest, two or more.
+      resamples: bootstrap samples of the trials, two or more, with a small forest each.
       seed: of the trees and of the resampling.
 
     Raises:
@@ -186,8 +181,8 @@ def fit(
     """
     if trees < 2 or resamples < 2:
         raise ValueError(f"trees {trees}, resamples {resamples}: need two or more of each")
-    y, kept = impute(spaces.column(records, response), goal=goal, divergent=divergent)
-    x = spaces.points(space, [records[trial] for trial in kept])
+    y = impute(spaces.column(records, response))
+    x = spaces.points(space, records)
     if np.ptp(y) == 0:
         raise ValueError(f"{response} is {y[0]:g} in all {len(y)} trials: nothing to explain")
     rng = np.random.default_rng(seed)
@@ -200,20 +195,20 @@ def fit(
     return Forest(tuple(space), _leaves(space, grown), scatter, explained)
 
 
-def effects(forest: Forest, confidence: float = CONFIDENCE) -> list[Effect]:
-    """Main effects and pairwise interactions, each sort from the greatest share down.
+def effects(forest: Forest) -> list[Effect]:
+    """Returns main effects, then pairwise interactions, each from the greatest share down.
 
-    Intervals are share -+ t e, e the root mean square by which the resampled forests are off: how
-    much the share would differ had other trials been drawn. A resample has 63 % of the trials, so a
-    share that still changes with their number has a wide interval, too. Shares are cut where they
-    cannot be, outside of [0, 1].
+    Intervals are share -+ t e. The error e is the root mean square distance of the resampled
+    forests' shares: how much the share would differ if other trials had been drawn. A resample has
+    63 % of the trials, so a share that still changes with their number has a wide interval, too.
+    Shares and intervals are cut at 0 and 1.
 
     Raises:
       ValueError: the trees have no variance in common.
     """
     sets = _sets(len(forest.space))
     share = _shares(forest.trees, sets)
-    error = _error(share, [_shares(trees, sets) for trees in forest.resampled], confidence)
+    error = _error(share, [_shares(trees, sets) for trees in forest.resampled])
     names = [tuple(forest.space[p].name for p in chosen) for chosen in sets]
     found = [
         Effect(name, Estimate(*np.clip((s, s - e, s + e), 0.0, 1.0).tolist()))
@@ -222,8 +217,8 @@ def effects(forest: Forest, confidence: float = CONFIDENCE) -> list[Effect]:
     return sorted(found, key=lambda effect: (len(effect.parameters), -effect.share.value))
 
 
-def curve(forest: Forest, name: str, most: int = 60, confidence: float = CONFIDENCE) -> Curve:
-    """The marginal curve of a parameter: at every value, the mean response over all others.
+def curve(forest: Forest, name: str, most: int = 60) -> Curve:
+    """Returns the response at every value of a parameter, the mean over all other parameters.
 
     Raises:
       ValueError: the space has no such parameter.
@@ -232,16 +227,14 @@ def curve(forest: Forest, name: str, most: int = 60, confidence: float = CONFIDE
     positions = forest.space[p].grid(most)
     middle = _curve(forest.trees, p, positions)
     resampled = [_curve(trees, p, positions) for trees in forest.resampled]
-    error = _error(middle, resampled, confidence)
+    error = _error(middle, resampled)
     bands = zip(middle.tolist(), (middle - error).tolist(), (middle + error).tolist(), strict=True)
     values = forest.space[p].values(positions)
     return Curve(forest.space[p], values, [Estimate(*band) for band in bands])
 
 
-def surface(
-    forest: Forest, first: str, second: str, most: int = 40, confidence: float = CONFIDENCE
-) -> Surface:
-    """The marginal surface of two parameters: the mean response over all others.
+def surface(forest: Forest, first: str, second: str) -> Surface:
+    """Returns the response over two parameters, the mean over all other parameters.
 
     Raises:
       ValueError: the space has no such parameter, or the two are one.
@@ -249,16 +242,16 @@ def surface(
     p, q = _place(forest, first), _place(forest, second)
     if p == q:
         raise ValueError(f"{first!r} twice: a surface is over two parameters")
-    at = forest.space[p].grid(most), forest.space[q].grid(most)
+    at = forest.space[p].grid(SIDE), forest.space[q].grid(SIDE)
     response = _surface(forest.trees, p, q, *at)
     resampled = [_surface(trees, p, q, *at) for trees in forest.resampled]
-    error = _error(response, resampled, confidence)
+    error = _error(response, resampled)
     return Surface((forest.space[p], forest.space[q]), at, response, error)
 
 
 def _shares(trees: Sequence[Tree], sets: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """V_U / V for each set U, from the covariances of every tree with the next one."""
-    level = trees[0].values.mean()  # no covariance changes, but digits are saved
+    """Returns V_U / V for each set U, from covariances of every tree with the next."""
+    level = trees[0].values.mean()  # covariances stay the same, rounding errors are smaller
     trees = [tree._replace(values=tree.values - level) for tree in trees]
     pairs = zip(trees, [*trees[1:], trees[0]], strict=True)
     *whole, total = np.mean([_covariances(a, b, sets) for a, b in pairs], axis=0)
@@ -271,7 +264,7 @@ def _shares(trees: Sequence[Tree], sets: Sequence[tuple[int, ...]]) -> np.ndarra
 
 
 def _covariances(a: Tree, b: Tree, sets: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Covariances of two trees' marginals over each set of parameters, and of the trees at last.
+    """Returns covariances of two trees' marginals over each set of parameters, then of the trees.
 
     With leaves of value v and sides of size m: sum_lk r_l O_lk r_k - f_0 f_0', r = v prod_(q not
     in U) m_q, O = prod_(p in U) (overlap along p).
@@ -299,9 +292,9 @@ def _surface(trees: Sequence[Tree], p: int, q: int, x: np.ndarray, y: np.ndarray
     return np.mean(marginals, axis=0)
 
 
-def _error(value: np.ndarray, resampled: Sequence[np.ndarray], confidence: float) -> np.ndarray:
-    """Half the width of the interval: t times the root mean square distance of the resamples."""
-    reach = special.stdtrit(len(resampled), 0.5 + confidence / 2)
+def _error(value: np.ndarray, resampled: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns half the width of the interval: t times the resamples' root mean square distance."""
+    reach = special.stdtrit(len(resampled), 0.5 + CONFIDENCE / 2)
     return reach * np.sqrt(np.mean([(other - value) ** 2 for other in resampled], axis=0))
 
 
@@ -317,7 +310,7 @@ def _place(forest: Forest, name: str) -> int:
 
 
 def _resampled(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A bootstrap sample of the trials, drawn again while its response does not vary."""
+    """Returns a bootstrap sample of the trials whose response varies."""
     while True:
         some = rng.integers(0, len(y), len(y))
         if np.ptp(y[some]) > 0:
@@ -332,7 +325,7 @@ def _grown(
 
 
 def _explained(forest: RandomForestRegressor, columns: np.ndarray, y: np.ndarray) -> float:
-    """1 - (squared error) / variance, each trial judged by the trees that did not see it."""
+    """Returns `Forest.explained`; sklearn's out-of-bag score needs every trial out of some bag."""
     unseen = np.ones((len(forest.estimators_), len(y)), bool)
     for bag, drawn in zip(unseen, forest.estimators_samples_, strict=True):
         bag[drawn] = False
@@ -343,7 +336,7 @@ def _explained(forest: RandomForestRegressor, columns: np.ndarray, y: np.ndarray
 
 
 def _columns(space: Sequence[Parameter], x: np.ndarray) -> np.ndarray:
-    """Points [n, P] as a tree sees them: a column a number, one a choice's value, 0 or 1."""
+    """Returns points [n, P] as columns: one for a number, one of 0 and 1 for each choice."""
     columns = []
     for parameter, along in zip(space, x.T, strict=True):
         marks = np.eye(len(parameter.choices))
@@ -367,7 +360,7 @@ def _leaves(space: Sequence[Parameter], forest: RandomForestRegressor) -> list[T
 
 
 def _side(parameter: Parameter, low: np.ndarray, high: np.ndarray) -> Interval | Subset:
-    """What boxes with low < column <= high, [L, columns], hold of a parameter."""
+    """Returns the extent of boxes low < column <= high, [L, columns], along a parameter."""
     if not parameter.choices:
         return Interval(*(parameter.measure_below(end[:, 0]) for end in (low, high)))
     marks = np.eye(len(parameter.choices))
@@ -376,7 +369,7 @@ def _side(parameter: Parameter, low: np.ndarray, high: np.ndarray) -> Interval |
 
 
 def _boxes(tree: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The leaves' values [L] and boxes, low < x <= high [L, columns], level by level."""
+    """Returns the leaves' values [L] and boxes, low < x <= high [L, columns]."""
     low = np.full((tree.node_count, tree.n_features), -np.inf)
     high = np.full((tree.node_count, tree.n_features), np.inf)
     level = np.array([0])

@@ -48,31 +48,26 @@ def parallel(
     space: Sequence[Parameter],
     records: Sequence[Record],
     response: str,
-    *,
-    goal: str,
-    divergent: str,
     caption: str,
 ) -> str:
-    """Returns all trials as lines over an axis for each parameter, the last one the response.
+    """Returns trials as lines across one axis for each parameter and, last, one for the response.
 
     Dragging along an axis keeps the trials within; trials are coloured by their response.
 
     Args:
       name: unique within the page.
       space: the parameters.
-      records: one a trial.
-      response: the field that ranks trials.
-      goal: "min" or "max" of the response.
-      divergent: what a diverged trial counts for, as in `statistics.impute`.
+      records: one for each trial.
+      response: the field that ranks trials, less is better; one that diverged counts as the worst.
       caption: of the chart.
     """
-    y, kept = impute(spaces.column(records, response), goal=goal, divergent=divergent)
-    at = spaces.points(space, [records[trial] for trial in kept])
+    y = impute(spaces.column(records, response))
+    at = spaces.points(space, records)
     axes = [_dimension(p, along) for p, along in zip(space, at.T, strict=True)]
     low, high = np.quantile(y, (0.05, 0.95)).tolist()
     line = {
         "color": y.tolist(), "colorscale": COLOURS, "cmin": low, "cmax": high,
-        "showscale": True, "reversescale": goal == "min",
+        "showscale": True, "reversescale": True,
     }  # fmt: skip
     axes.append({"label": words(response), "values": y.tolist()})
     fonts = {"labelfont": {"size": 15}, "tickfont": {"size": 14}, "rangefont": {"size": 1}}
@@ -85,8 +80,6 @@ def scatter(
     space: Sequence[Parameter],
     records: Sequence[Record],
     response: str,
-    *,
-    goal: str,
     caption: str,
 ) -> str:
     """Returns every trial's response against one parameter at a time, its settings on hover.
@@ -94,11 +87,10 @@ def scatter(
     A menu chooses the parameter. Trials that diverged are crosses beyond the worst of the others.
     The arguments are those of `parallel`.
     """
-    y, _ = impute(spaces.column(records, response), goal=goal, divergent="worst")
+    y = impute(spaces.column(records, response))
     spaces.points(space, records)  # refuses values that are none of their parameter
     known = np.isfinite(np.array([_number(record[response]) for record in records]))
-    beyond = 0.06 * float(np.ptp(y)) * (1 if goal == "min" else -1)
-    y = np.where(known, y, y + beyond)
+    y = np.where(known, y, y + 0.06 * float(np.ptp(y)))
     groups = [("trials", "#0072B2", "circle", known), ("diverged", "#D55E00", "x", ~known)]
     groups = [group for group in groups if group[-1].any()]
     columns = [spaces.column(records, parameter.name) for parameter in space]

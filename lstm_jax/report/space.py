@@ -15,7 +15,7 @@ ROUNDING = 1e-6  # records hold float32, which may lie as far (relatively) outsi
 
 @dataclass(frozen=True)
 class Parameter:
-    """One axis of a search space, and the measure on it by which settings are weighed.
+    """One axis of a search space, and the measure that weighs the settings on it.
 
     "uniform" and "log" are continuous and even in the value or in its logarithm. "int" has whole
     numbers, all equally likely; "log_int" draws k with probability in proportion to
@@ -57,12 +57,12 @@ class Parameter:
         return self.kind in ("int", "log_int")
 
     def positions(self, values: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Values as shares of the space that lie below them, [n] in [0, 1].
+        """Returns values as the shares of the space below them, [n] in [0, 1].
 
         A whole number or a choice lies in the middle of its own share.
 
         Raises:
-          ValueError: a value is none of this parameter; the message names it.
+          ValueError: the parameter has no such value; the message names it.
         """
         if self.kind == "choice":
             return (np.array([self._index(value) for value in values]) + 0.5) / len(self.choices)
@@ -70,7 +70,7 @@ class Parameter:
         return np.clip(self._share_below(numbers), 0.0, 1.0)
 
     def values(self, positions: np.ndarray) -> list[Any]:
-        """The values at positions [n] in [0, 1], the inverse of `positions`."""
+        """Returns the values at positions [n] in [0, 1], the inverse of `positions`."""
         if self.kind == "choice":
             indices = np.minimum(positions * len(self.choices), len(self.choices) - 1)
             return [self.choices[int(index)] for index in indices]
@@ -78,14 +78,14 @@ class Parameter:
         return [round(number) for number in numbers] if self.is_whole else numbers
 
     def numbers(self, positions: np.ndarray) -> np.ndarray:
-        """The numbers at positions [n], not rounded to whole ones; not for a choice."""
+        """Returns the numbers at positions [n], not rounded to whole ones; not for a choice."""
         low, high = self._edges
         return low * (high / low) ** positions if self.is_log else low + (high - low) * positions
 
     def measure_below(self, positions: np.ndarray) -> np.ndarray:
-        """Share of the space whose position is at most `positions`: a step for each whole number.
+        """Returns the share of the space at or below `positions`, a step for each whole number.
 
-        This is where the boundary of a box, drawn between two trials, parts the space.
+        A boundary between two trials divides the space in these shares.
         """
         positions = np.clip(positions, 0.0, 1.0)
         if not self.is_whole:
@@ -95,7 +95,7 @@ class Parameter:
         return self._share_below(np.where(centre <= positions, nearest + 0.5, nearest - 0.5))
 
     def grid(self, most: int) -> np.ndarray:
-        """Positions to draw at: of every whole number or choice, at most `most` of the others."""
+        """Returns positions to draw at: of choices, of few whole numbers, else `most` of them."""
         if self.kind == "choice":
             return self.positions(self.choices)
         if self.is_whole and self.high - self.low < most:
@@ -104,7 +104,7 @@ class Parameter:
 
     @property
     def _edges(self) -> tuple[float, float]:
-        """Where the measure begins and ends: half a unit around whole numbers."""
+        """Ends of the measure, half a unit beyond whole numbers."""
         half = 0.5 if self.is_whole else 0.0
         return self.low - half, self.high + half
 
@@ -152,11 +152,11 @@ class Parameter:
 
 
 def points(space: Sequence[Parameter], records: Iterable[Record]) -> np.ndarray:
-    """The trials as points of the unit cube, [n, P].
+    """Returns the trials as points of the unit cube, [n, P].
 
     Raises:
       ValueError: two parameters of one name, or a record without a parameter or with a value that
-        is none of it; the message names the trial.
+        the parameter does not have; the message names it.
     """
     names = [parameter.name for parameter in space]
     if len(set(names)) < len(names) or not names:
@@ -166,10 +166,10 @@ def points(space: Sequence[Parameter], records: Iterable[Record]) -> np.ndarray:
 
 
 def column(records: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
-    """One field of every record.
+    """Returns one field of every record.
 
     Raises:
-      ValueError: a record has no such field; the message gives its place and the fields it has.
+      ValueError: a record has no such field; the message gives its number and its fields.
     """
     found = []
     for place, record in enumerate(records):

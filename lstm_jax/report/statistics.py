@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil, inf, isfinite, isnan, nan, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """A number between the ends of its confidence interval, NaN where there is none."""
+    """A number and the ends of its confidence interval, NaN if it has none."""
 
     value: float
     low: float
@@ -43,7 +43,7 @@ class Share(NamedTuple):
 
 
 class Median(NamedTuple):
-    """The step by which half of the trials succeeded, None if fewer did; the failures."""
+    """First step by which half of the trials succeeded, None if fewer did, and the failures."""
 
     value: int | None
     censored: int
@@ -53,19 +53,8 @@ class Median(NamedTuple):
         return f"{steps} ({self.censored} censored)" if self.censored else steps
 
 
-class Box(NamedTuple):
-    """A box plot's numbers: quartiles, the last values within 1.5 of their distance, the others."""
-
-    median: float
-    first_quartile: float
-    third_quartile: float
-    low: float
-    high: float
-    outliers: tuple[float, ...]
-
-
 class Comparison(NamedTuple):
-    """A test of two samples' means: their difference, t, p, and p corrected for other tests."""
+    """A test of two means: their difference, t, p, and p corrected for the other tests."""
 
     name: str
     difference: Estimate
@@ -76,7 +65,7 @@ class Comparison(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """Stars for a corrected p below 0.05, 0.01, 0.001; "n.s." for what is not significant."""
+        """A star each for a corrected p below 0.05, 0.01, 0.001; "n.s." for none."""
         stars = "*" * sum(self.corrected < level for level in (0.05, 0.01, 0.001))
         return stars or "n.s."
 
@@ -92,7 +81,7 @@ def is_chance(correct: int, total: int, chance: float) -> bool:
     return abs(correct / total - chance) <= CHANCE_ERRORS * error
 
 
-def wilson(count: int, total: int, confidence: float = CONFIDENCE) -> Share:
+def wilson(count: int, total: int) -> Share:
     """Returns a share of successes with Wilson's score interval (1927).
 
     (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n), p = count/total, n = total.
@@ -101,18 +90,14 @@ def wilson(count: int, total: int, confidence: float = CONFIDENCE) -> Share:
     """
     if not 0 <= count <= total or total < 1:
         raise ValueError(f"count={count} of total={total}: need 0 <= count <= total, total >= 1")
-    p, z = count / total, float(special.ndtri(0.5 + confidence / 2))
+    p, z = count / total, float(special.ndtri(0.5 + CONFIDENCE / 2))
     middle = p + z**2 / (2 * total)
     spread = z * sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
     low, high = ((middle + sign * spread) / (1 + z**2 / total) for sign in (-1, 1))
     return Share(count, total, low if count else 0.0, high if count < total else 1.0)
 
 
-def t_interval(
-    values: Sequence[float],
-    within: tuple[float, float] = (-inf, inf),
-    confidence: float = CONFIDENCE,
-) -> Estimate:
+def t_interval(values: Sequence[float], within: tuple[float, float] = (-inf, inf)) -> Estimate:
     """Returns the mean of independent values with Student's interval, mean -+ t s / sqrt(n).
 
     The interval is cut where the mean cannot be, outside of `within`.
@@ -123,12 +108,12 @@ def t_interval(
     if n < 2:
         raise ValueError(f"{n} values: an interval needs two or more")
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / sqrt(n)
-    reach = float(special.stdtrit(n - 1, 0.5 + confidence / 2)) * error
+    reach = float(special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * error
     return Estimate(mean, max(mean - reach, within[0]), min(mean + reach, within[1]))
 
 
 def interval(values: Sequence[float | None], within: tuple[float, float] = (-inf, inf)) -> Estimate:
-    """Returns the mean and Student's interval of the finite values; nan where they are too few."""
+    """Returns the mean and Student's interval of the finite values; nan if they are too few."""
     finite = [value for value in values if value is not None and isfinite(value)]
     if len(finite) >= 2:
         return t_interval(finite, within)
@@ -136,9 +121,9 @@ def interval(values: Sequence[float | None], within: tuple[float, float] = (-inf
 
 
 def median_steps(solved_at: Sequence[int]) -> Median:
-    """Returns the least step by which half of the trials had succeeded.
+    """Returns the first step by which half of the trials had succeeded.
 
-    This is the Kaplan-Meier median when every failure (-1) is censored after the last success.
+    This is the Kaplan-Meier median if every failure (-1) is censored after the last success.
 
     Raises ValueError when there is no trial.
     """
@@ -150,110 +135,58 @@ def median_steps(solved_at: Sequence[int]) -> Median:
     return Median(steps, len(solved_at) - len(successes))
 
 
-def impute(
-    responses: Sequence[float | None], *, goal: str, divergent: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns finite responses by a named rule for diverged trials, and their trials.
-
-    A trial whose response is null, nan or infinite has diverged, and
-    - "worst": counts as the worst of those that did not;
-    - "rank": every response is replaced by its rank, 0 for the least to 1 for the greatest, ties
-      sharing theirs; the diverged tie for the worst;
-    - "drop": is left out;
-    - "refuse": is an error.
-
-    Args:
-      responses: one a trial, [n].
-      goal: "min" if less is better (a loss), "max" if more is (a share of successes).
-      divergent: the rule.
-
-    Returns:
-      The responses [m] and the places of their trials among the n, [m].
+def impute(responses: Sequence[float | None]) -> np.ndarray:
+    """Returns the responses [n], a diverged trial's (null, nan, infinite) as the greatest other.
 
     Raises:
-      ValueError: an unknown goal or rule, no trial that did not diverge, or any for "refuse".
+      ValueError: every trial diverged.
     """
-    _check(goal=goal)
-    if divergent not in ("worst", "rank", "drop", "refuse"):
-        raise ValueError(f"divergent={divergent!r}: need 'worst', 'rank', 'drop' or 'refuse'")
     values = np.array([np.nan if value is None else value for value in responses], float)
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError(f"none of {len(values)} responses is a number: nothing to judge by")
-    if divergent == "refuse" and not finite.all():
-        raise ValueError(f"the response of trial {np.argmin(finite)} is no number")
-    worst = values[finite].max() if goal == "min" else values[finite].min()
-    if divergent == "drop":
-        return values[finite], np.flatnonzero(finite)
-    if divergent == "worst":
-        values[~finite] = worst
-    if divergent == "rank":
-        values[~finite] = inf if goal == "min" else -inf
-        values = _ranks(values)
-    return values, np.arange(len(values))
+    return np.where(finite, values, values[finite].max())
 
 
-def best_share(values: Sequence[float], share: float = 0.1, *, goal: str) -> list[float]:
-    """Returns the best of finite values, from the best down: `share` of them, rounded up.
+def best_share(values: Sequence[float], share: float = 0.1) -> list[float]:
+    """Returns the least of finite values in ascending order: `share` of them, rounded up.
 
     Greff et al. 2017 compare the best 10 % of the random trials of each variant.
 
     Raises:
       ValueError: no values, one that is not finite, or a share that is not in (0, 1].
     """
-    _check(goal=goal)
     if not 0 < share <= 1:
         raise ValueError(f"share={share}: need a number in (0, 1]")
     if not values or not all(map(isfinite, values)):
         raise ValueError(f"{len(values)} values, need one or more, all finite")
-    ordered = sorted(values, reverse=goal == "max")
-    return ordered[: ceil(share * len(values) - 1e-9)]  # 0.07 * 100 is a little more than 7
+    return sorted(values)[: ceil(share * len(values) - 1e-9)]  # 0.07 * 100 is a little above 7
 
 
-def box(values: Sequence[float]) -> Box:
-    """Returns the numbers of a box plot (Tukey 1977); quartiles by linear interpolation.
-
-    Raises:
-      ValueError: there are no values.
-    """
-    if not values:
-        raise ValueError("no values: a box needs one or more")
-    first, median, third = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
-    reach = 1.5 * (third - first)
-    inside = [value for value in values if first - reach <= value <= third + reach]
-    outliers = tuple(value for value in values if not first - reach <= value <= third + reach)
-    return Box(median, first, third, min(inside), max(inside), outliers)
-
-
-def welch(
-    name: str, one: Sequence[float], other: Sequence[float], confidence: float = CONFIDENCE
-) -> Comparison:
+def welch(name: str, one: Sequence[float], other: Sequence[float]) -> Comparison:
     """Returns Welch's t-test (1947) of two means, two-sided; the variances may differ.
 
-    t = (mean_1 - mean_2) / sqrt(e_1 + e_2), e = s^2 / n, with
-    (e_1 + e_2)^2 / (e_1^2 / (n_1 - 1) + e_2^2 / (n_2 - 1)) degrees of freedom. Without any
-    spread p is 1 for equal means, else 0.
+    Without any spread p is 1 for equal means, else 0.
 
     Raises:
       ValueError: fewer than two values in a sample.
     """
+    from scipy import stats  # late, as it takes a second
+
     if min(len(one), len(other)) < 2:
         raise ValueError(f"{name}: {len(one)} and {len(other)} values, a test needs two or more")
-    e1, e2 = (float(np.var(sample, ddof=1)) / len(sample) for sample in (one, other))
     difference = float(np.mean(one)) - float(np.mean(other))
-    if e1 + e2 == 0:
+    if np.ptp(one) == np.ptp(other) == 0:
         p, t = (1.0, 0.0) if difference == 0 else (0.0, float(np.copysign(inf, difference)))
         return Comparison(name, Estimate(difference, difference, difference), t, inf, p, p)
-    freedom = (e1 + e2) ** 2 / (e1**2 / (len(one) - 1) + e2**2 / (len(other) - 1))
-    t = difference / sqrt(e1 + e2)
-    p = 2 * float(special.stdtr(freedom, -abs(t)))
-    reach = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * sqrt(e1 + e2)
-    interval = Estimate(difference, difference - reach, difference + reach)
-    return Comparison(name, interval, t, freedom, p, p)
+    test: Any = stats.ttest_ind(one, other, equal_var=False)
+    low, high = map(float, test.confidence_interval(CONFIDENCE))
+    t, freedom, p = float(test.statistic), float(test.df), float(test.pvalue)
+    return Comparison(name, Estimate(difference, low, high), t, freedom, p, p)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Returns probabilities corrected for their number (Holm 1979), in the given order.
+    """Returns p-values corrected for the number of tests (Holm 1979), in the given order.
 
     The k-th smallest of m becomes the greatest of (m - j + 1) p_(j) for j <= k, 1 at most. The
     probability that chance alone puts any of them below a level is then at most that level.
@@ -271,7 +204,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def against(samples: Mapping[str, Sequence[float]], baseline: str) -> list[Comparison]:
-    """Returns Welch's tests of every other sample against one, with Holm's correction.
+    """Returns Welch's test of every sample against the baseline, with Holm's correction.
 
     Raises:
       ValueError: no sample of that name, or one of fewer than two values.
@@ -285,15 +218,3 @@ def against(samples: Mapping[str, Sequence[float]], baseline: str) -> list[Compa
     ]
     corrected = holm([test.p for test in tests])
     return [test._replace(corrected=p) for test, p in zip(tests, corrected, strict=True)]
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Returns ranks from 0 to 1; equal values share the mean of theirs."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return ((last - (count + 1) / 2) / max(1, len(values) - 1))[place]
-
-
-def _check(*, goal: str) -> None:
-    if goal not in ("min", "max"):
-        raise ValueError(f"goal={goal!r}: need 'min' or 'max'")

@@ -67,13 +67,11 @@ def charts_of(searched: Searched) -> tuple[str, ...]:
     space, trials, name = searched
     if not space or all(trial[name] is None for trial in trials):
         return ()
-    about: Any = {"space": space, "records": trials, "response": name, "goal": "min"}
+    about: Any = {"space": space, "records": trials, "response": name}
     return (
         interactive.script(),
         interactive.scatter("trials", **about, caption="Every trial; point at one to read it."),
-        interactive.parallel(
-            "settings", **about, divergent="worst", caption="Drag along an axis to keep a range."
-        ),
+        interactive.parallel("settings", **about, caption="Drag along an axis to keep a range."),
     )
 
 
@@ -99,8 +97,8 @@ def _surface(forest: Forest, effects: Sequence[Effect], searched: Searched) -> P
     name, trials = searched.response, searched.trials
     first, second, *_ = (e.parameters[0] for e in effects if len(e.parameters) == 1)
     over = importance.surface(forest, first, second)
-    y, kept = statistics.impute(column(trials, name), goal="min", divergent="worst")
-    at = points(over.parameters, [trials[trial] for trial in kept])
+    y = statistics.impute(column(trials, name))
+    at = points(over.parameters, trials)
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 5))
     charts.surface(figure, axes, over, at, y, charts.words(name))
     caption = (
@@ -116,7 +114,7 @@ def _finite(values: Sequence[float | None]) -> np.ndarray:
     """Returns the values, the worst of them in the place of None; zeros where all are None."""
     if all(value is None or not math.isfinite(value) for value in values):
         return np.zeros(len(values))
-    return statistics.impute(values, goal="min", divergent="worst")[0]
+    return statistics.impute(values)
 
 
 def _place(parameter: Parameter, value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Tables: rows of named values, as aligned text for people and as CSV for programs.
 
-A value is a number, a string, None, or one of the named tuples of `statistics`, which is one cell
-of text and several columns of CSV.
+A value is a number, a string, None, or a named tuple of `statistics`. A named tuple is one cell of
+text and several columns of CSV.
 """
 
 import csv as csv_format
@@ -14,7 +14,7 @@ from typing import Any
 Row = Mapping[str, Any]
 
 WIDTH, GAP = 120, "  "  # of a terminal; between columns
-FORMULA = ("=", "+", "-", "@", "\t")  # how a spreadsheet's formula begins
+FORMULA = ("=", "+", "-", "@", "\t")  # first characters of a spreadsheet's formula
 
 
 def cell(value: Any) -> str:
@@ -25,10 +25,10 @@ def cell(value: Any) -> str:
 
 
 def text(rows: Sequence[Row], width: int = WIDTH) -> str:
-    """Returns rows as aligned columns under their names; numbers to the right, words to the left.
+    """Returns rows as columns under their names, numbers flush right and words flush left.
 
-    Cells of rows that are wider than `width` go on in new lines, at blanks and underscores, from
-    the widest column down; a column keeps its longest word.
+    If the rows are wider than `width`, the widest columns become narrower, to the width of their
+    longest word at least. Cells then break after blanks and underscores.
     """
     if not rows:
         return "(no rows)"
@@ -58,10 +58,10 @@ def trials(records: Iterable[Row]) -> list[Row]:
 
 
 def csv(rows: Sequence[Row]) -> str:
-    """Returns rows as CSV with full precision; a named tuple `x` of fields a, b becomes x_a, x_b.
+    """Returns rows as CSV with full precision.
 
-    Where other rows have one, None leaves all of these empty. A text that a spreadsheet would run
-    as a formula has an apostrophe before it.
+    A named tuple x with the fields a and b becomes the columns x_a and x_b; both are empty in a row
+    with None. A text that a spreadsheet would run as a formula has an apostrophe before it.
     """
     out = io.StringIO()
     names = list(rows[0]) if rows else []
@@ -102,7 +102,7 @@ def _folded(value: str, width: int) -> list[str]:
 
 
 def _pieces(value: str) -> list[str]:
-    """Returns the parts that a line may end behind: words, and parts of names."""
+    """Returns the parts between which a line may break: words, and parts of names."""
     return re.findall(r"[^ _]*[ _]+|[^ _]+$", value) or [""]
 
 

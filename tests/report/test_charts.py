@@ -55,40 +55,11 @@ def drawn(figure):
     return figures.png(figure).startswith(b"\x89PNG")
 
 
-def test_a_heat_map_is_the_mean_of_each_cell_and_counts_its_trials(axes):
-    # two cells along a decade and a half each; one of the four has no trial
-    points = spaces.points((RATE, CELL), [
-        {"learning_rate": rate, "cell": cell}
-        for rate, cell in [(1e-4, "lstm"), (2e-4, "lstm"), (1e-1, "lstm"), (1e-2, "<gru>")]
-    ])  # fmt: skip
-    figure, panel = axes
-    response = [0.0, 1.0, 0.7, 0.2]
-    charts.heat_map(figure, panel, (RATE, CELL), points, response, "loss, nats", bins=2)
-    (mesh,) = panel.collections
-    values = np.ma.filled(mesh.get_array(), np.nan)
-    np.testing.assert_allclose(values, [[0.5, 0.7], [np.nan, 0.2]])
-    counts = {text.get_position(): text.get_text() for text in panel.texts}
-    assert sorted(counts.values()) == ["0", "1", "1", "2"]
-    (where,) = [place for place, count in counts.items() if count == "2"]
-    np.testing.assert_allclose(where, (10**-3.25, 0))
-    assert panel.get_xscale() == "log" and panel.get_xlabel() == "learning rate"
-    assert [label.get_text() for label in panel.get_yticklabels()] == ["lstm", "<gru>"]
-    assert drawn(figure)
-
-
-def test_whole_numbers_have_a_cell_each_or_some_together():
-    few, many = WIDTH, Parameter("width", "log_int", 8, 64)
-    np.testing.assert_allclose(charts._edges(few, 6), [0, 1 / 3, 2 / 3, 1])
-    np.testing.assert_allclose(charts._edges(many, 4), [0, 0.25, 0.5, 0.75, 1])
-
-
 def test_a_surface_and_its_trials_share_their_colours(axes):
     records = trials()
-    forest = importance.fit(
-        SPACE, records, "loss", goal="min", divergent="drop", trees=4, resamples=2
-    )
-    loss, kept = statistics.impute([r["loss"] for r in records], goal="min", divergent="drop")
-    points = spaces.points((WIDTH, CELL), [records[i] for i in kept])
+    forest = importance.fit(SPACE, records, "loss", trees=4, resamples=2)
+    loss = statistics.impute([record["loss"] for record in records])
+    points = spaces.points((WIDTH, CELL), records)
     marginal = importance.surface(forest, "width", "cell")
     charts.surface(axes[0], axes[1], marginal, points, loss, "loss, nats")
     mesh, dots = axes[1].collections
@@ -96,9 +67,9 @@ def test_a_surface_and_its_trials_share_their_colours(axes):
     np.testing.assert_array_equal(dots.get_array(), loss)
     assert mesh.get_clim() == dots.get_clim() == tuple(np.quantile(loss, (0.05, 0.95)))
     x, y = np.asarray(dots.get_offsets()).T
-    np.testing.assert_allclose(x, [records[i]["width"] for i in kept])
+    np.testing.assert_allclose(x, [record["width"] for record in records])
     np.testing.assert_array_equal(
-        np.round(y), [CELL.choices.index(records[i]["cell"]) for i in kept]
+        np.round(y), [CELL.choices.index(record["cell"]) for record in records]
     )
     assert drawn(axes[0])
 
@@ -156,17 +127,11 @@ def test_the_page_holds_its_script_and_fetches_nothing():
 
 
 def touchable():
-    rest = {"goal": "min", "caption": "losses < 1"}
-    marginal = importance.surface(
-        importance.fit(
-            SPACE, trials(), "loss", goal="min", divergent="worst", trees=2, resamples=2
-        ),
-        "learning_rate",
-        "cell",
-    )
+    forest = importance.fit(SPACE, trials(), "loss", trees=2, resamples=2)
+    marginal = importance.surface(forest, "learning_rate", "cell")
     return "\n".join([
-        interactive.parallel("all", SPACE, trials(), "loss", divergent="worst", **rest),
-        interactive.scatter("each", SPACE, trials(), "loss", **rest),
+        interactive.parallel("all", SPACE, trials(), "loss", "losses < 1"),
+        interactive.scatter("each", SPACE, trials(), "loss", "losses < 1"),
         interactive.heat_map("map", marginal, "loss", "a map"),
     ])  # fmt: skip
 

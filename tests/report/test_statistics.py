@@ -80,53 +80,23 @@ def test_marks_are_by_the_corrected_p():
     assert marks == ["n.s.", "n.s.", "*", "**", "***"]
 
 
-def test_a_box_has_quartiles_whiskers_and_outliers():
-    values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 100.0, 100.0]
-    box = statistics.box(values)
-    # quartiles 3.25 and 7.75: whiskers reach from -3.5 to 14.5
-    assert box == (5.5, 3.25, 7.75, 1.0, 8.0, (100.0, 100.0))
-    assert statistics.box([2.0]) == (2.0, 2.0, 2.0, 2.0, 2.0, ())
-    with pytest.raises(ValueError, match="no values"):
-        statistics.box([])
-
-
 def test_the_best_tenth():
     values = list(np.random.default_rng(0).permutation(200) / 10)
-    assert statistics.best_share(values, goal="min") == [i / 10 for i in range(20)]
-    assert statistics.best_share(values, goal="max") == [i / 10 for i in range(199, 179, -1)]
-    counts = [len(statistics.best_share([0.0] * n, goal="min")) for n in (1, 10, 24, 30)]
+    assert statistics.best_share(values) == [i / 10 for i in range(20)]
+    counts = [len(statistics.best_share([0.0] * n)) for n in (1, 10, 24, 30)]
     assert counts == [1, 1, 3, 3]
-    assert len(statistics.best_share([0.0] * 100, 0.07, goal="min")) == 7
+    assert len(statistics.best_share([0.0] * 100, 0.07)) == 7
     with pytest.raises(ValueError, match="share=0"):
-        statistics.best_share(values, 0, goal="min")
-    with pytest.raises(ValueError, match="goal='least'"):
-        statistics.best_share(values, goal="least")
+        statistics.best_share(values, 0)
     with pytest.raises(ValueError, match="2 values"):
-        statistics.best_share([1.0, math.nan], goal="min")
+        statistics.best_share([1.0, math.nan])
 
 
-def test_diverged_trials_are_settled_by_name():
+def test_diverged_trials_count_as_the_worst_of_the_others():
     loss = [0.5, None, 0.2, math.inf, 0.9, math.nan, 0.2]
-
-    def by(rule, goal="min"):
-        values, kept = statistics.impute(loss, goal=goal, divergent=rule)
-        return values.tolist(), kept.tolist()
-
-    every = list(range(7))
-    assert by("worst") == ([0.5, 0.9, 0.2, 0.9, 0.9, 0.9, 0.2], every)
-    assert by("worst", "max") == ([0.5, 0.2, 0.2, 0.2, 0.9, 0.2, 0.2], every)
-    assert by("drop") == ([0.5, 0.2, 0.9, 0.2], [0, 2, 4, 6])
-    lower = np.array([0.5, np.inf, 0.2, np.inf, 0.9, np.inf, 0.2])
-    np.testing.assert_allclose(by("rank")[0], (stats.rankdata(lower) - 1) / 6)
-    np.testing.assert_allclose(
-        by("rank", "max")[0], (stats.rankdata(np.where(np.isinf(lower), -np.inf, lower)) - 1) / 6
-    )
-    with pytest.raises(ValueError, match="trial 1 is no number"):
-        by("refuse")
-    with pytest.raises(ValueError, match="divergent='ignore'"):
-        by("ignore")
+    assert statistics.impute(loss).tolist() == [0.5, 0.9, 0.2, 0.9, 0.9, 0.9, 0.2]
     with pytest.raises(ValueError, match="none of 2 responses"):
-        statistics.impute([None, math.nan], goal="min", divergent="worst")
+        statistics.impute([None, math.nan])
 
 
 def test_an_interval_is_of_the_finite_values_and_nan_for_too_few():
