@@ -1,25 +1,25 @@
-"""Measure speed and memory against other libraries: medians, rivals interleaved in one process.
+"""Measure speed and memory against other libraries.
 
     peers       forward and training step of one layer: our engines, Flax linen, torch; on a GPU
-                more rivals and dtypes, sweeps, cells of one's own, errors (scripts/_bench_gpu.py)
+                more rivals and dtypes, sweeps, user-defined cells, errors (scripts/_bench_gpu.py)
     trials      a training step of one trial alone, and of many in one program
-    throughput  trial-steps a second of 1 to 256 trials (4096 on a GPU), and of trials one by one
+    throughput  trial-steps per second of 1 to 256 trials (4096 on a GPU), and of trials one by one
     precision   the loss of a task in bfloat16 and float32, seed by seed
     memory      memory and time of a training step on long sequences: our engines and Flax linen
     cells       a training step of every cell of the catalogue, relative to the LSTM's
-    own         that of cells as a user writes them: the time of a gate, relative to the LSTM's
+    own         a training step of user-defined cells: time per gate, relative to the LSTM's
     own_data    16 trainings on real sequences: one program of ours, torch one after another
     forecast    eight networks that forecast M3 quarterly: one program of ours, one network of torch
     policy      the gradient of a recurrent policy's layer in linen, and of ours in its place
-    agent       recurrent PPO of both layers: scores over eight seeds, environment steps a second
+    agent       recurrent PPO of both layers: scores over eight seeds, environment steps per second
     linear      forward and training step of the MinGRU: as a loop, and as an associative scan
     jobs        whole trainings, searches, PPO, first updates; --write puts them into the docs
     start       processor seconds of imports, and of compilations beside those of Flax linen
 
-A training step is the gradient of mean(h^2) in parameters and input. Repetitions go round four
-inputs and run the rivals in an order of their own. A rival that is not installed is named and left
-out. Where nothing can be installed, `PYTHONPATH=. python scripts/_bench.py`
-runs wherever the libraries are.
+A training step is the gradient of mean(h^2) in parameters and input. Figures are medians. All
+rivals run in one process: each repetition calls all of them in random order on one of four inputs.
+A rival that is not installed is named and left out. Where nothing can be installed,
+`PYTHONPATH=. python scripts/_bench.py` runs with the installed libraries.
 """
 
 import functools
@@ -72,15 +72,15 @@ TRIALS = flags.DEFINE_list("trials", None, "numbers of trials (suites trials, th
 SEEDS = flags.DEFINE_integer("seeds", 8, "seeds of each dtype (suite precision)", 2)
 STEPS = flags.DEFINE_integer("steps", 1200, "updates of each trial (suite precision)", 6)
 RATE = flags.DEFINE_float("learning_rate", 1e-2, "of Adam (suite precision)", 0.0)
-GPU = flags.DEFINE_boolean("gpu", None, "the form of a GPU; by default where jax runs on one")
-TINY = flags.DEFINE_boolean("tiny", False, "shapes of a few units, to see that --gpu runs")
-MINUTES = flags.DEFINE_float("minutes", 7.5, "no part for a GPU begins that may end later", 0.0)
+GPU = flags.DEFINE_boolean("gpu", None, "the suites of a GPU; by default if jax runs on one")
+TINY = flags.DEFINE_boolean("tiny", False, "shapes of a few units, to check that --gpu runs")
+MINUTES = flags.DEFINE_float("minutes", 7.5, "on a GPU, start no part that may end later", 0.0)
 JSON = flags.DEFINE_string("json", None, "file to write the figures to")
-RIVAL = flags.DEFINE_string("rival", None, "one alone (how suites memory and jobs call themselves)")
+RIVAL = flags.DEFINE_string("rival", None, "one alone (suites memory and jobs call themselves so)")
 
 
 def ours(engine: Any, shape: Shape, make: Callable[[int], lj.Cell] = lj.cells.LSTM) -> Rival:
-    """A cell of ours under one engine; one that is noisy draws."""
+    """Returns a cell of ours under one engine; a noisy cell draws noise."""
     T, _, D, H = shape
     cell = make(H)
     params = lj.init(cell, jax.random.key(0), D)
@@ -89,7 +89,7 @@ def ours(engine: Any, shape: Shape, make: Callable[[int], lj.Cell] = lj.cells.LS
 
 
 def flax_linen(shape: Shape, remat: bool = False) -> Rival:
-    """Flax's RNN of its faster cell; with `remat` its time step is under `jax.checkpoint`."""
+    """Returns Flax's RNN of its faster cell; `remat` recomputes time steps (`jax.checkpoint`)."""
     from flax import linen
 
     _, B, D, H = shape
@@ -99,7 +99,7 @@ def flax_linen(shape: Shape, remat: bool = False) -> Rival:
 
 
 def torch_lstm(shape: Shape) -> Rival:
-    """The nn.LSTM of torch, on as many threads as there are cores."""
+    """Returns nn.LSTM of torch, on as many threads as cores."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     return torch_rival(torch, torch.nn.LSTM(*shape[2:]), torch.float32, "cpu")
@@ -122,7 +122,7 @@ MEMORY_RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
 
 
 def installed(rivals: dict[str, tuple[str, Callable]]) -> dict[str, Callable[[Shape], Rival]]:
-    """The rivals whose library is here; the others are named on stderr."""
+    """Returns the rivals whose library is installed; prints the names of the others."""
     present = {}
     for name, (library, make) in rivals.items():
         if importlib.util.find_spec(library):
@@ -133,19 +133,19 @@ def installed(rivals: dict[str, tuple[str, Callable]]) -> dict[str, Callable[[Sh
 
 
 def compared(made: dict[str, Rival], shape: Shape, kind: str) -> dict[str, Any]:
-    """The figures of one kind of call, of every rival at one shape."""
+    """Returns the times of one kind of call of every rival at one shape."""
     calls = {name: in_turn(rival, kind, shape[:3]) for name, rival in made.items()}
     times = interleaved(calls, REPEATS.value)
     return {"shape": list(shape), "kind": kind} | summary(times)
 
 
 def on_gpu() -> bool:
-    """Whether a suite takes the form of a GPU."""
+    """Returns whether to run the suites of a GPU."""
     return jax.default_backend() == "gpu" if GPU.value is None else GPU.value
 
 
 def peers() -> list[dict[str, Any]]:
-    """Forward and training step of every rival at every shape; on a GPU, all of its benchmark."""
+    """Times forward and training step of every rival at every shape; on a GPU, its benchmark."""
     if on_gpu():
         given = shapes(_bench_gpu.SHAPES), TINY.value
         return _bench_gpu.run(REPEATS.value, MINUTES.value, *given, save)
@@ -167,7 +167,7 @@ def peers() -> list[dict[str, Any]]:
 
 
 def cells() -> list[dict[str, Any]]:
-    """The training step of every cell under `auto`, its medians relative to the LSTM's."""
+    """Times the training step of every cell under `auto`, relative to the LSTM's."""
     rows = [
         compared({n: ours("auto", shape, make) for n, make in CATALOGUE.items()}, shape, "step")
         for shape in shapes(CELL_SHAPES)
@@ -180,7 +180,7 @@ def cells() -> list[dict[str, Any]]:
 
 
 def own() -> list[dict[str, Any]]:
-    """The training step of three cells of six lines, gate by gate."""
+    """Times the training step of three user-defined cells, by gate."""
     cpu = jax.default_backend() == "cpu"
     given = ("f32", ("scan",)) if cpu else ("bf16", _bench_gpu.ENGINES)
     rows = [_bench_gpu.per_gate(s, REPEATS.value, *given) for s in shapes(CELL_SHAPES)]
@@ -189,26 +189,26 @@ def own() -> list[dict[str, Any]]:
 
 
 def forecast() -> list[dict[str, Any]]:
-    """Seconds of whole trainings on the series of a competition, and test errors."""
-    from scripts import _bench_forecast  # not on top: it needs libraries of the experiments
+    """Times whole trainings on the series of a competition; test errors."""
+    from scripts import _bench_forecast  # late: it needs libraries of the experiments
 
     return _bench_forecast.forecast(min(REPEATS.value, 3))
 
 
 def agent() -> list[dict[str, Any]]:
-    """Scores and environment steps a second of recurrent PPO in linen, and with ours inside."""
+    """Times recurrent PPO in linen, and with our layer; scores."""
     from scripts import _bench_agent
 
     return _bench_agent.agent(min(REPEATS.value, 3))
 
 
 def own_data() -> list[dict[str, Any]]:
-    """Seconds of a whole training on one's own data, and test accuracies."""
+    """Times whole trainings on real sequences; test accuracies."""
     return _bench_own_data.own_data(min(REPEATS.value, 3))
 
 
 def linear() -> list[dict[str, Any]]:
-    """The MinGRU under both engines that suit it, forward and training step."""
+    """Times forward and training step of the MinGRU under two engines."""
     rows = []
     for shape in shapes(LINEAR_SHAPES):
         made = {e: ours(e, shape, lj.cells.MinGRU) for e in ("scan", "associative")}
@@ -219,7 +219,7 @@ def linear() -> list[dict[str, Any]]:
 
 
 def trials() -> list[dict[str, Any]]:
-    """Milliseconds for each trial-step of R trials in one program, sampling and AdamW included."""
+    """Times a trial-step of R trials in one program, sampling and AdamW included."""
     task = tasks.make("recall", lag=99)
     model = nn.SequenceSpec(lj.cells.LSTM(32), task.input_size, task.output_size)
     counts, steps = numbers_of_trials((1, 8, 32)), 100
@@ -236,7 +236,7 @@ def trials() -> list[dict[str, Any]]:
 
 
 def policy() -> list[dict[str, Any]]:
-    """Times and compiled temporaries of a scanned GRU with resets, and of ours in its place."""
+    """Times a scanned GRU with resets, and our layer in its place; temporary memory."""
     rows = [_bench_flax.policy(shape, REPEATS.value) for shape in shapes(POLICY_SHAPES)]
     for row in rows:
         show(row, "ScannedRNN")
@@ -245,7 +245,7 @@ def policy() -> list[dict[str, Any]]:
 
 
 def jobs() -> list[dict[str, Any]]:
-    """Whole jobs, beside what people would use instead."""
+    """Times whole jobs beside the usual alternatives."""
     from scripts import _bench_jobs
 
     minutes = MINUTES.value if on_gpu() else math.inf
@@ -253,12 +253,12 @@ def jobs() -> list[dict[str, Any]]:
 
 
 def start() -> list[dict[str, Any]]:
-    """Imports and compilations."""
+    """Times imports and compilations."""
     return _bench_start.start(min(REPEATS.value, 5))
 
 
 def throughput() -> list[dict[str, Any]]:
-    """Trial-steps a second against the number of trials in one program."""
+    """Measures trial-steps per second by the number of trials in one program."""
     most = 256 if jax.default_backend() == "cpu" else 4096
     usual = tuple(2**n for n in range(13) if 2**n <= most)
     minutes = MINUTES.value if on_gpu() else math.inf
@@ -266,12 +266,12 @@ def throughput() -> list[dict[str, Any]]:
 
 
 def precision() -> list[dict[str, Any]]:
-    """Losses in bfloat16 and float32."""
+    """Compares losses in bfloat16 and float32."""
     return _bench_training.precision(SEEDS.value, STEPS.value, RATE.value)
 
 
 def numbers_of_trials(usual: tuple[int, ...]) -> list[int]:
-    """The numbers asked for by flag, or the usual ones."""
+    """Returns the numbers of --trials, by default `usual`."""
     given = TRIALS.value or usual
     if not all(str(R).isdigit() and int(R) > 0 for R in given):
         words = ",".join(map(str, given))
@@ -280,7 +280,7 @@ def numbers_of_trials(usual: tuple[int, ...]) -> list[int]:
 
 
 def memory() -> list[dict[str, Any]]:
-    """Memory and time of a training step at one shape, and its temporaries against T."""
+    """Measures memory and time of a training step, and its temporary memory by T."""
     rows = []
     for shape in shapes((MEMORY_SHAPE,)):
         made = {name: make(shape) for name, make in installed(MEMORY_RIVALS).items()}
@@ -301,7 +301,7 @@ def in_words(sizes: dict[str, float]) -> str:
 
 
 def temporaries(rival: Rival, T: int, shape: Shape) -> float:
-    """Returns the megabytes that XLA plans for a training step beside arguments and gradients."""
+    """Returns the temporary memory that XLA plans for a training step, in megabytes."""
     assert rival.temporaries is not None
     return rival.temporaries((T, *shape[1:3])) / 1e6
 
@@ -318,7 +318,7 @@ def peaks(names: Iterable[str], shape: Shape) -> dict[str, float]:
 
 
 def memory_of(name: str, shape: Shape) -> None:
-    """Prints what one training step adds to this process at its peak, as JSON."""
+    """Prints by how much one training step raises this process's peak memory, as JSON."""
     rival = MEMORY_RIVALS[name][1](shape)
     x = rival.place(np.random.default_rng(0).standard_normal(shape[:3], np.float32))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -337,12 +337,12 @@ def show(row: dict[str, Any], base: str) -> None:
 
 
 def shapes(usual: tuple[Shape, ...]) -> tuple[Shape, ...]:
-    """The shapes asked for by flag, or the usual ones."""
+    """Returns the shapes of --shape, by default `usual`."""
     return tuple(parsed(text) for text in SHAPES.value) or usual
 
 
 def parsed(text: str) -> Shape:
-    """T,B,D,H as four whole numbers."""
+    """Returns T,B,D,H as four whole numbers."""
     try:
         T, B, D, H = (int(n) for n in text.split(","))
     except ValueError:
@@ -351,7 +351,7 @@ def parsed(text: str) -> Shape:
 
 
 def save(rows: list[dict[str, Any]]) -> None:
-    """Writes all rows so far, where a file is asked for."""
+    """Writes all rows so far to the file of --json, if given."""
     if JSON.value:
         Path(JSON.value).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
 

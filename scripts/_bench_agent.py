@@ -1,8 +1,8 @@
-"""Recurrent PPO with the network of a linen user: a scanned GRU, and `lj.linen.Recurrent` instead.
+"""Recurrent PPO with a linen network: with a scanned GRU, and with `lj.linen.Recurrent` instead.
 
 The network is that of PureJaxRL's recurrent PPO, written from its description (Lu et al. 2022): a
-dense encoder, a GRU with resets, and two dense heads. Rollouts and updates are those of
-`experiments.common.ppo`, in one program of all seeds. The initial parameters are equal, too.
+dense encoder, a GRU with resets, and two dense heads. `experiments.common.ppo` has the rollouts and
+updates, all seeds in one program. Both networks start from equal parameters.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen
 
 import lstm_jax as lj
@@ -19,7 +18,7 @@ from experiments.common import ppo
 from experiments.common.environments import ENVIRONMENTS, Params
 from lstm_jax.report.statistics import interval
 from scripts._bench_flax import ScannedRNN
-from scripts._rivals import ignoring, in_seconds, interleaved
+from scripts._rivals import ignoring, seconds
 
 SEEDS, HIDDEN, RATE = 8, 64, 3e-3
 SETTINGS = ppo.PPO(updates=50, horizon=128, environments=32)
@@ -28,7 +27,7 @@ EPISODES = 256
 
 
 class ActorCritic(linen.Module):
-    """Logits and values of a policy with memory, over [T, B, ...].
+    """Network of a policy with memory, over [T, B, ...].
 
     Attributes:
       recurrent: (carry, (x, resets)) -> (carry, h).
@@ -60,7 +59,7 @@ class LinenPolicy:
     """A linen network as the policy of `experiments.common.ppo`.
 
     Attributes:
-      network: the network; equal networks share a program.
+      network: equal networks share a program.
       ours: whether its recurrent layer is ours.
     """
 
@@ -68,7 +67,7 @@ class LinenPolicy:
     ours: bool
 
     def init(self, key: jax.Array, observation_size: int) -> Any:
-        """Returns the initial parameters of the scanned GRU's network, in the form of this one."""
+        """Returns the initial parameters, equal for both recurrent layers."""
         scanned = policy(False, self.network.actions)
         inputs = jnp.zeros((1, 1, observation_size)), jnp.zeros((1, 1), bool)
         params: dict[str, Any] = dict(scanned.network.init(key, scanned.begin(1), inputs)["params"])
@@ -98,20 +97,19 @@ class LinenPolicy:
 
 
 def policy(ours: bool, actions: int) -> LinenPolicy:
-    """Returns the network with one of both recurrent layers."""
+    """Returns the network with our recurrent layer or the scanned one."""
     layer = lj.linen.Recurrent(lj.cells.GRU(HIDDEN)) if ours else ScannedRNN()
     return LinenPolicy(ActorCritic(layer, actions, HIDDEN), ours)
 
 
 def agent(repeats: int) -> list[dict[str, Any]]:
-    """Scores over eight seeds, and environment steps a second, with both layers."""
+    """Times training with both layers; scores over eight seeds."""
     rows = []
     for name, length in PROBLEMS:
         runs = {kind: functools.partial(run, name, length, kind == "ours") for kind in KINDS}
         scores = {kind: call() for kind, call in runs.items()}  # compiles
         calls = {kind: ignoring(call) for kind, call in runs.items()}
-        seconds = in_seconds(interleaved(calls, repeats, warm=True))
-        rows.append(_row(name, length, scores, seconds))
+        rows.append(_row(name, length, scores, seconds(calls, repeats)))
         print(_line(rows[-1]), flush=True)
     return rows
 
@@ -133,14 +131,14 @@ def run(name: str, length: int, ours: bool) -> list[float]:
     return ppo.evaluate(environment, one, EPISODES, at, trained, keys[:, 2])[1].tolist()  # pyright: ignore[reportArgumentType]
 
 
-def _row(name: str, length: int, scores: Any, seconds: Any) -> dict[str, Any]:
+def _row(name: str, length: int, scores: Any, times: dict[str, Any]) -> dict[str, Any]:
     steps = SEEDS * SETTINGS.updates * SETTINGS.horizon * SETTINGS.environments
     return {
         "kind": "agent",
         "problem": f"{name} {length}",
         "score": {kind: list(interval(each, (0.0, 1.0))) for kind, each in scores.items()},
-        "median_s": {kind: float(np.median(each)) for kind, each in seconds.items()},
-        "steps_a_second": {kind: steps / float(np.median(s)) for kind, s in seconds.items()},
+        "steps_a_second": {kind: steps / s for kind, s in times["median_s"].items()},
+        **times,
     }
 
 

@@ -1,8 +1,8 @@
 """Sequential digits: one training, and a search of 96, with rivals that train the same.
 
-An LSTM of 64 units reads 8 x 8 pixels one a time step, and a dense layer reads its last state.
-Rows, batches of 32, epochs, Adam, clipping and the distribution of the initial recurrent weights
-are the same everywhere. Our times and Flax's include tracing and compilation.
+An LSTM of 64 units reads 8 x 8 pixels, one per time step, and a dense layer reads its last state.
+All rivals have the same rows, batches of 32, epochs, Adam, clipping and distribution of initial
+recurrent weights. Our times and Flax's include tracing and compilation.
 """
 
 import concurrent.futures
@@ -25,8 +25,8 @@ IMAGES = 1600  # 1,280 train in whole batches, 320 test
 EPOCHS, RATE, CLIP = 30, 5e-3, 1.0  # of the one training
 SEARCH_EPOCHS, SEEDS = 3, 3
 RATES, CLIPS = np.geomspace(1e-3, 3e-2, 8), (0.25, 0.5, 1.0, 2.0)
-TOGETHER = 4  # trainings that Flax maps at once; faster here than 12 or 96
-SAMPLES = 8  # of the 96 trainings, by which torch is timed
+TOGETHER = 4  # trainings in Flax's vmap; faster here than 12 or 96
+SAMPLES = 8  # of the 96 trainings that torch runs for its time
 ALONE = functools.partial(with_torch, threads=1)
 
 
@@ -39,7 +39,7 @@ def digits(epochs: int) -> Problem:
 
 
 def fitted(problem: Problem, **given: Any) -> list[float]:
-    """Returns the test accuracy of every trial of ours, from a first call on."""
+    """Returns the test accuracy of every trial of ours, compilation included."""
     jax.clear_caches()
     model = lj.nn.SequenceSpec(lj.cells.LSTM(problem.hidden))
     result = lj.fit(
@@ -62,7 +62,7 @@ def one_training() -> dict[str, Any]:
 
 
 def search() -> dict[str, Any]:
-    """Returns a call of each rival; accuracies are those of the trainings that torch samples."""
+    """Returns a call of each rival; all give the accuracies of the trainings that torch samples."""
     problem = digits(SEARCH_EPOCHS)
     settings = list(itertools.product(RATES, range(SEEDS), CLIPS))
     rate, seed, clip = map(np.array, zip(*settings, strict=True))

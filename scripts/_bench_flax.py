@@ -13,7 +13,7 @@ from scripts._rivals import Shape, interleaved, summary
 
 
 class ScannedRNN(linen.Module):
-    """The recurrent network of PPO in linen: a GRU that restarts where an episode starts."""
+    """The recurrent network of PPO in linen: a GRU that restarts with each episode."""
 
     @functools.partial(
         linen.scan, variable_broadcast="params", in_axes=0, out_axes=0, split_rngs={"params": False}
@@ -27,7 +27,7 @@ class ScannedRNN(linen.Module):
 
 
 def policy(shape: Shape, repeats: int) -> dict[str, Any]:
-    """Milliseconds of a gradient of both layers at T, B, D, H, and temporaries in MiB."""
+    """Times the gradient of both layers at T, B, D, H; temporary memory in MiB."""
     T, B, D, H = shape
     draw, cell = np.random.default_rng(0), lj.cells.GRU(H)
     x = [jnp.asarray(draw.standard_normal((T, B, D), np.float32)) for _ in range(4)]

@@ -1,8 +1,8 @@
 """A global LSTM for all series of M3 quarterly: eight networks of ours, one of a plain torch loop.
 
-Same windows, inputs, loss, sizes, updates and schedule; torch draws its rows as we do, without
-replacement within an epoch, on as many threads as there are cores. Our time has compilation in it.
-Where a series begins within a window, ours masks what is before it, and torch reads zeros.
+Windows, inputs, loss, sizes, updates and schedule are the same. Like ours, torch draws its rows
+without replacement within an epoch; it has as many threads as cores. Our time includes compilation.
+If a series begins within a window, ours masks the steps before, and torch reads zeros.
 """
 
 import functools
@@ -20,32 +20,23 @@ from experiments.forecast import CONTEXT, LEVELS
 from lstm_jax.report.statistics import interval
 from lstm_jax.tasks import Forecast, heads
 from scripts._bench_own_data import installed
-from scripts._rivals import in_seconds, interleaved, keeping
+from scripts._rivals import keeping, seconds
 
 GROUP, SEEDS, HIDDEN, DEPTH = "m3_quarterly", 8, 32, 2
 STEPS, BATCH, RATE, CLIP = 1000, 256, 1e-2, 1.0
 
 
 def forecast(repeats: int) -> list[dict[str, Any]]:
-    """Seconds of eight trainings of ours and of one of torch, and their test errors."""
+    """Times eight trainings of ours and one of torch; test errors."""
     data = competitions.competition(GROUP, 10_000)
     windows = data.series.split(data.horizon, 0, 1)
     task = Forecast(windows, context=CONTEXT["quarterly"], head=heads.Quantiles(LEVELS))
     trains = installed(TRAIN)
     calls, errors = keeping({name: functools.partial(f, task) for name, f in trains.items()})
-    row = _row(in_seconds(interleaved(calls, repeats, warm=True)), errors)
+    row = {"kind": "forecast", "data": GROUP, **seconds(calls, repeats)}
+    row["mase"] = {name: list(interval(each)) for name, each in errors.items()}
     print(_line(row), flush=True)
     return [row]
-
-
-def _row(seconds: dict[str, list[float]], errors: dict[str, list[float]]) -> dict[str, Any]:
-    return {
-        "kind": "forecast",
-        "data": GROUP,
-        "median_s": {name: float(np.median(each)) for name, each in seconds.items()},
-        "all_s": seconds,
-        "mase": {name: list(interval(each)) for name, each in errors.items()},
-    }
 
 
 def _line(row: dict[str, Any]) -> str:

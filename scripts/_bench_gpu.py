@@ -1,8 +1,8 @@
-"""The benchmark of a GPU: one layer against every rival, sweeps, cells of one's own, and errors.
+"""Benchmark of a GPU: one layer against every rival, sweeps, user-defined cells, and errors.
 
-It must run where nobody watches and nothing can be installed: a rival that is not there, or fails,
-is named with its reason and left out; parts that no longer fit the time are named, too. The same
-code runs on a CPU with `tiny`, which proves that it runs and measures nothing.
+It runs unattended where nothing can be installed. A rival that is missing or fails, and a part that
+does not fit the time, are left out and named with the reason. With `tiny` the same code runs on a
+CPU, as a test of the code and no measurement.
 """
 
 import functools
@@ -40,7 +40,7 @@ SHAPES = (
 )  # fmt: skip
 SWEEPS = ((132, 200, 32, 8, 128), (132, 200, 32, 8, 64), (1056, 200, 32, 8, 32))  # N,T,B,D,H
 ERROR_SHAPE = (2048, 16, 64, 128)
-TINY = 4  # no axis is longer in the proof that it runs
+TINY = 4  # longest axis of a test run
 
 ENGINES = ("scan", "pallas")
 
@@ -56,7 +56,7 @@ CELLS: dict[str, Callable[[int], lj.Cell]] = {"LSTM": lj.cells.LSTM, **OWN}
 def ours(
     engine: str, terms: str, shape: tuple[int, ...], make: Callable[[int], lj.Cell] = lj.cells.LSTM
 ) -> Rival:
-    """A cell of ours; N of them, by vmap, where the shape has five axes."""
+    """Returns a cell of ours; N of them, by vmap, if the shape has five axes."""
     run, params = our_run(engine, shape[-4:], make)
     if len(shape) == 5:
         keys = jax.random.split(jax.random.key(0), shape[0])
@@ -66,7 +66,7 @@ def ours(
 
 
 def our_run(engine: str, shape: Any, make: Callable[[int], lj.Cell] = lj.cells.LSTM):
-    """Returns run(params, x) -> h, and parameters; the engine as it resolves, once."""
+    """Returns run(params, x) -> h, and parameters."""
     _, _, D, H = shape
     cell = make(H)
     made = lj.engines.resolve(engine, cell)
@@ -94,7 +94,7 @@ SWEEPERS: dict[str, Make] = {
     **{name: make for name, make in OURS.items() if "bf16" in name or "tf32" in name},
     "reference bf16": functools.partial(ours, "reference", "bf16"),
 }
-# Who is compared on equal terms: ours, theirs.
+# Rivals of equal precision: ours, theirs.
 EQUAL_TERMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "16 bits, best of torch": (("scan bf16", "pallas bf16"), ("torch fp16", "torch bf16")),
     "tf32, torch": (("scan tf32", "pallas tf32"), ("torch tf32",)),
@@ -103,13 +103,13 @@ EQUAL_TERMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-# What is measured: each function returns one row. ------------------------------------------------
+# Measurements: each function returns one row. ----------------------------------------------------
 
 
 def compared(
     makers: Mapping[str, Make], shape: tuple[int, ...], kind: str, repeats: int
 ) -> dict[str, Any]:
-    """The figures of one kind of call at one shape, and why a rival has none."""
+    """Returns the times of one kind of call at one shape, and why a rival has none."""
     calls, skipped = {}, {}
     for name, make in makers.items():
         try:
@@ -124,7 +124,7 @@ def compared(
 
 
 def per_gate(shape: Shape, repeats: int, terms: str, engines: Iterable[str]) -> dict[str, Any]:
-    """The training step of cells as a user writes them: the time of a gate against the LSTM's."""
+    """Returns the training step of user-defined cells: time per gate, relative to the LSTM's."""
     makers: dict[str, Make] = {
         f"{engine} {name}": functools.partial(ours, engine, terms, make=make)
         for engine in engines
@@ -143,7 +143,7 @@ def per_gate(shape: Shape, repeats: int, terms: str, engines: Iterable[str]) -> 
 
 
 def errors(shape: Shape) -> dict[str, Any]:
-    """Relative errors of outputs and gradients against float64, on random weights."""
+    """Returns relative errors of outputs and gradients against float64, on random weights."""
     T, B, D, H = shape
     cell = lj.cells.LSTM(H)
     params = lj.init(cell, jax.random.key(0), D)
@@ -182,12 +182,12 @@ def errors(shape: Shape) -> dict[str, Any]:
 
 
 def relative_error(found: list[np.ndarray], truth: list[np.ndarray]) -> float:
-    """The largest of |found - truth| / |truth|, norms of whole arrays."""
+    """Returns the largest |found - truth| / |truth| of the arrays, by their norms."""
     sizes = [(np.linalg.norm(f - t), np.linalg.norm(t)) for f, t in zip(found, truth, strict=True)]
     return float(max(error / size for error, size in sizes if size))
 
 
-# The whole of it. --------------------------------------------------------------------------------
+# All parts. --------------------------------------------------------------------------------------
 
 
 def run(
@@ -197,21 +197,21 @@ def run(
     tiny: bool = False,
     save: Callable[[list], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
-    """Measures part by part, the most wanted first, while there is time; prints the tables last.
+    """Measures part by part, the most important first, while time is left; then prints tables.
 
     Args:
       repeats: timed calls of each rival at each shape.
-      minutes: no part is begun that may end later, going by the longest so far.
+      minutes: a part starts only if it would end in time, were it as long as the longest so far.
       shapes: T,B,D,H of the single layers.
       tiny: shrinks every shape.
-      save: is given all rows after every part.
+      save: gets all rows after every part.
     """
     clock, rows = Clock(minutes), []
     for name, part in parts(repeats, shapes, tiny):
         if not clock.fits():
             rows.append({"kind": "left out", "part": name})
             continue
-        say(name)
+        print(f"bench: {name}", file=sys.stderr, flush=True)
         rows.append(clock.timed(part))
         save(rows)
         jax.clear_caches()
@@ -222,7 +222,7 @@ def run(
 def parts(
     repeats: int, shapes: Iterable[Shape], tiny: bool
 ) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Returns what is to be measured, the most wanted first, by name."""
+    """Returns the parts by name, the most important first."""
 
     def small(shape: tuple[int, ...]) -> Any:
         return tuple(min(n, TINY) for n in shape) if tiny else shape
@@ -239,17 +239,12 @@ def parts(
     ]
     cells = functools.partial(per_gate, small(SHAPES[0]), repeats, "bf16", ENGINES)
     error = functools.partial(errors, small(ERROR_SHAPE))
-    others = [("cells of one's own", cells), ("errors against float64", error)]
+    others = [("user-defined cells", cells), ("errors against float64", error)]
     return [*layers("step"), *sweeps, *others, *layers("forward")]
 
 
-def say(line: str) -> None:
-    """Tells how far it is."""
-    print(f"bench: {line}", file=sys.stderr, flush=True)
-
-
 def tables(rows: list[dict[str, Any]]) -> str:
-    """Everything found, as Markdown; what was left out, with the reason, at the end."""
+    """Returns all results as Markdown, and at the end what was left out and why."""
     timed = [row for row in rows if "median_ms" in row and "relative" not in row]
     single = [row for row in timed if len(row["shape"]) == 4]
     sweeps = [row for row in timed if len(row["shape"]) == 5]
@@ -264,7 +259,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 
 def times(title: str, rows: list[dict[str, Any]]) -> str:
-    """A row for each rival, a column for each shape."""
+    """Returns a table with a row for each rival and a column for each shape."""
     shapes = list(dict.fromkeys(label(row) for row in rows))
     if not shapes:
         return ""
@@ -282,7 +277,7 @@ def times(title: str, rows: list[dict[str, Any]]) -> str:
 
 
 def relative(row: dict[str, Any]) -> str:
-    """What is relative to something: a gate's time to the LSTM's, or errors to the truth."""
+    """Returns a table of times per gate relative to the LSTM's, or of relative errors."""
     word = "time of a gate / the LSTM's" if row["kind"] == "per gate" else "relative error"
     lines = [f"| {word} at {label(row)} | |", "|---|---|"]
     for name, value in row["relative"].items():
@@ -292,7 +287,7 @@ def relative(row: dict[str, Any]) -> str:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> str:
-    """Our best against theirs on equal terms, the training step: mean of all shapes, and worst."""
+    """Returns our best training step over theirs at equal precision: mean of shapes, and worst."""
     lines = []
     for terms, (ours, theirs) in EQUAL_TERMS.items():
         ratios = {}
@@ -310,7 +305,7 @@ def verdicts(rows: list[dict[str, Any]]) -> str:
 
 
 def left_out(rows: list[dict[str, Any]]) -> str:
-    """Who has no figures and why, each reason once."""
+    """Returns the rivals and parts without figures, each with its reason."""
     lines = dict.fromkeys(
         f"left out: {name} ({why})" for row in rows for name, why in row.get("skipped", {}).items()
     )
@@ -319,5 +314,5 @@ def left_out(rows: list[dict[str, Any]]) -> str:
 
 
 def label(row: dict[str, Any]) -> str:
-    """A shape as it is written on the command line."""
+    """Returns a shape as on the command line."""
     return ",".join(map(str, row["shape"]))

@@ -1,7 +1,7 @@
-"""Whole jobs: what people wait for, ours against what they would use instead.
+"""Whole jobs, such as a training or a search: ours against the usual alternatives.
 
-Every job runs in a process of its own, its rivals in turn. Results are compared before times: where
-the interval of a rival's results does not overlap ours, no ratio is given.
+Every job runs in a process of its own, its rivals in turn. If the interval of a rival's results
+does not overlap ours, the times are not compared.
 """
 
 import itertools
@@ -40,11 +40,11 @@ class Job(NamedTuple):
 
     Attributes:
       title: for the table.
-      rivals: makes a call for each rival: the n-th call runs all of the job and returns results.
+      rivals: returns a call for each rival, which runs the job and returns results.
       repeats: timed calls of each.
-      goals: rival -> the goal and the least, ours relative to it.
+      goals: rival -> the goal and the least goal for our time relative to its time.
       results: the kind of results, "" for none.
-      whole: rival -> how many times the timed part makes the job.
+      whole: rival -> factor from the timed part to the whole job.
       devices: devices of jax on a CPU.
     """
 
@@ -83,12 +83,12 @@ JOBS = {
     "f": Job("`long_memory --quick`", _bench_start.first_result, 1),
 }  # fmt: skip
 
-NAMES = flags.DEFINE_list("jobs", list(JOBS), "which of them (suite jobs)")
+NAMES = flags.DEFINE_list("jobs", list(JOBS), "jobs to measure (suite jobs)")
 WRITE = flags.DEFINE_boolean("write", False, "write docs/benchmarks.md and its figure (suite jobs)")
 
 
 def jobs(alone: str | None, minutes: float, save: Save) -> list[dict[str, Any]]:
-    """Measures the jobs of the flags in so many minutes, or one alone in this process.
+    """Measures the jobs of --jobs within `minutes`, or the job `alone` in this process.
 
     Raises:
       app.UsageError: a job has no such name.
@@ -105,7 +105,7 @@ def jobs(alone: str | None, minutes: float, save: Save) -> list[dict[str, Any]]:
 
 
 def run(names: list[str], minutes: float, save: Save) -> list[dict[str, Any]]:
-    """Measures each job in a process of its own, and saves all of them after each."""
+    """Measures each job in a process of its own, and saves all rows after each."""
     rows, end = [], time.monotonic() + 60 * minutes
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ def run(names: list[str], minutes: float, save: Save) -> list[dict[str, Any]]:
 
 
 def finishes(command: list[str], end: float, **given: Any) -> bool:
-    """Runs a command; returns whether it ends before the time `end`, at which it is killed.
+    """Runs a command until `end` at most; returns whether it finished by then.
 
     Raises:
       subprocess.CalledProcessError: it fails.
@@ -158,7 +158,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def same(row: dict[str, Any], rival: str) -> bool:
-    """Returns whether the intervals of the results of ours and of a rival overlap."""
+    """Returns whether the intervals of our results and the rival's overlap."""
     if not row["results"]:
         return True
     ours, theirs = (interval(row["results"][name]) for name in (OURS, rival))
@@ -166,7 +166,7 @@ def same(row: dict[str, Any], rival: str) -> bool:
 
 
 def ratio(row: dict[str, Any], rival: str) -> Estimate:
-    """Returns the median time of ours relative to a rival's, and the extremes of all pairs."""
+    """Returns our median time over a rival's, and the extremes over all pairs of times."""
     ours, theirs = (np.array(row["seconds"][name]) for name in (OURS, rival))
     pairs = [a / b for a, b in itertools.product(ours, theirs)]
     return Estimate(float(np.median(ours) / np.median(theirs)), min(pairs), max(pairs))

@@ -1,9 +1,9 @@
 """A whole training of 16 trials on real sequences: one program of ours, torch one after another.
 
-Same inputs, rows, sizes, hyperparameters, epochs, distribution of initial recurrent weights: four
-learning rates with four seeds each, Adam, an LSTM whose last state a dense layer reads. torch runs
-nn.LSTM, on packed sequences where lengths differ, on as many threads as there are cores. Our time
-has compilation in it, which a user waits for, too.
+Four learning rates with four seeds each train an LSTM, and a dense layer on its last state, by
+Adam. Inputs, rows, sizes, epochs and the distribution of initial recurrent weights are the same.
+torch runs nn.LSTM, on packed sequences if lengths differ, on as many threads as cores. Our time
+includes compilation, for which a user waits, too.
 """
 
 import functools
@@ -20,13 +20,13 @@ import numpy as np
 
 import lstm_jax as lj
 from lstm_jax.report.statistics import interval
-from scripts._rivals import in_seconds, interleaved, keeping
+from scripts._rivals import keeping, seconds
 
 RATES, SEEDS = (1e-3, 3e-3, 1e-2, 3e-2), 4
 
 
 class Problem(NamedTuple):
-    """Real sequences, and how they are learnt."""
+    """A task of real sequences, and the network and training for it."""
 
     name: str
     task: Any
@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
 
 class Training(NamedTuple):
-    """One training by torch; arrays and numbers alone, for another process.
+    """One training by torch; only arrays and numbers, so another process can take it.
 
     Attributes:
       rows: split -> x [N, T, D], lengths [N] and labels [N].
@@ -54,7 +54,7 @@ class Training(NamedTuple):
 
 
 def has_torch() -> bool:
-    """Returns whether torch is installed; imports it, or says that it is left out."""
+    """Returns whether torch is installed; imports it, or prints that it is left out."""
     if importlib.util.find_spec("torch") is None:
         print("bench: torch left out, it is not installed", file=sys.stderr)
         return False
@@ -68,7 +68,7 @@ def installed(calls: dict[str, Any]) -> dict[str, Any]:
 
 
 def japanese_vowels() -> Problem:
-    """270 training rows of 7 to 29 time steps, 12 channels, 9 speakers; 370 test rows."""
+    """Returns 270 training rows of 7 to 29 time steps, 12 channels, 9 speakers; 370 test rows."""
     datasets = importlib.import_module("aeon.datasets")
     parts = [datasets.load_japanese_vowels(split=split) for split in ("train", "test")]
     train, test = (lj.data.Sequences([np.asarray(row).T for row in x], y) for x, y in parts)
@@ -77,30 +77,19 @@ def japanese_vowels() -> Problem:
 
 
 def own_data(repeats: int) -> list[dict[str, Any]]:
-    """Seconds of the 16 trainings, and test accuracies, of ours and of torch."""
+    """Times the 16 trainings of ours and of torch; test accuracies."""
     problem = japanese_vowels()
     calls, found = keeping(
         {name: lambda n, train=train: [train(problem)] for name, train in installed(TRAIN).items()}
     )
-    seconds = in_seconds(interleaved(calls, repeats, warm=True))
-    row = _row(problem, seconds, {name: every[-1] for name, every in found.items()})
+    row = {"kind": "own data", "data": problem.name, "hidden": problem.hidden}
+    row |= {"epochs": problem.epochs, **seconds(calls, repeats)}
+    row["accuracy"] = {
+        name: [list(interval(rates.tolist())) for rates in every[-1]]
+        for name, every in found.items()
+    }
     print(_line(row), flush=True)
     return [row]
-
-
-def _row(problem: Problem, seconds: dict[str, list[float]], accuracies: Any) -> dict[str, Any]:
-    return {
-        "kind": "own data",
-        "data": problem.name,
-        "hidden": problem.hidden,
-        "epochs": problem.epochs,
-        "median_s": {name: float(np.median(each)) for name, each in seconds.items()},
-        "all_s": seconds,
-        "accuracy": {
-            name: [list(interval(rates.tolist())) for rates in found]
-            for name, found in accuracies.items()
-        },
-    }
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -155,7 +144,7 @@ def trainings(problem: Problem, settings: Sequence[tuple]) -> list[Training]:
 
 
 def rows_of(task: Any, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns x [N, T, D], lengths [N] and labels [N]: our inputs, scaled as we scale them."""
+    """Returns x [N, T, D], scaled as ours, lengths [N] and labels [N]."""
     arrays = task.rows(split)
     index = np.arange(task.count(arrays))
     batch = task.batch(arrays, index, np.ones(len(index), np.float32))
@@ -165,7 +154,7 @@ def rows_of(task: Any, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def with_torch(given: Training, threads: int | None = None) -> float:
-    """Returns the test accuracy of one training, on as many threads as cores by default."""
+    """Returns the test accuracy of one training, by default on as many threads as cores."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     torch.manual_seed(given.seed)

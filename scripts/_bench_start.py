@@ -1,7 +1,7 @@
 """Time from the start of Python: imports, compilation of a training step, and the first update.
 
-Imports and first updates run in processes of their own. On a machine that other processes use,
-processor seconds say more than seconds.
+Imports and first updates run in processes of their own. Imports and compilations are measured in
+processor seconds, on which other processes of the machine have less influence.
 """
 
 import functools
@@ -68,7 +68,7 @@ FIRST_UPDATES = {
 
 
 def start(repeats: int) -> list[dict[str, Any]]:
-    """Processor seconds of imports, and of compilations of a training step."""
+    """Measures processor seconds of imports, and of compilations of a training step."""
     calls = {name: functools.partial(python, "-c", text) for name, text in IMPORTS.items()}
     times = interleaved({n: ignoring(c) for n, c in calls.items()}, repeats, clock=of_children)
     rows = [{"kind": "import"} | summary(times)]
@@ -132,7 +132,7 @@ def compile_step(run: Callable, params: Any, T: int) -> None:
 
 
 def python(*arguments: str, cache: str | None = None) -> None:
-    """Runs this Python to its end, with a compilation cache in the folder `cache` or none."""
+    """Runs Python with these arguments, with a compilation cache in the folder `cache` or none."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     if cache is not None:
@@ -144,7 +144,7 @@ def python(*arguments: str, cache: str | None = None) -> None:
 
 
 def of_children() -> float:
-    """Returns the processor seconds of all processes that ended."""
+    """Returns the processor seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -155,7 +155,7 @@ def first_update() -> dict[str, Callable[[int], list[float]]]:
 
 
 def first_result() -> dict[str, Callable[[int], list[float]]]:
-    """Returns calls of `long_memory --quick` with an empty, and then with a filled cache."""
+    """Returns calls of `long_memory --quick` with an empty and with a filled cache."""
     folder = tempfile.mkdtemp()
 
     def run(name, n):

@@ -1,7 +1,7 @@
-"""A character model under truncated backpropagation through time, beside the same in torch.
+"""A character model under truncated backpropagation through time, and the same in torch.
 
-An embedding of 64, an LSTM of 128 units and a dense layer read folk tunes in 32 parts side by
-side, 64 characters an update, with carried states, Adam and clipping. Compilation is not timed.
+An embedding of 64, an LSTM of 128 units and a dense layer read folk tunes in 32 parallel parts, 64
+characters per update, with carried states, Adam and clipping. Compilation is not timed.
 """
 
 import importlib
@@ -22,7 +22,7 @@ TOKENS = UPDATES * WINDOW * BATCH
 
 
 def characters() -> dict[str, Any]:
-    """Returns a call of each rival, which gives nats a character of held-out tunes; seed n."""
+    """Returns a call of each rival: nats per character of held-out tunes, from seed n."""
     task = lj.tasks.LanguageModel(tunes.text_of("")[1], window=WINDOW)
     model = lj.nn.SequenceSpec(
         lj.cells.LSTM(HIDDEN), task.input_size, task.output_size, readout="every",
@@ -39,7 +39,7 @@ def characters() -> dict[str, Any]:
 
 
 def with_torch(task: Any, seed: int) -> float:
-    """Returns nats a character of the validation part, after a training by torch."""
+    """Returns nats per character of the validation part, after a training by torch."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(seed)

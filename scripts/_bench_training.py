@@ -1,4 +1,4 @@
-"""Benchmarks of training: how many trials a second, and whether 16 bits learn what 32 do."""
+"""Benchmarks of training: trial-steps per second, and losses in bfloat16 and float32."""
 
 import functools
 import time
@@ -13,18 +13,18 @@ from lstm_jax.tasks.base import never_solved
 from lstm_jax.training import parallel
 from scripts._rivals import Clock
 
-LENGTH, BATCH, HIDDEN = 100, 16, 32  # the experiments' size
-TRIAL_STEPS, LEAST_STEPS = 1000, 10  # of one timed call: all trials together, and each of them
-ALONE = 8  # trials that are run one by one
+LENGTH, BATCH, HIDDEN = 100, 16, 32  # as in the experiments
+TRIAL_STEPS, LEAST_STEPS = 1000, 10  # of one timed call: of all trials together, of each at least
+ALONE = 8  # trials that run one by one
 LAG, CHECKPOINTS = 50, 6
 
 
 def throughput(counts: list[int], repeats: int, minutes: float) -> list[dict[str, Any]]:
-    """Trial-steps a second of R trials in one program, and of trials one by one.
+    """Measures trial-steps per second of R trials in one program, and of trials one by one.
 
-    Each call goes on from states one step old, so that neither compiling nor drawing initial
-    parameters is timed. What does not compile in half of `minutes` is left out, and there are
-    fewer rounds, at least one, where they do not fit the rest.
+    Each call continues from states after one step, so compiling and drawing initial parameters are
+    not timed. Programs that do not compile within half of `minutes` are left out. The remaining
+    time limits the number of rounds, of which there is at least one.
     """
     clock, compiling = Clock(minutes), Clock(minutes / 2)
     task = tasks.make("adding", length=LENGTH)
@@ -58,7 +58,7 @@ def throughput(counts: list[int], repeats: int, minutes: float) -> list[dict[str
 
 
 class Together:
-    """R trials in one program; called, it returns trial-steps a second."""
+    """R trials in one program; a call returns trial-steps per second."""
 
     def __init__(self, task: Any, model: Any, R: int, batching: str):
         self.problem: tuple[Any, Any] = (task, model)
@@ -83,7 +83,7 @@ class Together:
 
 
 class OneByOne:
-    """Trials run one after another, each by a call of `fit` of its own."""
+    """Trials one after another, each by its own call of `fit`."""
 
     def __init__(self, task: Any, model: Any):
         batching = parallel.resolve("auto", parallel.everywhere())
@@ -91,7 +91,7 @@ class OneByOne:
         self.alone.steps = TRIAL_STEPS // ALONE
 
     def __call__(self) -> float:
-        """Times them all."""
+        """Times all of them."""
         began = time.perf_counter()
         for _ in range(ALONE):
             self.alone()
@@ -99,7 +99,7 @@ class OneByOne:
 
 
 def throughput_table(row: dict[str, Any], counts: list[int]) -> str:
-    """A row for each R, and how much more than one by one."""
+    """Returns a row for each R, with its speed relative to trials one by one."""
     median, alone = row["median"], row["median"]["one by one"]
     lines = ["| R | map | vmap | best / one by one |", "|--:|--:|--:|--:|"]
     lines.append(f"| one by one | {alone:.0f} | | 1.00 |")
@@ -112,12 +112,11 @@ def throughput_table(row: dict[str, Any], counts: list[int]) -> str:
 
 
 def precision(seeds: int, steps: int, rate: float) -> list[dict[str, Any]]:
-    """The training loss of `recall` in bfloat16 and in float32, from the same starts and data.
+    """Compares the training loss of `recall` in bfloat16 and in float32.
 
-    The network is that of `long_memory` which learns this task surely, the LSTM with chrono biases.
-
-    Whether they fall the same is asked of pairs of one seed: the mean of their differences, with
-    its standard error, beside the spread over seeds in float32.
+    Both start from the same parameters and see the same data. The network is the LSTM with chrono
+    biases of `long_memory`, which learns this task reliably. Rows have the mean difference of pairs
+    of one seed, its standard error, and the standard deviation over seeds in float32.
     """
     task = never_solved(tasks.make("recall", lag=LAG))
     trials = lj.make_trials(seed=list(range(seeds)), learning_rate=rate, clip=1.0)
@@ -131,7 +130,7 @@ def precision(seeds: int, steps: int, rate: float) -> list[dict[str, Any]]:
 
 
 def curve(task: Any, trials: Any, marks: list[int], dtype: str) -> list[np.ndarray]:
-    """The running training losses [R] at each of the steps `marks`."""
+    """Returns the running training losses [R] at each of the steps `marks`."""
     start = lj.initializers.chrono(1.5 * task.length)
     sizes = task.input_size, task.output_size
     model = nn.SequenceSpec(lj.cells.LSTM(HIDDEN), *sizes, b=start, dtype=dtype)
@@ -144,7 +143,7 @@ def curve(task: Any, trials: Any, marks: list[int], dtype: str) -> list[np.ndarr
 
 
 def paired(step: int, single: np.ndarray, half: np.ndarray) -> dict[str, Any]:
-    """Two samples of losses over the same seeds."""
+    """Returns the comparison of two samples of losses over the same seeds."""
     difference = half - single
     return {
         "kind": "precision",
@@ -158,7 +157,7 @@ def paired(step: int, single: np.ndarray, half: np.ndarray) -> dict[str, Any]:
 
 
 def precision_table(rows: list[dict[str, Any]]) -> str:
-    """A row for each checkpoint."""
+    """Returns a row for each checkpoint."""
     lines = [
         "| step | float32 | bfloat16 | difference | spread over seeds |",
         "|--:|--:|--:|--:|--:|",

@@ -1,4 +1,4 @@
-"""The cells that are checked and timed: those of the catalogue, and three as a user writes them."""
+"""Cells to check and time: those of the catalogue, and three user-defined ones."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from lstm_jax.cells import sigmoid
 
 Make = Callable[[int], lj.Cell]  # of a width
 
-CATALOGUE: dict[str, Make] = {  # by what docs/cells.md calls them
+CATALOGUE: dict[str, Make] = {  # by their names in docs/cells.md
     **{f"{kind.__name__}(H)": kind for kind in (lj.cells.LSTM, lj.cells.GRU, lj.cells.RNN)},
     **{f'odyssey("{v}", H)': functools.partial(lj.cells.odyssey, v) for v in lj.cells.ODYSSEY},
     "PeepholeLSTM(H, clip=3.0)": functools.partial(lj.cells.PeepholeLSTM, clip=3.0),
@@ -33,7 +33,7 @@ CATALOGUE: dict[str, Make] = {  # by what docs/cells.md calls them
 
 @dataclasses.dataclass(frozen=True)
 class Coupled(lj.Cell):
-    """Input and forget gate in one, as a user writes it."""
+    """An LSTM whose input gate is 1 - f."""
 
     gates: ClassVar = ("f", "g", "o")
     states: ClassVar = ("h", "c")
@@ -47,7 +47,7 @@ class Coupled(lj.Cell):
 
 @dataclasses.dataclass(frozen=True)
 class Leaky(lj.Cell):
-    """A tanh network that learns how much it leaks."""
+    """A tanh network whose leak is a gate."""
 
     gates: ClassVar = ("z", "g")
 

@@ -1,16 +1,16 @@
-"""Compile an experiment's training step and a sweep of it for TPUs, with no TPU present.
+"""Compile an experiment's training for TPUs without a TPU.
 
     --topology=NAME[,NAME...]  chips to compile for (v5e:2x2); v6e:2x2, v5p:2x2x1, v5e:4x4 and so on
-    --experiment=NAME          whose training (long_memory)
-    --group=NAME               which group of trials of it (recall_100-lstm_chrono-tuning)
-    --trials=R                 trials of the sweep (32), shared out over all chips
-    --json=FILE                where to leave the table as JSON
+    --experiment=NAME          the experiment (long_memory)
+    --group=NAME               its group of trials (recall_100-lstm_chrono-tuning)
+    --trials=R                 trials of the sweep (32), divided among all chips
+    --json=FILE                file for the table as JSON
 
-Any other flag is one of the experiment's own: --scale, --hidden, --engine, ...
+All other flags are the experiment's: --scale, --hidden, --engine, ...
 
-For each topology, four programs: what begins the trials and what trains them, for one trial on one
-chip and for the sweep on all. Exit code 1 if one does not fit or talks to other chips in its loop,
-or if, with --engine=pallas, what trains has no kernel in it.
+Each topology has four programs: one that begins trials and one that trains them, both for one trial
+on one chip and for the sweep on all chips. The exit code is 1 if a program does not fit, if its
+loop communicates between chips, or if it should have a kernel (--engine=pallas) and has none.
 """
 
 import importlib
@@ -40,7 +40,7 @@ from lstm_jax.training.parallel import Devices
 from scripts import _experiments
 from scripts import _hlo as hlo
 
-# For libtpu, which otherwise asks the machine which TPU it is and complains that it is none.
+# For libtpu, which otherwise looks for a TPU in the machine and warns that there is none.
 ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no lock: this process takes no chip
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -62,7 +62,7 @@ class Request(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the table; returns 2 for bad input, with one line on stderr."""
+    """Prints the table; returns 2 for wrong input, with one line on stderr."""
     jax.config.update("jax_platforms", "cpu")
     os.environ.update(ENVIRONMENT)
     try:
@@ -87,7 +87,7 @@ def read(argv: Sequence[str]) -> Request | None:
     """Returns the request of a command line; None for help.
 
     Raises:
-      ValueError: a value that cannot be right, in one line with its flag.
+      ValueError: a wrong value; the message is one line with its flag.
     """
     values = flags.FlagValues()
     flags.DEFINE_list("topology", ["v5e:2x2"], "", flag_values=values)
@@ -122,10 +122,10 @@ def read(argv: Sequence[str]) -> Request | None:
 
 
 def chips(topology: str) -> Devices:
-    """Returns the devices of a topology, none of which need be here.
+    """Returns the devices of a topology, none of which the machine needs.
 
     Raises:
-      ValueError: libtpu is missing or knows no such topology.
+      ValueError: libtpu is missing or has no such topology.
     """
     installed = importlib.util.find_spec("libtpu")
     need(installed is not None, "topology", topology, 'need libtpu: pip install -e ".[tpu]"')
@@ -157,7 +157,7 @@ def compiled(request: Request) -> Iterator[tables.Row]:
 
 
 def measured(program: jax.stages.Lowered, fused: bool = False) -> dict[str, Any]:
-    """Returns what XLA's TPU compiler makes of a program, its kernels counted if it is `fused`."""
+    """Returns the figures of a program, compiled for a TPU; its kernels if it is `fused`."""
     wall, processor = time.monotonic(), time.process_time()
     try:
         executable, fits = program.compile(), "yes"
@@ -174,7 +174,7 @@ def measured(program: jax.stages.Lowered, fused: bool = False) -> dict[str, Any]
 
 
 def figures_of(executable: jax.stages.Compiled, fused: bool) -> dict[str, Any]:
-    """Returns the peak of memory on each chip, and what the optimised program tells."""
+    """Returns the peak memory of each chip, collectives, kernels and cycles."""
     text, memory = executable.as_text() or "", executable.memory_analysis()
     collectives = sorted(hlo.loop_collectives(text).items())
     return {
@@ -186,12 +186,12 @@ def figures_of(executable: jax.stages.Compiled, fused: bool) -> dict[str, Any]:
 
 
 def good(row: tables.Row) -> bool:
-    """Whether a program fits, is silent to other chips in its loop, and has its kernels."""
+    """Returns whether a program fits, has no collectives in its loop, and has its kernels."""
     return row["fits"] == "yes" and row["collectives"] == "none" and row["kernels"] != 0
 
 
 def about(request: Request) -> dict[str, Any]:
-    """Returns what was compiled, with what, and when."""
+    """Returns the group, the versions and the date."""
     group = request.group
     return {
         "group": group.name,

@@ -1,6 +1,6 @@
-"""List the experiments with their claim and cost, or with a NAME refuse it unless it is one.
+"""List the experiments with their claim and cost; with a NAME, check that it is one.
 
-Standard library only, and the experiments are read, not imported: it needs no environment.
+It needs the standard library alone: it reads the experiments and does not import them.
 """
 
 import ast
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 
 
 def experiments(folder: Path) -> dict[str, tuple[str, str]]:
-    """The (claim, cost) of each experiment: its docstring's first line and the line `Cost: ...`."""
+    """Returns each experiment's claim (its docstring's first line) and its line `Cost: ...`."""
     found = {}
     for path in sorted(folder.glob("*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -23,7 +23,7 @@ def experiments(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def main(name: str | None = None) -> int:
-    """Print the list, or return 2 with one line on stderr if `name` is not in it."""
+    """Prints the list, or returns 2 with one line on stderr if `name` is not in it."""
     known = experiments(FOLDER)
     if name is None:
         print("scripts/run NAME [FLAG...], where NAME is one of")

@@ -1,6 +1,6 @@
-"""Draw the figures of docs/lstm.md and write down the numbers that its text tells.
+"""Draw the figures of docs/lstm.md and write the numbers of its text.
 
-  carousel.png    what is left of a change in memory, against lag, in networks not yet trained
+  carousel.png    the remaining part of a change in memory, by lag, in untrained networks
   lstm_gates.png  gates, candidate, cell and hidden state of a trained LSTM over one sequence
   lstm.json       the numbers
 
@@ -32,7 +32,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "figures"
 
 
 def extremes(values: np.ndarray) -> Estimate:
-    """Returns the median of repeated values between the least and the greatest."""
+    """Returns the median of repeated values, with the least and the greatest."""
     return Estimate(float(np.median(values)), float(values.min()), float(values.max()))
 
 
@@ -52,15 +52,14 @@ NOT_DRAWN = {"LSTM, bias 5, input bias -5": (lj.cells.LSTM(WIDTH), {"b": gate_bi
 
 
 class Gains(NamedTuple):
-    """What is left of a change in memory after each lag 1, 2, ..., [draws, lag] float64.
+    """The remaining part of a change in memory after each lag 1, 2, ..., [draws, lag] float64.
 
-    With J = d memory_T / d memory_t, the memory being c of the LSTM and h of the RNN, it is
-    |J|_F / sqrt(H): the root mean square length in the end of a change of length 1 in a random
-    direction.
+    It is |J|_F / sqrt(H) with J = d memory_T / d memory_t, for the memory c of the LSTM and h of
+    the RNN: the root mean square of the final length of a random change of length 1.
 
     Attributes:
-      whole: along every path from one to the other.
-      cell: along the cell alone, J = diag(f_T ... f_{t+1}); None where there is no forget gate.
+      whole: along every path from t to T.
+      cell: along the cell alone, J = diag(f_T ... f_{t+1}); None without a forget gate.
     """
 
     whole: Any
@@ -68,7 +67,7 @@ class Gains(NamedTuple):
 
 
 def gains(cell: lj.Cell, options: Mapping[str, Any], draws: int = 20) -> Gains:
-    """Returns the gains from the marked step on, for fresh parameters and sequences of `FAR`."""
+    """Returns the gains from the marked step, for fresh parameters and sequences of `FAR`."""
 
     def draw(key):
         init_key, data_key = jax.random.split(key)
@@ -83,7 +82,7 @@ def gains(cell: lj.Cell, options: Mapping[str, Any], draws: int = 20) -> Gains:
 @functools.partial(jax.jit, static_argnums=0)
 @functools.partial(jax.vmap, in_axes=(None, 0, 0))
 def gains_along(cell: lj.Cell, params: lj.CellParams, x: jax.Array) -> Gains:
-    """Returns the gains [draws, T - 1] from step 0 of sequences x [draws, T, 1, D] on."""
+    """Returns the gains [draws, T - 1] from step 0 of sequences x [draws, T, 1, D]."""
     start, _ = lj.unroll(cell, params, x[:1])
     memory = cell.states[-1]
 
@@ -116,7 +115,7 @@ def carousel_figure(measured: Mapping[str, Gains]) -> Figure:
 
 
 def carousel_numbers(measured: Mapping[str, Gains], lags: Sequence[int]) -> dict[str, Any]:
-    """Returns the gains at some lags, {network: {path: {lag: [median, least, greatest]}}}."""
+    """Returns gains by network, path and lag: [median, least, greatest]."""
     return {
         name: {
             path: {str(lag): extremes(gain[:, lag - 1]) for lag in lags}
@@ -136,18 +135,18 @@ MODEL = SequenceSpec(
     NEAR.input_size,
     NEAR.output_size,
     b=chrono(NEAR.length),
-    engine="reference",  # its rounding, which training amplifies, stays as other engines improve
+    engine="reference",  # training amplifies rounding, and other engines' rounding may change
 )
 TRIALS = make_trials(seed=range(5), learning_rate=1e-2, clip=1.0)
 
 
 def train() -> Result:
-    """Returns five LSTMs with chrono biases that have learnt to recall a symbol over 40 steps."""
+    """Trains five LSTMs with chrono biases to recall a symbol over 40 steps."""
     return fit(NEAR, MODEL, TRIALS, 1500, progress=False)
 
 
 def traces(result: Result, sequences: int = 1000) -> tuple[lj.Batch, lj.engines.Trace]:
-    """Returns test sequences and what each network did on them, leaves [R, T, B, ...]."""
+    """Returns test sequences and each network's trace on them, leaves [R, T, B, ...]."""
     layer = result.params["stack"]["layers"][0]
     params = lj.CellParams(layer["w_x"], layer["w_h"], layer["b"], MODEL.cell.Theta({}))
     batch = NEAR.sample(jax.random.key(0), sequences, "test")
@@ -156,7 +155,7 @@ def traces(result: Result, sequences: int = 1000) -> tuple[lj.Batch, lj.engines.
 
 
 def gates_figure(batch: lj.Batch, trace: lj.engines.Trace) -> Figure:
-    """Draws what the first network does on the first sequence, its longest memory on top."""
+    """Draws the first network's trace on the first sequence, units of longest memory on top."""
     by_memory = np.argsort(-trace.gates.f[0].mean((0, 1)))
     i, f, g, o = (gate[0, :, 0, by_memory] for gate in trace.gates)
     h, c = (state[0, :, 0, by_memory] for state in trace.states)
@@ -173,7 +172,7 @@ def gates_figure(batch: lj.Batch, trace: lj.engines.Trace) -> Figure:
 
 
 def _heat_maps(figure, axes, panels, least, colours, extend) -> None:
-    """Draws panels [rows, T] on axes, from `least` to 1, beside one bar of colours for all."""
+    """Draws panels [rows, T] in colours from `least` to 1, with one colour bar."""
     for ax, (name, values) in zip(axes, panels.items(), strict=True):
         cells = ax.imshow(values, colours, aspect="auto", interpolation="nearest")
         cells.set_clim(least, 1)
@@ -183,7 +182,7 @@ def _heat_maps(figure, axes, panels, least, colours, extend) -> None:
 
 
 def gates_numbers(result: Result, batch: lj.Batch, trace: lj.engines.Trace) -> dict[str, Any]:
-    """Returns what the networks do, each number as a list of one a network."""
+    """Returns numbers about the networks, as lists over networks."""
     c = trace.states.c
     symbol = symbols_part(c, batch)
     explained = symbol[:, -1].var(1) / c[:, -1].var(1)
@@ -201,9 +200,9 @@ def gates_numbers(result: Result, batch: lj.Batch, trace: lj.engines.Trace) -> d
 
 
 def share_of_the_mark(batch: lj.Batch, trace: lj.engines.Trace, t: int) -> np.ndarray:
-    """Returns how much of the symbol's part of c_t is i_0 g_0 f_1 ... f_t, [R].
+    """Returns the share of i_0 g_0 f_1 ... f_t in the symbol's part of c_t, [R].
 
-    It is <mark, part> / <part, part>: 1 where nothing was added since, 0 where nothing is left.
+    It is <mark, part> / <part, part>: 1 if nothing was added since the mark, 0 if nothing is left.
     """
     i, f, g, _ = trace.gates
     part = symbols_part(trace.states.c[:, t], batch)
@@ -212,7 +211,7 @@ def share_of_the_mark(batch: lj.Batch, trace: lj.engines.Trace, t: int) -> np.nd
 
 
 def symbols_part(values: np.ndarray, batch: lj.Batch) -> np.ndarray:
-    """Returns what the marked symbol says of values [..., B, H]: its mean less that of them all."""
+    """Returns the symbol's part of values [..., B, H]: mean of the symbol minus mean of all."""
     part = np.zeros_like(values)
     for symbol in range(NEAR.symbols):
         same = batch.y == symbol
@@ -227,7 +226,7 @@ def accuracy(task: Task, params: Any) -> np.ndarray:
 
 
 def without_recurrence(params: Any) -> Any:
-    """Returns parameters with recurrent weights of zero, so that gates see the input alone."""
+    """Returns parameters with recurrent weights of zero."""
     return jax.tree.map_with_path(
         lambda path, leaf: np.zeros_like(leaf) if path[-1].key == "w_h" else leaf, params
     )
@@ -237,8 +236,8 @@ def without_recurrence(params: Any) -> Any:
 
 
 def main() -> None:
-    """Draws and writes all into docs/figures."""
-    jax.config.update("jax_platforms", "cpu")  # the text tells what a CPU computes
+    """Draws and writes all files of docs/figures."""
+    jax.config.update("jax_platforms", "cpu")  # the text has the numbers of a CPU
     measured = {name: gains(*start) for name, start in (STARTS | NOT_DRAWN).items()}
     drawn = {name: measured[name] for name in STARTS}
     result = train()
@@ -256,7 +255,7 @@ def main() -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns mappings and sequences of numbers as JSON has them, to six digits."""
+    """Returns mappings and sequences of numbers for JSON, to six digits."""
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
     if np.ndim(value):

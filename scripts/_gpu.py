@@ -1,11 +1,11 @@
-"""Check, tune and measure lstm_jax on a GPU, with the libraries that are there.
+"""Check, tune and measure lstm_jax on a GPU, with the installed libraries.
 
     check  every engine against `reference`, cell by cell, gradients included
     tiles  the tiles of the fused engine; writes lstm_jax/engines/tiles.json
     bench  the suites peers, throughput and jobs of scripts/bench
 
-Each part is a process of its own, with its share of the time that is left, and is ended when that
-is over. It writes rows (JSON) and text to the folder of results as it goes.
+Each part runs in a process of its own, for its share of the remaining time at most. It writes rows
+(JSON) and text to the folder of results, each as soon as it is found.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = ("peers", "throughput", "jobs")
 PARTS = {"check": ("check",), "tiles": ("tiles",), "bench": SUITES}
-RESERVE = 20  # seconds of a part for its start, and for the step that it is in
+RESERVE = 20  # seconds of a part for its start and its last step
 
 
 class Request(NamedTuple):
-    """What to run, where to write, for how long, and whether with small shapes."""
+    """Parts to run, folder of results, minutes, and whether shapes are small."""
 
     parts: list[str]
     out: Path
@@ -33,7 +33,7 @@ class Request(NamedTuple):
 
 
 def request(words: list[str]) -> Request:
-    """Returns what the command line asks for."""
+    """Returns the request of a command line."""
     about, _, _ = str(__doc__).partition("\n\nEach")
     parser = argparse.ArgumentParser(
         prog="gpu", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -64,7 +64,7 @@ def command(part: str, asked: Request, seconds: float) -> list[str]:
 
 
 def run(part: str, asked: Request, seconds: float) -> str:
-    """Runs one part, its output shown and written; returns how it ended."""
+    """Runs one part, prints and writes its output, and returns how it ended."""
     began = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with (
@@ -87,7 +87,7 @@ def run(part: str, asked: Request, seconds: float) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Runs the parts in turn; returns 1 unless all of them end well."""
+    """Runs the parts in turn; returns 1 unless all succeed."""
     asked = request(words)
     asked.out.mkdir(parents=True, exist_ok=True)
     end, endings = time.monotonic() + 60 * asked.minutes, []

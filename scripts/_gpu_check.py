@@ -1,7 +1,7 @@
 """Every engine against `reference` on a GPU: outputs and all gradients, cell by cell.
 
 The problems have masks, resets, carried and initial states, and noise. `reference` runs in float32
-with full products. Each array is compared by the norm of the difference, relative to its own.
+with full products. The error of an array is the norm of its difference over the norm of itself.
 """
 
 import sys
@@ -18,7 +18,7 @@ from scripts._catalogue import CATALOGUE, OWN
 from scripts._rivals import TERMS, Clock, reason
 
 TOLERANCES = {"f32": 1e-4, "tf32": 1e-2, "bf16": 4e-2}
-PLAN = (  # terms, and T,B,D,H or N,T,B,D,H, the most wanted first
+PLAN = (  # terms, and T,B,D,H or N,T,B,D,H, the most important first
     ("f32", (20, 18, 3, 16)), ("bf16", (20, 18, 3, 20)), ("tf32", (20, 18, 3, 16)),
     ("bf16", (20, 64, 64, 128)), ("bf16", (3, 20, 18, 3, 16)),
 )  # fmt: skip
@@ -27,7 +27,7 @@ ENGINES = tuple(name for name in lj.engines.ENGINES if name not in ("auto", "ref
 
 
 class Case(NamedTuple):
-    """A cell of the catalogue at a shape, in the terms of `TERMS`."""
+    """A cell at a shape, in an entry of `TERMS`."""
 
     name: str
     cell: lj.Cell
@@ -47,7 +47,7 @@ class Problem(NamedTuple):
 
 
 def cases(plan: Iterable[tuple[str, tuple[int, ...]]] = PLAN) -> list[Case]:
-    """Returns every cell of the catalogue and of one's own at every entry of the plan."""
+    """Returns every cell of `CATALOGUE` and `OWN` at every entry of the plan."""
     makes = {**CATALOGUE, **OWN}
     return [
         Case(name, make(shape[-1]), terms, shape)
@@ -57,7 +57,7 @@ def cases(plan: Iterable[tuple[str, tuple[int, ...]]] = PLAN) -> list[Case]:
 
 
 def problem(case: Case) -> Problem:
-    """Returns random inputs of every kind; x is exact in the dtype of the case."""
+    """Returns random inputs of every kind; the case's dtype represents x exactly."""
     cell, (T, B, D, H) = case.cell, case.shape[-4:]
     draw = np.random.default_rng(0)
     keys = jax.random.split(jax.random.key(0), (*case.shape[:-4], 2))
@@ -83,7 +83,7 @@ def problem(case: Case) -> Problem:
 
 
 def parameters(cell: lj.Cell, key: Any, D: int) -> Any:
-    """Returns parameters with random biases; of N trials for N keys."""
+    """Returns parameters with random biases; for N keys, those of N trials."""
     if key.ndim:
         return jax.vmap(lambda key: parameters(cell, key, D))(key)
     params = lj.init(cell, key, D)
@@ -113,9 +113,10 @@ def results(case: Case, engine: Any, terms: str, given: Problem) -> dict[str, An
 
 
 def programs(todo: Iterable[Case], clock: Clock, interpret: bool) -> Iterator[tuple]:
-    """Yields each case for which there is time with its problem, and its lowered programs.
+    """Yields each case with its problem and its lowered programs, while time is left.
 
-    An engine that refuses the cell, or cannot be lowered, has an error in place of a program.
+    An engine that refuses the cell, or does not lower, has an error in place of a program. Cases
+    for which no time is left have neither problem nor programs.
     """
     for case in todo:
         if not clock.fits():
@@ -154,7 +155,7 @@ def checked(case: Case, given: Problem, compiled: dict[str, Any]) -> list[dict[s
 
 
 def verdict(error: Any, cell: lj.Cell) -> dict[str, str]:
-    """Returns whether an engine refused the cell, or failed, and why."""
+    """Returns whether an engine refused the cell or failed, and why."""
     _, refusal, why = str(error).partition(f" cannot run {cell}: ")
     return {"result": "refused", "why": why} if refusal else {
         "result": "failed", "why": reason(error)
@@ -162,7 +163,7 @@ def verdict(error: Any, cell: lj.Cell) -> dict[str, str]:
 
 
 def largest_difference(got: Any, want: Any) -> dict[str, Any]:
-    """Returns the array with the largest relative error, and its entry that differs most."""
+    """Returns the array with the largest relative error, and its entry of largest difference."""
     found = []
     leaves = zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True)
     for (path, g), w in leaves:
@@ -180,7 +181,7 @@ def largest_difference(got: Any, want: Any) -> dict[str, Any]:
 
 
 def run(todo: Iterable[Case], minutes: float, add: Any, interpret: bool) -> list[dict[str, Any]]:
-    """Checks case by case while there is time; `add` gets each row as it is found."""
+    """Checks case by case while time is left; `add` gets each row as soon as it is found."""
     clock, rows = Clock(minutes), []
     ahead = part.compiled_ahead(programs(todo, clock, interpret))
     while (entry := clock.timed(lambda: next(ahead, None))) is not None:
@@ -206,7 +207,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Returns the number of rows by result, the largest errors, and the first failure in full."""
+    """Returns the largest errors, the number of rows by result, and the first failure."""
     lines, results = [], [row["result"] for row in rows]
     for terms in dict.fromkeys(row["terms"] for row in rows):
         for engine in ENGINES:
@@ -222,12 +223,12 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def failures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows of engines that gave a wrong result, or none."""
+    """Returns the rows with a wrong result or an error."""
     return [row for row in rows if row["result"] in ("wrong", "failed")]
 
 
 def main() -> int:
-    """Returns 1 where an engine is wrong or fails."""
+    """Returns 1 if an engine is wrong or fails."""
     given = part.arguments("check")
     add = part.rows_in(given.out / "check.jsonl")
     todo = cases(TINY_PLAN if given.tiny else PLAN)

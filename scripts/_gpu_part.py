@@ -1,4 +1,4 @@
-"""What the parts of scripts/gpu share: flags, rows, engines, and compiling ahead."""
+"""Shared by the parts of scripts/gpu: flags, rows, engines, and compiling ahead."""
 
 import argparse
 import collections
@@ -18,10 +18,12 @@ from scripts._rivals import Result
 
 
 def arguments(part: str) -> argparse.Namespace:
-    """Returns the flags of a part; ends the program where neither a GPU nor --tiny is there."""
+    """Returns the flags of a part; ends the program without a GPU, unless --tiny is given."""
     parser = argparse.ArgumentParser(prog=f"gpu {part}")
     parser.add_argument("--out", type=Path, default=Path("gpu_results"), help="folder of results")
-    parser.add_argument("--minutes", type=float, default=3.0, help="no step begins that ends later")
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="no step may end later"
+    )
     parser.add_argument("--tiny", action="store_true", help="small shapes, kernels interpreted")
     given = parser.parse_args()
     if jax.default_backend() != "gpu" and not given.tiny:
@@ -31,7 +33,7 @@ def arguments(part: str) -> argparse.Namespace:
 
 
 def rows_in(path: Path) -> Callable[[dict[str, Any]], None]:
-    """Returns a function that writes a row to a new file of JSON lines at once."""
+    """Returns a function that appends a row to a new file of JSON lines."""
     path.write_text("")
 
     def add(row: dict[str, Any]) -> None:
@@ -42,7 +44,7 @@ def rows_in(path: Path) -> Callable[[dict[str, Any]], None]:
 
 
 def engine_for(name: str, cell: lj.Cell, dtype: Any, interpret: bool) -> Any:
-    """Returns the engine of a GPU called `name`, interpreted on request; may refuse the cell."""
+    """Returns the GPU engine called `name`, interpreted on request; it may refuse the cell."""
     engine = lj.engines.resolve(name, cell, "gpu", dtype)
     if interpret and isinstance(engine, lj.engines.Pallas | lj.engines.Mosaic):
         return dataclasses.replace(engine, interpret=True)
@@ -52,10 +54,10 @@ def engine_for(name: str, cell: lj.Cell, dtype: Any, interpret: bool) -> Any:
 def compiled_ahead(
     lowered: Iterable[tuple[Any, dict[str, Any]]],
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yields each key with its programs, compiled, or the errors where they do not compile.
+    """Yields each key with its programs compiled, an error in place of one that does not compile.
 
-    A few entries of `lowered` are compiled at a time, on all cores, while the next are traced. An
-    entry that is an error already stays what it is.
+    A few entries of `lowered` compile at a time, on all cores, while the next are traced. A program
+    that already is an error stays so.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = collections.deque()
@@ -80,7 +82,7 @@ def _result(program: Future | Exception) -> Any:
 
 
 def attempt(call: Callable[[], Result]) -> Result | Exception:
-    """Returns the result of a call, or its error: one failure must not end the whole."""
+    """Returns the result of a call or its error, so that one failure does not end the rest."""
     try:
         return call()
     except Exception as error:
@@ -88,7 +90,7 @@ def attempt(call: Callable[[], Result]) -> Result | Exception:
 
 
 def arrays(program: Any, *given: Any) -> Any:
-    """Returns the results of a compiled program as arrays of NumPy; raises if it is an error."""
+    """Returns the results of a compiled program as NumPy arrays; raises a program's error."""
     if isinstance(program, Exception):
         raise program
     return jax.tree.map(np.asarray, program(*given))

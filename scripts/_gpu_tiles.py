@@ -1,7 +1,7 @@
-"""The fastest tiles of the fused engine's kernels on this GPU, by dtype and width.
+"""Search the fastest tiles of the fused engine's kernels on this GPU, by dtype and width.
 
-For each, all candidates are compiled, those whose gradients differ from the scan engine's are left
-out, and a training step of an LSTM is timed. The table is written after every width.
+All candidates are compiled. Candidates whose gradients differ from the scan engine's are left out,
+the others time a training step of an LSTM. The table is written after every width.
 """
 
 import functools
@@ -28,11 +28,11 @@ CANDIDATES = tuple(
     itertools.starmap(Tiles, itertools.product((16, 32, 64), (2, 4, 8, 16), (True, False)))
 )
 TINY_CANDIDATES = (Tiles(), Tiles(32, 4, False))
-GAIN = 0.97  # the defaults stay unless other tiles take less than this part of their time
+GAIN = 0.97  # other tiles than the defaults must take less than this part of their time
 
 
 class Search(NamedTuple):
-    """One entry of the table, to be found.
+    """A search for one entry of the table.
 
     Attributes:
       terms: of `TERMS`.
@@ -76,7 +76,7 @@ def lowered(search: Search, engine: Any) -> Any:
 def programs(
     searches: Iterable[Search], candidates: Iterable[Tiles], clock: Clock, interpret: bool
 ) -> Iterator[tuple[Search, dict[Any, Any]]]:
-    """Yields each search for which there is time, with the programs of all candidates."""
+    """Yields each search with the lowered programs of all candidates, {} if no time is left."""
     for search in searches:
         engines: dict[Any, Any] = {tile: Pallas("gpu", interpret, tile) for tile in candidates}
         engines["scan"] = lj.engines.resolve("scan", lj.cells.LSTM(search.H), "gpu")
@@ -85,7 +85,7 @@ def programs(
 
 
 def measured(search: Search, compiled: dict[Any, Any], repeats: int) -> dict[str, Any]:
-    """Returns the times of all candidates that are right, why others have none, and the best."""
+    """Returns the times of the correct candidates, the faults of the others, and the best."""
     _, params, inputs = problem(search)
     want = part.arrays(compiled.pop("scan"), params, inputs[0])
     calls, skipped = {}, {}
@@ -107,14 +107,14 @@ def measured(search: Search, compiled: dict[Any, Any], repeats: int) -> dict[str
 
 
 def fault(search: Search, program: Any, params: Any, x: Any, want: Any) -> str | None:
-    """Returns how a program's gradients are wrong, or None."""
+    """Returns the largest error of a program's gradients, None if they are correct."""
     worst = largest_difference(part.arrays(program, params, x), want)
     wrong = worst["error"] > TOLERANCES[search.terms]
     return f"wrong: {worst['argument']} by {worst['error']:.1e}" if wrong else None
 
 
 def choice(median_ms: dict[Tiles, float]) -> Tiles | None:
-    """Returns the fastest tiles; the defaults where these are about as fast; None for none."""
+    """Returns the fastest tiles, the defaults if these are about as fast, None if none is timed."""
     if not median_ms:
         return None
     best = min(median_ms, key=median_ms.__getitem__)
@@ -123,7 +123,7 @@ def choice(median_ms: dict[Tiles, float]) -> Tiles | None:
 
 
 def named(tile: Tiles) -> str:
-    """Returns tiles in a few characters."""
+    """Returns tiles as a short text."""
     return f"{tile.rows} rows, {tile.warps} warps{', ahead' * tile.prefetch}"
 
 
@@ -138,9 +138,9 @@ def run(
     searches: Iterable[Search], candidates: Iterable[Tiles], repeats: int, minutes: float,
     add: Callable[[dict[str, Any]], None], save: Callable[[dict[str, Any]], None], interpret: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """Searches one width after another while there is time; returns the table.
+    """Searches one width after another while time is left; returns the table.
 
-    `add` gets each row and `save` the whole table as they are found.
+    `add` gets each row and `save` the whole table as soon as they are found.
     """
     clock, table = Clock(minutes), tiles.table()
     ahead = part.compiled_ahead(programs(searches, candidates, clock, interpret))
@@ -159,7 +159,7 @@ def run(
 
 
 def text(row: dict[str, Any]) -> str:
-    """Returns a row in lines, the fastest tiles first."""
+    """Returns a row as text, the fastest tiles first."""
     times = sorted(row["median_ms"].items(), key=lambda item: item[1])
     lines = [f"{row['dtype']} H = {row['H']}: {row['best']}"]
     lines += [f"  {ms:8.3f} ms  {name}" for name, ms in times]
@@ -174,7 +174,7 @@ def write(paths: list[Path], table: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Writes the table beside the results, and in the package where a GPU was measured."""
+    """Writes the table to the results, and to the package if a GPU was measured."""
     given = part.arguments("tiles")
     paths = [given.out / "tiles.json", *[tiles.PATH] * (not given.tiny)]
     add, save = part.rows_in(given.out / "tiles.jsonl"), functools.partial(write, paths)

@@ -1,4 +1,4 @@
-"""What the text of a compiled program tells: collectives in its loops, kernels, and cycles."""
+"""Facts from the text of a compiled program: collectives in its loops, kernels, and cycles."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ COLLECTIVES = {
     "ragged-all-to-all", "recv", "reduce-scatter", "send",
 }  # fmt: skip
 
-KERNEL = "tpu_custom_call"  # what a Pallas kernel becomes on a TPU
+KERNEL = "tpu_custom_call"  # the call of a Pallas kernel on a TPU
 
 _HEADER = re.compile(r"^(?:ENTRY )?%([\w.-]+) \(.*\{$")
 _OPERATION = re.compile(r"^\s+(ROOT )?%([\w.-]+) = .*? ([a-z][a-z0-9-]*)\((.*)$")
@@ -23,8 +23,8 @@ class Operation(NamedTuple):
     """One operation of a computation.
 
     Attributes:
-      root: whether it is what the computation returns.
-      code: what it does, "add", "while", "all-reduce-start".
+      root: whether the computation returns it.
+      code: such as "add", "while", "all-reduce-start".
       rest: the text after the opening parenthesis: operands, then attributes.
     """
 
@@ -34,12 +34,12 @@ class Operation(NamedTuple):
 
     @property
     def calls(self) -> dict[str, list[str]]:
-        """Attribute -> the computations it names: body and condition of a loop, say."""
+        """Attribute -> the computations it names, such as body and condition of a loop."""
         return {name: _NAME.findall(names) for name, names in _CALLS.findall(self.rest)}
 
     @property
     def cycles(self) -> int:
-        """XLA's estimate for this operation alone; 0 where it makes none."""
+        """XLA's estimate for this operation alone; 0 if it has none."""
         found = _CYCLES.search(self.rest)
         return int(found[1]) if found else 0
 
@@ -60,7 +60,7 @@ def parse(text: str) -> Program:
 
 
 def loop_collectives(text: str) -> dict[str, int]:
-    """Returns how many collectives of each kind the loops have, conditions and all they call.
+    """Returns the number of collectives of each kind in loops, their conditions and callees.
 
     Args:
       text: `compiled.as_text()`, the optimised program of one device.
@@ -72,7 +72,7 @@ def loop_collectives(text: str) -> dict[str, int]:
 
 
 def kernels(text: str) -> int:
-    """Returns how many calls of a kernel of our own a program for a TPU has.
+    """Returns the number of calls of our kernels in a program for a TPU.
 
     Args:
       text: `compiled.as_text()`.
@@ -81,17 +81,17 @@ def kernels(text: str) -> int:
 
 
 def step_cycles(text: str) -> int | None:
-    """Returns XLA's estimate of the cycles that one turn of the training loop takes.
+    """Returns XLA's estimate of the cycles of one iteration of the training loop.
 
-    The training loop is the one whose number of turns the program does not fix. Loops inside it
-    count as often as they turn. It is a model's sum, operation by operation: what overlaps is
-    counted twice, and no machine has been asked.
+    The training loop is the only loop whose number of iterations the program does not fix. Inner
+    loops count once per iteration. The estimate is a sum over operations, not a measurement:
+    operations that overlap are all counted.
 
     Args:
       text: `compiled.as_text()` of one such loop, compiled for a TPU.
 
     Returns:
-      None where the compiler makes no estimates, or there is not one such loop.
+      None if the compiler makes no estimates, or the program has not exactly one such loop.
     """
     program = parse(text)
     open_ended = [loop for loop in _loops(program) if _turns(program, loop) is None]
@@ -109,7 +109,7 @@ def _named(program: Program, op: Operation) -> list[str]:
 
 
 def _reached(program: Program, names: Iterable[str]) -> set[str]:
-    """Returns the computations and all that they call, directly or not."""
+    """Returns the computations and all that they call, directly or indirectly."""
     reached, left = set(), list(names)
     while left:
         if (name := left.pop()) not in reached:
@@ -119,7 +119,7 @@ def _reached(program: Program, names: Iterable[str]) -> set[str]:
 
 
 def _turns(program: Program, loop: Operation) -> int | None:
-    """Returns N of a condition `counter < N`, counters starting at 0; None for any other."""
+    """Returns N of a condition `counter < N` with counters from 0; None for any other."""
     condition = program[loop.calls["condition"][0]]
     (root,) = (op for op in condition.values() if op.root)
     if root.code != "compare" or "direction=LT" not in root.rest:

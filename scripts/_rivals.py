@@ -1,4 +1,4 @@
-"""What every benchmark shares: rivals, calls in turn, medians, and what they were measured on."""
+"""Shared by the benchmarks: rivals, interleaved calls, medians, and the machine."""
 
 import functools
 import importlib
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class Rival(NamedTuple):
-    """One implementation at one shape: `forward(x)` and `step(x)` on what `place(array)` gives."""
+    """One implementation at one shape; `forward` and `step` take the result of `place(array)`."""
 
     place: Callable[[np.ndarray], Any]
     forward: Callable[[Any], None]
@@ -28,7 +28,7 @@ class Rival(NamedTuple):
 def jax_rival(
     run: Callable, params: Any, dtype: Any = jnp.float32, precision: str | None = None
 ) -> Rival:
-    """A rival from a pure function run(params, x) -> h; x in `dtype`, products as `precision`."""
+    """Returns a rival from run(params, x) -> h, with x in `dtype` and products in `precision`."""
 
     def loss(params, x):
         return jnp.mean(run(params, x) ** 2)
@@ -60,7 +60,7 @@ def jax_rival(
 
 
 def torch_rival(torch: Any, model: Any, dtype: Any, device: str) -> Rival:
-    """A rival from a module of torch, called on x, that returns h first."""
+    """Returns a rival from a torch module, model(x) -> (h, ...)."""
 
     def finish():
         if device == "cuda":
@@ -90,7 +90,7 @@ def interleaved(
     warm: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of each call, `repeats` rounds in random order after one to warm up."""
+    """Returns milliseconds of each call in `repeats` rounds of random order, after a warm-up."""
     order, times = np.random.default_rng(0), {name: [] for name in calls}
     for call in calls.values() if not warm else ():
         call(0)
@@ -102,20 +102,24 @@ def interleaved(
     return {name: np.array(t) for name, t in times.items()}
 
 
-def in_seconds(times: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """Returns the times of `interleaved` in seconds."""
-    return {name: (each / 1e3).tolist() for name, each in times.items()}
+def seconds(calls: dict[str, Callable[[int], None]], repeats: int) -> dict[str, Any]:
+    """Returns all seconds of each call, interleaved without a warm-up, and their medians."""
+    times = {n: each / 1e3 for n, each in interleaved(calls, repeats, warm=True).items()}
+    return {
+        "median_s": {name: float(np.median(each)) for name, each in times.items()},
+        "all_s": {name: each.tolist() for name, each in times.items()},
+    }
 
 
 def ignoring(call: Callable[[], Any]) -> Callable[[int], Any]:
-    """Returns a call that takes the number of the repetition and ignores it."""
+    """Returns a call that ignores the number of the repetition."""
     return lambda n: call()
 
 
 def keeping(
     calls: dict[str, Callable[[int], list]],
 ) -> tuple[dict[str, Callable[[int], None]], dict[str, list]]:
-    """Returns the calls for `interleaved`, and the lists to which they add their results."""
+    """Returns calls for `interleaved`, and the lists that collect their results."""
     found = {name: [] for name in calls}
 
     def kept(name, n):
@@ -125,7 +129,7 @@ def keeping(
 
 
 def in_turn(rival: Rival, kind: str, shape: tuple[int, ...]) -> Callable[[int], None]:
-    """The n-th call of one kind, on one of four random inputs, over and over."""
+    """Returns a call of one kind that cycles through four random inputs."""
     numbers = np.random.default_rng(1)
     inputs = [rival.place(numbers.standard_normal(shape, np.float32)) for _ in range(4)]
     call = getattr(rival, kind)
@@ -133,7 +137,7 @@ def in_turn(rival: Rival, kind: str, shape: tuple[int, ...]) -> Callable[[int], 
 
 
 def summary(times: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Medians and quartiles in milliseconds."""
+    """Returns medians and quartiles in milliseconds."""
     return {
         "median_ms": {name: float(np.median(t)) for name, t in times.items()},
         "quartiles_ms": {name: np.percentile(t, (25, 75)).tolist() for name, t in times.items()},
@@ -141,17 +145,17 @@ def summary(times: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 class Clock:
-    """Runs parts of a whole that has to end in time."""
+    """Tells whether one more part of a job fits its time."""
 
     def __init__(self, minutes: float):
         self.end, self.longest = time.monotonic() + 60 * minutes, 0.0
 
     def fits(self) -> bool:
-        """Returns whether one more part ends in time, if it takes as long as the longest so far."""
+        """Returns whether a part as long as the longest so far would end in time."""
         return time.monotonic() + self.longest <= self.end
 
     def timed(self, part: Callable[[], Result]) -> Result:
-        """Runs a part, and remembers the longest."""
+        """Runs a part; keeps the longest time."""
         began = time.monotonic()
         result = part()
         self.longest = max(self.longest, time.monotonic() - began)
@@ -165,12 +169,12 @@ def reason(error: Exception) -> str:
 
 
 def geometric_mean(ratios: list[float]) -> float:
-    """The mean of ratios that gives the same whichever way round they are."""
+    """Returns the geometric mean, under which the mean of inverse ratios is the inverse mean."""
     return float(np.exp(np.mean(np.log(ratios))))
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Returns the machine and the date of the figures."""
     return {
         "device": jax.devices()[0].device_kind,
         "cores": len(os.sched_getaffinity(0)),
@@ -182,7 +186,7 @@ def machine() -> dict[str, Any]:
 
 # Layers of other libraries. -----------------------------------------------------------------------
 
-# The dtype of x and the precision of float32 products, by what the table calls them.
+# Name in the tables -> the dtype of x and the precision of float32 products.
 TERMS: dict[str, tuple[Any, str | None]] = {
     "f32": (jnp.float32, "float32"),
     "tf32": (jnp.float32, "tensorfloat32"),
@@ -191,7 +195,7 @@ TERMS: dict[str, tuple[Any, str | None]] = {
 
 
 def flax_linen(terms: str, shape: Shape) -> Rival:
-    """Flax's RNN of its faster cell."""
+    """Returns Flax's RNN of its faster cell."""
     linen = importlib.import_module("flax.linen")
     T, B, D, H = shape
     model = linen.RNN(linen.OptimizedLSTMCell(H, dtype=TERMS[terms][0]), time_major=True)
@@ -201,7 +205,7 @@ def flax_linen(terms: str, shape: Shape) -> Rival:
 
 
 def haiku(terms: str, shape: Shape) -> Rival:
-    """Haiku's LSTM, unrolled by its scan."""
+    """Returns Haiku's LSTM, unrolled by its scan."""
     hk = importlib.import_module("haiku")
     T, B, D, H = shape
 
@@ -216,7 +220,7 @@ def haiku(terms: str, shape: Shape) -> Rival:
 
 
 def jax_cudnn(terms: str, shape: Shape) -> Rival:
-    """jax.experimental.rnn, batch first: the input is turned before it is timed."""
+    """Returns jax.experimental.rnn; x is transposed to batch first outside the timed call."""
     rnn = importlib.import_module("jax.experimental.rnn")
     T, B, D, H = shape
     weights = rnn.init_lstm_weight(jax.random.key(0), D, H, 1, False)
@@ -230,7 +234,7 @@ def jax_cudnn(terms: str, shape: Shape) -> Rival:
 
 
 def torch_cudnn(dtype: str, shape: Shape) -> Rival:
-    """The nn.LSTM of torch: cuDNN, where jax runs on a GPU."""
+    """Returns nn.LSTM of torch, with cuDNN if jax runs on a GPU."""
     torch, device = torch_and_device()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     kind = getattr(torch, dtype)
@@ -238,7 +242,7 @@ def torch_cudnn(dtype: str, shape: Shape) -> Rival:
 
 
 def flash_rnn(dtype: str, shape: Shape) -> Rival:
-    """FlashRNN's fused kernel, one head, with a product for the input before it."""
+    """Returns FlashRNN's fused kernel of one head, after a product for the input."""
     torch, device = torch_and_device()
     flashrnn = importlib.import_module("flashrnn").flashrnn
     _, _, D, H = shape
@@ -263,7 +267,7 @@ def flash_rnn(dtype: str, shape: Shape) -> Rival:
 
 
 def torch_and_device() -> tuple[Any, str]:
-    """Returns torch and where it is to run: on a GPU if jax does."""
+    """Returns torch and its device: a GPU if jax runs on one."""
     torch = importlib.import_module("torch")
     if jax.default_backend() != "gpu":
         return torch, "cpu"

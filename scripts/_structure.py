@@ -1,7 +1,7 @@
 """The structure of the package: lines of each file, imports between rooms, and the law of imports.
 
-A room is a folder or a file of `lstm_jax/`. It imports from rooms above it alone, and from other
-libraries what `LIBRARIES` allows. Standard library only: files are read, not imported.
+A room is a folder or a file of `lstm_jax/`. It may import from the rooms that `ABOVE` lists for it.
+This file needs the standard library alone: it reads the package and does not import it.
 """
 
 import ast
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "lstm_jax"
 
-# The rooms in their order, and those above it that a room may import from.
+# The rooms in their order, and the rooms above from which each may import.
 ABOVE: dict[str, set[str]] = {
     "checks": set(),
     "types": set(),
@@ -36,7 +36,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 
 
 def imported(source: str, package: str) -> Iterator[str]:
-    """Yields the dotted names that a module inside `package` imports, wherever in its body."""
+    """Yields the dotted names that a module inside `package` imports, also within functions."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -55,17 +55,17 @@ def room_of(path: str) -> str:
 
 
 def names_in(path: str, source: str) -> list[str]:
-    """Returns what the file at `path` imports, as dotted names."""
+    """Returns the imports of the file at `path`, as dotted names."""
     return list(imported(source, ".".join(Path(path).with_suffix("").parts[:-1])))
 
 
 def violations(path: str, source: str) -> list[str]:
-    """Returns what the file at `path` imports against the law."""
+    """Returns the imports of the file at `path` that break the law."""
     room, found = room_of(path), []
     for name in names_in(path, source):
         library, _, rest = name.partition(".")
         if library == PACKAGE:
-            # A name that is no room is the front door's, which lies below every room.
+            # Other names are those of the package's __init__, which lies below every room.
             if rest.partition(".")[0] not in ABOVE[room] | {room}:
                 found.append(name)
         elif library in NOWHERE or (room == "report" and library in JAX):
@@ -74,7 +74,7 @@ def violations(path: str, source: str) -> list[str]:
 
 
 def sources() -> dict[str, str]:
-    """Returns the text of every file of the package but its front door, by relative path."""
+    """Returns the text of every file of the package but its __init__, by relative path."""
     files = sorted((ROOT / PACKAGE).rglob("*.py"))
     inner = [file for file in files if file != ROOT / PACKAGE / "__init__.py"]
     return {str(f.relative_to(ROOT)): f.read_text(encoding="utf-8") for f in inner}
@@ -97,7 +97,7 @@ def lines_of(folder: str) -> dict[str, int]:
 
 
 def main() -> int:
-    """Prints the structure; returns 1 where an import breaks the law."""
+    """Prints the structure; returns 1 if an import breaks the law."""
     for folder in (PACKAGE, "experiments", "scripts"):
         counts = lines_of(folder)
         print(f"{sum(counts.values()):6,} {folder}/")
