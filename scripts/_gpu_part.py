@@ -21,9 +21,7 @@ def arguments(part: str) -> argparse.Namespace:
     """Returns the flags of a part; ends the program without a GPU, unless --tiny is given."""
     parser = argparse.ArgumentParser(prog=f"gpu {part}")
     parser.add_argument("--out", type=Path, default=Path("gpu_results"), help="folder of results")
-    parser.add_argument(
-        "--minutes", type=float, default=3.0, help="no step may end later"
-    )
+    parser.add_argument("--minutes", type=float, default=3.0, help="no step may end later")
     parser.add_argument("--tiny", action="store_true", help="small shapes, kernels interpreted")
     given = parser.parse_args()
     if jax.default_backend() != "gpu" and not given.tiny:
