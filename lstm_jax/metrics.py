@@ -1,7 +1,6 @@
 """Metrics of predictions, in NumPy: classification, regression, forecasts and text.
 
-Targets come first. Where there are classes, labels are what the task knows them by: integers or
-strings.
+The first argument is the targets. Labels of classes are integers or strings, as in the task.
 """
 
 from collections.abc import Sequence
@@ -75,7 +74,7 @@ def rmse(targets: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def r2(targets: ArrayLike, predictions: ArrayLike) -> float:
-    """Returns 1 - sum e^2 / sum (y - mean y)^2, averaged over columns; both [N] or [N, n].
+    """Returns 1 - sum e^2 / sum (y - mean y)^2, averaged over the columns of [N] or [N, n].
 
     Raises:
       ValueError: the shapes do not fit, or the targets of a column are all equal.
@@ -107,9 +106,9 @@ def mase(
 ) -> Numbers:
     """Returns the mean absolute scaled error of each series, [N].
 
-    It is the mean absolute error over the horizon, divided by the mean absolute error of the
-    seasonal naive forecast within the history: the definition of the M competitions. It is nan or
-    infinite for a series whose history does not change over a season; leave such series out.
+    It is the mean absolute error over the horizon, divided by that of the seasonal naive forecast
+    within the history, as in the M competitions. It is nan or infinite for a series whose history
+    does not change over a season; leave such series out.
 
     Args:
       targets: [N, H], nan where a value is missing.

@@ -132,7 +132,7 @@ def _size(array: np.ndarray) -> str:
 
 
 def padded(rows: list[np.ndarray], length: int, dtype: Any) -> np.ndarray:
-    """Returns the rows [T_i, ...] as one array [N, length, ...], zeros behind each."""
+    """Returns the rows [T_i, ...] as one array [N, length, ...], padded with zeros."""
     whole = np.zeros((len(rows), length, *rows[0].shape[1:]), dtype)
     for n, row in enumerate(rows):
         whole[n, : len(row)] = row

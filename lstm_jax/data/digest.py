@@ -1,4 +1,4 @@
-"""Content hashes of data: two data sets have the same one if and only if they are the same."""
+"""Content hashes of data: equal for equal data sets, different for different ones."""
 
 import hashlib
 from typing import Any

@@ -28,7 +28,7 @@ def read(path: str | Path, *, target: str | None = None, **columns: Any) -> Sequ
         npz file, `missing`, and as `id` the array of the names of the rows.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
       ModuleNotFoundError: a table is to be read where pandas is missing.
       ValueError: the file cannot be read or its contents do not fit; TypeError: a column does not
         hold numbers. Messages name the file, and its line and column.
@@ -76,7 +76,7 @@ def read_text(path: str | Path) -> str:
     """Returns the text of a file in UTF-8.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
       ValueError: its bytes are no UTF-8; the message names the first that is not.
     """
     path = Path(path)
@@ -209,7 +209,7 @@ def _array(arrays: dict[str, Any], argument: str, name: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def located(path: str | Path) -> Iterator[None]:
-    """Puts the path of a file before messages of what is within, and lines in place of rows."""
+    """Adds the path of a file to messages of errors within, and lines in place of rows."""
     line = Path(path).suffix == ".csv"
 
     def moved(match: re.Match) -> str:

@@ -65,7 +65,7 @@ def column(columns: Mapping[str, Any], name: str) -> Any:
     """Returns one column.
 
     Raises:
-      ValueError: there is none of this name.
+      ValueError: no column has this name.
     """
     if name not in columns:
         raise ValueError(f"frame has no column {name!r}, but {', '.join(map(str, columns))}")
@@ -86,7 +86,7 @@ def names(columns: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def check_lists(**lists: Any) -> None:
-    """Raises TypeError where an argument is one name of a column in place of a list of them."""
+    """Raises TypeError if an argument is the name of a column instead of a list of names."""
     for argument, names in lists.items():
         if isinstance(names, str):
             right = f"a list of columns, such as [{names!r}]"

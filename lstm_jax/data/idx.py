@@ -11,10 +11,10 @@ BYTES = 0x08  # the number of the type, the third byte of a file
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """Returns the array of an idx file of unsigned bytes, packed with gzip if it ends in .gz.
+    """Returns the array of an idx file of unsigned bytes; .gz files are unpacked.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
       ValueError: the file is damaged or holds another type; the message names the file and the
         place.
     """

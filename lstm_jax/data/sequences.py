@@ -15,22 +15,22 @@ MISSING: tuple[Missing, ...] = ("mask", "indicator", "refuse")
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, init=False)
 class Sequences:
-    """N sequences, one a row, with what is known of each.
+    """N sequences, one for each row, with their targets and features.
 
     Floats are stored as float32 and symbols as int32. An array that has this dtype already is not
-    copied. Values behind the end of a sequence and where `mask` is False count nowhere.
+    copied. Values after the end of a sequence and where `mask` is False count nowhere.
 
     Attributes:
       x: [N, T, D] float32, NaN where a number is missing; or [N, T] int32 symbols.
       lengths: [N] int32, the time steps of each sequence.
       mask: [N, T] bool, False at time steps that hold the state; None without such.
       y: [N, ...] or [N, T, ...], the targets as they were given; None without.
-      static: [N, S] float32, what does not change within a sequence; None without.
-      weight: [N] float32, how much a row counts; None where all count alike.
-      group: [N], rows of one group stay on one side of a split; None without.
+      static: [N, S] float32, features that are constant within a sequence; None without.
+      weight: [N] float32, the weight of each row; None if all are equal.
+      group: [N], rows of one group are in one part of a split; None without.
       missing: "mask" holds the state where a whole time step is missing, and replaces other missing
-        numbers by the mean; "indicator" replaces all and adds an input that is 1 where the number
-        was missing, for each of the D; "refuse" accepts none.
+        numbers by the mean; "indicator" replaces all and adds, for each of the D, an input that is
+        1 where its number was missing; "refuse" accepts none.
       names: the names of the D features.
       ids: the names of the rows; None without.
     """
@@ -222,7 +222,7 @@ class Sequences:
 
 
 def _inputs(x: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns x [N, T, D] float32 or integers [N, T], and of a list the lengths of its rows."""
+    """Returns x [N, T, D] float32 or integers [N, T]; for a list also the lengths of its rows."""
     if not hasattr(x, "__len__") or isinstance(x, str | bytes | Mapping):
         right = "an array [N, T, D] or a list of sequences [T_i, D]"
         raise TypeError(f"x must be {right}, got {type(x).__name__}")

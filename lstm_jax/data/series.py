@@ -14,7 +14,7 @@ SPARSE = 100  # a series may span that many time steps for each of its rows
 
 
 class _One(NamedTuple):
-    """One series as it was given: values [L], known [L, K] and past [L, P], times [L] or None."""
+    """One series as given: values [L], known [L, K], past [L, P], and times [L] or None."""
 
     values: np.ndarray
     known: np.ndarray | None
@@ -24,19 +24,19 @@ class _One(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, init=False)
 class Series:
-    """N series of numbers on regular time steps, one behind the other.
+    """N series of numbers on regular time steps, concatenated.
 
-    A time step without a row, and one whose number is missing, is NaN: a gap, which nothing fills.
-    The time steps behind the last number of a series are its future: they hold what is known of it.
+    A time step without a row or without a number is NaN: a gap, which nothing fills. The time steps
+    after the last number of a series are its future, with the covariates that are known ahead.
 
     Attributes:
       ids: the names of the series.
-      values: [S] float64, all series one behind the other, NaN where a number is missing.
-      offsets: [N + 1] int64, where each series begins and ends in `values`.
-      lengths: [N] int64, the time steps of each up to its last number.
+      values: [S] float64, all series concatenated, NaN where a number is missing.
+      offsets: [N + 1] int64, the ends of the series in `values`.
+      lengths: [N] int64, the time steps of each series up to its last number.
       known: [S, K] float64, covariates that are known ahead, such as holidays; or None.
       past: [S, P] float64, covariates that are not; or None.
-      static: [N, F] float64, what does not change within a series; or None.
+      static: [N, F] float64, features that are constant within a series; or None.
       season: time steps of a season, 1 for none.
       start: [N] first times, datetime64[s] or numbers; None without times.
       frequency: the distance of time steps; None without times.
@@ -126,7 +126,7 @@ class Series:
 
         Args:
           frame: of pandas, polars or pyarrow, or a dictionary of columns.
-          target: the column of the values. Rows behind the last value are of the future.
+          target: the column of the values. Rows after the last value are the future.
           time: the column of dates or numbers, in increasing order within each series; None where
             rows follow each other without gaps.
           id: the column that names the series; None for one series.
@@ -168,7 +168,7 @@ class Series:
         season: int | None,
         rows_of: list[np.ndarray] | None,
     ) -> None:
-        """Lays the rows of each series on its grid, and all series behind each other."""
+        """Puts the rows of each series on its grid, and concatenates the series."""
         frequency, start = times.parse(frequency), None
         if rows[0].time is not None:
             numbered = rows_of or [np.arange(len(one.values)) for one in rows]
@@ -212,7 +212,7 @@ class Series:
         return digest({name: getattr(self, name) for name in names} | {"season": self.season})
 
     def times(self, n: int, steps: Any) -> np.ndarray:
-        """Returns the times of these time steps of series n; the steps where there are no times."""
+        """Returns the times of these time steps of series n; without times, the steps."""
         steps = np.asarray(steps)
         if self.start is None or self.frequency is None:
             return steps
@@ -253,7 +253,7 @@ def _as_list(name: str, values: Any) -> list[np.ndarray]:
 
 
 def _beside(name: str, part: Any, count: int, many: bool) -> Sequence[Any]:
-    """Returns what stands beside each of `count` series, None where there is nothing."""
+    """Returns the entry for each of `count` series, None where it has none."""
     if part is None:
         return [None] * count
     parts = list(part) if many else [part]
@@ -301,7 +301,7 @@ def _columns_of(name: str, part: np.ndarray) -> np.ndarray:
 
 
 def _filled(part: np.ndarray, length: int) -> np.ndarray:
-    """Returns float64 numbers, NaN behind the end."""
+    """Returns float64 numbers, padded with NaN."""
     whole = np.full((length, *part.shape[1:]), np.nan)
     whole[: len(part)] = part
     return whole
@@ -336,7 +336,7 @@ def _length(name: Any, values: np.ndarray) -> int:
     """Returns the time steps up to the last number.
 
     Raises:
-      ValueError: there is none, or one is infinite.
+      ValueError: the series has no number, or an infinite one.
     """
     (there,) = np.nonzero(~np.isnan(values))
     if not len(there):
@@ -348,7 +348,7 @@ def _length(name: Any, values: np.ndarray) -> int:
 
 
 def _joined(name: str, ids: tuple, parts: list[np.ndarray | None]) -> np.ndarray | None:
-    """Returns covariates of all series one behind the other."""
+    """Returns the covariates of all series, concatenated."""
     first = parts[0]
     if first is None:
         return None

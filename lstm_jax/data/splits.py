@@ -143,7 +143,7 @@ def _labels(data: "Sequences") -> np.ndarray:
 def stratified(
     rng: np.random.Generator, labels: np.ndarray, validation: float, test: float
 ) -> dict[str, np.ndarray]:
-    """Returns the rows of each part, the same shares of every label, in the order of the data."""
+    """Returns the rows of each part, in order, with equal shares of every label."""
     members: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))

@@ -102,7 +102,7 @@ def _read(row: int, value: Any) -> Any:
 
 
 def infer(times: list[np.ndarray]) -> Frequency:
-    """Returns the most common distance of neighbours; months where the days of the month agree.
+    """Returns the most common distance of consecutive times, in months if days of the month agree.
 
     Raises:
       ValueError: no series has two times.

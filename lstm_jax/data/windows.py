@@ -82,7 +82,7 @@ def columns(series: "Series", ends: np.ndarray, horizon: int) -> dict[str, np.nd
 
 
 def newest(series: "Series") -> np.ndarray:
-    """Returns the windows [N, 2] behind the last number of each series."""
+    """Returns the windows [N, 2] after the last number of each series."""
     return np.stack([np.arange(len(series)), series.lengths], axis=-1).astype(np.int32)
 
 

@@ -1,9 +1,8 @@
 """The loop of the fused engine, around its kernels, with its gradients.
 
-The kernels (`kernels`) run the sequential part. XLA computes the rest outside, in one matrix
-product each for all time steps: the input products, the pre-activations of the backward pass,
-recomputed from the saved states, and the weight gradients. Sizes are padded to powers of two or to
-whole tiles.
+The kernels (`kernels`) run the sequential part. XLA computes the rest, each in one matrix product
+for all time steps: the input products, the weight gradients, and the pre-activations of the
+backward pass, from the saved states. Sizes are padded to powers of two or to whole tiles.
 """
 
 import functools
@@ -194,8 +193,8 @@ def _device() -> str:
 def _triton_compiler(warps: int) -> Any:
     """Returns the parameters of Triton's compiler.
 
-    jax >= 0.11 warns that this backend is deprecated. The warning comes later, when the program
-    around the kernel is lowered, so the filter stays active.
+    jax >= 0.11 warns that this backend is deprecated. JAX warns when it lowers the program
+    around the kernel, after this call, so the filter stays active.
     """
     warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
     return triton.CompilerParams(num_warps=warps)  # pyright: ignore[reportOptionalMemberAccess]

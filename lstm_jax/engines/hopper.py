@@ -101,7 +101,7 @@ def backward(
 def _call(
     body: Callable, plan: Plan, interpret: bool, squares: Squares, given: Any, out: Any
 ) -> Any:
-    """Runs `body` on a grid of tiles, with its product and the parts of arrays that it owns."""
+    """Runs `body` on a grid of tiles, each with its product and its parts of the arrays."""
     (_, B, columns), rest = given.packed.shape, given._replace(packed=(), weights=())
     gates = columns // (plan.units * plan.owners)
     split = functools.partial(_split, plan, gates)

@@ -2,9 +2,9 @@
 
 Every warpgroup has values [64, units] of its own units, and needs the sum of products of the values
 of all units. In one block the warpgroups write them to shared memory. In a cluster, each block
-copies its values to global memory; after a barrier of the cluster it copies those of all blocks to
-its shared memory, some at a time. All copies are asynchronous. Two time steps after each other use
-different parts of the global memory, so one barrier a time step is enough.
+copies its values to global memory. After a barrier of the cluster it copies the values of all
+blocks to its shared memory, some at a time. All copies are asynchronous. Consecutive time steps use
+different parts of the global memory, so one barrier per time step is enough.
 """
 
 from collections.abc import Callable

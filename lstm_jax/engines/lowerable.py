@@ -36,7 +36,7 @@ def lowerable(function: Callable) -> Callable:
 
 
 def _log1p(x: Array, accuracy: Any = None) -> Array:
-    """Returns log(1 + x), exact for small x too: u = 1 + x, log(u) x / (u - 1)."""
+    """Returns log(1 + x), also exact for small x, as log(u) x / (u - 1) with u = 1 + x."""
     u = 1 + x
     return jnp.where(u == 1, x, jnp.log(u) * x / jnp.where(u == 1, 1, u - 1).astype(x.dtype))
 

@@ -78,18 +78,18 @@ class Product(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Mosaic:
-    """One kernel for the whole loop on a Hopper GPU, by `wgmma`, for widths up to a cluster's.
+    """One `wgmma` kernel for the whole loop on a Hopper GPU, up to the width of a cluster.
 
-    It has the contract of `Pallas`: any pointwise cell, masks, resets, carried states, noise, and
-    trials under `vmap` as an axis of the kernel's grid. x is float32, whose products are TF32's on
-    a device, or bfloat16. Sums and states are float32. A tile has 64 rows.
+    Like `Pallas`, it runs any pointwise cell with masks, resets, carried states and noise. Trials
+    under `vmap` are an axis of the kernel's grid. x is bfloat16, or float32, whose products are
+    TF32 on a device. Sums and states are float32. A tile has 64 rows.
 
     Attributes:
       platform: "gpu"; with any other, no cell is supported.
-      interpret: whether Pallas simulates the kernel on any platform, slowly, for tests: its shared
-        memory, barriers and asynchronous copies, and whether accesses to them race.
-      cluster: whether every 32 units have a thread block of their own; None for a cluster only
-        where one block cannot hold the layer.
+      interpret: whether Pallas simulates the kernel on any platform, slowly, for tests. It
+        simulates shared memory, barriers and asynchronous copies, and reports races.
+      cluster: whether every 32 units have a thread block of their own; by default only if one block
+        cannot hold the layer.
     """
 
     platform: str

@@ -69,7 +69,7 @@ def step(
       product: maps the vectors of the feedback to the terms of the blocks that read the state.
       given: the inputs of the time step.
       state: the state before it.
-      adapt: maps functions of arrays to equal ones that the chip's compiler knows.
+      adapt: maps functions of arrays to equal ones that the chip's compiler has.
     """
     start = state if given.reset is None else _where(given.reset, fixed.initial, state)
     gates = dict(zip(cell.gates, _widen(given.packed, start[0].dtype), strict=True))
@@ -100,7 +100,7 @@ def step_back(
       start: the state before it, after resets.
       carry: gradients of the state after it, of theta and, with resets, of the initial state.
       write: stores the gradients of the gates, before the product.
-      adapt: maps functions of arrays to equal ones that the chip's compiler knows.
+      adapt: maps functions of arrays to equal ones that the chip's compiler has.
     """
     d_state, d_theta, d_initial = carry
     mask, reset = given.mask, given.reset

@@ -1,6 +1,7 @@
-"""Weights in and out: other libraries' layers, safetensors, and whole models as directories.
+"""Weights of other libraries' layers, safetensors files, and whole models as directories.
 
-Other libraries are spoken of, never imported: their tensors go in, dictionaries of arrays come out.
+The converters take other libraries' tensors and return dictionaries of arrays, and import none of
+these libraries.
 """
 
 from lstm_jax.interop import export as export

@@ -1,9 +1,9 @@
-"""What a model is, as JSON: frozen dataclasses by the names of their classes, field by field.
+"""The description of a model as JSON: frozen dataclasses by the names of their classes and fields.
 
     LSTM(8)                      ->  {"class": "LSTM", "hidden": 8}
     SequenceSpec(LSTM(8), 3, 2)  ->  {"class": "SequenceSpec", "cell": {...}, "input_size": 3, ...}
 
-Reading makes the classes of a registry only, so that a file cannot name code of its own.
+Reading makes only the classes of a registry, so a file cannot run code of its own.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ def registry(classes: Iterable[type]) -> dict[str, type]:
 
 
 def encode(value: Any, at: str = "spec") -> Any:
-    """Returns `value` as what JSON can say; `at` says where it stands, for errors.
+    """Returns `value` in types of JSON; `at` is its place for error messages.
 
     Raises:
       TypeError: it is, or holds, something other than dataclasses, tuples, dtypes, numbers, strings

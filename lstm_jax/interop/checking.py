@@ -1,4 +1,4 @@
-"""What is asked of tensors from elsewhere; whatever is wrong first is named."""
+"""Checks of other libraries' tensors; messages name the first fault."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -61,7 +61,7 @@ def exact(name: str, value: Any) -> Array:
     """Returns `value` as a JAX array of its own dtype.
 
     Raises:
-      ValueError: JAX would round it, as it does float64 unless told otherwise.
+      ValueError: JAX would round it, as it does float64 by default.
     """
     if jax.dtypes.canonicalize_dtype(value.dtype) != value.dtype:
         raise ValueError(f"{name} is {value.dtype}: set jax_enable_x64, or JAX rounds it")

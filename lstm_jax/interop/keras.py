@@ -1,8 +1,8 @@
 """Keras 3: `layers.LSTM`, `layers.GRU` and `layers.SimpleRNN`, by the names of their weights.
 
-Keras puts the GRU's z before r, keeps its two biases as the rows of one tensor, and has two GRUs:
-the one with `reset_after=True`, its default, is ours; the other applies the reset gate before the
-product and is refused.
+Keras has the GRU's z before r, and its two biases as the rows of one tensor. Our GRU is Keras's
+with `reset_after=True`, the default. With False, the reset gate is applied before the product; such
+layers are refused.
 """
 
 from collections.abc import Mapping, Sequence

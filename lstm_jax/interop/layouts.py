@@ -1,7 +1,7 @@
-"""The one place that knows how other libraries lay out the parameters of a recurrent layer.
+"""Layouts of the parameters of a recurrent layer in other libraries.
 
-A layout is a row of `Tensor`s: what each of their tensors is called, and which of our blocks it
-packs, in their order. `read` and `write` walk over it; docs/interop.md tabulates the same.
+A layout is a row of `Tensor`s, each with the name of a tensor of theirs and the blocks of ours that
+it packs, in their order. `read` and `write` convert by it. docs/interop.md has the same as tables.
 """
 
 import itertools
@@ -57,13 +57,13 @@ def _keras(x: tuple[str, ...], h: tuple[str, ...], *biases: Tensor) -> Layout:
 
 
 def _dense(name: str, part: str, blocks: tuple[str, ...], bias: bool) -> Layout:
-    """A dense layer of Flax: a kernel, and a bias or none."""
+    """Returns a dense layer of Flax: a kernel, and a bias or none."""
     kernel = Tensor(f"{name}.kernel", part, blocks)
     return (kernel, Tensor(f"{name}.bias", "b", blocks)) if bias else (kernel,)
 
 
 def _dense_each(names: str, part: str, blocks: tuple[str, ...], biased: tuple[str, ...]) -> Layout:
-    """A dense layer of Flax for each block, with a bias where the block is `biased`."""
+    """Returns a dense layer of Flax for each block, with a bias if the block is `biased`."""
     each = zip(names.split(), blocks, strict=True)
     return sum((_dense(name, part, (block,), block in biased) for name, block in each), ())
 

@@ -37,7 +37,7 @@ def save_model(directory: str | os.PathLike, spec: SequenceSpec, params: Any) ->
     Raises:
       FileExistsError: the directory exists; it is left as it is.
       ValueError: a parameter is missing, unexpected or of another shape or dtype than the spec's.
-      TypeError: the spec holds what JSON cannot say, such as a function.
+      TypeError: the spec has a value that JSON cannot hold, such as a function.
     """
     content = {"format": FORMAT, "spec": encode(spec)}
     check_params(spec, params)

@@ -17,16 +17,15 @@ Layers = tuple[tuple[CellParams, ...], ...]
 
 
 def output_width(cell: Cell, params: CellParams) -> int:
-    """Returns the width of what a layer puts out: H, or that of P where `w_h` is a pair (P, U)."""
+    """Returns the width of a layer's output: H, or the width of P if `w_h` is a pair (P, U)."""
     return params.w_h[0].shape[1] if isinstance(params.w_h, tuple) else cell.hidden
 
 
 def check_layers(cell: Cell, layers: Layers) -> Layers:
-    """Returns `layers` if they fit one on another.
+    """Returns `layers` if each takes the output of the layer below.
 
     Raises:
-      ValueError: there are none, they differ in their number of directions, or one does not take
-        what the layer below puts out.
+      ValueError: they do not, differ in their number of directions, or are none.
     """
     counts = {len(directions) for directions in layers}
     if counts not in ({1}, {2}):

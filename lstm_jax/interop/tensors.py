@@ -1,8 +1,8 @@
 """Trees of arrays as safetensors files: a header of names, shapes and dtypes, then bytes, no code.
 
-A leaf is called by its path in the tree, its parts joined by dots: `w_x`, `w_h` (or `w_h.0` and
-`w_h.1`, a pair), `b` and `theta.p_i` of one `CellParams`, `0.1.w_x` of the second direction of the
-lowest of several layers, `stack.layers.0.w_x` of a model.
+A leaf is named by its path in the tree, joined by dots. `CellParams` have `w_x`, `w_h` (a pair has
+`w_h.0` and `w_h.1`), `b` and `theta.p_i`. In a list of layers, `0.1.w_x` belongs to the second
+direction of the lowest layer; in a model, the name is `stack.layers.0.w_x`.
 """
 
 import json
@@ -28,7 +28,7 @@ def save_tensors(path: str | os.PathLike, tree: Any) -> None:
     """Writes a tree of arrays as a safetensors file.
 
     Raises:
-      FileExistsError: there is such a file.
+      FileExistsError: the file exists.
     """
     safetensors = _safetensors()
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in named(tree).items()}
@@ -92,7 +92,7 @@ def _array(path: Path, name: str, tensor: Mapping[str, Any]) -> np.ndarray:
 
 
 def _fault(content: bytes, wanted: Mapping[str, Any], error: str) -> str:
-    """Returns what is wrong with a file: the first tensor that is cut off, where that is it."""
+    """Returns the fault of a file, such as the first tensor that is cut off."""
     start = 8 + int.from_bytes(content[:8], "little")
     if start > len(content):
         lost = f", tensor {next(iter(wanted))!r} and all others" if wanted else ""

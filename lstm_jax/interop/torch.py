@@ -33,7 +33,7 @@ def from_torch(cell: Cell, tensors: Mapping[str, Any], prefix: str = "") -> Laye
       cell: `LSTM(H)`, `GRU(H)` or `RNN(H, nonlinearity)`, by the module's own settings.
       tensors: the `state_dict()` of the module, or of an `LSTMCell`, `GRUCell` or `RNNCell`; torch
         tensors on any device, or arrays. `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`
-        and, for an LSTM with `proj_size`, `weight_hr_l0`; `_reverse` behind for the second
+        and, for an LSTM with `proj_size`, `weight_hr_l0`; with the suffix `_reverse` for the second
         direction. A module without biases has biases of zero here.
       prefix: which tensors of a larger model are the module's, such as "encoder.lstm."; a prefix
         that all tensors share may be left out.
@@ -93,9 +93,9 @@ def _matches(name: str, tensors: Mapping[str, Any], prefix: str) -> dict[str, re
 
 
 def _ends(matches: Collection[re.Match]) -> Iterator[list[str]]:
-    """Yields what stands behind the names of each layer, one for each of its directions.
+    """Yields the suffixes of the names of each layer, one for each of its directions.
 
-    Nothing stands there if the module is an `LSTMCell`.
+    An `LSTMCell` has none.
     """
     depth = 1 + max((int(match[2] or 0) for match in matches), default=0)
     ways = ["", "_reverse"] if any(match[3] for match in matches) else [""]

@@ -149,7 +149,7 @@ def _outcome(call: Callable[[], Any]) -> bytes:
 
 
 def _broadcast(sent: bytes, start: int, size: int) -> bytes:
-    """Sends a block from process 0, padded to a power of two so that few shapes are compiled."""
+    """Sends a block from process 0, padded to a power of two, so few shapes are compiled."""
     count = min(BLOCK, size - start)
     block = np.zeros(1 << (count - 1).bit_length(), np.uint8)
     mine = sent[start : start + count]

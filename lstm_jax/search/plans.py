@@ -1,7 +1,7 @@
-"""A search as a plan: points of a space become groups of trials, results become the next points.
+"""Plans of a search: points of a space become groups of trials, and results the next points.
 
-All functions are pure: a plan follows from its arguments and the recorded results, so that the
-ledger alone continues a search.
+All functions are pure. A plan follows from its arguments and the recorded results, so the ledger is
+enough to continue a search.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
-"""Search: a space of settings in one line of text, points of it, and who survives.
+"""Search spaces: a line of text with the settings and their values, and points of such a space.
 
     learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 cell=lstm,gru hidden=int:8:64 clip=1
 
-A word names a parameter and says where its values come from: `log`, `uniform`, `int` or `logint`
-between two numbers, ends included, a choice of several values, or one fixed value. A parameter is a
-field of `Trials`, the initial bias of a gate, or what the caller calls structure: what is compiled.
+Each word has a parameter and its values: `log`, `uniform`, `int` or `logint` between two numbers,
+ends included; a choice of several values; or one fixed value. A parameter is a field of `Trials`,
+the initial bias of a gate, or structure, which the caller names and which is compiled in.
 """
 
 import dataclasses
@@ -130,7 +130,7 @@ class Choice:
         return self.values[math.floor(u * len(self.values))]
 
     def grid(self, points: int) -> list[Value]:
-        """Returns all values, however many `points` say."""
+        """Returns all values; `points` has no effect."""
         del points
         return list(self.values)
 
@@ -227,12 +227,12 @@ def parse(text: str, structure: Mapping[str, Any]) -> Space:
 
 
 def trials(points: Sequence[Values], seeds: Sequence[int], cell: Cell) -> Trials:
-    """Returns Trials at points of a space, one with each seed; what they do not name is by default.
+    """Returns Trials at points of a space, with defaults for all other fields.
 
     Args:
-      points: R points with the same names; structure among them is left alone.
-      seeds: R seeds.
-      cell: says which block a bias belongs to.
+      points: R points with the same names; structure among them is ignored.
+      seeds: R seeds, one for each point.
+      cell: the cell, which has the blocks of biases.
 
     Raises:
       ValueError: a value is out of its range, or the cell lacks the gate of a bias.
@@ -247,7 +247,7 @@ def trials(points: Sequence[Values], seeds: Sequence[int], cell: Cell) -> Trials
 
 
 def bias_blocks(names: Any, cell: Cell) -> dict[str, str]:
-    """Returns, for each of `names` that is a bias, the block of the cell that it belongs to.
+    """Returns the block of the cell for each of `names` that is a bias.
 
     Raises:
       ValueError: the cell has no such block, the block has no bias, or two names are of one block.

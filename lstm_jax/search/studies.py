@@ -1,7 +1,7 @@
-"""Proposals of optuna for the next trials, from the results so far; each call makes a new study.
+"""Proposals of optuna for the next trials, from the results so far.
 
-Only samplers without a state of their own are here: CMA-ES and quasi-Monte Carlo would differ after
-a resume.
+Each call makes a new study, so only samplers without a state are offered: CMA-ES and quasi-Monte
+Carlo would continue differently after a resume.
 """
 
 import importlib.util

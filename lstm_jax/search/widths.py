@@ -1,13 +1,13 @@
-"""Widths in buckets: a network of 23 units as one of 32, of which nine are nothing but zero.
+"""Widths in buckets: a network of 23 units is trained as one of 32, of which nine are zero.
 
-A hidden unit none of whose weights, in or out, and none of whose biases differs from zero puts out
-zero, and the gradients of those weights and biases are zero; every optimiser here then leaves them
-there. A gate that is itself a state (full gate recurrence) would be 1/2 there and be fed back: its
-bias, in units that are not, is so low that the gate is shut, exactly, with a gradient of zero. So a
-narrow network needs no mask inside a wide one: it is the wide one with zeros about it,
-drawn by the initialisers of its own width. One compiled program serves all widths of a bucket. What
-is drawn for every unit while training (dropout) is drawn for the wide one, so that with noise the
-two are equal in law, not draw by draw.
+One compiled program serves all widths of a bucket. A hidden unit whose weights and biases are all
+zero has output zero, and their gradients are zero, so every optimiser here keeps them at zero. The
+narrow network therefore needs no mask: it is the wide one with zeros around its own initial
+parameters. Only a gate that is itself a state (full gate recurrence) would be 1/2 in such units.
+Its bias there is so low that the gate is exactly 0, with a gradient of zero.
+
+Noise during training (dropout) is drawn for the wide network, so a narrow network has the same
+distribution as alone, but not the same draws.
 """
 
 import dataclasses
@@ -212,9 +212,9 @@ def _drawn(spec: SequenceSpec, wide: SequenceSpec, trial: Trials) -> Any:
 
 
 def _cropped(narrow: SequenceSpec, wide: SequenceSpec, width: int, trial: Trials) -> Any:
-    """Returns parameters of the wide network that are zero, or shut, behind `width` units.
+    """Returns parameters of the wide network whose units after the first `width` are zero or shut.
 
-    The axes that units lie along are those that differ from the network of one unit.
+    An axis belongs to units if its length differs from that of the network of one unit.
     """
     if width != wide.cell.hidden:
         check_cell(wide.cell)

@@ -24,8 +24,8 @@ def onnx(model: Any, file: str | os.PathLike) -> None:
     """Writes a model of whole sequences as an ONNX file.
 
     Input `x` is [T, B, D] float32, or [T, B] int32 for front="embed"; T and B are free. Input
-    `lengths` [B] int32 is the number of valid time steps of each row; they come first. Output `y`
-    is [B, V], or [T, B, V] for readout="every".
+    `lengths` [B] int32 has the number of valid time steps of each row, which are the first ones.
+    Output `y` is [B, V], or [T, B, V] for readout="every".
 
     Args:
       model: a pair `(spec, params)`, or a trained network, such as `result.best()`, which takes
