@@ -26,7 +26,7 @@ class Predictor:
     """M trained networks; the prediction is their mean.
 
     Attributes:
-      task: the problem of new rows (`Task.serving`), with the units and names of inputs and answers.
+      task: the problem of new rows (`Task.serving`), with units and names of inputs and answers.
       model: the network.
       params: parameters of the M networks, leaves [M, ...].
       trials: their M settings.
