@@ -170,6 +170,8 @@ def open_run(config: Train, task: Task, about: Mapping[str, Any]) -> RunDirector
     path = runner.new_directory(NAME, config.out or None, flag="out")
     stored = {"experiment": NAME, **dataclasses.asdict(config), "digest": task.digest}
     stored |= {"data": str(Path(config.data).absolute()), "out": "", "resume": ""}
+    if own_data.is_file(config.test):
+        stored["test"] = str(Path(config.test).absolute())
     with flags.naming("out", path):
         return RunDirectory.create(path, stored, about)
 

@@ -46,6 +46,7 @@ ADVICE = {  # of the library, as a command line takes it
     "Classification names": "--task=classification names",
     "Regression predicts": "--task=regression predicts",
 }
+FILES = (".csv", ".parquet", ".npz")  # of rows
 MODEL = "model"  # in the directory of a run
 COLUMNS_FILE = "columns.json"  # in the directory of a model
 
@@ -76,7 +77,7 @@ class Source(Columns):
     validation: str = setting(
         "auto", "share of rows or text that validates; forecast: windows of each series"
     )
-    test: str = setting("auto", "the same for the test")
+    test: str = setting("auto", "the same for the test; or another file of such rows")
     stratify: bool = setting(False, "classification: the same share of every label in each part")
     balanced: bool = setting(
         False, "classes: all weigh the same in the loss, whatever their shares"
@@ -99,6 +100,7 @@ def read(
     group: str = "",
     targets: bool = True,
     trained: Collection[str] = (),
+    flag: str = "data",
 ) -> Sequences | Series | str:
     """Returns the data of a file.
 
@@ -108,15 +110,16 @@ def read(
       group: the column of groups.
       targets: whether rows must have targets; a forecast is made from them and needs them always.
       trained: the uses whose columns are those of a training, which no flag names.
+      flag: the flag of the file, for messages.
 
     Raises:
       ValueError: the file or a column is missing or does not fit; the message names the flag.
     """
     path = columns.data
     if task == "text":
-        with blaming("data", path):
+        with blaming(flag, path):
             return lj.data.read_text(path)
-    with blaming("data", path):
+    with blaming(flag, path):
         have = lj.data.column_names(path)
     used = {name: getattr(columns, name, group) for name in COLUMNS}
     used = {name: value for name, value in used.items() if value}
@@ -126,7 +129,7 @@ def read(
         for one in value.split(","):
             there, others = one in have, f"but {', '.join(have)}"
             right = f"it has no column {one!r}, as the training had for {name}, {others}"
-            need(there or name not in trained, "data", path, right)
+            need(there or name not in trained, flag, path, right)
             need(there, name, one, f"{path} has no such column, {others}")
     if not path.endswith(".npz"):
         required = {"id": task in ROWS, "target": targets or task == "forecast"}
@@ -137,7 +140,7 @@ def read(
         name: value.split(",") if name in ("features", "static", "known", "past") else value
         for name, value in used.items()
     }
-    with blaming("data", path):
+    with blaming(flag, path):
         if task == "forecast":
             return lj.data.read_series(path, **given)
         if task == "labelling" and not path.endswith(".npz"):
@@ -164,8 +167,9 @@ def load(config: Any) -> tuple[Split | Windows | Text, Task]:
         with blaming(*(("data", config.data) if config.head == "auto" else ("head", config.head))):
             context = config.context or None
             return windows, lj.tasks.Forecast(windows, context=context, **options(config))
+    others: Any = test_rows(config, data) if is_file(config.test) else test
     with blaming("data", config.data):
-        split = data.split(validation, test, seed=config.seed, stratify=config.stratify)
+        split = data.split(validation, others, seed=config.seed, stratify=config.stratify)
     kinds = {
         "classification": lj.tasks.Classification,
         "regression": lj.tasks.Regression,
@@ -173,6 +177,22 @@ def load(config: Any) -> tuple[Split | Windows | Text, Task]:
     }
     with blaming("target", config.target or "y"):
         return split, kinds[config.task](split, **options(config))
+
+
+def is_file(test: str) -> bool:
+    """Returns whether `--test` names a file, and no share."""
+    return Path(test).suffix in FILES
+
+
+def test_rows(config: Any, data: Sequences) -> Sequences:
+    """Returns the rows of the file that tests, with the columns of the training rows."""
+    names = {field.name: getattr(config, field.name) for field in dataclasses.fields(Columns)}
+    table = not config.test.endswith(".npz")
+    used = Columns(**names | {"data": config.test, "features": ",".join(data.names) * table})
+    trained = [name for name in COLUMNS if getattr(used, name, "")]
+    rows = read(used, config.task, trained=trained, flag="test")
+    assert isinstance(rows, Sequences)
+    return rows
 
 
 def options(config: Source) -> dict[str, Any]:
@@ -189,6 +209,10 @@ def shares(config: Source, task: str) -> tuple[float, float]:
     """
     default = dict(zip(("validation", "test"), SHARES.get(task, COMMON), strict=True))
     given = {n: v if (v := getattr(config, n)) != "auto" else default[n] for n in default}
+    if is_file(config.test):
+        right = f"a file is for --task={' or '.join(ROWS)}"
+        need(task in ROWS, "test", config.test, right)
+        given["test"] = "0"
     whole = task == "forecast"
     right = "need a whole number of windows" if whole else "need a share of 0 to 0.9"
     found = []

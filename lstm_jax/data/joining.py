@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.data.convert import to_length
-from lstm_jax.data.sequences import Sequences
+from lstm_jax.data.sequences import Sequences, check_order
 
 
 def join(parts: list[Sequences]) -> Sequences:
@@ -47,6 +47,7 @@ def _check_alike(first: Sequences, other: Sequences) -> None:
     """Raises ValueError unless rows of both can stand in one array."""
     if first.x.shape[2:] != other.x.shape[2:] or first.x.dtype != other.x.dtype:
         raise ValueError(f"all parts of a split must have the same features, got {first}, {other}")
+    check_order(first.names, other.names)
     if first.missing != other.missing:
         parts = f"{first.missing!r} and {other.missing!r}"
         raise ValueError(f"all parts of a split must have the same missing, got {parts}")

@@ -221,6 +221,13 @@ class Sequences:
         return splits.Split.of(self, divided)
 
 
+def check_order(names: Sequence[str], others: Sequence[str]) -> None:
+    """Raises ValueError where the features of other rows are these in another order."""
+    if tuple(names) != tuple(others) and sorted(names) == sorted(others):
+        wanted, got = (", ".join(some[:8]) for some in (names, others))
+        raise ValueError(f"features must be {wanted} in this order, got {got}")
+
+
 def _inputs(x: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns x [N, T, D] float32 or integers [N, T]; for a list also the lengths of its rows."""
     if not hasattr(x, "__len__") or isinstance(x, str | bytes | Mapping):

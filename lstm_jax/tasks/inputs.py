@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.data import Sequences, scaling
+from lstm_jax.data.sequences import check_order
 from lstm_jax.types import Array
 
 Arrays = dict[str, Any]
@@ -63,6 +64,7 @@ def check_form(
         wanted = f"the {len(names)} features {', '.join(names[:8])}"
         hint = "; one sequence alone is x[None]" if data.width == 1 else ""
         raise ValueError(f"x must have {wanted}, got {data.width}{hint}")
+    check_order(names, data.names)
     wanted = len(fitted["static"].mean) if "static" in fitted else 0
     found = 0 if data.static is None else data.static.shape[1]
     if wanted != found:

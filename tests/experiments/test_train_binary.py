@@ -16,6 +16,7 @@ import pytest
 import lstm_jax as lj
 from experiments import predict, train
 from experiments.common import own_data, runner
+from lstm_jax.data import Split
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from tests.killing import Killed
 
@@ -36,6 +37,7 @@ def write_files(folder: Path) -> None:
     ]
     columns = ["id", "t", "a", "kind", "size", "tag"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "rows.csv", index=False)
+    pd.DataFrame(rows, columns=columns).drop(columns="a").to_csv(folder / "less.csv", index=False)
     months = pd.date_range("2020-01-01", periods=30, freq="MS")
     parts = [
         pd.DataFrame({"shop": shop, "month": months, "sales": 5 + rng.random(30)}) for shop in "ab"
@@ -151,6 +153,22 @@ def test_every_kind_of_task_is_trained_reported_and_predicted(
     assert len(pd.read_csv(out)) > 1
 
 
+def test_another_file_tests_whatever_the_order_of_its_columns(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    frame: Any = pd.read_csv("rows.csv")[["id", "a", "t", "kind"]]
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    some = frame[frame["id"].isin(["p0", "p1", "p2"])]
+    some[["t", "kind", "a", "id"]].assign(more=0).to_csv(tmp_path / "test.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    config = train.Train(data="train.csv", test="test.csv", target="kind", id="id")
+    split, _ = own_data.load(config)
+    assert isinstance(split, Split)
+    rows = {name: len(part) for name, part in split.rows.items()}
+    assert rows == {"train": 22, "validation": 2, "test": 3}
+    first = some[some["id"] == "p0"][["a", "t"]].to_numpy(np.float32)
+    np.testing.assert_array_equal(split.data.x[24, : len(first)], first)
+
+
 ROWS = "--data=rows.csv --target=kind --id=id --features=a"
 SALES = "--data=sales.parquet --task=forecast --target=sales --id=shop"
 BAD = [
@@ -182,6 +200,9 @@ BAD = [
     (f"{ROWS} --lr=0.1", "--lr=0.1", "no such flag, need --learning_rate"),
     (f"{ROWS} --validation=half", "--validation=half", "need a share of 0 to 0.9"),
     (f"{ROWS} --validation=0.5 --test=0.5", "--test=0.5", "nothing is left to train"),
+    (f"{ROWS} --test=none.csv", "--test=none.csv", "must be a file"),
+    (f"{ROWS} --test=less.csv", "--test=less.csv", "no column 'a', as the training had for feat"),
+    (f"{SALES} --test=sales.parquet", "--test=sales.parquet", "a file is for --task=class"),
     (f"{ROWS} --validation=0 --patience=3", "--patience=3", "it needs --validation"),
     (f"{ROWS} --learning_rate=fast", "--learning_rate=fast", "need numbers"),
     (f"{ROWS} --hidden=1000000", "--hidden=1000000", "this machine has"),

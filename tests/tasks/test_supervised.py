@@ -83,6 +83,16 @@ def test_symbols_beyond_those_of_training_are_one_symbol() -> None:
     assert every_row(task).x.T.tolist() == [[3, 1, 2], [0, 1, 0], [4, 4, 3]]
 
 
+def test_features_in_another_order_are_refused() -> None:
+    one, other = (Sequences(X, LABELS, names=names) for names in (("a", "b", "c"), ("b", "a", "c")))
+    words = "features must be a, b, c in this order, got b, a, c"
+    with pytest.raises(ValueError, match=words):
+        Split(one, test=other)
+    with pytest.raises(ValueError, match=words):
+        Classification(one.split()).encode(other)
+    assert len(Classification(one.split()).encode(X)["x"]) == N  # an array has no names
+
+
 def test_ragged_lists_are_padded_arrays_with_lengths() -> None:
     padded = X.copy()
     for n in range(N):
