@@ -16,6 +16,15 @@ def chunks(array: np.ndarray) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
+def read_only(value: Any) -> Any:
+    """Returns a view of an array that cannot be written through; other values as they are."""
+    if not isinstance(value, np.ndarray):
+        return value
+    view = value.view()
+    view.flags.writeable = False
+    return view
+
+
 def is_ragged(values: Any) -> bool:
     """Returns whether these are rows of their own: a list, or an array of objects, of arrays."""
     if isinstance(values, np.ndarray) and values.dtype != object:

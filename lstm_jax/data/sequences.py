@@ -18,7 +18,9 @@ class Sequences:
     """N sequences, one for each row, with their targets and features.
 
     Floats are stored as float32 and symbols as int32. An array that has this dtype already is not
-    copied. Values after the end of a sequence and where `mask` is False count nowhere.
+    copied: it must not be changed later, since scales and the hash are those of its first values.
+    The attributes are read-only. Values after the end of a sequence and where `mask` is False count
+    nowhere.
 
     Attributes:
       x: [N, T, D] float32, NaN where a number is missing; or [N, T] int32 symbols.
@@ -115,7 +117,7 @@ class Sequences:
             "ids": None if ids is None else tuple(ids),
         }
         for name, value in stored.items():
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, convert.read_only(value))
 
     @classmethod
     def from_frame(

@@ -28,6 +28,7 @@ class Series:
 
     A time step without a row or without a number is NaN: a gap, which nothing fills. The time steps
     after the last number of a series are its future, with the covariates that are known ahead.
+    The attributes are read-only copies.
 
     Attributes:
       ids: the names of the series.
@@ -190,7 +191,7 @@ class Series:
             "frequency": frequency if start is not None else None,
         }
         for name, value in stored.items():
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, convert.read_only(value))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import lstm_jax as lj
-from lstm_jax.data import Sequences, Split
+from lstm_jax.data import Sequences, Series, Split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 5, 2))
@@ -54,6 +54,14 @@ def test_one_number_a_time_step_and_symbols() -> None:
 def test_float32_arrays_are_not_copied() -> None:
     x = X.astype(np.float32)
     assert np.shares_memory(Sequences(x).x, x)
+
+
+@pytest.mark.parametrize("data", [Sequences(X, LABELS), Series([1.0, 2.0])])
+def test_attributes_cannot_be_written(data: Any) -> None:
+    """Else scales and hashes would be those of other values."""
+    for name in {"x", "y", "lengths", "values", "offsets"} & vars(data).keys():
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(data, name)[0] = 0
 
 
 def test_the_digest_is_that_of_the_contents() -> None:
