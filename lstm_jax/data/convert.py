@@ -112,10 +112,13 @@ def flags(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
       ValueError: they have another shape, or one is neither 0 nor 1.
     """
     given = numbers(name, values)
-    if given.shape != shape or not np.isin(given, (0, 1)).all():
-        axes = "[N, T]" if len(shape) == 2 else "[B]"
-        got = f"{given.dtype} of shape {list(given.shape)}"
-        raise ValueError(f"{name} must be {axes} = {list(shape)} zeros and ones, got {got}")
+    axes = "[N, T]" if len(shape) == 2 else "[B]"
+    right = f"{axes} = {list(shape)} zeros and ones"
+    if given.shape != shape:
+        raise ValueError(f"{name} must be {right}, got {given.dtype} of shape {list(given.shape)}")
+    wrong = given[~np.isin(given, (0, 1))]
+    if wrong.size:
+        raise ValueError(f"{name} must be {right}, got {wrong[0]:g} among them")
     return given.astype(bool)
 
 

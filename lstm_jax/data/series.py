@@ -243,7 +243,12 @@ def to_forecast(given: Any, ends: Any = None) -> tuple[Series, np.ndarray]:
     if isinstance(given, windows.Windows):
         given, ends = given.series, given.ends["test"] if ends is None else ends
     series = given if isinstance(given, Series) else Series(given)
-    return series, windows.newest(series) if ends is None else np.asarray(ends, np.int32)
+    if ends is None:
+        return series, windows.newest(series)
+    ends = np.asarray(ends)
+    if ends.dtype.kind not in "iu":
+        raise ValueError(f"ends must be integers [W, 2], got {ends.dtype} {list(ends.shape)}")
+    return series, ends.astype(np.int32)
 
 
 def _as_list(name: str, values: Any) -> list[np.ndarray]:

@@ -187,6 +187,12 @@ def sweep(
         unknown.
     """
     _check_names(unknown)
+    if not isinstance(task, Task) and not callable(task):
+        right = "a task such as Classification(split), or a function of the structure"
+        raise TypeError(f"task must be {right}, got {type(task).__name__}")
+    sizes = {"trials": trials, "tuning_seeds": tuning_seeds, "best": best, "seeds": seeds}
+    for name, value in sizes.items():
+        check_size(name, value)
     if steps is not None and epochs is not None:
         raise ValueError(f"one of steps and epochs must be given, got {steps=}, {epochs=}")
     length = next(value for value in (epochs, steps, STEPS) if value is not None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.scipy import special
 
@@ -244,6 +245,7 @@ class Quantiles(Head):
     def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
         """Quantiles by linear interpolation, for levels between the first and the last."""
         low, high = self.levels[0], self.levels[-1]
+        levels = _checked(levels)
         if not all(low <= level <= high for level in levels):
             raise ValueError(f"levels must lie in [{low}, {high}], got {tuple(levels)}")
         u = jnp.asarray(levels, wide(outputs.dtype))
@@ -420,9 +422,21 @@ def _positive(raw: Array) -> Array:
 
 def _levels(levels: Sequence[float], like: Array) -> Array:
     """Returns levels [N] with the rank of parameters [..., 1]."""
-    if not all(0 < level < 1 for level in levels):
-        raise ValueError(f"levels must lie between 0 and 1, got {tuple(levels)}")
-    return jnp.asarray(levels, like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
+    return jnp.asarray(_checked(levels), like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+def _checked(levels: Any) -> tuple[float, ...]:
+    """Returns levels of quantiles.
+
+    Raises:
+      ValueError: they are no list of numbers between 0 and 1.
+    """
+    given = np.asarray(levels)
+    numbers = given.ndim == 1 and given.size > 0 and given.dtype.kind == "f"
+    if not numbers or not ((given > 0) & (given < 1)).all():
+        right = "a list of numbers between 0 and 1, such as [0.1, 0.9]"
+        raise ValueError(f"levels must be {right}, got {levels!r:.60}")
+    return tuple(given.tolist())
 
 
 def _bisect(cdf: Callable[[Array], Array], levels: Array, high: Array) -> Array:

@@ -129,6 +129,7 @@ class Predictor:
         """
         if not isinstance(self.task, Supervised):
             raise TypeError(f"stream needs a task such as Labelling, got {self.task!r}")
+        check_size("batch", batch)
         task: Any = self.task
         state = [self._member_state(m, batch) for m in range(len(self))]
         advance, before = _advance(task.static, self.model), None

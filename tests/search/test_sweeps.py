@@ -175,13 +175,16 @@ def test_task_and_model_are_functions_of_a_structure_of_the_callers_own():
         ({"clip": 1}, {}, "space must be a line such as .*, or a Space, got {'clip': 1}"),
         ("input_bias=1", {}, "input_bias: RNN has no such bias"),
         ("size=3", {}, "size is unknown: need batch_size, optimizer, hidden"),
+        ("clip=1", {"best": 0}, "best must be an integer of at least 1, got 0"),
         ("clip=1", {"strategy": "best"}, "strategy must be one of grid, random, halving, optuna"),
     ],
 )
 def test_a_bad_space_or_strategy_is_refused_before_training(space, settings, words, monkeypatch):
     monkeypatch.setattr(lj.search.sweeps, "train", None)
     with pytest.raises((ValueError, TypeError), match=words):
-        lj.search.sweep(TASK, space, MODEL, **SETTINGS, **settings)
+        lj.search.sweep(TASK, space, MODEL, **SETTINGS | settings)
+    with pytest.raises(TypeError, match=r"task must be a task such as .*, got list"):
+        lj.search.sweep([1], space, MODEL)  # pyright: ignore
 
 
 @pytest.mark.parametrize(

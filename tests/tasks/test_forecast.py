@@ -385,6 +385,10 @@ def test_scales_and_contexts_have_defaults_that_fit():
             r"ends must be \[W, 2\], pairs of .*, got shape \[2\]",
         ),
         (
+            lambda: task_of().encode(series_of(), ends=[[0, 20.5]]),
+            r"ends must be integers \[W, 2\], got float64 \[1, 2\]",
+        ),
+        (
             lambda: task_of().encode(series_of(), ends=[[3, 20]]),
             "ends must name series 0 to 2, got 3",
         ),

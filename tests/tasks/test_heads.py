@@ -207,7 +207,9 @@ def test_a_description_makes_the_head_again(head):
         (lambda: heads.Quantiles((0.5, 0.1)), r"levels must ascend between 0 and 1, got \(0.5"),
         (lambda: heads.Quantiles(()), r"levels must ascend"),
         (lambda: heads.make("Cauchy"), r"head must be one of CrossEntropy, .* got 'Cauchy'"),
-        (lambda: heads.Gaussian().quantile(jnp.ones((1, 2)), [1.0]), r"levels must lie between"),
+        (lambda: heads.Gaussian().quantile(jnp.ones((1, 2)), [1.0]), r"levels must be a list of"),
+        (lambda: heads.Quantiles().quantile(jnp.ones((1, 3)), []), r"levels must be a list of"),
+        (lambda: heads.StudentT().quantile(jnp.ones((1, 3)), 0.5), r"such as .*, got 0.5"),  # pyright: ignore
         (lambda: heads.Quantiles().quantile(jnp.ones((1, 3)), [0.95]), r"levels must lie in \[0.1"),
     ],
 )

@@ -86,7 +86,7 @@ def test_one_sequence_streams_with_its_static_features():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"mask_t": [1, 2]}, r"mask_t must be \[B\] = \[2\] zeros and ones, got int64 of shape"),
+        ({"mask_t": [1, 2]}, r"mask_t must be \[B\] = \[2\] zeros and ones, got 2 among them"),
         ({"reset_t": [True]}, r"reset_t must be \[B\] = \[2\] zeros and ones, got bool of shape"),
     ],
 )
@@ -94,3 +94,5 @@ def test_flags_of_a_time_step_are_zeros_and_ones(given, message):
     step = predictor("regression", "mask").stream(batch=N)
     with pytest.raises(ValueError, match=message):
         step(np.ones((N, D)), static=STATIC, **given)
+    with pytest.raises(ValueError, match="batch must be an integer of at least 1, got 0"):
+        predictor("regression", "mask").stream(batch=0)
