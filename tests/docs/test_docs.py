@@ -164,10 +164,10 @@ def told() -> list[str]:
     further = [f"{share:.0%}" for share in gates["accuracy at ten times the lag"]]
     return [
         *(re.sub(r" +", " ", row) for row in rows),
-        f"leaves only {say(rnn)} of a change after 100 steps; with the same weights times 1.5 it "
+        f"only {say(rnn)} of a change is left after 100 steps; with the same weights times 1.5 it "
         f"has grown to {say(steep)}.",
-        f"sigmoid(1) is {1 / (1 + np.exp(-1)):.2g}, and its 100th power is {kept(1)}; of "
-        f"sigmoid(5) it is {kept(5)}.",
+        f"sigmoid(1) is {1 / (1 + np.exp(-1)):.2g}, and its 100th power is {kept(1)}; for "
+        f"sigmoid(5) the power is {kept(5)}.",
         f"{say(bias_1[0])} is left after 300 steps, with a wide range ({span(bias_1[1:])}).",
         f"({say(chrono[0])} is left after 300 steps, "
         f"{say(left('LSTM, chrono', 'cell')[0])} along the cell)",
