@@ -56,8 +56,7 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
         _check_results(cell)
         samples = _samples(cell, seed)
         _check_purity(cell, samples)
-        update = jax.jit(jax.vmap(functools.partial(_update, cell), in_axes=(0, 0, None)),
-                         compiler_options=QUICK)  # fmt: skip
+        update = _quick(jax.vmap(functools.partial(_update, cell), in_axes=(0, 0, None)))
         _check_ranges(cell, update, samples)
         states = _states(cell, update, samples)
         if isinstance(cell, LinearCell):
@@ -68,6 +67,12 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
             _check_uniform(cell, samples, states[0])
         _check_use(cell, update, samples, *states)
         _check_time(cell, input_size, seed, *states)
+
+
+def _quick(function: Callable) -> Callable:
+    """Returns the function compiled in little time, its results in NumPy."""
+    compiled = jax.jit(function, compiler_options=QUICK)
+    return lambda *args: jax.device_get(compiled(*args))
 
 
 def _require(cell: Cell, fact: Any, law: str) -> None:
@@ -166,7 +171,7 @@ def _samples(cell: Cell, seed: int) -> _Samples:
 
     def draw():
         sizes = [(SAMPLES, cell.width(g)) for g in cell.gates]
-        return cell.Gates(*(jnp.asarray(rng.normal(size=size)) for size in sizes))
+        return cell.Gates(*(rng.normal(size=size) for size in sizes))
 
     return _Samples(draw(), draw(), _theta(cell, jax.random.key(seed), jnp.float64))
 
@@ -181,16 +186,17 @@ def _check_purity(cell: Cell, samples: _Samples) -> None:
     state = initial_state(cell, (), jnp.float64)
     key = jax.random.key(0)
     calls = {
-        "update": lambda: _update(cell, row, state, theta),
-        "init_theta": lambda: dict(cell.init_theta(key)),
+        "update": (functools.partial(_update, cell), row, state, theta),
+        "init_theta": (lambda key: dict(cell.init_theta(key)), key),
     }
     if cell.noisy:
         draws = _draws(cell, theta, jnp.float64)
-        calls["draw"] = lambda: dict(cell.draw(theta, key))
-        calls["update with draws"] = lambda: _update(cell, row, state, theta, draws)
-    for name, call in calls.items():
+        calls["draw"] = (lambda *args: dict(cell.draw(*args)), theta, key)
+        calls["update with draws"] = (*calls["update"], draws)
+    for name, (call, *args) in calls.items():
+        once, again = (_quick(lambda *args, f=call: f(*args))(*args) for _ in range(2))
         law = f"{name} is impure: the same arguments gave other results"
-        _require(cell, _same(call(), call()), law)
+        _require(cell, _same(once, again), law)
     law = "update is impure: its arguments outlive the call"
     _require(cell, not _leaks(cell, row, state, theta), law)
 
@@ -224,7 +230,7 @@ def _check_ranges(cell: Cell, update: Callable, samples: _Samples) -> None:
     for scale in (1.0, 30.0):
         state = _zeros(cell, samples)
         for t in range(8):
-            gates = jax.tree.map(lambda g, s=scale, t=t: s * jnp.roll(g, t, 0), samples.gates)
+            gates = jax.tree.map(lambda g, s=scale, t=t: s * np.roll(g, t, 0), samples.gates)
             state, activated, _ = update(gates, state, samples.theta)
             values = {**activated._asdict(), **state._asdict()}
             _check_in_range(cell, values, f"with pre-activations of size {scale}")
@@ -234,7 +240,7 @@ def _check_in_range(cell: Cell, values: dict[str, Array], where: str) -> None:
     for name, value in values.items():
         _require(cell, np.isfinite(value).all(), f"{name} is not finite {where}")
     for name, (low, high) in cell.ranges.items():
-        lowest, highest = float(values[name].min()), float(values[name].max())
+        lowest, highest = np.min(values[name]), np.max(values[name])
         law = f"{name} leaves its range [{low}, {high}] {where}, got [{lowest}, {highest}]"
         _require(cell, low <= lowest and highest <= high, law)
 
@@ -257,7 +263,8 @@ def _check_linear(cell: LinearCell, update: Callable, samples: _Samples, state: 
     _require(cell, fact, "linear must return three: a, b, the activated gates")
     for name, value in zip("ab", result, strict=False):
         _check_array(cell, f"linear: {name}", value, state[0].shape[1:], state[0].dtype)
-    a, b, _ = jax.vmap(cell.linear, in_axes=(0, None))(samples.gates, samples.theta)
+    linear = _quick(jax.vmap(cell.linear, in_axes=(0, None)))
+    a, b, _ = linear(samples.gates, samples.theta)
     new, *_ = update(samples.gates, state, samples.theta)
     _agree(cell, "linear must agree with update: a * h + b", new[0], a * state[0] + b)
 
@@ -275,17 +282,17 @@ def _check_use(cell: Cell, update: Callable, samples: _Samples, first: Row, stat
         _require(cell, not _same((changed, read_now), (new, read)), law)
     for name in theta._fields:
         value = getattr(theta, name)
-        changed, *_ = update(gates, state, theta._replace(**{name: value + 0.3 * jnp.cos(value)}))
+        changed, *_ = update(gates, state, theta._replace(**{name: value + 0.3 * np.cos(value)}))
         law = f"theta.{name} is not used: no state depends on it"
         _require(cell, not _same(changed, new), law)
 
 
 def _check_noise(cell: Cell, samples: _Samples, state: Row) -> None:
     """Checks that draws depend on the key, are used, and respect the ranges."""
-    noisy = jax.jit(jax.vmap(functools.partial(_update, cell), in_axes=(0, 0, None, 0)),
-                    compiler_options=QUICK)  # fmt: skip
+    noisy = _quick(jax.vmap(functools.partial(_update, cell), in_axes=(0, 0, None, 0)))
     keys = jax.random.split(jax.random.key(0), (4, len(samples.gates[0])))
-    draws = jax.vmap(jax.vmap(lambda key: cell.Draws(cell.draw(samples.theta, key))))(keys)
+    draw = jax.vmap(jax.vmap(lambda key: cell.Draws(cell.draw(samples.theta, key))))
+    draws = _quick(draw)(keys)
     once, *others = (jax.tree.map(lambda d, n=n: d[n], draws) for n in range(4))
     results = noisy(samples.gates, state, samples.theta, once)
     for name in once._fields:
@@ -313,10 +320,10 @@ def _check_uniform(cell: Cell, samples: _Samples, state: Row) -> None:
         _require(cell, fact, law)
 
     def repeated(row):
-        return jax.tree.map(lambda a: jnp.repeat(a, H // a.shape[-1], axis=-1), row)
+        return jax.tree.map(lambda a: np.repeat(a, H // a.shape[-1], axis=-1), row)
 
     one, other = (
-        jax.vmap(functools.partial(_update, kind), in_axes=(0, 0, None))(*given, samples.theta)
+        _quick(jax.vmap(functools.partial(_update, kind), (0, 0, None)))(*given, samples.theta)
         for kind, given in (
             (cell, (samples.gates, state)),
             (uniform, repeated((samples.gates, state))),
@@ -342,24 +349,24 @@ def _problems(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -
     rng = np.random.default_rng(seed)
 
     def normal(like):
-        return jnp.asarray(0.5 * rng.normal(size=(2, *like.shape)))
+        return 0.5 * rng.normal(size=(2, *like.shape))
 
     key = jax.random.key(0)
     shapes = jax.eval_shape(lambda: init(cell, key, input_size, dtype=jnp.float64))
-    theta = jax.tree.map(lambda a: jnp.stack([a, a]), _theta(cell, key, jnp.float64))
+    theta = jax.tree.map(lambda a: np.stack([a, a]), _theta(cell, key, jnp.float64))
     params = jax.tree.map(normal, shapes._replace(theta=()))._replace(theta=theta)
-    x = jnp.asarray(rng.normal(size=(2, T, B, input_size)))
-    mask = jnp.asarray(rng.random((2, T, B)) < 0.7).at[:, :, 1].set(False)
-    reset = jnp.asarray(rng.random((2, T, B)) < 0.2).at[:, 2, 0].set(True)
-    state = jax.tree.map(lambda a, b: jnp.stack([a[:B], b[:B]]), first, second)
-    initial = jax.tree.map(lambda s: s[::-1].at[0].set(0), state)
+    x = rng.normal(size=(2, T, B, input_size))
+    mask, reset = rng.random((2, T, B)) < 0.7, rng.random((2, T, B)) < 0.2
+    mask[:, :, 1], reset[:, 2, 0] = False, True
+    state = jax.tree.map(lambda a, b: np.stack([a[:B], b[:B]]), first, second)
+    initial = jax.tree.map(lambda s: np.stack([0 * s[1], s[0]]), state)
     keys = jax.random.split(jax.random.key(seed), (2, T)) if cell.noisy else None
     return _Problem(params, x, state, initial, mask, reset, Noise(keys))
 
 
 def _check_time(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -> None:
     """Computes all results in one compiled function, then compares them."""
-    facts = jax.jit(functools.partial(_facts, cell), compiler_options=QUICK)
+    facts = _quick(functools.partial(_facts, cell))
     problems = _problems(cell, input_size, seed, first, second)
     whole, others, streamed, split, gradients = facts(problems)
     _agree(cell, "streaming by step must equal unroll", streamed, whole)
@@ -435,9 +442,10 @@ def _split(cell: Cell, problem: _Problem) -> dict[str, Any]:
 
 def _agree(cell: Cell, law: str, got: Any, want: Any, tolerance: float = 1e-12) -> None:
     leaves = zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True)
-    for (path, a), b in leaves:
+    for (path, *pair), other in leaves:
+        a, b = (np.asarray(leaf) for leaf in (*pair, other))
         where = f"{law}; {jax.tree_util.keystr(path, simple=True, separator='.')}"
         finite = np.isfinite(a).all() and np.isfinite(b).all()
         _require(cell, finite, f"{where} is not finite")
-        error = np.linalg.norm(np.asarray(a - b)) / (np.linalg.norm(np.asarray(b)) + 1e-3)
+        error = np.linalg.norm(a - b) / (np.linalg.norm(b) + 1e-3)
         _require(cell, error <= tolerance, f"{where} differs by {error:.1e} of its size")

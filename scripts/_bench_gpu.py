@@ -203,7 +203,7 @@ def run(
       repeats: timed calls of each rival at each shape.
       minutes: a part starts only if it would end in time, were it as long as the longest so far.
       shapes: T,B,D,H of the single layers.
-      tiny: shrinks every shape.
+      tiny: shrinks every shape; of equal ones one is left.
       save: gets all rows after every part.
     """
     clock, rows = Clock(minutes), []
@@ -224,21 +224,22 @@ def parts(
 ) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     """Returns the parts by name, the most important first."""
 
-    def small(shape: tuple[int, ...]) -> Any:
-        return tuple(min(n, TINY) for n in shape) if tiny else shape
+    def small(shapes: Iterable[tuple[int, ...]]) -> list[Any]:
+        shrunk = [tuple(min(n, TINY) for n in shape) if tiny else shape for shape in shapes]
+        return list(dict.fromkeys(shrunk))
 
     def layers(kind):
         return [
             (f"{kind} {shape}", functools.partial(compared, RIVALS, shape, kind, repeats))
-            for shape in map(small, shapes)
+            for shape in small(shapes)
         ]
 
     sweeps = [
         (f"sweep {shape}", functools.partial(compared, SWEEPERS, shape, "step", repeats))
-        for shape in map(small, SWEEPS)
+        for shape in small(SWEEPS)
     ]
-    cells = functools.partial(per_gate, small(SHAPES[0]), repeats, "bf16", ENGINES)
-    error = functools.partial(errors, small(ERROR_SHAPE))
+    cells = functools.partial(per_gate, *small(SHAPES[:1]), repeats, "bf16", ENGINES)
+    error = functools.partial(errors, *small([ERROR_SHAPE]))
     others = [("user-defined cells", cells), ("errors against float64", error)]
     return [*layers("step"), *sweeps, *others, *layers("forward")]
 

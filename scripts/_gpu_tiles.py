@@ -178,10 +178,10 @@ def main() -> int:
     given = part.arguments("tiles")
     paths = [given.out / "tiles.json", *[tiles.PATH] * (not given.tiny)]
     add, save = part.rows_in(given.out / "tiles.jsonl"), functools.partial(write, paths)
-    shape, candidates, repeats = SHAPE, CANDIDATES, 15
+    widths, shape, candidates, repeats = WIDTHS, SHAPE, CANDIDATES, 15
     if given.tiny:
-        shape, candidates, repeats = TINY_SHAPE, TINY_CANDIDATES, 1
-    searches = [Search(terms, H, shape) for terms, H in WIDTHS]
+        widths, shape, candidates, repeats = WIDTHS[:1], TINY_SHAPE, TINY_CANDIDATES, 1
+    searches = [Search(terms, H, shape) for terms, H in widths]
     run(searches, candidates, repeats, given.minutes, add, save, interpret=given.tiny)
     return 0
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import tanh
 
 import lstm_jax as lj
@@ -61,6 +62,15 @@ class Uneven(lj.Cell):
         f, g = sigmoid(gates.f), tanh(gates.g)
         h = f * state.h + (1 - f) * g
         return state._replace(h=h, trace=0.9 * state.trace + 0.1 * h), gates._replace(f=f, g=g)
+
+
+def drawn_params(cell, input_size, rng, dtype=jnp.float32):
+    """Normal parameters, and the small ones of the start: compiles nothing where there are none."""
+    shapes = jax.eval_shape(lambda: lj.init(cell, jax.random.key(0), input_size, dtype=dtype))
+    drawn = jax.tree.map(lambda a: rng.normal(0, 0.5, a.shape).astype(a.dtype), shapes)
+    theta = {n: np.asarray(a, dtype) for n, a in cell.init_theta(jax.random.key(0)).items()}
+    params = lj.cells.mask_params(cell, drawn._replace(theta=cell.Theta(theta)))
+    return jax.tree.map(jnp.asarray, params)
 
 
 BUILT_IN = [

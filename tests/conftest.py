@@ -45,12 +45,13 @@ def x64() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked slow, too")
     parser.addoption("--stress", action="store_true", help="run the tests marked stress, too")
+    parser.addoption("--optimized", action="store_true", help="compile as users have it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Nearly all of the time goes into compiling. What is compiled with less care is slower and may
-    # round differently, but has to pass as well; with --all it is compiled as users have it.
-    if not config.getoption("--all"):
+    # Nearly all of the time goes into compiling. What is compiled with less care takes a fifth of
+    # it; it is slower and may round differently, but has to pass as well.
+    if not config.getoption("--optimized"):
         os.environ["XLA_FLAGS"] = f"{CHEAP} {os.environ.get('XLA_FLAGS', '')}"
 
 

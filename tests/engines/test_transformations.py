@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import lstm_jax as lj
 from lstm_jax.engines import Scan
+from tests.cells_under_test import drawn_params
 from tests.engines.test_engines import mostly_slow
 
 T, B, D = 5, 4, 2
@@ -35,7 +36,7 @@ def slope(cell, engine):
 
 
 def params_of(cell):
-    return lj.init(cell, jax.random.key(0), D)
+    return drawn_params(cell, D, np.random.default_rng(0))
 
 
 def assert_close(got, want, tolerance=1e-5):
@@ -49,7 +50,8 @@ DTYPES = ["float32", "bfloat16"]
     "cell, engine, dtype",
     mostly_slow(
         [(*case, dtype) for case in CASES for dtype in DTYPES],
-        [(*case, DTYPES[n % 2]) for n, case in enumerate(CASES)],
+        [(*CASES[n], dtype) for n, dtype in ((0, "float32"), (2, "bfloat16"), (3, "float32"),
+                                             (5, "bfloat16"))],
     ),
     ids=str,
 )
@@ -73,7 +75,7 @@ def test_a_batch_sharded_over_devices_has_the_gradients_of_one_device(cell, engi
         assert_close(jax.jit(slope(cell, engine))(whole, place(x), place(RESET)), want, tolerance)
 
 
-@pytest.mark.parametrize("cell, engine", CASES[:-1], ids=str)
+@pytest.mark.parametrize("cell, engine", [CASES[0], *CASES[2:4]], ids=str)
 def test_an_export_serves_any_length_and_batch(cell, engine):
     t, b = export.symbolic_shape("t, b")
     params = params_of(cell)
@@ -115,8 +117,8 @@ def test_no_traced_value_outlives_its_trace():
     params = {cell: params_of(cell) for cell in (LSTM, LINEAR)}  # draws are compiled, not checked
     with jax.checking_leaks():
         for cell, engine in CASES:
-            jax.jit(functools.partial(loss, cell, engine)).lower(params[cell], X)
-            jax.jit(slope(cell, engine)).lower(params[cell], X, RESET)
+            jax.jit(functools.partial(loss, cell, engine)).trace(params[cell], X)
+            jax.jit(slope(cell, engine)).trace(params[cell], X, RESET)
 
 
 def test_every_array_of_every_cell_holds_something():

@@ -21,6 +21,7 @@ from scripts import _bench_gpu as gpu
 from scripts import _bench_jobs as jobs
 from scripts import _bench_own_data as own
 from scripts import _bench_training as training
+from scripts import _gpu
 from tests.compiling import CHEAP
 
 ROOT = Path(__file__).parents[2]
@@ -121,15 +122,15 @@ def test_verdicts_are_on_equal_terms() -> None:
 
 @pytest.mark.slow
 def test_the_whole_benchmark_of_a_gpu_runs_unattended_on_a_cpu(tmp_path) -> None:
-    """The command itself, all its rivals and parts, shapes shrunk."""
-    command = [sys.executable, "scripts/_bench.py", "peers", "--gpu", "--tiny", "--repeats=1"]
-    command += ["--minutes=60", f"--json={tmp_path}/gpu.json"]
+    """As `scripts/gpu bench` starts it, all its rivals and parts, shapes shrunk."""
+    command = _gpu.command("peers", _gpu.Request([], tmp_path, 60, tiny=True), 3600)
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": CHEAP},
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
-    assert len(rows) == 2 * len(gpu.SHAPES) + len(gpu.SWEEPS) + 2
+    rows = json.loads((tmp_path / "peers.json").read_text())["rows"]
+    kinds = [row["kind"] for row in rows]
+    assert list(dict.fromkeys(kinds)) == ["step", "per gate", "errors", "forward"]
     for row in rows:
         found = row.get("median_ms", {}) | row.get("relative", {})
         assert any(name.startswith("scan") for name in found)
