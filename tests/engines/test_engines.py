@@ -312,10 +312,12 @@ def test_forward_mode_belongs_to_reference():
     def loss(x, engine):
         return jnp.sum(lj.unroll(cell, params, x, engine=engine)[1] ** 2)
 
-    push = jax.jit(
-        lambda x: jax.jvp(lambda x: loss(x, "reference"), (x,), (jnp.ones_like(x),))[1]
-    )(x)
-    pull = jnp.sum(jax.jit(jax.grad(lambda x: loss(x, "scan")))(x))
+    @jax.jit
+    def ways(x):
+        push = jax.jvp(lambda x: loss(x, "reference"), (x,), (jnp.ones_like(x),))[1]
+        return push, jnp.sum(jax.grad(lambda x: loss(x, "scan"))(x))
+
+    push, pull = ways(x)
     np.testing.assert_allclose(push, pull, rtol=1e-5)
 
 

@@ -173,9 +173,7 @@ def test_checked_and_diagnostics_do_not_see_what_is_hidden():
         seen(filled(x, mask, np.nan), state)
 
 
-@pytest.mark.parametrize(
-    "front, readout", [(None, "every"), ("dense", "last"), ("embed", "last")]
-)
+@pytest.mark.parametrize("front, readout", [(None, "every"), ("dense", "last"), ("embed", "last")])
 def test_a_model_does_not_see_what_is_hidden(front, readout):
     """Both directions, dropout and noise on the input; pad symbols of any number."""
     spec = lj.nn.SequenceSpec(

@@ -165,7 +165,8 @@ def test_no_noise_costs_nothing():
     assert len(bare) == len(program(cell, lj.Noise()))
     assert "random" not in bare and "key<" not in bare
     ones = lj.Noise(keep=jnp.ones((B, H)))
-    plain, kept = (jax.jit(lambda n: lj.unroll(cell, params, x, noise=n)[1])(n) for n in (None, ones))
+    run = jax.jit(lambda noise: lj.unroll(cell, params, x, noise=noise)[1])
+    plain, kept = run(None), run(ones)
     np.testing.assert_array_equal(kept, plain)
 
 

@@ -91,7 +91,8 @@ FGR = C.PeepholeLSTM(H, gate_recurrence=True, clip=0.3)
 SHARED, ZONED = C.MemoryBlocks(6, size=3), C.Zoneout(C.LSTM(H), {"h": 0.3, "c": 0.4})
 QUICK = [C.LSTM(H), FGR, Own(H), C.LayerNormLSTM(16), SHARED, ZONED]
 OTHERS = [
-    C.GRU(H), C.SLSTM(H), C.MinLSTM(H), *(C.odyssey(variant, H) for variant in C.ODYSSEY), C.MemoryBlocks(H),
+    C.GRU(H), C.SLSTM(H), C.MinLSTM(H), *(C.odyssey(variant, H) for variant in C.ODYSSEY),
+    C.MemoryBlocks(H),
     C.MemoryBlocks(H, truncated=True, forget_gate=True), C.MemoryBlocks(H, recurrent=False),
     C.MemoryBlocks(H, forget_gate=True, gate_recurrence=False),
     C.RNN(H), C.RNN(H, activation="relu"), C.JANET(H), C.URLSTM(H), C.MinGRU(H),

@@ -50,8 +50,10 @@ DTYPES = ["float32", "bfloat16"]
     "cell, engine, dtype",
     mostly_slow(
         [(*case, dtype) for case in CASES for dtype in DTYPES],
-        [(*CASES[n], dtype) for n, dtype in ((0, "float32"), (2, "bfloat16"), (3, "float32"),
-                                             (5, "bfloat16"))],
+        [
+            (*CASES[n], dtype)
+            for n, dtype in ((0, "float32"), (2, "bfloat16"), (3, "float32"), (5, "bfloat16"))
+        ],
     ),
     ids=str,
 )

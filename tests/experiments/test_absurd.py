@@ -143,7 +143,7 @@ def test_the_usual_scale_fits_an_ordinary_machine(name, untrained, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "line"), LINES[::4], ids=lambda text: text[:50])
+@pytest.mark.parametrize(("name", "line"), LINES[::20], ids=lambda text: text[:50])
 def test_a_real_process_refuses_at_once(name, line, tmp_path):
     """Most of the time goes into imports."""
     _, *flags = arguments(name, line, tmp_path)

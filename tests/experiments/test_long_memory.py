@@ -1,13 +1,10 @@
 """long_memory: plan, table and figures as functions of records; the command line as a program."""
 
 import dataclasses
-import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import cast
 
@@ -208,39 +205,3 @@ def test_the_program_refuses_in_one_line_with_code_2_and_writes_nothing(environm
     assert told.stderr.startswith("long_memory: --platform=tpu: jax finds none here")
     assert told.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_the_program_killed_and_resumed_leaves_the_same_bytes(environment, tmp_path):
-    flags = [
-        "--tasks=recall",
-        "--lags=3",
-        "--cells=rnn",
-        "--learning_rates=1e-3,1e-2",
-        "--hidden=4",
-    ]
-    flags += ["--seeds=2", "--tuning_seeds=1", "--steps=2000", "--batch_size=4"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    options = {"env": environment, "cwd": tmp_path, "check": True, "capture_output": True}
-    subprocess.run(command(*flags, f"--workdir={whole}"), **options)
-
-    victim = subprocess.Popen(
-        command(*flags, f"--workdir={killed}"), env=environment, stdout=subprocess.DEVNULL
-    )
-    ledger = killed / "records.jsonl"
-    while not (ledger.exists() and "-reported" in ledger.read_text()):
-        assert victim.poll() is None, "it ended before it was killed"
-        time.sleep(0.002)
-    victim.send_signal(signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL
-    assert not (killed / "summary.csv").exists()
-
-    subprocess.run(command(f"--resume={killed}"), **options)
-    names = ["records.jsonl", "summary.csv"]
-    names += [str(path.relative_to(whole)) for path in whole.glob("params/*.npz")]
-    assert len(names) == 4
-    for name in names:
-        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
-    configs = [json.loads((path / "config.json").read_text()) for path in (whole, killed)]
-    assert configs[0]["settings"] == configs[1]["settings"]
-    assert configs[0]["about"]["devices"] == ["cpu"] * (os.cpu_count() or 1)

@@ -199,8 +199,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(undisturbed, tmp_path):
 def test_a_run_killed_again_and_again_goes_on_to_the_same_bytes(undisturbed, tmp_path):
     rng = np.random.default_rng(0)
     lines = left(undisturbed)["records.jsonl"].count(b"\n")
-    kills = sum(killed(tmp_path, at, rng.uniform(0, 0.1)) for at in range(1, lines, lines // 5))
-    assert kills >= 3
+    kills = sum(killed(tmp_path, at, rng.uniform(0, 0.1)) for at in range(1, lines, lines // 3))
+    assert kills >= 2
     carry_out(begin_or_resume(tmp_path))
     assert left(tmp_path) == left(undisturbed)
 
