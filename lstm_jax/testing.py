@@ -361,6 +361,7 @@ def _problems(cell: Cell, input_size: int, seed: int, first: Row, second: Row) -
     state = jax.tree.map(lambda a, b: np.stack([a[:B], b[:B]]), first, second)
     initial = jax.tree.map(lambda s: np.stack([0 * s[1], s[0]]), state)
     keys = jax.random.split(jax.random.key(seed), (2, T)) if cell.noisy else None
+    x, mask, reset = map(jnp.asarray, (x, mask, reset))
     return _Problem(params, x, state, initial, mask, reset, Noise(keys))
 
 

@@ -302,7 +302,8 @@ def test_vmap_over_data_is_a_batch():
         one = jax.vmap(lambda x: lj.unroll(cell, params, x[:, None])[1][:, 0], 1, 1)(x)
         return one, lj.unroll(cell, params, x)[1]
 
-    assert_close(*both(x), 1e-6)
+    one, whole = both(x)
+    assert_close(one, whole, 1e-6)
 
 
 def test_forward_mode_belongs_to_reference():
