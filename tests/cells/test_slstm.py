@@ -9,6 +9,7 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax.cells import SLSTM
+from tests.cells_under_test import drawn_params
 from tests.oracle import sigmoid
 
 T, B, D, H = 9, 3, 2, 4
@@ -66,10 +67,11 @@ def test_the_stabiliser_changes_nothing(cell, x64):
 def test_heads_do_not_see_each_other(x64):
     """Not through the weights given, and not through those that do not exist."""
     cell = SLSTM(6, heads=3)
-    params = lj.init(cell, jax.random.key(0), D, dtype=jnp.float64)
-    params = params._replace(w_h=jax.random.normal(jax.random.key(1), (6, 24)))
-    x = jax.random.normal(jax.random.key(2), (4, 1, D))
-    start = cell.State(*jax.random.uniform(jax.random.key(3), (4, 1, 6), minval=0.5))
+    rng = np.random.default_rng(0)
+    params = drawn_params(cell, D, rng, jnp.float64)
+    params = params._replace(w_h=jnp.asarray(rng.normal(size=(6, 24))))
+    x = jnp.asarray(rng.normal(size=(4, 1, D)))
+    start = cell.State(*(jnp.asarray(rng.uniform(0.5, 1, (1, 6))) for _ in range(4)))
 
     def heads(h, w_h):
         out = lj.unroll(cell, params._replace(w_h=w_h), x, start._replace(h=h))[1]
@@ -92,18 +94,15 @@ def test_heads_do_not_see_each_other(x64):
 def test_no_gate_is_too_large_or_too_small(dtype, forget_gate):
     """From zeros and after a reset, behind masks, for pre-activations of any size."""
     cell = SLSTM(1, forget_gate=forget_gate)
-    size = jnp.array([-300.0, -90.0, -30.0, -1.0, 0.0, 1.0, 30.0, 90.0, 300.0])
-    i, f = (a.ravel() for a in jnp.meshgrid(size, size))
-    x = jnp.stack([jnp.stack([i, f]).T, jnp.stack([f, i]).T, jnp.stack([-i, f]).T] * 2).astype(
-        dtype
-    )
+    size = np.array([-300.0, -90.0, -30.0, -1.0, 0.0, 1.0, 30.0, 90.0, 300.0])
+    i, f = (a.ravel() for a in np.meshgrid(size, size))
+    x = np.stack([np.stack([i, f]).T, np.stack([f, i]).T, np.stack([-i, f]).T] * 2)
     shape = x.shape[:2]
-    mask, reset = (
-        jnp.ones(shape, bool).at[1, ::2].set(False),
-        jnp.zeros(shape, bool).at[3].set(True),
-    )
-    w_x = jnp.array([[1, 0, 0, 0], [0, 1, 0, 0]], dtype)
-    params = lj.CellParams(w_x, jnp.ones((1, 4), dtype), jnp.array([0, 0, 0.5, 1], dtype), ())
+    mask, reset = np.ones(shape, bool), np.zeros(shape, bool)
+    mask[1, ::2], reset[3] = False, True
+    w_x, w_h, b = np.eye(2, 4), np.ones((1, 4)), np.array([0, 0, 0.5, 1])
+    w_x, w_h, b, x = (jnp.asarray(a, dtype) for a in (w_x, w_h, b, x))
+    params = lj.CellParams(w_x, w_h, b, ())
 
     def total(params, x, start):
         final, h = lj.unroll(cell, params, x, start, mask=mask, reset=reset)

@@ -1,6 +1,7 @@
 """Zoneout against its equations, its mean, and what it shares with the cell within."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax import interop
+from tests.cells_under_test import drawn_params
 from tests.oracle import lstm
 
 T, B, D, H = 6, 3, 2, 4
@@ -18,30 +20,30 @@ CELL = lj.cells.Zoneout(LSTM, {"h": 0.4, "c": 0.3})
 
 def problem(cell=CELL, dtype=jnp.float32):
     """Returns parameters, inputs, a state and the keys of the instants."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    params = lj.init(cell, keys[0], D, dtype=dtype)
-    x = jax.random.normal(keys[1], (T, B, D), dtype)
-    state = jax.tree.map(
-        lambda s: jax.random.normal(keys[2], s.shape, dtype), lj.initial_state(cell, (B,), dtype)
-    )
-    return params, x, state, jax.random.split(keys[3], T)
+    rng = np.random.default_rng(0)
+    params = drawn_params(cell, D, rng, dtype)
+    x, *state = (jnp.asarray(rng.normal(size=n), dtype) for n in ((T, B, D), (B, H), (B, H)))
+    return params, x, cell.State(*state), jax.random.split(jax.random.key(0), T)
 
 
 def drawn(keys, rate, place):
     """[T, B, H] whether a unit keeps its value: row b from fold_in(keys[t], b), a key a state."""
 
-    def row(key, b):
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    def rows(key, b):
         own = jax.random.split(jax.random.fold_in(key, b), 3)[place]
         return jax.random.bernoulli(own, jnp.float32(rate), (H,))
 
-    return np.asarray(jax.vmap(lambda key: jax.vmap(lambda b: row(key, b))(jnp.arange(B)))(keys))
+    return np.asarray(rows(keys, np.arange(B)))
 
 
 def test_zoneout_equals_its_equations(x64):
     """In NumPy, instant by instant: with the draws, and with their means."""
     params, x, state, keys = problem(dtype=jnp.float64)
-    parts = [jnp.split(w, 4, axis=-1) for w in (params.w_x, jnp.asarray(params.w_h), params.b)]
-    weights = {k: tuple(np.asarray(p[n]) for p in parts) for n, k in enumerate("ifgo")}
+    parts = [np.split(np.asarray(w), 4, axis=-1) for w in (params.w_x, params.w_h, params.b)]
+    weights = {k: tuple(p[n] for p in parts) for n, k in enumerate("ifgo")}
     shares = {
         "with draws": {"c": drawn(keys, 0.3, 1), "h": drawn(keys, 0.4, 2)},
         "with means": {"c": np.full((T, B, H), 0.3), "h": np.full((T, B, H), 0.4)},
@@ -49,7 +51,8 @@ def test_zoneout_equals_its_equations(x64):
     assert 0 < shares["with draws"]["c"].mean() < 1
     for how, d in shares.items():
         noise = lj.Noise(keys) if how == "with draws" else None
-        found = lj.trace(CELL, params, x, state, noise=noise, engine="reference").states
+        run = jax.jit(functools.partial(lj.trace, CELL, engine="reference"))
+        found = jax.device_get(run(params, x, state, noise=noise).states)
         h, c = np.asarray(state.h), np.asarray(state.c)
         for t in range(T):
             _, (new_h, new_c), _ = lstm(weights, np.asarray(x[t : t + 1]), h, c)
@@ -77,12 +80,18 @@ def test_a_rate_of_zero_is_the_cell_itself_bit_for_bit():
     )()
     for found in (zoned, meant):
         jax.tree.map(np.testing.assert_array_equal, found, plain)
-    one, _ = lj.step(half, params, state, x[0], noise=lj.Noise(keys[0]))
-    want, _ = lj.step(LSTM, params, state, x[0])
+    one, want = jax.device_get(
+        jax.jit(
+            lambda: (
+                lj.step(half, params, state, x[0], noise=lj.Noise(keys[0]))[0],
+                lj.step(LSTM, params, state, x[0])[0],
+            )
+        )()
+    )
     np.testing.assert_array_equal(one.h, want.h)
-    kept = np.asarray(one.c == state.c)
+    kept = one.c == np.asarray(state.c)
     assert 0 < kept.sum() < kept.size
-    np.testing.assert_array_equal(np.asarray(one.c)[~kept], np.asarray(want.c)[~kept])
+    np.testing.assert_array_equal(one.c[~kept], want.c[~kept])
 
 
 def test_the_mean_over_draws_is_the_expectation_and_units_are_independent():

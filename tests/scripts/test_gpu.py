@@ -209,7 +209,8 @@ def test_correctness_and_tiles_run_on_a_cpu(tmp_path):
     """As real processes; tests of the benchmark run its suites."""
     before = tiles.PATH.read_bytes()
     done = subprocess.run(
-        [sys.executable, "scripts/_gpu.py", "check", "tiles", "--tiny", f"--out={tmp_path}"],
+        [sys.executable, "scripts/_gpu.py", "check", "tiles", "--tiny", "--minutes=30",
+         f"--out={tmp_path}"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": CHEAP},
         capture_output=True, text=True,
     )  # fmt: skip
