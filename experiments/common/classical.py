@@ -57,8 +57,8 @@ def theta(history: np.ndarray, horizon: int, season: int) -> np.ndarray:
 def seasonal_indices(history: np.ndarray, season: int) -> np.ndarray:
     """Returns [season] mean ratios to the centred moving average.
 
-    They are 1 without a season, for fewer than two of them, where a value is not above 0, or where
-    the autocorrelation at one season is not significant at 90 %, as in the M3 competition.
+    They are 1 without a season, with fewer than two seasons, with a value that is not above 0, or
+    if the autocorrelation at one season is not significant at 90 %, as in the M3 competition.
     """
     n = len(history)
     if season == 1 or n < 2 * season + 1 or history.min() <= 0 or not is_seasonal(history, season):

@@ -84,10 +84,10 @@ class Maze(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TMaze(Environment):
-    """A corridor with a cue at its start; its end has two arms, and the cue names the right one.
+    """A corridor with a cue at its start, which names the right one of two arms at its end.
 
-    Actions are forward and the two arms. A step without effect, and the wrong arm, cost 0.1. The
-    right arm gives 1. An episode ends in an arm, or after 3 length + 10 steps.
+    Actions are forward and the two arms. The reward is 1 for the right arm, and -0.1 for the wrong
+    arm or a step without effect. An episode ends in an arm, or after 3 length + 10 steps.
 
     Source: Bakker 2002, with its rewards of 4 and -0.1.
     """
@@ -130,10 +130,10 @@ class Chain(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MemoryChain(Environment):
-    """A bit at the start is the right action after `length` more steps: 1, or -1 if wrong.
+    """The bit at the start is the right action after `length` more steps, for a reward of 1 or -1.
 
-    As in bsuite the observation after an action is that of the time step before it, so that the
-    bit appears twice.
+    As in bsuite, the observation after an action is that of the time step before it, so the bit
+    appears twice.
 
     Source: Osband et al. 2020, with one bit.
     """
@@ -217,9 +217,9 @@ class Cards(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RepeatPrevious(Environment):
-    """The right action is the symbol of `length` steps ago; `asked` answers in an episode.
+    """The right action is the symbol of `length` steps ago, at `asked` steps of an episode.
 
-    A right answer gives 1/asked, a wrong one costs it.
+    The reward is 1/asked for a right answer, and -1/asked for a wrong one.
 
     Source: Morad et al. 2023, with `asked` and `length` free.
     """
@@ -300,7 +300,7 @@ class MaskedCartPole(Environment):
 
 
 def moved(motion: Array, action: Array) -> Array:
-    """Returns the motion of cart and pole after 0.02 s of a push of 10 N, by Euler's method."""
+    """Returns the motion of cart and pole after a push of 10 N for 0.02 s, by Euler's method."""
     _, speed, angle, spin = motion
     push = jnp.where(action == 1, 10.0, -10.0)
     sine, cosine = jnp.sin(angle), jnp.cos(angle)

@@ -30,9 +30,9 @@ OTHER_FILES = 20_000_000  # bytes of the ledger, the curves and the report
 def need_memory(groups: "Sequence[Group | Computed]", batching: str, request: Request) -> None:
     """Raises ValueError, with the given flags, for a group larger than the memory.
 
-    The estimate is a lower bound: parameters and optimiser states of all trials, twice on a CPU
-    (the copy for a checkpoint is in the same memory), and one batch of each concurrent trial, with
-    the hidden states of its layers.
+    The estimate is a lower bound. It has the parameters and optimiser states of all trials, twice
+    on a CPU, whose memory also has the copy for a checkpoint. It has one batch of each concurrent
+    trial, with the hidden states of its layers.
     """
     here, copies = memory(), 2 if jax.default_backend() == "cpu" else 1
     for group in trained(groups):

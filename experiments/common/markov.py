@@ -134,8 +134,9 @@ def most_bits(states: int) -> float:
     """Returns log2 K, the upper bound of `Recall.bits` with K states.
 
     A model in state s gives the string w, one of 2^k, the probability q(w|s), so its answer has at
-    most max_s q(w|s). The sum of these over w is at most K, so the right string has a probability
-    of at most K / 2^k on average, and the mean of its logarithm is at most log2(K) - k (Jensen).
+    most max_s q(w|s). The sum of these over w is at most K. The right string
+    has therefore a probability of at most K / 2^k on average, and the mean of its logarithm is at
+    most log2(K) - k (Jensen).
     """
     return log2(states)
 

@@ -29,7 +29,7 @@ SEED = 0  # of the split and of the permutation
 
 
 class Images(NamedTuple):
-    """The images of training and, behind them, of test: bytes [70000, 784] and labels [70000]."""
+    """The images of training, then those of test: bytes [70000, 784] and labels [70000]."""
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -38,10 +38,10 @@ class Images(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MNIST(lj.tasks.Images):
-    """Name a handwritten digit after its 784 pixels, row after row, one a time step.
+    """Classify a handwritten digit after its 784 pixels, row after row, one per time step.
 
-    Of the 60,000 training images the last 5,000 of a fixed random order validate; the 10,000 test
-    images test.
+    The last 5,000 of the 60,000 training images, in a fixed random order, are for validation. The
+    10,000 test images are for test.
 
     Attributes:
       folder: of the four files.
@@ -95,7 +95,7 @@ def checked(path: Path) -> np.ndarray:
     """Returns the array of one of the files.
 
     Raises:
-      ValueError: it is damaged, or another file than that of MNIST.
+      ValueError: the file is damaged, or is not MNIST's.
     """
     array = lj.data.read_idx(path)
     if not is_right(path.read_bytes(), path.name):

@@ -10,7 +10,7 @@ PLAIN = 0.75  # the discount of a text with too few counts for an estimate
 def probabilities(train: str, held: str, most: int) -> np.ndarray:
     """Returns the probability of each held-out symbol by modified Kneser-Ney smoothing, by order.
 
-    With c(h w) the count of symbol w behind the context h of n symbols, and h' the context without
+    With c(h w) the count of symbol w after the context h of n symbols, and h' the context without
     its first symbol,
 
         p_n(w | h) = (c(h w) - D(c(h w)) + p_{n-1}(w | h') sum_v D(c(h v))) / sum_v c(h v).

@@ -1,4 +1,4 @@
-"""Data of a command line: a file, the columns in it, how its rows divide, and the task they make.
+"""Data of a command line: a file, its columns, its split, and the task.
 
 Messages of the library name arguments and columns; here they get the flag and the file.
 """

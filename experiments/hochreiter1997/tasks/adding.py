@@ -57,7 +57,7 @@ class AddingOnline(CriterionTask, Adding1997):
         return math.log(2) if self.cross_entropy else super().baseline_loss / 2
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Half the squared error of the answers, or their cross entropy; outputs [B, 1]."""
+        """Returns half the squared error of the answers, or their cross entropy; outputs [B, 1]."""
         targets = batch.y[:, None]
         if self.logistic:
             errors = logistic_errors(outputs, targets, self.cross_entropy)

@@ -90,7 +90,7 @@ class TwoStrings(CriterionTask):
         return Batch(jax.nn.one_hot(string[:-1], self.input_size, dtype=jnp.float32), string[1:])
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """The error of what is to be learnt, a sum over a string; outputs [T, B, V]."""
+        """Returns the error of the targets, summed over a string; outputs [T, B, V]."""
         errors = logistic_errors(outputs, self._targets(batch), self.cross_entropy)
         last = batch.y >= self.symbols - 1  # x and y follow nowhere else
         counts = last | (not self.last_only)
@@ -175,7 +175,7 @@ class RandomLag(CriterionTask):
         return Batch(x, second, mask)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Half the squared error of sigmoid(outputs), summed over both; outputs [B, 2]."""
+        """Returns half the squared error of sigmoid(outputs), summed over both; outputs [B, 2]."""
         return half_squared_error(jax.nn.sigmoid(outputs), _two(batch))
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:

@@ -95,7 +95,7 @@ class TemporalOrder(CriterionTask):
         return Batch(x, jnp.sum(digits[:, None] * marks, axis=0, dtype=jnp.int32), mask)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """The errors of the outputs, a sum; outputs [B, V]."""
+        """Returns the sum of the outputs' errors; outputs [B, V]."""
         errors = logistic_errors(outputs, self._targets(batch), self.cross_entropy)
         return jnp.sum(errors) / len(errors)
 

@@ -110,7 +110,7 @@ class TwoSequences(CriterionTask):
         return Targets(meant + noise, meant)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Half the squared error of sigmoid(outputs) from what is taught; outputs [B, 1]."""
+        """Returns half the squared error of sigmoid(outputs) from the target; outputs [B, 1]."""
         return half_squared_error(jax.nn.sigmoid(outputs), batch.y.taught[:, None])
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
