@@ -1,7 +1,8 @@
 """Measure speed and memory against other libraries.
 
-    peers       forward and training step of one layer: our engines, Flax linen, torch; on a GPU
-                more rivals and dtypes, sweeps, user-defined cells, errors (scripts/_bench_gpu.py)
+    peers       forward and training step of one layer: our engines, Flax linen, torch, and with the
+                batch spread over a device a core; on a GPU more rivals and dtypes, sweeps,
+                user-defined cells, errors (scripts/_bench_gpu.py)
     trials      a training step of one trial alone, and of many in one program
     throughput  trial-steps per second of 1 to 256 trials (4096 on a GPU), and of trials one by one
     precision   the loss of a task in bfloat16 and float32, seed by seed
@@ -51,6 +52,7 @@ from scripts._rivals import (
     interleaved,
     jax_rival,
     machine,
+    spread_rival,
     summary,
     torch_rival,
 )
@@ -75,27 +77,34 @@ RATE = flags.DEFINE_float("learning_rate", 1e-2, "of Adam (suite precision)", 0.
 GPU = flags.DEFINE_boolean("gpu", None, "the suites of a GPU; by default if jax runs on one")
 TINY = flags.DEFINE_boolean("tiny", False, "shapes of a few units, to check that --gpu runs")
 MINUTES = flags.DEFINE_float("minutes", 7.5, "on a GPU, start no part that may end later", 0.0)
+JOBS = flags.DEFINE_list("jobs", None, "jobs to measure, such as a,c; all by default (suite jobs)")
+WRITE = flags.DEFINE_boolean("write", False, "write docs/benchmarks.md and its figure (suite jobs)")
 JSON = flags.DEFINE_string("json", None, "file to write the figures to")
 RIVAL = flags.DEFINE_string("rival", None, "one alone (suites memory and jobs call themselves so)")
 
 
-def ours(engine: Any, shape: Shape, make: Callable[[int], lj.Cell] = lj.cells.LSTM) -> Rival:
+def ours(
+    engine: Any,
+    shape: Shape,
+    make: Callable[[int], lj.Cell] = lj.cells.LSTM,
+    rival: Callable[..., Rival] = jax_rival,
+) -> Rival:
     """Returns a cell of ours under one engine; a noisy cell draws noise."""
     T, _, D, H = shape
     cell = make(H)
     params = lj.init(cell, jax.random.key(0), D)
     noise = lj.Noise(jax.random.split(jax.random.key(1), T)) if cell.noisy else None
-    return jax_rival(lambda p, x: lj.unroll(cell, p, x, noise=noise, engine=engine)[1], params)
+    return rival(lambda p, x: lj.unroll(cell, p, x, noise=noise, engine=engine)[1], params)
 
 
-def flax_linen(shape: Shape, remat: bool = False) -> Rival:
+def flax_linen(shape: Shape, remat: bool = False, rival: Callable[..., Rival] = jax_rival) -> Rival:
     """Returns Flax's RNN of its faster cell; `remat` recomputes time steps (`jax.checkpoint`)."""
     from flax import linen
 
     _, B, D, H = shape
     kind = linen.remat(linen.OptimizedLSTMCell) if remat else linen.OptimizedLSTMCell
     model = linen.RNN(kind(H), time_major=True)
-    return jax_rival(model.apply, model.init(jax.random.key(0), jnp.zeros((1, B, D))))
+    return rival(model.apply, model.init(jax.random.key(0), jnp.zeros((1, B, D))))
 
 
 def torch_lstm(shape: Shape) -> Rival:
@@ -109,6 +118,13 @@ RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
     **{name: ("jax", functools.partial(ours, engine)) for name, engine in ENGINES.items()},
     "flax linen": ("flax", flax_linen),
     "torch": ("torch", torch_lstm),
+}
+SPREAD: dict[str, tuple[str, Callable[[Shape], Rival]]] = {  # where all devices share the batch
+    "scan, spread": ("jax", functools.partial(ours, "scan", rival=spread_rival)),
+    "flax linen, spread": (
+        "flax",
+        functools.partial(flax_linen, rival=functools.partial(spread_rival, checks=False)),
+    ),
 }
 MEMORY_RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
     **{
@@ -151,19 +167,25 @@ def peers() -> list[dict[str, Any]]:
         return _bench_gpu.run(REPEATS.value, MINUTES.value, *given, save)
     rows = []
     for shape in shapes(PEER_SHAPES):
-        made = {name: make(shape) for name, make in installed(RIVALS).items()}
+        divides = jax.device_count() > 1 and shape[1] % jax.device_count() == 0
+        rivals = installed(RIVALS | SPREAD if divides else RIVALS)
+        made = {name: make(shape) for name, make in rivals.items()}
         for kind in ("forward", "step"):
             rows.append(compared(made, shape, kind))
             show(rows[-1], "flax linen")
-    for name in made:
-        ratios = [r["median_ms"][name] / r["median_ms"]["flax linen"]
-                  for r in rows if r["kind"] == "step" and r["shape"][3] > 32]  # fmt: skip
-        if ratios:
-            mean, worst = geometric_mean(ratios), max(ratios)
-            print(
-                f"{name}: {mean:.2f} of Flax's step at H > 32 (geometric mean), worst {worst:.2f}"
-            )
+    for base in ("flax linen", "torch"):
+        print_means(
+            [r["median_ms"] for r in rows if r["kind"] == "step" and r["shape"][3] > 32], base
+        )
     return rows
+
+
+def print_means(rows: list[dict[str, float]], base: str) -> None:
+    """Prints the training step of each rival relative to `base`: mean over shapes, and worst."""
+    for name in rows[0] if rows and base in rows[0] else ():
+        ratios = [row[name] / row[base] for row in rows]
+        mean, worst = geometric_mean(ratios), max(ratios)
+        print(f"{name}: {mean:.2f} of {base} at H > 32 (geometric mean), worst {worst:.2f}")
 
 
 def cells() -> list[dict[str, Any]]:
@@ -249,7 +271,7 @@ def jobs() -> list[dict[str, Any]]:
     from scripts import _bench_jobs
 
     minutes = MINUTES.value if on_gpu() else math.inf
-    return _bench_jobs.jobs(RIVAL.value, minutes, save)
+    return _bench_jobs.jobs(RIVAL.value, JOBS.value, minutes, save, WRITE.value)
 
 
 def start() -> list[dict[str, Any]]:
@@ -392,7 +414,8 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     # torch needs memory on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
-    if sys.argv[1:2] in (["trials"], ["throughput"], ["precision"], ["own_data"], ["forecast"]):
+    suite = next((word for word in sys.argv[1:] if not word.startswith("-")), "peers")
+    if suite in ("peers", "trials", "throughput", "precision", "own_data", "forecast"):
         # One host device a core, as the experiments have it; before any backend starts.
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     app.run(main)

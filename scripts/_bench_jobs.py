@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import app
 
 from lstm_jax.report import figures
 from lstm_jax.report.statistics import Estimate, interval
@@ -58,19 +58,20 @@ class Job(NamedTuple):
 
 
 SAMPLED = 96 / _bench_digits.SAMPLES
+CORES = len(os.sched_getaffinity(0))
 JOBS = {
     "a": Job(
         "one training of sequential digits, 1,200 updates", _bench_digits.one_training, 3,
-        {"torch": (0.5, 0.8)}, "test accuracy",
+        {"torch": (0.5, 0.8)}, "test accuracy", devices=CORES,
     ),
     "b": Job(
         "a search of 32 settings with 3 seeds each, 120 updates", _bench_digits.search, 2,
         {"torch": (0.15, 0.3), "Flax, vmap": (0.6, 0.6)}, "test accuracy",
-        {"torch": SAMPLED, "torch, two processes": SAMPLED}, 2,
+        {"torch": SAMPLED, "torch, two processes": SAMPLED}, CORES,
     ),
     "c": Job(
         "a character model, 300 updates of 2,048 characters", _bench_text.characters, 5,
-        {"torch": (0.9, 0.9)}, "nats a character",
+        {"torch": (0.9, 0.9)}, "nats a character", devices=CORES,
     ),
     "d": Job(
         "a rollout and update of recurrent PPO", _bench_agent.updates, 15,
@@ -83,23 +84,23 @@ JOBS = {
     "f": Job("`long_memory --quick`", _bench_start.first_result, 1),
 }  # fmt: skip
 
-NAMES = flags.DEFINE_list("jobs", list(JOBS), "jobs to measure (suite jobs)")
-WRITE = flags.DEFINE_boolean("write", False, "write docs/benchmarks.md and its figure (suite jobs)")
 
-
-def jobs(alone: str | None, minutes: float, save: Save) -> list[dict[str, Any]]:
-    """Measures the jobs of --jobs within `minutes`, or the job `alone` in this process.
+def jobs(
+    alone: str | None, names: list[str] | None, minutes: float, save: Save, to_page: bool
+) -> list[dict[str, Any]]:
+    """Measures jobs in so many minutes, all by default, or one alone in this process.
 
     Raises:
       app.UsageError: a job has no such name.
     """
     if alone is not None:
         return [measure(alone)]
-    if not set(NAMES.value) <= set(JOBS):
-        raise app.UsageError(f"--jobs={','.join(NAMES.value)}: need some of {','.join(JOBS)}")
-    rows = run(NAMES.value, minutes, save)
+    names = list(JOBS) if names is None else names
+    if not set(names) <= set(JOBS):
+        raise app.UsageError(f"--jobs={','.join(names)}: need some of {','.join(JOBS)}")
+    rows = run(names, minutes, save)
     print(table(rows))
-    if WRITE.value:
+    if to_page:
         write(rows)
     return rows
 

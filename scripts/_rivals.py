@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Shape = tuple[int, int, int, int]
 Result = TypeVar("Result")
@@ -57,6 +58,18 @@ def jax_rival(
         lambda x: jax.block_until_ready(step(params, x)),
         temporaries,
     )
+
+
+def spread_rival(run: Callable, params: Any, checks: bool = True) -> Rival:
+    """A rival as `jax_rival`, whose batch all devices share: each runs its rows of x [T, B, D].
+
+    `checks` are those of `shard_map`, which Flax's RNN does not pass.
+    """
+    mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
+    whole, rows = PartitionSpec(), PartitionSpec(None, "batch")
+    spread = jax.shard_map(run, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=checks)
+    rival = jax_rival(spread, jax.device_put(params, NamedSharding(mesh, whole)))
+    return rival._replace(place=lambda x: jax.device_put(x, NamedSharding(mesh, rows)))
 
 
 def torch_rival(torch: Any, model: Any, dtype: Any, device: str) -> Rival:

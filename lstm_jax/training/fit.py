@@ -90,9 +90,11 @@ def fit(
       patience: validations without a lower loss after which a trial stops.
       plateau: validations without a lower loss after which the learning rate falls.
       factor: the factor by which it falls, in (0, 1).
-      batching: "vmap", "map", or "auto": map on a CPU, vmap elsewhere. With vmap and more devices
-        than trials, devices share batches (see `parallel.sharing`). With map each device trains
-        one trial at a time; set `jax_num_cpu_devices` to use several cores.
+      batching: "map": each device trains one trial at a time, and its numbers depend on no other.
+        "vmap": each device trains its trials together. "auto": map on a CPU, vmap elsewhere. With
+        fewer trials than devices, devices share the batch of a trial, except with "map", and with
+        "auto" for less than 16 sequences per device of a CPU. A CPU is one device unless
+        `jax_num_cpu_devices` is set.
       window: time steps from one update to the next within a batch, a divisor of the task's length;
         by default one update per batch. States pass between windows as constants. A step is still
         a batch; its loss is that of the outputs before each update.

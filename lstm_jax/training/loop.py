@@ -18,7 +18,7 @@ from lstm_jax.checks import check_size
 from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import NoLog
 from lstm_jax.runs.progress import Quiet
-from lstm_jax.tasks.base import Stream, Task
+from lstm_jax.tasks.base import Task
 from lstm_jax.training import agreement, captures, divergence, feeds, optimizers, parallel
 from lstm_jax.training.divergence import RUNNING, STATUS
 from lstm_jax.training.evaluation import Asked, data_of
@@ -85,9 +85,9 @@ class Job:
         check_size("batch_size", settings.batch_size)
         optimizers.check(settings.optimizer)
         count, mesh = len(trials.seed), parallel.everywhere(devices)
-        settings = settings._replace(batching=parallel.resolve(settings.batching, mesh))
-        if not isinstance(task, Stream):  # whose rows go on with the model's state
-            mesh = parallel.shared(mesh, count, settings.batch_size, settings.batching)
+        batching = parallel.resolve(settings.batching, mesh)
+        mesh = parallel.shared(mesh, count, settings.batch_size, settings.batching)
+        settings = settings._replace(batching=batching)
         self.task, self.model = task, agreement.sized(task, model)
         self.trials, self.settings = trials, settings
         self.layout = parallel.Layout(count, settings.batching, mesh)
@@ -283,7 +283,9 @@ def _program(
     # Not vmap on a CPU, by any name: batched QR (orthogonal weights) on several host devices waits
     # for a thread of a pool in which all threads wait for it.
     return Program(
-        begin=parallel.over_trials(begin_trial, parallel.resolve("auto", mesh), mesh),
+        begin=parallel.over_trials(
+            begin_trial, parallel.resolve("auto", mesh), mesh, runs_once=True
+        ),
         run=parallel.over_trials(run, settings.batching, mesh),
         validate=parallel.over_trials(validated, settings.batching, mesh),
     )

@@ -13,6 +13,8 @@ from lstm_jax.checks import check_choice
 from lstm_jax.runs import hosts
 
 BATCHINGS = ("auto", "vmap", "map")
+LEAST_ROWS = 16  # of a device of a CPU; with fewer, waiting for other devices costs too much
+QUICK: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 Devices = Sequence[Any]  # of jax.Device, which type checkers do not accept as a type
 
@@ -26,22 +28,24 @@ def everywhere(devices: Devices | None = None) -> Mesh:
 def shared(mesh: Mesh, trials: int, batch_size: int, batching: str) -> Mesh:
     """Returns the mesh with a second axis, "batch", if there are fewer trials than devices.
 
-    With map devices share no batch, so the numbers of a trial do not depend on the devices.
+    If `batching` is "map", devices share no batch: the numbers of a trial depend neither on the
+    devices nor on other trials.
     """
-    each = sharing(mesh.size, trials, batch_size) if batching == "vmap" else 1
+    least = LEAST_ROWS if batching == "auto" and platform(mesh) == "cpu" else 1
+    each = sharing(mesh.size, trials, batch_size, least) if batching != "map" else 1
     if each == 1:
         return mesh
     grouped = mesh.devices.reshape(-1, each)
     return Mesh(grouped, ("trials", "batch"), axis_types=(AxisType.Auto,) * 2)
 
 
-def sharing(devices: int, trials: int, batch_size: int) -> int:
-    """Returns the number of devices that share a batch.
+def sharing(devices: int, trials: int, batch_size: int, least: int = 1) -> int:
+    """Returns how many devices share a batch.
 
-    It is the largest number that divides the devices and the sequences, with as many for each
-    trial.
+    The most that divide both the devices and the sequences, and leave as many for each other trial.
+    Each has at least `least` sequences.
     """
-    most = range(max(1, devices // trials), 1, -1)
+    most = range(min(devices // trials, batch_size // least), 1, -1)
     return next((n for n in most if devices % n == 0 and batch_size % n == 0), 1)
 
 
@@ -91,9 +95,10 @@ def platform(mesh: Mesh) -> str:
 def resolve(batching: str, mesh: Mesh) -> str:
     """Returns "map" or "vmap"; "auto" is map on a CPU, where batched small products are slow.
 
-    With map the numbers of a trial do not depend on other trials, bit for bit on a CPU, and a
-    stopped trial costs nothing. With vmap they agree up to float32 rounding, which training
-    amplifies (the tests allow 1e-4 of the loss after 30 steps). A stopped trial still costs time.
+    With map a stopped trial costs nothing, and the numbers of a trial do not depend on other
+    trials, bit for bit on a CPU (with "auto" only where devices share no batch, see `shared`).
+    With vmap they agree up to float32 rounding, which training amplifies (the tests allow 1e-4 of
+    the loss after 30 steps). A stopped trial still costs time.
 
     Raises:
       ValueError: `batching` is unknown.
@@ -163,11 +168,14 @@ def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def over_trials(one: Callable, batching: str, mesh: Mesh) -> jax.stages.Wrapped:
+def over_trials(
+    one: Callable, batching: str, mesh: Mesh, runs_once: bool = False
+) -> jax.stages.Wrapped:
     """Returns f(trees [places, ...], *shared), compiled from `one`(tree, *shared).
 
     The places are distributed over the devices of the mesh. Only devices that share a batch
-    communicate. The `shared` arguments are the same for every trial.
+    communicate. The `shared` arguments are the same for every trial. On a CPU a function that runs
+    once is compiled with fewer optimisations, in less time.
     """
 
     def within(trees, *shared):
@@ -185,4 +193,5 @@ def over_trials(one: Callable, batching: str, mesh: Mesh) -> jax.stages.Wrapped:
             check_vma=False,
         )(trees, *shared)
 
-    return jax.jit(sharded)
+    quick = runs_once and platform(mesh) == "cpu"
+    return jax.jit(sharded, compiler_options=QUICK if quick else None)

@@ -8,7 +8,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from lstm_jax.tasks.base import Rows, Stats, Stream, Task
+from lstm_jax.tasks.base import Stats, Stream, Task
 from lstm_jax.training import agreement, divergence, optimizers, parallel
 from lstm_jax.training.divergence import RUNNING, SOLVED
 from lstm_jax.training.trials import Trials, initial, keys, rates
@@ -196,13 +196,14 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def _run(
-    task: Task, model: Any, params: Any, batch: Batch, carried: Any, **noise: Any
-) -> tuple[Any, Array]:
-    """Returns the outputs of the model, and its state after a window; () after other batches."""
+def _run(model: Any, params: Any, batch: Batch, before: Any, **noise: Any) -> tuple[Any, Array]:
+    """Returns the model's state after a window, and the outputs.
+
+    `before` is the state before the window; without one there is none after it.
+    """
     x, _, mask, reset = batch
-    if isinstance(carried, Carried) and not isinstance(task, Rows):
-        return model.unroll(params, x, carried.state, mask=mask, reset=reset, **noise)
+    if jax.tree.leaves(before):
+        return model.unroll(params, x, before, mask=mask, reset=reset, **noise)
     return (), model.apply(params, x, mask=mask, reset=reset, **noise)
 
 
@@ -225,10 +226,12 @@ def take_step(
     noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
     cursor, batch = draw(task, settings, trial, state, arrays)
     mine = parallel.share(mesh, batch._replace(y=None), axis=1)
+    before = state.carried.state if isinstance(state.carried, Carried) else ()
+    before = parallel.share(mesh, before, axis=0)
 
     def objective(params):
         noise = {"rates": rates(trial), "key": noise_key}
-        after, outputs = _run(task, model, params, mine, state.carried, **noise)
+        after, outputs = _run(model, params, mine, before, **noise)
         outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
         seen = batch_stats(task, state.stats.memory, outputs, batch)
         return seen.loss, (seen, after)
@@ -238,6 +241,7 @@ def take_step(
     grads = parallel.mean(mesh, grads)
     rate = state.best.rate if isinstance(state.best, Best) else None
     params, moments = _update(settings, trial, state.params, state.optimizer, grads, rate)
+    after = parallel.unite(mesh, after, axis=0)
     carried = Carried(cursor, after) if isinstance(state.carried, Carried) else ()
     average = _averaged(settings, state.average, params, state.step)
     learnt = state._replace(params=params, optimizer=moments, carried=carried, average=average)
@@ -254,17 +258,17 @@ def _step_in_windows(
     noise_keys = jax.random.split(noise_key, windows.x.shape[0])
 
     def learn(carry, part):
-        (params, moments, carried), (window, key) = carry, part
+        (params, moments, before), (window, key) = carry, part
 
         def objective(params):
-            after, outputs = _run(task, model, params, window, carried, rates=rates(trial), key=key)
+            after, outputs = _run(model, params, window, before, rates=rates(trial), key=key)
             return task.loss(outputs, window), (after, outputs)
 
         grads, (after, outputs) = jax.grad(objective, has_aux=True)(params)
         params, moments = _update(settings, trial, params, moments, grads)
-        return (params, moments, Carried((), after)), outputs
+        return (params, moments, after), outputs
 
-    start = Carried((), model.initial_state(state.params, batch.x.shape[1]))
+    start = model.initial_state(state.params, batch.x.shape[1])
     carry = state.params, state.optimizer, start
     (params, moments, _), outputs = lax.scan(learn, carry, (windows, noise_keys))
     outputs = outputs.reshape(-1, *outputs.shape[2:])

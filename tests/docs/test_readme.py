@@ -128,13 +128,16 @@ def test_the_figures_of_speed_are_the_measured_ones():
     text = section(BENCHMARKS, "A training step of one layer, milliseconds")
     measured = [cells(line) for line in text.splitlines() if line.startswith(f"| {ours[0]} |")]
     medians = [re.sub(r" <sub>.*?</sub>", "", cell) for cell in measured[0]]
-    assert [cell.strip("*") for cell in ours] == medians[:5]
+    assert [cell.strip("*") for cell in ours] == medians[:7]
     layer, trials, gate = (figure for _, figure, _ in rows("Advantages"))
-    assert f"scan {layer.split()[0]} of Flax" in text
+    torch, flax = re.findall(r"\d\.\d\d", layer)
+    assert f"scan, spread {torch} of\ntorch, 0.52 of Flax, {flax} of Flax, spread" in text
     assert f"costs {trials.split()[0]} of one alone" in BENCHMARKS
     limits = section(README, "Limitations")
-    (torch,) = re.findall(r"takes (\d\.\d\d) of its time", limits)
+    (torch,) = re.findall(r"takes (\d\.\d\d) of its time in torch", limits)
+    (forward,) = re.findall(r"a forward pass (\d\.\d\d)", limits)
     assert f"of Flax, {torch} of torch" in text
+    assert f"of Flax, {forward} of torch" in section(BENCHMARKS, "Forward alone, milliseconds")
     policy = section(BENCHMARKS, "A recurrent policy in linen").split("Temporaries")[0]
     for ratio in re.findall(r"\| (\d\.\d\d) \|$", policy, re.MULTILINE):
         assert ratio in limits

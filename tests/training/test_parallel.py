@@ -57,6 +57,7 @@ def test_a_batch_is_shared_by_as_many_devices_as_divide_it():
     """Where trials are fewer than devices; all devices stay in use, and with map each is alone."""
     assert [parallel.sharing(12, 1, b) for b in (24, 16, 6, 5)] == [12, 4, 6, 1]
     assert [parallel.sharing(12, r, 24) for r in (2, 5, 7, 12, 13)] == [6, 2, 1, 1, 1]
+    assert [parallel.sharing(12, 1, b, least=4) for b in (48, 24, 16, 6)] == [12, 6, 4, 1]
     assert parallel.sharers(parallel.shared(ALL, 1, 16, "vmap")) == jax.device_count()
     assert parallel.shared(ALL, 1, 16, "map") == parallel.shared(ALL, 2, 16, "vmap") == ALL
 

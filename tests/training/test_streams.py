@@ -138,7 +138,7 @@ def test_windows_at_rest_have_the_losses_of_one_long_unroll() -> None:
 
 def test_gradients_are_those_of_windows_with_the_state_stopped_at_the_seams() -> None:
     trials = make_trials(seed=3, learning_rate=0.5)
-    result = fit(TASK, MODEL, trials, WINDOWS, **SGD)
+    result = fit(TASK, MODEL, trials, WINDOWS, batching="vmap", **SGD)  # devices share the batch
     trial = pick(trials, 0)
     params = jax.jit(MODEL.init)(keys(trial).init)
     state = MODEL.initial_state(params, 2)

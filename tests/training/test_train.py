@@ -109,11 +109,22 @@ class Uneven(Recall):
 def test_devices_that_share_a_batch_do_what_one_does(task):
     """To rounding, any loss: the same batch, the gradient of all of it, on every device."""
     trials = make_trials(seed=[5], learning_rate=0.05, clip=1.0)
-    mesh = parallel.shared(parallel.everywhere(), 1, 16, "vmap")
-    assert parallel.sharers(mesh) == jax.device_count()
+    size = 16 * jax.device_count()
+    for batching in ("auto", "vmap"):
+        mesh = parallel.shared(parallel.everywhere(), 1, size, batching)
+        assert parallel.sharers(mesh) == jax.device_count()
     one, many = (
-        fit(task, NETWORK, trials, 10, optimizer="sgd", progress=False, batching=how)
-        for how in ("map", "vmap")
+        fit(
+            task,
+            NETWORK,
+            trials,
+            10,
+            optimizer="sgd",
+            batch_size=size,
+            progress=False,
+            batching=how,
+        )
+        for how in ("map", "auto")
     )
     np.testing.assert_allclose(many.loss, one.loss, rtol=1e-5)
     for some, other in zip(*map(jax.tree.leaves, (many.params, one.params)), strict=True):
