@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_jax.tasks.base import check_alike
+from lstm_jax.tasks import base
 from lstm_jax.types import Array, wide
 
 
@@ -13,7 +13,7 @@ def half_squared_error(predictions: Array, targets: Array) -> Array:
 
     Its gradient with respect to a prediction is the error itself.
     """
-    check_alike("targets", targets, predictions)
+    base.check_alike("targets", targets, predictions)
     dtype = wide(predictions.dtype)
     errors = predictions.astype(dtype) - targets.astype(dtype)
     return jnp.sum(errors**2) / (2 * predictions.shape[-2])
@@ -26,7 +26,7 @@ def logistic_errors(outputs: Array, targets: Array, cross_entropy: bool) -> Arra
     y = sigmoid(output). The gradient of the square has the slope of the logistic function as a
     factor: it vanishes for an output that is saturated and wrong.
     """
-    check_alike("targets", targets, outputs)
+    base.check_alike("targets", targets, outputs)
     outputs = outputs.astype(wide(outputs.dtype))
     targets = targets.astype(outputs.dtype)
     if cross_entropy:
