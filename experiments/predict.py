@@ -188,6 +188,14 @@ def _columns(name: str, values: np.ndarray, targets: int) -> dict[str, np.ndarra
     return {f"{name}_{k}": values[..., k] for k in range(targets)}
 
 
+def _in_days(column: np.ndarray) -> np.ndarray:
+    """Returns times that are all at midnight as days, other columns as they are."""
+    if column.dtype.kind != "M":
+        return column
+    days = column.astype("datetime64[D]")
+    return days if (days == column).all() else column
+
+
 def write(path: Path, table: dict[str, np.ndarray]) -> None:
     """Writes the columns to a file of the kind that its name says."""
     out: Any = io.BytesIO()
@@ -201,7 +209,8 @@ def write(path: Path, table: dict[str, np.ndarray]) -> None:
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(table)
-        lines.writerows(zip(*(map(str, column) for column in table.values()), strict=True))
+        columns = (map(str, _in_days(column)) for column in table.values())
+        lines.writerows(zip(*columns, strict=True))
         out = io.BytesIO(text.getvalue().encode())
     replace_file(path, out.getvalue())
 

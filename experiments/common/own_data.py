@@ -221,6 +221,8 @@ def shares(config: Source, task: str) -> tuple[float, float]:
             number = float(value)
         except ValueError:
             number = -1.0
+        if name == "test" and task in ROWS:
+            right += ", or a file"
         fits = number.is_integer() and 0 <= number <= 10_000 if whole else 0 <= number <= 0.9
         need(fits, name, value, right)
         found.append(number)

@@ -150,7 +150,11 @@ def test_every_kind_of_task_is_trained_reported_and_predicted(
     data = line.split()[0]
     model, out = f"--model={tmp_path / 'run' / 'model'}", tmp_path / "out.csv"
     assert predict.main(["predict", model, data, f"--out={out}"]) == 0
-    assert len(pd.read_csv(out)) > 1
+    found = pd.read_csv(out)
+    assert len(found) > 1
+    if "month" in line:
+        assert list(found)[:3] == ["shop", "month", "ahead"]
+        assert list(found["month"][:3]) == ["2022-07-01", "2022-08-01", "2022-09-01"]
 
 
 def test_another_file_tests_whatever_the_order_of_its_columns(folder, tmp_path, monkeypatch):
