@@ -271,7 +271,8 @@ def claims(config: Forecasting, rows: Sequence[Row]) -> list[Claim]:
         return [against_naive(rows[0])]
     ours = [r["ensemble"] if r["ensemble"] is not None else np.inf for r in rows]
     smoothing = [abs(r["SES"] - r["SES published"]) < 0.01 for r in rows]
-    below = [e < r["DeepAR published"] for e, r in zip(ours, rows, strict=True)]
+    # published to three decimals: what is equal to that many is not below
+    below = [round(e, 3) < r["DeepAR published"] for e, r in zip(ours, rows, strict=True)]
     near = [e <= NEAR * r["best published"] for e, r in zip(ours, rows, strict=True)]
     complete = len(rows) == len(PUBLISHED)
     enough = REPRODUCES if sum(near) >= 5 else FAILS if complete else UNDECIDED

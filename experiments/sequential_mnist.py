@@ -221,8 +221,8 @@ def learning(axes: Axes, task: str, cells: Sequence[str], records: Sequence[Reco
         mine = ledger.group(records, f"{task}-{cell}-reported")
         figures.band(axes, *ledger.curve(mine, "metric", within=(0, 1)), style, LABELS[cell])
     axes.set(xlabel="updates", ylabel="training accuracy", ylim=(-0.03, 1.03))
-    if cells:
-        axes.legend()
+    if cells:  # below the curves, which leave no corner free
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=12)
 
 
 EXPERIMENT = Experiment(
