@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.cells import Cell, Zoneout, initial_state
@@ -181,15 +180,20 @@ def _independent(kind: type[Cell], fields: tuple[tuple[str, Any], ...]) -> bool:
     if one.widths() or two.widths():
         return False
     draw, x_key, narrow_key = jax.random.split(jax.random.key(0), 3)
-    x, narrow = jax.random.normal(x_key, (1, 3)), init(one, narrow_key, 3)
-    narrow = jax.tree.map(lambda leaf: leaf + jax.random.normal(draw, leaf.shape), narrow)
+    x = jax.random.normal(x_key, (1, 3))
+    narrow = jax.jit(
+        lambda: jax.tree.map(
+            lambda leaf: leaf + jax.random.normal(draw, leaf.shape), init(one, narrow_key, 3)
+        )
+    )()
     wide = shut(widen(narrow, jax.eval_shape(lambda: init(two, draw, 3)), 1, 2), two, 1)
     few, many = initial_state(one, (1,)), initial_state(two, (1,))
+    advance = jax.jit(lambda *args: step(*args)[0], static_argnums=0)
     for _ in range(2):
-        few, many = step(one, narrow, few, x)[0], step(two, wide, many, x)[0]
+        few, many = advance(one, narrow, few, x), advance(two, wide, many, x)
     return all(
-        bool(jnp.all(w[:, 1:] == 0)) and bool(jnp.allclose(n, w[:, :1], rtol=1e-5, atol=1e-6))
-        for n, w in zip(few, many, strict=True)
+        bool(np.all(w[:, 1:] == 0) and np.allclose(n, w[:, :1], rtol=1e-5, atol=1e-6))
+        for n, w in zip(*jax.device_get((few, many)), strict=True)
     )
 
 
