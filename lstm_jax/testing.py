@@ -50,7 +50,10 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
 
     Raises:
       AssertionError: the message names the cell, the law and the field.
+      TypeError: `cell` is no cell.
     """
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell must be a cell, such as LSTM(64), got {cell!r}")
     with jax.enable_x64(True):
         _check_declarations(cell)
         _check_results(cell)
@@ -109,6 +112,9 @@ def _check_results(cell: Cell) -> None:
     for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
         state = initial_state(cell, (), dtype)
         theta = _theta(cell, jax.random.key(0), dtype)
+        for name, value in theta._asdict().items():
+            law = f"init_theta must return vectors and scalars, got {name} of shape"
+            _require(cell, value.ndim <= 1, f"{law} {list(value.shape)}")
         gates = cell.Gates(*(jnp.zeros(cell.width(g), dtype) for g in cell.gates))
         _check_result(cell, gates, state, theta)
         if cell.noisy:

@@ -249,6 +249,20 @@ def test_a_mutant_is_caught_by_name(name):
     assert re.match(rf"{name}\(hidden=4\): ", str(caught.value))
 
 
+def test_what_is_no_cell_is_refused():
+    with pytest.raises(TypeError, match="cell must be a cell, such as LSTM"):
+        check_cell(LSTM)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_matrix_among_the_small_parameters_is_caught():
+    words = {"init_theta": lambda self, key: {"w": jnp.eye(4)}, "__module__": __name__}
+    cell = dataclasses.dataclass(frozen=True)(type("Wide", (LSTM,), words))(4)
+    with pytest.raises(
+        AssertionError, match="return vectors and scalars, got w of shape \\[4, 4\\]"
+    ):
+        check_cell(cell)
+
+
 def test_the_setting_of_float64_is_left_alone():
     with pytest.raises(AssertionError):
         check_cell(dataclasses.make_dataclass("Bare", [], bases=(lj.Cell,), frozen=True)(2))

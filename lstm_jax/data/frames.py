@@ -122,7 +122,7 @@ def _number(name: str, row: int, value: Any) -> float:
     except (TypeError, ValueError):
         got = f"{value!r:.60} in row {row}"
         raise TypeError(
-            f"column {name!r} must hold numbers, got {got}: encode it or leave it out"
+            f"column {name!r} must hold numbers, got {got}: encode it, or leave it out of features"
         ) from None
 
 

@@ -173,8 +173,9 @@ class Series:
         frequency, start = times.parse(frequency), None
         if rows[0].time is not None:
             numbered = rows_of or [np.arange(len(one.values)) for one in rows]
+            hint = "; a table of several series needs id=" if rows_of and len(ids) == 1 else ""
             for name, one, places in zip(ids, rows, numbered, strict=True):
-                times.check_order(f"series {name!r}", one.time, places)
+                times.check_order(f"series {name!r}", one.time, places, hint)
             frequency = frequency or times.infer([one.time for one in rows])  # pyright: ignore
             start = np.array([one.time[0] for one in rows])  # pyright: ignore
             rows = [_on_grid(name, one, frequency) for name, one in zip(ids, rows, strict=True)]

@@ -137,6 +137,8 @@ def _labels(data: "Sequences") -> np.ndarray:
     if data.y is None or data.y.ndim != 1:
         got = "none" if data.y is None else f"shape {list(data.y.shape)}"
         raise ValueError(f"stratify needs y with one label a row, got {got}")
+    if data.y.dtype.kind == "f" and np.any(data.y[np.isfinite(data.y)] % 1):
+        raise ValueError("stratify needs labels, got y with fractions: leave stratify out")
     return data.y
 
 

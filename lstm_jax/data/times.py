@@ -185,14 +185,14 @@ def after(first: Any, frequency: Frequency, steps: np.ndarray) -> np.ndarray:
     return longest + of_day if _at_end(first) else np.minimum(moved, longest + of_day)
 
 
-def check_order(name: str, time: Any, rows: np.ndarray) -> None:
-    """Raises ValueError unless times increase; the message names what has them, and the row."""
+def check_order(name: str, time: Any, rows: np.ndarray, hint: str = "") -> None:
+    """Raises ValueError unless times increase; the message names the owner and row, and a hint."""
     step = np.diff(ticks(time))
     if np.any(step <= 0):
         at = int(np.argmax(step <= 0))
         place = "is there twice" if step[at] == 0 else f"comes after {time[at]}"
         raise ValueError(
-            f"time must increase within {name}: {time[at + 1]} in row {rows[at + 1]} {place}"
+            f"time must increase within {name}: {time[at + 1]} in row {rows[at + 1]} {place}{hint}"
         )
 
 

@@ -264,7 +264,8 @@ def _blocks(cell, blocks, key, size, initializer, dtype) -> Array:
 def _biases(cell, key, b, dtype) -> Array:
     named = dict(b(key, cell, dtype)) if b else {}
     if unknown := set(named) - set(cell.gates):
-        raise ValueError(f"b names blocks {sorted(unknown)}; {cell} has {tuple(cell.gates)}")
+        need = f"need some of {', '.join(cell.gates)} for {cell}"
+        raise ValueError(f"b and gate_bias name gates, got {', '.join(sorted(unknown))}: {need}")
     parts = [
         jnp.broadcast_to(jnp.asarray(named.get(g, cell.bias.get(g, 0.0)), dtype), (cell.width(g),))
         for g in cell.gates

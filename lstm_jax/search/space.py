@@ -318,7 +318,13 @@ def _check_name(name: str, structure: Mapping[str, Any]) -> None:
     by_name = _is_bias(name) or name.startswith(ZONEOUT)
     if name not in structure and name not in NUMBERS and not by_name:
         known = [*structure, *NUMBERS, *GATES, f"{BIAS}<block>", f"{ZONEOUT}<state>"]
-        raise ValueError(f"{name or 'a nameless parameter'} is unknown: need {', '.join(known)}")
+        own = (
+            ""
+            if structure
+            else "; structure= declares other names, and model is a function of them"
+        )
+        got = name or "a nameless parameter"
+        raise ValueError(f"{got} is unknown: need {', '.join(known)}{own}")
 
 
 def _check_values(name: str, domain: Domain, structure: Mapping[str, Any]) -> None:
@@ -376,7 +382,8 @@ def _read(text: str, kind: type[float] | type[int]) -> float | int:
         value = kind(text)
     except ValueError:
         what = "a whole number" if kind is int else "a number"
-        raise ValueError(f"need {what}, got {text or 'nothing'}") from None
+        hint = ": spaces divide entries, without commas" if text.endswith(",") else ""
+        raise ValueError(f"need {what}, got {text or 'nothing'}{hint}") from None
     if kind is int and abs(value) > EXACT:
         raise ValueError(f"need whole numbers up to {EXACT}, got {text}")
     return value

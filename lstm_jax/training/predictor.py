@@ -293,7 +293,10 @@ def _next(numbers: np.ndarray, start: int, outputs: np.ndarray) -> tuple[np.ndar
 
 def _rows(task: Any) -> Any:
     if not isinstance(task, Predicting):
-        raise TypeError(f"predictions need a task over data, such as Classification, got {task!r}")
+        raise TypeError(
+            f"predictions need a task over data, such as Classification, got {task!r}; "
+            "lj.interop.save_model saves a network of any task"
+        )
     return task
 
 

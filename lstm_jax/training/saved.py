@@ -19,7 +19,13 @@ import numpy as np
 
 from lstm_jax import tasks
 from lstm_jax.data.files import read_arrays
-from lstm_jax.interop.model_files import load_model, new_directory, read_json, save_model
+from lstm_jax.interop.model_files import (
+    ARCHITECTURE,
+    load_model,
+    new_directory,
+    read_json,
+    save_model,
+)
 from lstm_jax.runs.records import plain
 from lstm_jax.training.trials import Trials, make_trials
 
@@ -61,6 +67,8 @@ def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         near = next(path.parent.glob(f"*/{TASK}"), None)
         hint = "" if near is None else f"; there is one in {near.parent}"
+        if (path.parent / ARCHITECTURE).is_file():
+            hint = "; it holds a network, which lj.interop.load_model loads"
         right = f"hold a saved predictor ({TASK})"
         raise FileNotFoundError(f"directory must {right}, got {str(path.parent)!r}{hint}")
     content = read_json(path)

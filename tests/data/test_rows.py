@@ -246,6 +246,10 @@ BAD = [
     (lambda: Sequences(X).split(seed=-1), "seed must be an integer of at least 0, got -1"),
     (lambda: Sequences(X).split(stratify=True), "stratify needs y with one label a row, got none"),
     (
+        lambda: Sequences(X, np.arange(12) / 7).split(stratify=True),
+        "stratify needs labels, got y with fractions: leave stratify out",
+    ),
+    (
         lambda: Sequences(X, LABELS).split(0.05, stratify=True),
         "validation=0.05 must be large enough for one row of a label",
     ),

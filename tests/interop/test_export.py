@@ -168,7 +168,7 @@ def test_a_bidirectional_step_and_what_is_no_model_are_refused(tmp_path: Path) -
         with pytest.raises(ValueError, match=r"'head\.bias' is missing"):
             export((spec, {**params, "head": {}}), file)
     lj.export.onnx((spec, params), file)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="exists, and a model is never overwritten"):
         lj.export.onnx((spec, params), file)
 
 

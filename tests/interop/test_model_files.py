@@ -123,6 +123,8 @@ def test_a_model_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="never overwritten"):
         interop.save_model(tmp_path / "model", SMALL, jax.tree.map(jnp.zeros_like, params))
     assert {f: f.read_bytes() for f in (tmp_path / "model").iterdir()} == before
+    with pytest.raises(FileNotFoundError, match=r"a network, which lj\.interop\.load_model loads"):
+        lj.load(tmp_path / "model")
 
 
 def test_parameters_that_are_not_the_models_are_not_saved(tmp_path: Path) -> None:

@@ -603,7 +603,7 @@ def test_gate_bias_sets_its_block_in_every_layer_whatever_the_initialiser_says()
             assert np.any(expected[0] != -3.0)
             expected[0] = -3.0
             assert_equal(layer[direction]["b"].reshape(4, H), expected)
-    with pytest.raises(ValueError, match=r"b names blocks \['z'\]"):
+    with pytest.raises(ValueError, match="b and gate_bias name gates, got z"):
         spec.init(jax.random.key(0), gate_bias={"z": 1.0})
 
 

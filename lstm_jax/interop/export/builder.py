@@ -57,6 +57,8 @@ class Graph:
         Raises:
           FileExistsError: the file exists; it is left as it is.
         """
+        if os.path.exists(file):
+            raise FileExistsError(f"{file} exists, and a model is never overwritten")
         helper = self._onnx.helper
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, initializer=self._constants
