@@ -318,11 +318,8 @@ def _check_name(name: str, structure: Mapping[str, Any]) -> None:
     by_name = _is_bias(name) or name.startswith(ZONEOUT)
     if name not in structure and name not in NUMBERS and not by_name:
         known = [*structure, *NUMBERS, *GATES, f"{BIAS}<block>", f"{ZONEOUT}<state>"]
-        own = (
-            ""
-            if structure
-            else "; structure= declares other names, and model is a function of them"
-        )
+        own = "; structure= declares other names, and model is a function of them"
+        own = "" if "cell" in structure else own
         got = name or "a nameless parameter"
         raise ValueError(f"{got} is unknown: need {', '.join(known)}{own}")
 

@@ -283,9 +283,7 @@ def _program(
     # Not vmap on a CPU, by any name: batched QR (orthogonal weights) on several host devices waits
     # for a thread of a pool in which all threads wait for it.
     return Program(
-        begin=parallel.over_trials(
-            begin_trial, parallel.resolve("auto", mesh), mesh, runs_once=True
-        ),
+        begin=parallel.over_trials(begin_trial, parallel.resolve("auto", mesh), mesh),
         run=parallel.over_trials(run, settings.batching, mesh),
         validate=parallel.over_trials(validated, settings.batching, mesh),
     )

@@ -14,7 +14,6 @@ from lstm_jax.runs import hosts
 
 BATCHINGS = ("auto", "vmap", "map")
 LEAST_ROWS = 16  # of a device of a CPU; with fewer, waiting for other devices costs too much
-QUICK: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 Devices = Sequence[Any]  # of jax.Device, which type checkers do not accept as a type
 
@@ -168,14 +167,11 @@ def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def over_trials(
-    one: Callable, batching: str, mesh: Mesh, runs_once: bool = False
-) -> jax.stages.Wrapped:
+def over_trials(one: Callable, batching: str, mesh: Mesh) -> jax.stages.Wrapped:
     """Returns f(trees [places, ...], *shared), compiled from `one`(tree, *shared).
 
     The places are distributed over the devices of the mesh. Only devices that share a batch
-    communicate. The `shared` arguments are the same for every trial. On a CPU a function that runs
-    once is compiled with fewer optimisations, in less time.
+    communicate. The `shared` arguments are the same for every trial.
     """
 
     def within(trees, *shared):
@@ -193,5 +189,4 @@ def over_trials(
             check_vma=False,
         )(trees, *shared)
 
-    quick = runs_once and platform(mesh) == "cpu"
-    return jax.jit(sharded, compiler_options=QUICK if quick else None)
+    return jax.jit(sharded)
