@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.scipy import special
 
 from lstm_jax.tasks.base import check_alike, check_choice, check_size, cross_entropies
+from lstm_jax.tasks.levels import as_column, bisect, checked
 from lstm_jax.types import Array, wide
 
 LEAST_SCALE = 1e-4  # of a normalised target; keeps the gradients of a sure model finite
@@ -228,7 +228,7 @@ class Quantiles(Head):
         """Twice the pinball loss, averaged over levels."""
         quantiles = jnp.sort(_wide(outputs), axis=-1)
         error = targets.astype(quantiles.dtype)[..., None] - quantiles
-        q = _levels(self.levels, error)
+        q = as_column(self.levels, error)
         # A maximum may lose gradients, see `Huber.loss`.
         return 2 * jnp.mean(jnp.where(error > 0, q, q - 1) * error, axis=-1)
 
@@ -245,7 +245,7 @@ class Quantiles(Head):
     def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
         """Quantiles by linear interpolation, for levels between the first and the last."""
         low, high = self.levels[0], self.levels[-1]
-        levels = _checked(levels)
+        levels = checked(levels)
         if not all(low <= level <= high for level in levels):
             raise ValueError(f"levels must lie in [{low}, {high}], got {tuple(levels)}")
         u = jnp.asarray(levels, wide(outputs.dtype))
@@ -297,7 +297,7 @@ class Gaussian(Density):
     def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
         """Quantiles m + s z_q."""
         mean, scale = (p[..., None] for p in self.parameters(outputs))
-        return mean + scale * special.ndtri(_levels(levels, mean))
+        return mean + scale * special.ndtri(as_column(levels, mean))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,9 +333,9 @@ class StudentT(Density):
     def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
         """Quantiles m + s t_q: I_u(1/2, v/2) = |2 q - 1| for u = t^2 / (v + t^2)."""
         location, scale, v = (p[..., None] for p in self.parameters(outputs))
-        v, side = jnp.broadcast_arrays(v, 2 * _levels(levels, v) - 1)
+        v, side = jnp.broadcast_arrays(v, 2 * as_column(levels, v) - 1)
         half = jnp.full_like(v, 0.5)
-        u = _bisect(lambda u: special.betainc(half, v / 2, u), jnp.abs(side), jnp.ones_like(v))
+        u = bisect(lambda u: special.betainc(half, v / 2, u), jnp.abs(side), jnp.ones_like(v))
         return location + scale * jnp.sign(side) * jnp.sqrt(v * u / (1 - u))
 
 
@@ -379,13 +379,13 @@ class NegativeBinomial(Density):
     def quantile(self, outputs: Array, levels: Sequence[float]) -> Array:
         """Quantiles: the least count k with I_p(r, k + 1) >= q."""
         mean, r = (p[..., None] for p in self.parameters(outputs))
-        mean, r, q = jnp.broadcast_arrays(mean, r, _levels(levels, mean))
+        mean, r, q = jnp.broadcast_arrays(mean, r, as_column(levels, mean))
         spread = jnp.sqrt((mean + mean**2 / r) / (1 - q))  # by Cantelli the quantile is below it
 
         def cdf(k: Array) -> Array:
             return special.betainc(r, jnp.floor(k) + 1, r / (r + mean))
 
-        return jnp.floor(_bisect(cdf, q, mean + spread + 1))
+        return jnp.floor(bisect(cdf, q, mean + spread + 1))
 
 
 KINDS: tuple[type[Head], ...] = (
@@ -418,34 +418,3 @@ def _wide(outputs: Array) -> Array:
 
 def _positive(raw: Array) -> Array:
     return jax.nn.softplus(raw) + LEAST_SCALE
-
-
-def _levels(levels: Sequence[float], like: Array) -> Array:
-    """Returns levels [N] with the rank of parameters [..., 1]."""
-    return jnp.asarray(_checked(levels), like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
-
-
-def _checked(levels: Any) -> tuple[float, ...]:
-    """Returns levels of quantiles.
-
-    Raises:
-      ValueError: they are no list of numbers between 0 and 1.
-    """
-    given = np.asarray(levels)
-    numbers = given.ndim == 1 and given.size > 0 and given.dtype.kind == "f"
-    if not numbers or not ((given > 0) & (given < 1)).all():
-        right = "a list of numbers between 0 and 1, such as [0.1, 0.9]"
-        raise ValueError(f"levels must be {right}, got {levels!r:.60}")
-    return tuple(given.tolist())
-
-
-def _bisect(cdf: Callable[[Array], Array], levels: Array, high: Array) -> Array:
-    """Returns the least argument in [0, high] at which the cdf reaches each level."""
-
-    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        reached = cdf(middle) >= levels
-        return jnp.where(reached, low, middle), jnp.where(reached, middle, high)
-
-    return jax.lax.fori_loop(0, 60, halve, (jnp.zeros_like(high), high))[1]

@@ -1,7 +1,6 @@
 """Formal languages: read a string of any length, then answer.
 
-These are tasks of three classes of Deletang et al. 2022, Neural Networks and the Chomsky Hierarchy,
-appendix A. `language` returns them by name.
+Source: Deletang et al. 2022, Neural Networks and the Chomsky Hierarchy, appendix A.
 """
 
 import abc
