@@ -28,6 +28,7 @@ SLOW = {*OTHERS, "own_data", "forecasting", "sweeps"}  # the last three compile 
 )
 def test_the_python_of_a_page_runs(page, standard_promotion, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # it is TensorFlow by default
     if page.stem in OTHERS:
         pytest.importorskip(OTHERS[page.stem])
     names: dict[str, Any] = {"__name__": page.stem}
