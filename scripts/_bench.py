@@ -226,7 +226,10 @@ def agent() -> list[dict[str, Any]]:
 
 def own_data() -> list[dict[str, Any]]:
     """Times whole trainings on real sequences; test accuracies."""
-    return _bench_own_data.own_data(min(REPEATS.value, 3))
+    from scripts import _bench_digits
+
+    problems = _bench_own_data.japanese_vowels(), _bench_digits.digits(_bench_digits.EPOCHS)
+    return [_bench_own_data.own_data(problem, min(REPEATS.value, 3)) for problem in problems]
 
 
 def linear() -> list[dict[str, Any]]:

@@ -247,9 +247,8 @@ def test_a_job_without_torch_has_the_other_rivals(monkeypatch, capsys) -> None:
 
 def test_own_data_and_forecasts_are_measured_without_torch(monkeypatch, capsys) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(own, "japanese_vowels", lambda: own.Problem("rows", None, 2, 1))
     monkeypatch.setitem(own.TRAIN, jobs.OURS, lambda problem: np.full((4, 4), 0.5))
-    (row,) = own.own_data(1)
+    row = own.own_data(own.Problem("rows", None, 2, 1), 1)
     assert list(row["accuracy"]) == [jobs.OURS]
     data = types.SimpleNamespace(series=Series(np.arange(1.0, 60)), horizon=2)
     monkeypatch.setattr(forecasts.competitions, "competition", lambda *given: data)
