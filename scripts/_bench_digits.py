@@ -19,7 +19,15 @@ import optax
 from flax import linen
 
 import lstm_jax as lj
-from scripts._bench_own_data import Problem, Training, has_torch, rows_of, trainings, with_torch
+from scripts._bench_own_data import (
+    Problem,
+    Training,
+    has_torch,
+    installed,
+    rows_of,
+    trainings,
+    with_torch,
+)
 
 IMAGES = 1600  # 1,280 train in whole batches, 320 test
 EPOCHS, RATE, CLIP = 30, 5e-3, 1.0  # of the one training
@@ -52,10 +60,12 @@ def fitted(problem: Problem, **given: Any) -> list[float]:
 def one_training() -> dict[str, Any]:
     """Returns a call of each rival; the n-th call has seed n."""
     problem = digits(EPOCHS)
-    calls = {"lstm_jax": lambda n: fitted(problem, seed=n, learning_rate=RATE, clip=CLIP)}
-    if has_torch():
-        calls["torch"] = lambda n: list(map(with_torch, trainings(problem, [(RATE, n, CLIP)])))
-    return calls
+    return installed(
+        {
+            "lstm_jax": lambda n: fitted(problem, seed=n, learning_rate=RATE, clip=CLIP),
+            "torch": lambda n: list(map(with_torch, trainings(problem, [(RATE, n, CLIP)]))),
+        }
+    )
 
 
 # The search. --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 
 import lstm_jax as lj
 from experiments.common import tunes
-from scripts._bench_own_data import has_torch
+from scripts._bench_own_data import installed
 
 HIDDEN, EMBEDDING, WINDOW, BATCH = 128, 64, 64, 32
 RATE, CLIP = 5e-3, 1.0
@@ -35,7 +35,7 @@ def characters() -> dict[str, Any]:
         return result.evaluate("validation").loss.tolist()
 
     ours(0, updates=1)
-    return {"lstm_jax": ours} | ({"torch": lambda n: [with_torch(task, n)]} if has_torch() else {})
+    return installed({"lstm_jax": ours, "torch": lambda n: [with_torch(task, n)]})
 
 
 def with_torch(task: Any, seed: int) -> float:

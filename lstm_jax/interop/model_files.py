@@ -54,8 +54,7 @@ def new_directory(directory: str | os.PathLike) -> Iterator[Path]:
       FileExistsError: the directory exists; it is left as it is.
     """
     directory = Path(directory).absolute()
-    if directory.exists():
-        raise FileExistsError(f"{directory} exists, and a model is never overwritten")
+    check_new(directory)
     draft = directory.with_name(f".{directory.name}.{os.getpid()}.draft")
     draft.mkdir(parents=True)
     try:
@@ -63,6 +62,12 @@ def new_directory(directory: str | os.PathLike) -> Iterator[Path]:
         draft.rename(directory)  # refuses a directory that holds anything
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_new(path: str | os.PathLike) -> None:
+    """Raises FileExistsError if the path exists."""
+    if os.path.exists(path):
+        raise FileExistsError(f"{path} exists, and a model is never overwritten")
 
 
 def check_params(spec: SequenceSpec, params: Any) -> None:

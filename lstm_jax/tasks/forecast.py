@@ -305,10 +305,13 @@ class Forecast(Fitted, base.Rows):
         outputs, window = jnp.asarray(outputs), self._windows(arrays)
         if levels is None and not isinstance(self.head, heads.Density | heads.Quantiles):
             return np.asarray(self._point(outputs, window))
-        own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
-        levels = own if levels is None else levels
-        z = self.head.quantile(self._split(outputs, window), levels)
+        z = self.head.quantile(self._split(outputs, window), self._levels(levels))
         return np.asarray(self._values(z, window.wide))
+
+    def _levels(self, levels: Any) -> Any:
+        """Returns the levels of quantiles, by default those of the head."""
+        own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
+        return own if levels is None else levels
 
     def point(self, outputs: Any, arrays: dict[str, Any]) -> np.ndarray:
         """Returns the point forecasts [W, H] in their units; arguments are those of `decode`."""
@@ -325,9 +328,8 @@ class Forecast(Fitted, base.Rows):
           ends: as in `encode`.
           levels: as in `decode`.
         """
-        own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
-        levels = own if levels is None else levels
-        names = ["prediction"] if values.ndim == 2 else [f"q{level:g}" for level in levels]
+        quantiles = [f"q{level:g}" for level in self._levels(levels)]
+        names = ["prediction"] if values.ndim == 2 else quantiles
         columns = dict(zip(names, values.reshape(-1, len(names)).T, strict=True))
         series, ends = to_forecast(series, ends)
         rows = windows.columns(series, ends, self.form.horizon)

@@ -13,6 +13,7 @@ from jax import lax
 
 from lstm_jax.checks import check_size
 from lstm_jax.data import convert
+from lstm_jax.data.series import to_forecast
 from lstm_jax.tasks import Forecast, LanguageModel
 from lstm_jax.tasks.predicting import Predicting, power_of_two
 from lstm_jax.tasks.supervised import Supervised
@@ -86,6 +87,7 @@ class Predictor:
         """
         if not isinstance(self.task, Forecast):
             raise TypeError(f"predict_table needs a task that is a Forecast, got {self.task!r}")
+        series, ends = to_forecast(series, ends)  # once for both
         values = self.predict(series, ends=ends, levels=levels)
         return self.task.table(values, series, ends=ends, levels=levels)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lstm_jax.interop.model_files import check_new
+
 OPSET, IR_VERSION = 17, 8  # of 2022: every current runtime reads them
 NONE = ""  # ONNX's name of an optional input that is left out
 
@@ -57,8 +59,7 @@ class Graph:
         Raises:
           FileExistsError: the file exists; it is left as it is.
         """
-        if os.path.exists(file):
-            raise FileExistsError(f"{file} exists, and a model is never overwritten")
+        check_new(file)
         helper = self._onnx.helper
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, initializer=self._constants
