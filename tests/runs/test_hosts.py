@@ -11,7 +11,7 @@ import time
 import types
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -124,9 +124,9 @@ def start(index: str, count: str, port: int, what: str, *arguments: str) -> subp
     """A process with two devices (as many as there are cores) on this machine."""
     code = f"import sys; from tests.runs import test_hosts as t; t.{what}(*sys.argv[1:])"
     return subprocess.Popen(
-        [sys.executable, "-c", code, index, count, str(port), *arguments], cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-X", "faulthandler", "-c", code, index, count, str(port), *arguments],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -136,14 +136,20 @@ def begun(what: str, path: str, *arguments: str) -> list[subprocess.Popen]:
     return [start(index, "2", port, what, path, *arguments) for index in ("0", "1")]
 
 
-def ended(processes: list[subprocess.Popen], seconds: float = 900) -> list[tuple[int, str, str]]:
-    """Exit codes and what was said; whoever is not done in time is killed, which is a failure."""
+def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str, str]]:
+    """Exit codes and what was said; a process that is not done in time is a failure."""
     try:
         said = [process.communicate(timeout=seconds) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    except subprocess.TimeoutExpired:
+        hung(processes)
     return [(p.returncode, out, err) for p, (out, err) in zip(processes, said, strict=True)]
+
+
+def hung(processes: list[subprocess.Popen]) -> NoReturn:
+    """Ends all processes and fails with what they said and where each thread was."""
+    for process in processes:
+        process.send_signal(signal.SIGABRT)
+    pytest.fail("\n".join(error for _, error in [process.communicate() for process in processes]))
 
 
 # What came of it. ---------------------------------------------------------------------------------
@@ -274,7 +280,7 @@ def test_processes_that_do_not_fit_are_refused_by_flag_with_nothing_made(tmp_pat
         start(index, count, port, "process", "", f"--workdir={tmp_path / 'run'}")
         for index, count in (("0", "3"), ("1", "2"))
     )
-    for code, _, error in ended([first, second], seconds=120):
+    for code, _, error in ended([first, second]):
         assert code == 2 and error.splitlines()[-1] == (
             f"toy: --coordinator=127.0.0.1:{port}: processes must be the same in every process: "
             "2 in process 1, 3 in process 0"
@@ -289,9 +295,10 @@ LONG = "--steps=40"
 
 def lines(path: Path, count: int, processes: list[subprocess.Popen]) -> None:
     """Waits until so many lines are on the ledger."""
-    ledger = path / "records.jsonl"
+    ledger, end = path / "records.jsonl", time.monotonic() + 300
     while not ledger.exists() or ledger.read_bytes().count(b"\n") < count:
-        assert all(process.poll() is None for process in processes)
+        if time.monotonic() > end or any(process.poll() is not None for process in processes):
+            hung(processes)
         time.sleep(0.05)
 
 
@@ -320,7 +327,7 @@ def test_when_a_process_is_killed_the_other_ends(victim, longer, tmp_path):
     processes = begun("slowly", "", f"--workdir={path}", LONG)
     lines(path, 4, processes)
     processes[victim].kill()
-    said = ended(processes, seconds=600)
+    said = ended(processes)
     code, _, error = said[1 - victim]
     assert code != 0 and ("another process has died" in error or "another task died" in error)
     assert resumed(path) == outcome(longer)
@@ -333,7 +340,7 @@ def test_sigterm_on_one_stops_all_with_everything_saved(longer, tmp_path):
     processes = begun("slowly", "", f"--workdir={path}", LONG)
     lines(path, 4, processes)
     processes[1].send_signal(signal.SIGTERM)
-    said = ended(processes, seconds=600)
+    said = ended(processes)
     assert [code for code, _, _ in said] == [143, 143]
     assert f"stopped; to continue: --resume={path}" in said[0][2]
     assert list((path / "checkpoints").glob("first/*"))
