@@ -157,7 +157,7 @@ def unit_of(config: CharLM, predictor: lj.Predictor) -> Record:
     text, division = tunes.text_of(config.text_file)
     shown = text[slice(*division.bounds["test"])][:SHOWN]
     params = jax.tree.map(lambda leaf: leaf[0], predictor.params)
-    batch = predictor.task.part(predictor.task.encode(shown), 0, len(shown))
+    batch = predictor.task.batch(predictor.task.encode(shown), np.arange(len(shown)))
     x = params["front"]["embedding"][np.asarray(batch.x)]
     model: Any = predictor.model
     _, outputs = lj.unroll(model.cell, networks.recurrent(model, params), x, mask=batch.mask)

@@ -130,6 +130,39 @@ class Task(abc.ABC):
         """
         raise ValueError(f"{self.name} samples its sequences: a split has no end")
 
+    def evaluated(self, split: str, arrays: Any) -> Any:
+        """Returns the data that the evaluation of a split reads: `arrays`, or its `examples`."""
+        return arrays if self.split_size(split) is None else self.examples(split)
+
+    def sequences(self, data: Any, split: str, start: Array | int, size: int) -> Batch:
+        """Returns `size` sequences of a finite split, from number `start` on."""
+
+        def cut(tree, axis):
+            return jax.tree.map(
+                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis), tree
+            )
+
+        x, y, mask, reset = data
+        targets = cut(y, 1 if self.readout == "every" else 0)
+        return Batch(cut(x, 1), targets, cut(mask, 1), cut(reset, 1))
+
+    def parts(self, data: Any) -> int:
+        """Returns in how many parts of time a model reads the sequences of `evaluated` data.
+
+        The model carries its state from part to part, so no sequence is held whole. By default 0:
+        each sequence is read whole, see `sequences`.
+        """
+        del data
+        return 0
+
+    def part(self, data: Any, index: Array | int) -> Batch:
+        """Returns part number `index` of all sequences, x [T, B, D], where `parts` is not 0."""
+        raise ValueError(f"{self.name} has no parts of time, got part {index} of {data!r:.40}")
+
+    def weight(self, batch: Batch) -> Array:
+        """Returns the weight of a batch in means over batches; by default its sequences."""
+        return jnp.float32(jax.tree.leaves(batch.x)[0].shape[1])
+
 
 class Target(NamedTuple):
     """The targets of rows, and the weight of each target.
@@ -188,6 +221,19 @@ class Rows(Task):
         """Returns the number of rows in a split."""
         check_choice("split", split, SPLITS)
         return len(self.arrays()["splits"][split])
+
+    def evaluated(self, split: str, arrays: Any) -> Any:
+        """Returns the arrays of all rows."""
+        return arrays
+
+    def sequences(self, data: Any, split: str, start: Array | int, size: int) -> Batch:
+        """Returns `size` rows of a split from number `start` on."""
+        members = jax.lax.dynamic_slice_in_dim(data["splits"][split], start, size)
+        return self.batch(data, members, jnp.ones(size))
+
+    def weight(self, batch: Batch) -> Array:
+        """Returns the sum of the weights of the targets."""
+        return batch.y.weight.sum()
 
 
 class Stream(Task):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -10,8 +11,10 @@ import numpy as np
 
 from lstm_jax.data.text import Text, Vocabulary
 from lstm_jax.tasks import base, heads
-from lstm_jax.tasks.predicting import Fitted
+from lstm_jax.tasks.predicting import Block, Fitted, power_of_two
 from lstm_jax.types import Array, Batch
+
+PART = 1024  # time steps that a model reads at a time, outside training
 
 
 class Cursor(NamedTuple):
@@ -162,8 +165,8 @@ class LanguageModel(Fitted, base.Stream):
 
     def examples(self, split: str) -> Batch:
         """Returns a whole split as one sequence, x and y [N, 1]."""
-        numbers = self.rows(split)["numbers"][:, None]
-        return self._pairs(numbers[:-1], numbers[1:])
+        arrays = self.rows(split)
+        return self._batch(arrays, jnp.arange(self.steps(arrays) - 1, dtype=jnp.int32)[:, None])
 
     def split_size(self, split: str) -> int:
         """Returns the number of sequences in a split: 1, or 0 for an empty split."""
@@ -175,20 +178,39 @@ class LanguageModel(Fitted, base.Stream):
         return self.bounds[base.SPLITS.index(split)]
 
     def _batch(self, arrays: Any, at: Array) -> Batch:
-        """Returns the symbols at positions of the text, and their successors."""
+        """Returns the symbols at positions [T, B] of a text, and their successors.
+
+        Unknown symbols, and those beyond the end of the text, do not count.
+        """
         numbers = jnp.asarray(arrays["numbers"])
-        return self._pairs(numbers[at], numbers[at + 1])
 
-    def _pairs(self, x: Any, y: Any) -> Batch:
-        """Returns inputs and targets [T, B]; unknown symbols do not count."""
-        y = jnp.asarray(y, jnp.int32)
-        return self._inputs(x)._replace(y=jnp.where(y < self.symbols, y, -1))
+        def symbol(place):
+            number = numbers[jnp.minimum(place, len(numbers) - 1)].astype(jnp.int32)
+            return jnp.where(place < len(numbers), number, self.symbols)
 
-    def _inputs(self, x: Any) -> Batch:
-        """Returns inputs [T, B], masked at unknown symbols."""
-        x = jnp.asarray(x, jnp.int32)
+        x, y = symbol(at), symbol(at + 1)
         known = x < self.symbols
-        return Batch(jnp.where(known, x, 0), None, known)
+        return Batch(jnp.where(known, x, 0), jnp.where(y < self.symbols, y, -1), known)
+
+    def evaluated(self, split: str, arrays: Any) -> dict[str, Any]:
+        """Returns the symbols of a split."""
+        return self.rows(split)
+
+    def parts(self, data: dict[str, Any]) -> int:
+        """Returns in how many parts a text is read."""
+        return -(-max(1, self.steps(data) - 1) // self._part_steps(data))
+
+    def part(self, data: dict[str, Any], index: Array | int) -> Batch:
+        """Returns one part of a text as one row, x [T, 1]."""
+        steps = self._part_steps(data)
+        return self.batch(data, index * steps + jnp.arange(steps, dtype=jnp.int32))
+
+    def _part_steps(self, data: dict[str, Any]) -> int:
+        return min(PART, max(1, self.steps(data) - 1))
+
+    def weight(self, batch: Batch) -> Array:
+        """Returns the number of symbols that count."""
+        return jnp.sum(batch.y >= 0).astype(jnp.float32)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Returns the mean cross-entropy of a symbol, in nats; outputs [T, B, V]."""
@@ -228,16 +250,20 @@ class LanguageModel(Fitted, base.Stream):
         """Returns the arrays of one part of the text."""
         return {"numbers": self.arrays()["numbers"][slice(*self._bounds(split))]}
 
-    def part(self, arrays: dict[str, Any], index: Array | int, steps: int) -> Batch:
-        """Returns part number `index`, of `steps` time steps, of a text as one row, x [steps, 1].
+    def batch(self, arrays: dict[str, Any], index: Array, weight: Any = None) -> Batch:
+        """Returns the symbols at positions [T] of a text as one row, x [T, 1]."""
+        del weight  # the row has no other rows beside it
+        return self._batch(arrays, index[:, None])
 
-        Time steps after the end of the text are masked and have no targets.
-        """
-        numbers = jnp.asarray(arrays["numbers"])
-        at = index * steps + jnp.arange(steps + 1, dtype=jnp.int32)
-        some = numbers[jnp.minimum(at, len(numbers) - 1)].astype(jnp.int32)
-        some = jnp.where(at < len(numbers), some, self.symbols)[:, None]
-        return self._pairs(some[:-1], some[1:])
+    def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
+        """Yields the parts of a text; `rows` are the positions of symbols."""
+        numbers = arrays["numbers"]
+        steps = min(PART, power_of_two(len(numbers)))
+        for start in range(0, len(numbers), steps):
+            some = numbers[start : start + steps + 1].astype(np.int32)
+            padded = np.pad(some, (0, steps + 1 - len(some)), constant_values=self.symbols)
+            rows = np.arange(start, min(start + steps, len(numbers)))
+            yield Block(rows, {"numbers": padded}, np.arange(steps, dtype=np.int32))
 
     def predictions(
         self,
@@ -261,27 +287,24 @@ class LanguageModel(Fitted, base.Stream):
 
     def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
         """Returns bits per character and accuracy, over all symbols after the first."""
-        return self.summary(self.answers(outputs[:, :-1], arrays["numbers"][1:]))
+        return self.scores_of_parts([(outputs, arrays)])
 
-    def answers(self, outputs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Returns sums [3] over known symbols: their number, nats, and correct predictions.
-
-        Args:
-          outputs: [M, N, 1, V] of M models.
-          numbers: [N] of the symbols that they predict.
-        """
-        log_p, y = self._log_p(outputs), np.asarray(numbers, np.int64)
-        known = y < self.symbols
-        log_p, y = log_p[known], y[known]
-        nats = -log_p[np.arange(len(y)), y]
-        return np.array([len(y), nats.sum(dtype=np.float64), (log_p.argmax(-1) == y).sum()])
-
-    def summary(self, answers: np.ndarray) -> dict[str, float]:
-        """Returns bits per character and accuracy, from the sums of `answers`."""
-        count, nats, right = answers.tolist()
+    def scores_of_parts(
+        self, parts: Iterable[tuple[np.ndarray, dict[str, Any]]]
+    ) -> dict[str, float]:
+        """Returns the scores of a text that was read in parts."""
+        count, nats, right = np.sum([self._answers(*part) for part in parts], axis=0).tolist()
         if not count:
             raise ValueError("text must have two symbols of the vocabulary or more")
         return {"bits per character": nats / count / math.log(2), "accuracy": right / count}
+
+    def _answers(self, outputs: np.ndarray, arrays: dict[str, Any]) -> np.ndarray:
+        """Returns sums [3] over known symbols: their number, nats, and correct predictions."""
+        y = arrays["numbers"][1 : 1 + outputs.shape[1]].astype(np.int64)
+        log_p, known = self._log_p(outputs[:, : len(y)]), y < self.symbols
+        log_p, y = log_p[known], y[known]
+        nats = -log_p[np.arange(len(y)), y]
+        return np.array([len(y), nats.sum(dtype=np.float64), (log_p.argmax(-1) == y).sum()])
 
     def log_probabilities(self, outputs: Array) -> Array:
         """Returns the logarithm of the mean probability of M models, [N, V], of [M, N, 1, V]."""

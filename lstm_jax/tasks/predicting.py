@@ -1,7 +1,7 @@
 """The interface of tasks over data for trained models: new rows, and predictions in their units."""
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -70,6 +70,16 @@ class Predicting(Task):
     def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
         """Returns metrics of the mean prediction; arguments are those of `predictions`."""
 
+    def scores_of_parts(
+        self, parts: Iterable[tuple[np.ndarray, dict[str, Any]]]
+    ) -> dict[str, float]:
+        """Returns the scores of rows that are read in parts of time, see `Task.parts`.
+
+        Args:
+          parts: outputs and arrays of one part after another, as `scores` takes them.
+        """
+        raise ValueError(f"{self.name} has no parts of time, got {parts!r:.40}")
+
     @abc.abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Returns the requirements of predictions: JSON values with "kind", and arrays."""
@@ -80,7 +90,10 @@ class Predicting(Task):
         """Returns a task without rows from its `state`."""
 
     def blocks(self, arrays: dict[str, Any]) -> Iterator[Block]:
-        """Yields all rows in blocks of a few sizes, so that few programs are compiled."""
+        """Yields all rows in blocks of a few sizes, so that few programs are compiled.
+
+        A task that is read in parts (`Task.parts`) yields these, one after another.
+        """
         yield from blocks(np.arange(self.count(arrays)), lambda rows: (arrays, rows))
 
 

@@ -46,12 +46,16 @@ def check_windows(task: Task, model: Model, window: int | None) -> None:
             "window must divide the length of a task that is no stream and has a target at "
             f"every time step, got {window} for {task.name} of length {task.length}"
         )
-    cut = isinstance(task, Stream) or window is not None
-    if cut and not isinstance(model, StreamModel):
-        kind = "comes in windows" if window is not None else "is a stream"
+    if isinstance(task, Stream) or window is not None:
+        check_carries(task, model, "is a stream" if window is None else "comes in windows")
+
+
+def check_carries(task: Task, model: Model, reason: str) -> None:
+    """Raises TypeError unless the model carries a state between parts of time."""
+    if not isinstance(model, StreamModel):
         raise TypeError(
             "model must have initial_state and unroll, as SequenceSpec does, since "
-            f"{task.name} {kind}; got {model!r}"
+            f"{task.name} {reason}; got {model!r}"
         )
 
 

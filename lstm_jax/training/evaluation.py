@@ -11,15 +11,13 @@ from jax import lax
 from jax.sharding import Mesh
 
 from lstm_jax.checks import check_size
-from lstm_jax.tasks import LanguageModel
-from lstm_jax.tasks.base import Rows, Target, Task
+from lstm_jax.tasks.base import Task
 from lstm_jax.training import agreement, captures, parallel
 from lstm_jax.training.step import given
 from lstm_jax.training.trials import Trials, keys, rates
 from lstm_jax.types import Array, Batch, Model
 
 BATCH = 200  # sequences at a time
-PART = 1024  # time steps of a text at a time
 
 
 class Evaluation(NamedTuple):
@@ -77,7 +75,7 @@ def evaluate(
     mesh = parallel.everywhere()
     batching = parallel.resolve(batching, mesh)
     layout = parallel.Layout(len(trials.seed), batching, mesh)
-    data = data_of(task, split, task.arrays())
+    data = task.evaluated(split, task.arrays())
     asked = Asked(split, count, sequences)
     captured = captures.fingerprint(functools.partial(_score_zeros, task.static, asked), data)
     program = _program(task.static, model, asked, batching, mesh, captured)
@@ -106,25 +104,16 @@ class Sums(NamedTuple):
     weight: Array
 
 
-def data_of(task: Task, split: str, arrays: Any) -> Any:
-    """Returns the data that `measure` needs for a split: the task's arrays, or its sequences."""
-    if isinstance(task, LanguageModel):
-        return task.rows(split)
-    drawn = isinstance(task, Rows) or task.split_size(split) is None
-    return arrays if drawn else task.examples(split)
-
-
 def measure(task: Task, model: Model, asked: Asked, params: Any, trial: Trials, data: Any) -> Sums:
-    """Returns the sums over the sequences of a split; `data` is the result of `data_of`."""
-    if isinstance(task, LanguageModel):
-        return _over_parts(task, model, asked, params, trial, data)
+    """Returns the sums over the sequences of a split; `data` is the result of `evaluated`."""
+    if asked.count is not None and task.parts(data):
+        return _over_parts(task, model, asked.count, params, trial, data)
 
     def ask(index, size):
         batch = _batch(task, asked, trial, data, index, size)
         given = {"mask": batch.mask, "reset": batch.reset, "rates": rates(trial)}
-        outputs = model.apply(params, batch.x, **given)
-        agreement.check_outputs(task, outputs, batch)
-        return _scored(task, outputs, batch, size)
+        sums = _scored(task, model.apply(params, batch.x, **given), batch)
+        return sums._replace(correct=sums.correct.sum())
 
     return _over_batches(ask, asked.sequences if asked.count is None else asked.count)
 
@@ -144,16 +133,13 @@ def _program(
 
 
 def _batch(task: Any, asked: Asked, trial: Trials, data: Any, index: Any, size: int) -> Batch:
-    """Returns batch number `index`, of `size` sequences."""
+    """Returns batch number `index`, of `size` sequences, or part number `index` of all of them."""
     if asked.count is None:
         key = jax.random.fold_in(keys(trial).evaluation, index)
         return task.sample(key, size, asked.split, **given(data))
-    if isinstance(task, Rows):
-        members = lax.dynamic_slice_in_dim(data["splits"][asked.split], index * BATCH, size)
-        return task.batch(data, members, jnp.ones(size))
-    if isinstance(task, LanguageModel):
-        return task.part(data, index, steps_of(data))
-    return _slice(data, index * BATCH, size, 1 if task.readout == "every" else 0)
+    if task.parts(data):
+        return task.part(data, index)
+    return task.sequences(data, asked.split, index * BATCH, size)
 
 
 def _score_zeros(task: Task, asked: Asked, data: Any) -> Sums:
@@ -161,30 +147,25 @@ def _score_zeros(task: Task, asked: Asked, data: Any) -> Sums:
     trial = Trials(*[jnp.uint32(0)] * len(Trials._fields))
     size = min(BATCH, asked.sequences if asked.count is None else asked.count)
     batch = _batch(task, asked, trial, data, 0, size)
-    return _scored(task, agreement.zero_outputs(task, batch), batch, size)
-
-
-def steps_of(text: Any) -> int:
-    """Returns the time steps of a part of a text."""
-    return min(PART, max(1, len(text["numbers"]) - 1))
+    return _scored(task, agreement.zero_outputs(task, batch), batch)
 
 
 def _over_parts(
-    task: LanguageModel, model: Any, asked: Asked, params: Any, trial: Trials, data: Any
+    task: Task, model: Any, sequences: int, params: Any, trial: Trials, data: Any
 ) -> Sums:
-    """Adds up a text part by part, with the state carried along, so that none is held whole."""
+    """Adds up the parts of all sequences, with the state carried from part to part."""
+    agreement.check_carries(task, model, "is read in parts")
 
     def part(state, index):
-        batch = _batch(task, asked, trial, data, index, 1)
-        state, outputs = model.unroll(params, batch.x, state, mask=batch.mask, rates=rates(trial))
-        agreement.check_outputs(task, outputs, batch)
-        sums, counted = _scored(task, outputs, batch, 1), jnp.sum(batch.y >= 0)
-        return state, sums._replace(weight=counted.astype(jnp.float32))
+        x, _, mask, reset = batch = task.part(data, index)
+        given = {"mask": mask, "reset": reset, "rates": rates(trial)}
+        state, outputs = model.unroll(params, x, state, **given)
+        return state, _scored(task, outputs, batch)
 
-    parts = -(-max(1, len(data["numbers"]) - 1) // steps_of(data))
-    start = model.initial_state(params, 1)
-    _, (right, loss, metric, weight) = lax.scan(part, start, jnp.arange(parts, dtype=jnp.int32))
-    return Sums(right.min(), (weight * loss).sum(), (weight * metric).sum(), weight.sum())
+    start = model.initial_state(params, sequences)
+    indices = jnp.arange(task.parts(data), dtype=jnp.int32)
+    _, (right, loss, metric, weight) = lax.scan(part, start, indices)
+    return Sums(right.min(0).sum(), loss.sum(), metric.sum(), weight.sum())
 
 
 def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
@@ -197,24 +178,16 @@ def _over_batches(ask: Callable[[Any, int], Sums], sequences: int) -> Sums:
     return jax.tree.map(lambda *leaves: sum(leaves), *parts)
 
 
-def _scored(task: Task, outputs: Array, batch: Batch, size: int) -> Sums:
-    weight = batch.y.weight.sum() if isinstance(batch.y, Target) else jnp.float32(size)
+def _scored(task: Task, outputs: Array, batch: Batch) -> Sums:
+    """Returns the sums of one batch, `correct` still for each sequence [B]."""
+    agreement.check_outputs(task, outputs, batch)
     loss, metric = task.loss(outputs, batch), task.metric(outputs, batch)
-    correct = task.correct(outputs, batch)
-    agreement.check_measures(task, {"loss": loss, "metric": metric}, correct, size)
+    correct, weight = task.correct(outputs, batch), task.weight(batch)
+    sequences = jax.tree.leaves(batch.x)[0].shape[1]
+    agreement.check_measures(task, {"loss": loss, "metric": metric}, correct, sequences)
     return Sums(
-        correct.astype(jnp.float32).sum(),
+        correct.astype(jnp.float32),
         weight * loss.astype(jnp.float32),
         weight * metric.astype(jnp.float32),
         weight,
     )
-
-
-def _slice(batch: Batch, start: Array | int, size: int, target_axis: int) -> Batch:
-    """Returns `size` sequences from `start`; B is axis 1, and of targets `target_axis`."""
-
-    def cut(tree, axis):
-        return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size, axis), tree)
-
-    x, y, mask, reset = batch
-    return Batch(cut(x, 1), cut(y, target_axis), cut(mask, 1), cut(reset, 1))

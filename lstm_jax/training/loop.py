@@ -21,7 +21,7 @@ from lstm_jax.runs.progress import Quiet
 from lstm_jax.tasks.base import Task
 from lstm_jax.training import agreement, captures, divergence, feeds, optimizers, parallel
 from lstm_jax.training.divergence import RUNNING, STATUS
-from lstm_jax.training.evaluation import Asked, data_of
+from lstm_jax.training.evaluation import Asked
 from lstm_jax.training.results import Snapshot
 from lstm_jax.training.step import (
     Settings,
@@ -154,7 +154,7 @@ class Job:
         """Returns what validation reads, on the devices; `arrays` are there already."""
         if not self.settings.validated:
             return ()
-        data = data_of(self.task, "validation", arrays)
+        data = self.task.evaluated("validation", arrays)
         return data if data is arrays else self.layout.share(data)
 
     def _start(

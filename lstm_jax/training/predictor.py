@@ -14,11 +14,9 @@ from jax import lax
 from lstm_jax.checks import check_size
 from lstm_jax.data import convert
 from lstm_jax.data.series import to_forecast
-from lstm_jax.tasks import Forecast, LanguageModel
-from lstm_jax.tasks.predicting import Predicting, power_of_two
-from lstm_jax.tasks.supervised import Supervised
+from lstm_jax.tasks.predicting import Block
 from lstm_jax.training import saved
-from lstm_jax.training.evaluation import PART
+from lstm_jax.training.step import run
 from lstm_jax.training.trials import Trials, rates
 from lstm_jax.types import Array, Model
 
@@ -85,8 +83,7 @@ class Predictor:
         Raises:
           ValueError: as in `predict`; TypeError: the task is no `Forecast`.
         """
-        if not isinstance(self.task, Forecast):
-            raise TypeError(f"predict_table needs a task that is a Forecast, got {self.task!r}")
+        self._check("table", "predict_table needs a task that is a Forecast")
         series, ends = to_forecast(series, ends)  # once for both
         values = self.predict(series, ends=ends, levels=levels)
         return self.task.table(values, series, ends=ends, levels=levels)
@@ -110,9 +107,8 @@ class Predictor:
             raise ValueError(f"data must be a split with rows, got {data!r}, which has none")
         else:
             arrays = task.rows(data)
-        if isinstance(task, LanguageModel):
-            numbers, parts = arrays["numbers"], self._parts(arrays)
-            return task.summary(np.sum([task.answers(*_next(numbers, *p)) for p in parts], axis=0))
+        if task.parts(arrays):
+            return task.scores_of_parts(self._parts(arrays))
         return task.scores(self._outputs(arrays), arrays)
 
     def stream(self, batch: int = 1) -> Callable[..., np.ndarray]:
@@ -129,8 +125,7 @@ class Predictor:
           ValueError: the network reads backwards.
           TypeError: the task is none of `Classification`, `Regression` and `Labelling`.
         """
-        if not isinstance(self.task, Supervised):
-            raise TypeError(f"stream needs a task such as Labelling, got {self.task!r}")
+        self._check("encode_step", "stream needs a task such as Labelling")
         check_size("batch", batch)
         task: Any = self.task
         state = [self._member_state(m, batch) for m in range(len(self))]
@@ -189,8 +184,7 @@ class Predictor:
             network reads backwards.
           TypeError: the task is no `LanguageModel`.
         """
-        if not isinstance(self.task, LanguageModel):
-            raise TypeError(f"generate needs a task that is a LanguageModel, got {self.task!r}")
+        self._check("log_probabilities", "generate needs a task that is a LanguageModel")
         check_size("length", length)
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive and finite, got {temperature}")
@@ -212,6 +206,11 @@ class Predictor:
         """
         saved.save(directory, _rows(self.task), self.model, self.params, self.trials)
 
+    def _check(self, method: str, needed: str) -> None:
+        """Raises TypeError unless the task has a method."""
+        if not hasattr(self.task, method):
+            raise TypeError(f"{needed}, got {self.task!r}")
+
     def _member(self, tree: Any, m: int) -> Any:
         return jax.tree.map(lambda leaf: leaf[m], tree)
 
@@ -221,39 +220,40 @@ class Predictor:
 
     def _predictions(self, arrays: dict[str, Any], **options: Any) -> np.ndarray:
         chosen = {name: value for name, value in options.items() if value not in (None, False)}
-        if not isinstance(self.task, LanguageModel):
+        if not self.task.parts(arrays):
             return self.task.predictions(self._outputs(arrays), arrays, **chosen)
-        parts = [self.task.predictions(y, arrays, **chosen) for _, y in self._parts(arrays)]
-        return np.concatenate(parts)
+        parts = self._parts(arrays)
+        return np.concatenate([self.task.predictions(*part, **chosen) for part in parts])
 
-    def _parts(self, text: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields the place of each part of a text, and the outputs [M, n, 1, V] of all networks."""
-        numbers = text["numbers"]
-        if not len(numbers):
+    def _parts(self, arrays: dict[str, Any]) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        """Yields the outputs [M, n, B, V] of all networks for each part of time, and its arrays."""
+        rows, model = self.task.count(arrays), self.model
+        state = jax.vmap(lambda p: model.initial_state(p, rows))(self.params)  # pyright: ignore
+        for block, outputs in self._blocks(arrays, state):
+            yield outputs[:, : len(block.rows)], block.arrays
+
+    def _blocks(
+        self, arrays: dict[str, Any], state: Any = ()
+    ) -> Iterator[tuple[Block, np.ndarray]]:
+        """Yields blocks and their outputs; a state is carried from block to block."""
+        if not self.task.count(arrays):
             raise ValueError("x must have rows, got none")
-        steps = min(PART, power_of_two(len(numbers)))
-        run, model = _part(self.task.static, self.model), self.model
-        state = jax.vmap(lambda p: model.initial_state(p, 1))(self.params)  # pyright: ignore
-        for start in range(0, len(numbers), steps):
-            some = numbers[start : start + steps]
-            padded = np.pad(some, (0, steps - len(some)), constant_values=self.task.symbols)
-            state, outputs = run(self.params, self.trials, state, padded)
-            yield start, np.asarray(outputs)[:, : len(some)]
+        answer = _outputs(self.task.static, self.model)
+        for block in self.task.blocks(arrays):
+            state, outputs = answer(self.params, self.trials, state, block.arrays, block.index)
+            yield block, np.asarray(outputs)
 
     def _outputs(self, arrays: dict[str, Any]) -> np.ndarray:
         """Returns the outputs of all networks for all rows, [M, N, V] or [M, T, N, V]."""
-        task, found = self.task, None
-        run = _outputs(task.static, self.model)
-        for block in task.blocks(arrays):
-            part = np.asarray(run(self.params, self.trials, block.arrays, block.index))
+        found = None
+        for block, part in self._blocks(arrays):
             part = part[..., : len(block.rows), :]
             found = self._room(arrays, part) if found is None else found
             if part.ndim == 4:  # an answer every step, of a block padded in time
                 found[:, : part.shape[1], block.rows] = part[:, : found.shape[1]]
             else:
                 found[:, block.rows] = part
-        if found is None:
-            raise ValueError("x must have rows, got none")
+        assert found is not None
         return found
 
     def _room(self, arrays: dict[str, Any], part: np.ndarray) -> np.ndarray:
@@ -287,14 +287,8 @@ def _one_step(x_t: Any, batch: int, rank: int) -> np.ndarray:
     return x
 
 
-def _next(numbers: np.ndarray, start: int, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the outputs of a part of a text whose next symbol there is, and its number."""
-    after = numbers[start + 1 : start + 1 + outputs.shape[1]]
-    return outputs[:, : len(after)], after
-
-
 def _rows(task: Any) -> Any:
-    if not isinstance(task, Predicting):
+    if not hasattr(task, "predictions"):
         raise TypeError(
             f"predictions need a task over data, such as Classification, got {task!r}; "
             "lj.interop.save_model saves a network of any task"
@@ -303,30 +297,16 @@ def _rows(task: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def _outputs(task: Any, model: Model) -> Callable[..., Array]:
-    """Returns f(params, trials, arrays, index) -> outputs [M, ..., len(index), V], compiled."""
+def _outputs(task: Any, model: Model) -> Callable[..., tuple[Any, Array]]:
+    """Returns f(params, trials, state, arrays, index) -> state, outputs [M, ..., V], compiled."""
 
-    def one(params, trial, arrays, index):
-        x, _, mask, reset = task.batch(arrays, index, jnp.ones(len(index)))
-        return model.apply(params, x, mask=mask, reset=reset, rates=rates(trial))
+    def one(member, batch):
+        params, trial, state = member
+        return run(model, params, batch, state, rates=rates(trial))
 
-    def all_of_them(params, trials, arrays, index):
-        return lax.map(lambda m: one(m[0], m[1], arrays, index), (params, trials))
-
-    return jax.jit(all_of_them)
-
-
-@functools.lru_cache(maxsize=16)
-def _part(task: LanguageModel, model: Any) -> Callable[..., tuple[Any, Array]]:
-    """Returns f(params, trials, state, part of a text) -> state, outputs [M, T, 1, V], compiled."""
-
-    def one(args, batch):
-        params, trial, state = args
-        return model.unroll(params, batch.x, state, mask=batch.mask, rates=rates(trial))
-
-    def all_of_them(params, trials, state, numbers):
-        batch = task.part({"numbers": numbers}, 0, len(numbers))
-        return lax.map(lambda args: one(args, batch), (params, trials, state))
+    def all_of_them(params, trials, state, arrays, index):
+        batch = task.batch(arrays, index, jnp.ones(len(index)))._replace(y=None)
+        return lax.map(lambda member: one(member, batch), (params, trials, state))
 
     return jax.jit(all_of_them)
 
@@ -344,7 +324,7 @@ def _advance(task: Any, model: Any) -> Callable[..., tuple[Any, Array]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _draw(task: LanguageModel, model: Any) -> Callable[..., Array]:
+def _draw(task: Any, model: Any) -> Callable[..., Array]:
     """Returns f(params, numbers [T], count, key, temperature) -> samples [T], compiled.
 
     After the first `count` numbers, the sample of a time step is the input of the next one.

@@ -196,10 +196,10 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def _run(model: Any, params: Any, batch: Batch, before: Any, **noise: Any) -> tuple[Any, Array]:
-    """Returns the model's state after a window, and the outputs.
+def run(model: Any, params: Any, batch: Batch, before: Any, **noise: Any) -> tuple[Any, Array]:
+    """Returns the model's state after a part of time, and the outputs.
 
-    `before` is the state before the window; without one there is none after it.
+    `before` is the state before the part; without one there is none after it.
     """
     x, _, mask, reset = batch
     if jax.tree.leaves(before):
@@ -231,7 +231,7 @@ def take_step(
 
     def objective(params):
         noise = {"rates": rates(trial), "key": noise_key}
-        after, outputs = _run(model, params, mine, before, **noise)
+        after, outputs = run(model, params, mine, before, **noise)
         outputs = parallel.unite(mesh, outputs, axis=1 if task.readout == "every" else 0)
         seen = batch_stats(task, state.stats.memory, outputs, batch)
         return seen.loss, (seen, after)
@@ -261,7 +261,7 @@ def _step_in_windows(
         (params, moments, before), (window, key) = carry, part
 
         def objective(params):
-            after, outputs = _run(model, params, window, before, rates=rates(trial), key=key)
+            after, outputs = run(model, params, window, before, rates=rates(trial), key=key)
             return task.loss(outputs, window), (after, outputs)
 
         grads, (after, outputs) = jax.grad(objective, has_aux=True)(params)

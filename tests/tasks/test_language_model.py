@@ -50,6 +50,7 @@ def test_a_task_is_restored_without_its_text(level) -> None:
     numbers = again.encode("Grüße 👋")
     np.testing.assert_array_equal(numbers["numbers"], task.encode("Grüße 👋")["numbers"])
     alle = again.encode("alle")
-    x = again.part(alle, 0, 4).x
+    x = again.batch(alle, np.arange(4)).x
     assert x.shape == (4, 1)
+    assert all(block.arrays["numbers"][-1] == again.symbols for block in again.blocks(alle))
     assert again.decode(jax.nn.one_hot(x, again.output_size)) == ["alle"]

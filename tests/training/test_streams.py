@@ -13,8 +13,8 @@ import lstm_jax as lj
 from lstm_jax import evaluate, fit, make_trials
 from lstm_jax.nn.initializers import identity
 from lstm_jax.runs.directory import GroupLog, RunDirectory
-from lstm_jax.tasks import SPLITS, LanguageModel
-from lstm_jax.training import evaluation, predictor
+from lstm_jax.tasks import SPLITS, LanguageModel, language_model
+from lstm_jax.tasks.base import Task, weighted_mean
 from lstm_jax.training.loop import Job
 from lstm_jax.training.trials import keys
 from lstm_jax.types import Batch
@@ -274,8 +274,7 @@ class Measured(lj.nn.SequenceSpec):
 
 
 def test_a_text_is_read_in_parts_as_if_it_were_whole(monkeypatch) -> None:
-    monkeypatch.setattr(evaluation, "PART", 16)
-    monkeypatch.setattr(predictor, "PART", 16)
+    monkeypatch.setattr(language_model, "PART", 16)
     model = Measured(**{f.name: getattr(MODEL, f.name) for f in dataclasses.fields(MODEL)})
     trials = make_trials(seed=[3, 4])
     params = jax.vmap(MODEL.init)(jax.vmap(jax.random.key)(trials.seed))
@@ -291,6 +290,52 @@ def test_a_text_is_read_in_parts_as_if_it_were_whole(monkeypatch) -> None:
     assert scores == pytest.approx(whole, rel=1e-5)
     said = several.predict(spelt(batch.x[:40, 0]))
     assert "".join(said) == spelt(TASK.log_probabilities(outputs[:, :40]).argmax(-1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Echo(Task):
+    """Three rows of 18 time steps; the target is the input, where it is above 0."""
+
+    count: int = 0  # of the parts that the rows are read in
+    name, readout = "echo", "every"
+    input_size, output_size, length, chance = 1, 1, 18, 0.0
+
+    def sample(self, key, batch_size, split="train"):
+        raise NotImplementedError
+
+    def split_size(self, split):
+        return 3
+
+    def examples(self, split):
+        x = jax.random.normal(jax.random.key(1), (18, 3, 1))
+        return Batch(x, x[..., 0], reset=jnp.zeros((18, 3), bool).at[7, 1].set(True))
+
+    def parts(self, data):
+        return self.count
+
+    def part(self, data, index):
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=6 * index, slice_size=6)
+        return jax.tree.map(cut, data)
+
+    def weight(self, batch):
+        return (batch.y > 0).astype(jnp.float32).sum()
+
+    def loss(self, outputs, batch):
+        return weighted_mean((outputs[..., 0] - batch.y) ** 2, (batch.y > 0).astype(jnp.float32))
+
+    def correct(self, outputs, batch):
+        return (outputs[..., 0] < 0.3).all(0).astype(jnp.float32)
+
+
+def test_any_task_is_evaluated_in_parts_as_if_it_were_whole() -> None:
+    model = lj.nn.SequenceSpec(lj.cells.LSTM(3), 1, 1, "every")
+    trials = make_trials(seed=[0, 1])
+    params = jax.vmap(model.init)(jax.vmap(jax.random.key)(trials.seed))
+    whole, read = (evaluate(Echo(count), model, params, trials) for count in (0, 3))
+    assert np.array_equal(whole.correct, read.correct) and 0 < whole.correct.sum() < 6
+    np.testing.assert_allclose(read.loss, whole.loss, rtol=1e-6)
+    with pytest.raises(TypeError, match="since echo is read in parts"):
+        evaluate(Echo(3), Elman(1, 1), params, trials)
 
 
 def test_a_model_that_carries_no_state_is_refused_by_name() -> None:
