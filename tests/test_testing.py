@@ -249,9 +249,19 @@ def test_a_mutant_is_caught_by_name(name):
     assert re.match(rf"{name}\(hidden=4\): ", str(caught.value))
 
 
-def test_what_is_no_cell_is_refused():
+@pytest.mark.parametrize(
+    "call",
+    [
+        check_cell,
+        lj.nn.SequenceSpec,
+        lambda cell: lj.cells.Zoneout(cell, {}),
+        lambda cell: lj.init(cell, jax.random.key(0), 3),
+        lambda cell: lj.unroll(cell, lj.init(LSTM(4), jax.random.key(0), 3), jnp.ones((5, 2, 3))),
+    ],
+)
+def test_what_is_no_cell_is_refused(call):
     with pytest.raises(TypeError, match="cell must be a cell, such as LSTM"):
-        check_cell(LSTM)  # pyright: ignore[reportArgumentType]
+        call(LSTM)
 
 
 def test_a_matrix_among_the_small_parameters_is_caught():

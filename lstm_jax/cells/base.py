@@ -150,6 +150,12 @@ class Cell:
         return row_type(f"{type(self).__name__}Draws", tuple(values))(**values)
 
 
+def check_is_cell(cell: object) -> None:
+    """Raises TypeError unless `cell` is a cell."""
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell must be a cell, such as LSTM(64), got {cell!r}")
+
+
 def _hashable(cell: Cell, field: str) -> bool:
     try:
         hash(getattr(cell, field))

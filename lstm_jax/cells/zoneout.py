@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells.base import Cell
+from lstm_jax.cells.base import Cell, check_is_cell
 
 
 def zoneout_name(state: str) -> str:
@@ -43,6 +43,7 @@ class Zoneout(Cell):
     rates: Mapping[str, float] | tuple[tuple[str, float], ...]
 
     def __post_init__(self):
+        check_is_cell(self.cell)
         if isinstance(self.cell, Zoneout):
             raise TypeError(f"cell must not be a Zoneout itself, got {self.cell}")
         rates = dict(self.rates)

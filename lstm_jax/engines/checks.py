@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from lstm_jax.cells import Cell, feedback_width
+from lstm_jax.cells import Cell, check_is_cell, feedback_width
 from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 
@@ -42,8 +42,9 @@ def params_of(cell: Cell, params: CellParams) -> CellParams:
     """Returns the parameters of `cell` as arrays.
 
     Raises:
-      TypeError: they are not CellParams; ValueError: a shape does not fit.
+      TypeError: `cell` is no cell, or they are not CellParams; ValueError: a shape does not fit.
     """
+    check_is_cell(cell)
     if not isinstance(params, CellParams):
         raise TypeError(f"params must be CellParams, got {type(params).__name__}")
     params = jax.tree.map(lambda p: array("params", p), params)

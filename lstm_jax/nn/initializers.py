@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cells import Cell, feedback_width, initial_state, mask_params
+from lstm_jax.cells import Cell, check_is_cell, feedback_width, initial_state, mask_params
 from lstm_jax.checks import check_key, check_size
 from lstm_jax.types import Array, CellParams, RecurrentWeights, wide
 
@@ -217,9 +217,10 @@ def init(
 
     Raises:
       ValueError: `input_size` is negative, `b` names a block that the cell does not have, or
-        `projection` is not a positive integer or the cell feeds back more than h; TypeError: `key`
-        is no key, or an initialiser is no function.
+        `projection` is not a positive integer or the cell feeds back more than h; TypeError: `cell`
+        is no cell, `key` is no key, or an initialiser is no function.
     """
+    check_is_cell(cell)
     if input_size < 0:
         raise ValueError(f"input_size must not be negative, got {input_size}")
     check_key(key)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lstm_jax.cells import Cell
+from lstm_jax.cells import Cell, check_is_cell
 from lstm_jax.checks import check_choice, check_size
 from lstm_jax.engines import Engine, resolve
 from lstm_jax.engines.choice import check_engine
@@ -79,8 +79,7 @@ class SequenceSpec:
     tied: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.cell, Cell):
-            raise TypeError(f"cell must be a cell, such as LSTM(64), got {self.cell!r}")
+        check_is_cell(self.cell)
         check_engine(self.engine)
         for name in ("input_size", "output_size"):
             if getattr(self, name) is not None:

@@ -27,7 +27,7 @@ class Group(NamedTuple):
       name: unique within the run.
       task: the problem.
       model: the network.
-      steps: updates of a trial.
+      steps: updates of a trial, or epochs.
       batch_size: sequences of an update.
       trials: their hyperparameters; None while they depend on another group.
       split: "validation" or "test", for the evaluation at the end.
@@ -43,7 +43,7 @@ class Group(NamedTuple):
       window: time steps of an update; None for the whole batch.
       measured: the tasks and sequences of one call of `measure`, for estimates of memory.
       save_model: whether to save all trials that did not diverge as one predictor.
-      epochs: whether `steps` are whole epochs: every row once before any twice, a validation after
+      epochs: whether `steps` counts epochs: every row once before any twice, a validation after
         each, and the parameters with the least validation loss at the end.
     """
 
@@ -80,13 +80,12 @@ def train(
     """
     assert group.trials is not None
     initial = group.initial_state
-    length: dict[str, Any] = {"steps": group.steps}
-    if group.epochs:
-        length = {"epochs": group.steps // epoch_of(group.task, group.batch_size)}
+    length: dict[str, Any] = {"epochs" if group.epochs else "steps": group.steps}
+    updates = group.steps * (epoch_of(group.task, group.batch_size) if group.epochs else 1)
     fitted = fit(
         group.task, group.model, group.trials, **length, batch_size=group.batch_size,
         optimizer=group.optimizer, batching=batching, window=group.window,
-        chunk=max(1, group.steps // group.curve_points),
+        chunk=max(1, updates // group.curve_points),
         begin_from=hosts.lead(lambda: initial(run)) if initial else None, run=run,
         group=group.name, progress=progress,
     )  # fmt: skip

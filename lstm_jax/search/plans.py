@@ -79,15 +79,6 @@ class Search:
     metric: str = "loss"
     epochs: bool = False
 
-    def updates(self, structure: Mapping[str, Any], steps: int) -> int:
-        """Returns the updates of so many steps, or epochs.
-
-        Raises:
-          ValueError: epochs of a task without rows.
-        """
-        task, size = self.task(structure), structure["batch_size"]
-        return steps * epoch_of(task, size) if self.epochs else steps
-
     def structure(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the structure of a point, with the true width."""
         return {name: values.get(name, given) for name, given in self.given.items()}
@@ -126,7 +117,8 @@ class Search:
         """Raises ValueError for a task without rows that train, validate or test."""
         for structure in self.largest():
             task = self.task(structure)
-            self.updates(structure, self.steps)
+            if self.epochs:
+                epoch_of(task, structure["batch_size"])
             for split in ("validation", "test"):
                 if task.split_size(split) == 0:
                     raise ValueError(f"task must have rows that rank and test, got no {split} rows")
@@ -290,7 +282,7 @@ def _group(
         for c, _ in pairs
     ]
     return Group(
-        name, task, wide, search.updates(structure, steps), trials=trials, split=split,
+        name, task, wide, steps, trials=trials, split=split,
         sequences=SEQUENCES[split], initial_state=initial, labels=labels,
         curve_points=CURVE_POINTS, **settings,
     )  # fmt: skip

@@ -217,7 +217,7 @@ def fit_numbers(y: np.ndarray, counts: np.ndarray, head: heads.Head) -> Fitted:
         values = y[..., k][counts[..., 0] & ~np.isnan(y[..., k])]
         if (values == values[0]).all():
             raise ValueError(f"{name} must differ between training rows, got {values[0]} alone")
-    if not isinstance(head, heads.NegativeBinomial):
+    if head.answers == "numbers":
         return Fitted(head, constants={"y": scale, "unit": np.ones_like(scale.scale)})
     known = y[counts & ~np.isnan(y)]
     if (known < 0).any() or (known != np.round(known)).any():
@@ -232,7 +232,7 @@ def number_head(head: heads.Head | None) -> heads.Head:
       TypeError: it is not a head, or a head of classes.
     """
     head = heads.Squared() if head is None else head
-    if not isinstance(head, heads.Head) or isinstance(head, heads.CrossEntropy | heads.Bernoulli):
+    if getattr(head, "answers", None) not in ("numbers", "counts"):
         raise TypeError(f"head must be one of numbers, such as heads.Huber(), got {head!r}")
     return head
 

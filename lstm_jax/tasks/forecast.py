@@ -18,8 +18,6 @@ from lstm_jax.tasks.predicting import Fitted
 from lstm_jax.tasks.windowing import Form, Scaling, Window
 from lstm_jax.types import Array, Batch
 
-LEVELS = (0.1, 0.5, 0.9)  # of the quantiles of a density, where no others are given
-
 
 class Horizon(NamedTuple):
     """The targets of a forecast.
@@ -219,11 +217,15 @@ class Forecast(Fitted, base.Rows):
         mask = windowing.patched(began[..., None], self.form.patch).any(-1)
         return Batch(x, base.Target(value, weight), mask=mask)
 
+    @property
+    def _counts(self) -> bool:
+        return self.head.answers == "counts"
+
     def _losses(self, outputs: Array, target: Horizon) -> Array:
         """Returns the loss of each time step, [B, H]."""
         window = target.window
         outputs = self._split(outputs, window)
-        if isinstance(self.head, heads.NegativeBinomial):
+        if self._counts:
             return self.head.losses(outputs, target.value)
         if isinstance(self.head, heads.Density):
             return self.head.losses(outputs, windowing.normalise(self.scale, target.value, window))
@@ -236,15 +238,13 @@ class Forecast(Fitted, base.Rows):
 
     def _split(self, outputs: Array, window: Window) -> Array:
         """Returns outputs [B, H, size]; those of a distribution of counts in the window's unit."""
-        outputs = self.head.split(outputs)
-        if not isinstance(self.head, heads.NegativeBinomial):
-            return outputs
-        return self.head.scaled(outputs, window.level)
+        head: Any = self.head
+        outputs = head.split(outputs)
+        return head.scaled(outputs, window.level) if self._counts else outputs
 
     def _values(self, z: Array, window: Window) -> Array:
         """Returns the values of what the head predicts, which of counts they are."""
-        counts = isinstance(self.head, heads.NegativeBinomial)
-        return z if counts else windowing.denormalise(self.scale, z, window)
+        return z if self._counts else windowing.denormalise(self.scale, z, window)
 
     def _scaled_errors(self, outputs: Array, target: Horizon) -> Array:
         """Returns the mean absolute scaled error of each window, [B]."""
@@ -303,15 +303,11 @@ class Forecast(Fitted, base.Rows):
           TypeError: levels are given, and the head predicts no quantiles.
         """
         outputs, window = jnp.asarray(outputs), self._windows(arrays)
-        if levels is None and not isinstance(self.head, heads.Density | heads.Quantiles):
+        if levels is None and not self.head.levels:
             return np.asarray(self._point(outputs, window))
-        z = self.head.quantile(self._split(outputs, window), self._levels(levels))
+        levels = self.head.levels if levels is None else levels
+        z = self.head.quantile(self._split(outputs, window), levels)
         return np.asarray(self._values(z, window.wide))
-
-    def _levels(self, levels: Any) -> Any:
-        """Returns the levels of quantiles, by default those of the head."""
-        own = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
-        return own if levels is None else levels
 
     def point(self, outputs: Any, arrays: dict[str, Any]) -> np.ndarray:
         """Returns the point forecasts [W, H] in their units; arguments are those of `decode`."""
@@ -328,7 +324,7 @@ class Forecast(Fitted, base.Rows):
           ends: as in `encode`.
           levels: as in `decode`.
         """
-        quantiles = [f"q{level:g}" for level in self._levels(levels)]
+        quantiles = [f"q{level:g}" for level in (self.head.levels if levels is None else levels)]
         names = ["prediction"] if values.ndim == 2 else quantiles
         columns = dict(zip(names, values.reshape(-1, len(names)).T, strict=True))
         series, ends = to_forecast(series, ends)
@@ -371,10 +367,9 @@ class Forecast(Fitted, base.Rows):
         there, unit = np.asarray(target.there), np.asarray(target.window.unit)
         y = np.where(there, np.asarray(target.value), np.nan)
         found = {"MASE": float(np.nanmean(np.nanmean(np.abs(point - y) / unit, axis=1)))}
-        if isinstance(self.head, heads.Density | heads.Quantiles):
-            levels = self.head.levels if isinstance(self.head, heads.Quantiles) else LEVELS
+        if self.head.levels:
             bands = self.predictions(outputs, arrays)
-            found["pinball"] = metrics.pinball(y[there], bands[there], levels)
+            found["pinball"] = metrics.pinball(y[there], bands[there], self.head.levels)
             found["coverage"] = metrics.coverage(y[there], bands[there][:, 0], bands[there][:, -1])
         return found
 

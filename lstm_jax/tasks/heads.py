@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,13 @@ class Head(abc.ABC):
 
     Attributes:
       size: number of outputs for one target.
+      answers: the kind of its targets: a "class", "flags" of 0 and 1, "numbers" or "counts".
+      levels: the quantiles that a forecast has by default; () for a head that predicts none.
     """
 
     size: int = 1
+    answers: ClassVar[Literal["class", "flags", "numbers", "counts"]] = "numbers"
+    levels: tuple[float, ...] = ()
 
     def width(self, targets: int) -> int:
         """Returns the number of outputs for `targets` targets."""
@@ -82,6 +86,7 @@ class CrossEntropy(Head):
     """
 
     classes: int
+    answers: ClassVar = "class"
 
     def __post_init__(self):
         check_size("classes", self.classes, 2)
@@ -116,6 +121,8 @@ class CrossEntropy(Head):
 @dataclasses.dataclass(frozen=True)
 class Bernoulli(Head):
     """-y log p - (1 - y) log(1 - p), p = sigmoid(output): a target of 0 or 1, or a share."""
+
+    answers: ClassVar = "flags"
 
     def losses(self, outputs: Array, targets: Array) -> Array:
         """The cross entropy in nats."""
@@ -264,6 +271,7 @@ class Density(Head):
     """A head whose loss is the negative log-likelihood of the target."""
 
     size = 2
+    levels = (0.1, 0.5, 0.9)
 
     @abc.abstractmethod
     def parameters(self, outputs: Array) -> tuple[Array, ...]:
@@ -346,6 +354,8 @@ class NegativeBinomial(Density):
     m = softplus(output 0) + 1e-4 and a = softplus(output 1) + 1e-4. The classic parameters are
     r = 1 / a and p = r / (r + m).
     """
+
+    answers: ClassVar = "counts"
 
     def parameters(self, outputs: Array) -> tuple[Array, Array]:
         """Mean m and r = 1 / a."""

@@ -10,6 +10,7 @@ from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
 from lstm_jax.metrics import naive_error
 from lstm_jax.tasks import heads
+from lstm_jax.tasks.answers import number_head
 from lstm_jax.tasks.base import check_choice
 from lstm_jax.tasks.windowing import LEAST_RATIO, Form, Scaling
 
@@ -158,7 +159,7 @@ def scale_of(data: Windows, scale: Scaling | None, head: heads.Head) -> Scaling:
       ValueError: the scale is unknown or does not allow a number.
     """
     least = np.nanmin(data.series.values[trains(data)])
-    counts = isinstance(head, heads.NegativeBinomial)
+    counts = head.answers == "counts"
     if scale is None:
         scale = "ratio" if counts else "log_ratio" if least > 0 else "standard"
     check_choice("scale", scale, ("log_ratio", "ratio", "standard"))
@@ -171,10 +172,7 @@ def scale_of(data: Windows, scale: Scaling | None, head: heads.Head) -> Scaling:
 
 def check_head(head: Any, series: Series, seasonal: bool) -> None:
     """Raises an error unless this head forecasts these numbers."""
-    if not isinstance(head, heads.Head) or isinstance(head, heads.CrossEntropy | heads.Bernoulli):
-        right = "Quantiles, Gaussian, StudentT, NegativeBinomial, Absolute, Squared or Huber"
-        raise TypeError(f"head must be {right} for a forecast, got {head!r}")
-    if not isinstance(head, heads.NegativeBinomial):
+    if number_head(head).answers == "numbers":
         return
     if seasonal:
         raise ValueError(f"seasonal must be False for {head}: differences are no counts, got True")

@@ -135,7 +135,7 @@ class Supervised(Answers, base.Rows):
         if x.y is None:
             return arrays
         values, counts = self._targets(x)
-        if isinstance(self.head, heads.CrossEntropy):
+        if self.head.answers == "class":
             return arrays | {"y": answers.numbered(values, counts, known.classes)}
         return arrays | {"y": answers.as_numbers(values, counts)}
 

@@ -28,7 +28,7 @@ class Answers(Fitted):
 
     @property
     def _has_classes(self) -> bool:
-        return isinstance(self.head, heads.CrossEntropy | heads.Bernoulli)
+        return self.head.answers in ("class", "flags")
 
     # New rows. ------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Answers(Fitted):
           outputs: the outputs of a model, [N, V] or [T, N, V].
         """
         values = self._rows_first(self.head.predict(self._split(outputs)))
-        if isinstance(self.head, heads.CrossEntropy):
+        if self.head.answers == "class":
             values = np.array(self.classes)[values]
         elif not self._has_classes:
             mean, scale = self.arrays()["fitted"]["y"]
@@ -87,10 +87,14 @@ class Answers(Fitted):
         Raises:
           TypeError: the targets are numbers.
         """
-        if not isinstance(self.head, heads.CrossEntropy | heads.Bernoulli):
+        head = self._head_of_classes()
+        values = self._rows_first(head.probabilities(self._split(outputs)))
+        return self._without_single(values, -2 if head.answers == "class" else -1)
+
+    def _head_of_classes(self) -> Any:
+        if not self._has_classes:
             raise TypeError(f"probabilities need classes, got {self.head}")
-        values = self._rows_first(self.head.probabilities(self._split(outputs)))
-        return self._without_single(values, -1 - isinstance(self.head, heads.CrossEntropy))
+        return self.head
 
     def quantiles(self, outputs: Any, levels: Sequence[float]) -> np.ndarray:
         """Returns the quantiles of each number in its units, the levels last.
@@ -131,9 +135,7 @@ class Answers(Fitted):
 
     def _mixed(self, outputs: np.ndarray) -> np.ndarray:
         """Returns outputs for the mean probabilities of M models."""
-        if not self._has_classes:
-            raise TypeError(f"probabilities need classes, got {self.head}")
-        head: Any = self.head
+        head = self._head_of_classes()
         return np.asarray(head.mixed(self._split(outputs))).reshape(outputs.shape[1:])
 
     def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
@@ -145,7 +147,7 @@ class Answers(Fitted):
             if np.ptp(y[counts], axis=0).all():
                 names = {"R2": metrics.r2} | names
             return {name: f(y[counts], predictions[counts]) for name, f in names.items()}
-        if isinstance(self.head, heads.Bernoulli):
+        if self.head.answers == "flags":
             y = np.asarray(arrays["y"])
             return {"accuracy": metrics.accuracy(y[counts].ravel(), predictions[counts].ravel())}
         numbers = self._without_single(np.asarray(arrays["y"]), -1)[counts]

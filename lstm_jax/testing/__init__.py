@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from lstm_jax.cells import Cell, LinearCell
+from lstm_jax.cells import Cell, LinearCell, check_is_cell
 from lstm_jax.testing.laws import quick
 from lstm_jax.testing.one_step import (
     check_declarations,
@@ -50,8 +50,7 @@ def check_cell(cell: Cell, *, input_size: int = 3, seed: int = 0) -> None:
       AssertionError: the message names the cell, the law and the field.
       TypeError: `cell` is no cell.
     """
-    if not isinstance(cell, Cell):
-        raise TypeError(f"cell must be a cell, such as LSTM(64), got {cell!r}")
+    check_is_cell(cell)
     with jax.enable_x64(True):
         check_declarations(cell)
         check_results(cell)

@@ -449,5 +449,5 @@ def test_other_data_and_heads_are_refused():
     point = task_of(head=heads.Absolute())
     with pytest.raises(TypeError, match="Absolute predicts no quantiles"):
         point.decode(jnp.zeros((1, point.output_size)), point.rows("train"), levels=[0.5])
-    with pytest.raises(TypeError, match=r"head must be Quantiles, .* got CrossEntropy"):
+    with pytest.raises(TypeError, match=r"head must be one of numbers, .* got CrossEntropy"):
         task_of(head=heads.CrossEntropy(2))

@@ -1,9 +1,10 @@
 """Tasks over sequences: scales of the training rows, weights, missing numbers, predictions."""
 
+import dataclasses
 import functools
 import json
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis
 import hypothesis.strategies as st
@@ -201,9 +202,23 @@ def test_r2_is_one_minus_the_share_of_the_training_variance() -> None:
     np.testing.assert_array_equal(task.correct(outputs, batch), nearer)
 
 
-def test_counts_are_not_scaled() -> None:
+@dataclasses.dataclass(frozen=True)
+class Poisson(heads.Head):
+    """A head of counts of one's own: e^z - y z."""
+
+    answers: ClassVar = "counts"
+
+    def losses(self, outputs, targets):
+        return jnp.exp(outputs[..., 0]) - targets * outputs[..., 0]
+
+    def predict(self, outputs):
+        return jnp.exp(outputs[..., 0])
+
+
+@pytest.mark.parametrize("head", [heads.NegativeBinomial(), Poisson()])
+def test_counts_are_not_scaled(head) -> None:
     y = RNG.poisson(7, N)
-    task = Regression(Split(Sequences(X, y)), heads.NegativeBinomial())
+    task = Regression(Split(Sequences(X, y)), head)
     outputs, batch = outputs_of(task), every_row(task)
     np.testing.assert_array_equal(batch.y.value.value[:, 0], y)
     each = task.head.losses(outputs[:, None], jnp.asarray(y, jnp.float32)[:, None])
