@@ -16,28 +16,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.common import flags, report, runner, terminal
 from experiments.common.flags import PLATFORMS, need, need_sound, setting
 from experiments.common.plan import Experiment
-from lstm_jax.report import figures, html
-from lstm_jax.report.claims import Claim, at_scale
-from lstm_jax.report.ledger import Record
-from lstm_jax.report.tables import Row, markdown
-from lstm_jax.runs import (
-    CONFIG,
-    Damaged,
-    Ledger,
-    Lock,
-    RecordLog,
-    begin_run,
-    lock_run,
-    read_config,
-    replace_file,
-)
+from experiments.common.report import Report
+from lstm_jax.report import html
+from lstm_jax.report.tables import markdown
+from lstm_jax.runs import CONFIG, Ledger, RecordLog, RunDirectory, read_config, replace_file
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
@@ -58,121 +47,60 @@ class All:
 
     def __post_init__(self):
         need_sound(self)
-        if self.results:
-            need_writable(Path(self.results))
+        path = Path(self.results)
+        fits = os.access(path.parent, os.W_OK) and not path.is_dir()
+        right = "need a file in a directory that can be written"
+        need(fits or not self.results, "results", self.results, right)
+
+    @property
+    def names(self) -> list[str]:
+        """The selected experiments, cheap ones first."""
+        return [name for name in ORDER if name in self.only]
 
 
-def need_writable(path: Path) -> None:
-    """Raises ValueError unless the file of `--results` can be written."""
-    need(not path.is_dir(), "results", path, "need a file, not a directory")
-    need(path.parent.is_dir(), "results", path, f"{path.parent} is no directory")
-    need(os.access(path.parent, os.W_OK), "results", path, f"{path.parent} cannot be written")
+SCALES: Mapping[str, All] = {scale: All() for scale in flags.SCALES}
 
 
-class Begun(NamedTuple):
-    """A run of all experiments: its directory, locked while `lock` lives, and its settings."""
+class Finished(NamedTuple):
+    """The report of a finished experiment, and its cost."""
 
-    folder: Path
-    scale: str
-    config: All
-    lock: Lock
-
-
-class Outcome(NamedTuple):
-    """The results of one experiment's run, from its records."""
-
-    experiment: Experiment
-    settings: dict[str, Any]
-    table: Sequence[Row]
-    claims: Sequence[Claim]
-    numbers: Sequence[Row]
-    pictures: Sequence[tuple[bytes, str]]
+    report: Report
     seconds: float
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the experiments; returns 0, 2 for bad input, or the code of a failure."""
-    return terminal.command("all", lambda: run(argv))
+    return terminal.command("all", lambda: prepared(argv))
 
 
-def run(argv: Sequence[str]) -> int:
-    """Runs `main` on an open terminal."""
-    try:
-        request = flags.parse(argv, All)
-        if request.help:
-            terminal.write(f"{__doc__}\nFlags:\n{flags.usage(dict.fromkeys(flags.SCALES, All()))}")
-            return 0
-        begun = begin(request)
-    except ValueError as error:
-        print(f"all: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # while resuming; a new run raises ValueError
-        print(runner.stopped(error, Path(str(request.resume))), file=sys.stderr)
-        return 1
-    return carry_out(begun)
-
-
-def carry_out(begun: Begun) -> int:
-    """Runs the unfinished experiments and reports all finished ones; returns the exit code."""
-    folder, scale, config, _ = begun
-    try:
-        terminal.write(f"run directory: {folder}")
-        codes = run_all(folder, scale, config)
-        write_results(folder, scale, config)
-        terminal.write(f"run directory: {folder}")
-    except terminal.Silenced as silenced:
-        print(f"stopped: {silenced}; to continue: --resume={folder}", file=sys.stderr)
-        return silenced.code
-    except Damaged as damaged:
-        print(f"stopped: {damaged}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(runner.stopped(error, folder), file=sys.stderr)
-        return 1
-    return next((code for code in codes if code), 0)
-
-
-def begin(request: flags.Request) -> Begun:
-    """Makes the directory of a new run, or opens an old one.
+def prepared(argv: Sequence[str]) -> Callable[[], int]:
+    """Returns the work of a command line, in the directory of its run.
 
     Raises:
-      ValueError: for a bad value or an unfit directory.
+      ValueError: for bad input, before anything is written.
     """
+    request = flags.parse(argv, All)
+    if request.help:
+        return runner.show_help(str(__doc__), flags.usage(SCALES))
     if request.hosts is not None:
         raise ValueError("--distributed, --coordinator: need one experiment, such as sweep")
-    if request.resume is not None:
-        return resumed(request, Path(request.resume))
-    scale, config = request.scale or "small", All(**request.given)
-    folder = runner.new_directory("all", request.workdir)
-    settings = {"experiment": "all", "scale": scale, **dataclasses.asdict(config)}
-    with flags.naming("workdir", folder):
-        return Begun(folder, scale, config, begin_run(folder, settings, {}))
+    scale, config = runner.chosen("all", SCALES, request)
+    runner.start("cpu")  # the accelerator is for the experiments, in processes of their own
+    run = runner.open_run("all", request, scale, config, {})
+    return lambda: runner.guarded(run, lambda: carry_out(run, scale, config))
 
 
-def resumed(request: flags.Request, folder: Path) -> Begun:
-    """Opens an old run.
-
-    Raises:
-      ValueError: for a directory without a run, in use, or with other settings.
-    """
-    right = "need the directory of a run of all"
-    settings = read_config(folder)["settings"]
-    try:
-        owner, scale = settings.pop("experiment"), settings.pop("scale")
-        need(owner == "all", "resume", folder, f"{right}, not of {owner}")
-        config = All(**settings | {"only": tuple(settings["only"])})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"--resume={folder}: {right} ({error})") from None
-    for name, value in {"scale": request.scale or scale, **request.given}.items():
-        was = scale if name == "scale" else getattr(config, name)
-        need(value == was, name, value, f"the run started with {flags.shown(was)}; leave it out")
-    return Begun(folder, scale, config, lock_run(folder))
+def carry_out(run: RunDirectory, scale: str, config: All) -> int:
+    """Runs the unfinished experiments and reports all finished ones; returns the exit code."""
+    codes = run_all(run.path, scale, config)
+    write_results(run.path, scale, config)
+    return next((code for code in codes if code), 0)
 
 
 def run_all(folder: Path, scale: str, config: All) -> list[int]:
     """Runs the unfinished experiments until one is stopped; returns the exit codes."""
     codes = []
-    for name in ordered(config):
+    for name in config.names:
         if name not in done(folder):
             codes.append(run_one(name, folder, scale, config))
             if codes[-1] in STOPPED:
@@ -228,28 +156,11 @@ def run_process(command: Sequence[str], environment: Mapping[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def ordered(config: All) -> list[str]:
-    """Returns the selected experiments, cheap ones first."""
-    return [name for name in ORDER if name in config.only]
-
-
 def done(folder: Path) -> dict[str, float]:
     """Returns the seconds of each finished experiment, over all its parts."""
-    spent = costs(folder)
+    spent = RecordLog(folder / "costs.jsonl").read()
     finished = [record["experiment"] for record in spent if record["code"] == 0]
     return {n: sum(r["seconds"] for r in spent if r["experiment"] == n) for n in finished}
-
-
-def costs(folder: Path) -> Sequence[Record]:
-    """Returns the seconds and the exit code of every part of an experiment."""
-    log = RecordLog(folder / "costs.jsonl")
-    kinds = {"experiment": str, "seconds": int | float, "code": int}
-    records = log.read()
-    for number, record in enumerate(records, start=1):
-        for key, kind in kinds.items():
-            if not isinstance(record.get(key), kind):
-                raise Damaged(log.path, f"line {number} lacks {key}")
-    return records
 
 
 def load(name: str) -> Experiment:
@@ -260,83 +171,75 @@ def load(name: str) -> Experiment:
 def write_results(folder: Path, scale: str, config: All) -> None:
     """Writes the page and the list of claims of all finished experiments."""
     seconds = done(folder)
-    runs = [outcome(load(n), folder / n, seconds[n]) for n in ordered(config) if n in seconds]
-    text = results(scale, runs, [n for n in ordered(config) if n not in seconds])
-    replace_file(folder / "results.md", text.encode())
-    if config.results:
-        replace_file(Path(config.results), text.encode())
+    runs = [finished(load(n), folder / n, seconds[n]) for n in config.names if n in seconds]
+    text = results(scale, runs, [n for n in config.names if n not in seconds])
+    for path in (folder / "results.md", *([Path(config.results)] if config.results else [])):
+        replace_file(path, text.encode())
     replace_file(folder / "report.html", page(scale, runs).encode())
     terminal.write(f"\n{text}")
 
 
-def outcome(experiment: Experiment, path: Path, seconds: float) -> Outcome:
-    """Returns the results that one run has on record."""
-    settings, ledger = read_config(path), Ledger(path / "records.jsonl")
+def finished(experiment: Experiment, path: Path, seconds: float) -> Finished:
+    """Returns the report of one run, from its records."""
+    read_config(path)  # refuses a directory without a run
+    ledger = Ledger(path / "records.jsonl")
     ledger.check(path)
-    config, read = runner.stored(experiment, str(path))[1], ledger.read()
-    table = experiment.summarise(config, read)
-    with figures.theme():
-        drawn = experiment.draw(config, table, read)
-        pictures = [(figures.png(picture.figure), picture.caption) for picture in drawn]
-    scale = settings["settings"]["scale"]
-    claims = report.claims_at(experiment.claims(config, table), scale)
-    numbers = experiment.numbers(config, table)
-    table = at_scale(table, scale)
-    return Outcome(experiment, settings, table, claims, numbers, pictures, seconds)
+    kind = type(experiment.scales["small"])
+    _, config = runner.stored(experiment.name, kind, str(path))
+    return Finished(report.made(experiment, config, path, ledger.read()), seconds)
 
 
-def results(scale: str, runs: Sequence[Outcome], missing: Sequence[str] = ()) -> str:
+def results(scale: str, runs: Sequence[Finished], missing: Sequence[str] = ()) -> str:
     """Returns claims, results, verdicts and the table of costs as Markdown."""
     parts = [f"# Results at --scale={scale}", where(runs)]
     parts += [f"Not finished, and not on this page: {', '.join(missing)}."] if missing else []
-    for run in runs:
-        parts += [f"## {run.experiment.name}", run.experiment.doc.split("\n\n")[0].strip()]
-        parts += [f"`scripts/run {run.experiment.name} --scale={scale}`"]
-        claims = [claim._asdict() for claim in run.claims]
+    for one, _ in runs:
+        name, claims = one.experiment.name, [claim._asdict() for claim in one.claims]
+        parts += [f"## {name}", report.claim_of(one.experiment)]
+        parts += [f"`scripts/run {name} --scale={scale}`"]
         parts += [markdown(claims) if claims else "It makes no claim of its own."]
-        parts += [markdown(run.numbers)] if run.numbers else []
-    head = ["| experiment | minutes | source |", "| --- | --- | --- |"]
-    costs = [f"| {r.experiment.name} | {r.seconds / 60:.1f} | {source(r)} |" for r in runs]
-    total = f"| together | {sum(run.seconds for run in runs) / 60:.1f} | |"
-    return "\n\n".join([*parts, "## Cost", "\n".join([*head, *costs, total])]) + "\n"
+        parts += [markdown(one.numbers)] if one.numbers else []
+    costs = [{**cost, "minutes": f"{cost['minutes']:.1f}"} for cost in costs_of(runs)]
+    return "\n\n".join([*parts, "## Cost", markdown(costs)]) + "\n"
 
 
-def source(run: Outcome) -> str:
+def costs_of(runs: Sequence[Finished]) -> list[dict[str, Any]]:
+    """Returns the minutes and the source of each experiment, and the minutes of all."""
+    costs = [
+        {"experiment": one.experiment.name, "minutes": seconds / 60, "source": source(one)}
+        for one, seconds in runs
+    ]
+    total = sum(cost["minutes"] for cost in costs)
+    return [*costs, {"experiment": "together", "minutes": total, "source": ""}]
+
+
+def source(one: Report) -> str:
     """Returns the revision that started a run; resumed runs may differ in it."""
-    about = run.settings["about"]
+    about = one.settings["about"]
     changed = ", with changes" if about["uncommitted changes"] else ""
     revision = about["revision"]
     return (revision[:10] if revision else "no checkout") + changed
 
 
-def where(runs: Sequence[Outcome]) -> str:
+def where(runs: Sequence[Finished]) -> str:
     """Returns a line for each set of devices and versions."""
     lines = {}
-    for run in runs:
-        about = run.settings["about"]
+    for one, _ in runs:
+        about = one.settings["about"]
         devices = f"{len(about['devices'])} devices ({about['devices'][0]})"
         versions = f"jax {about['versions']['jax']}, flax {about['versions']['flax']}"
-        lines.setdefault(f"{devices}, {versions}", []).append(run.experiment.name)
+        lines.setdefault(f"{devices}, {versions}", []).append(one.experiment.name)
     if len(lines) == 1:
         return f"Made from records alone, on {next(iter(lines))}, by `scripts/run all`."
     return "\n".join(f"- {line}: {', '.join(names)}" for line, names in lines.items())
 
 
-def page(scale: str, runs: Sequence[Outcome]) -> str:
+def page(scale: str, runs: Sequence[Finished]) -> str:
     """Returns claims, tables and figures of all experiments as one page."""
     parts = [html.prose(f"At --scale={scale}. {where(runs)}")]
-    for run in runs:
-        doc, table = run.experiment.doc, html.table(run.table)
-        parts += [html.heading(run.experiment.name)]
-        parts += report.results_of(doc, run.claims, run.pictures)
-        parts += [html.folded(f"Table, {len(run.table)} rows", table)]
-        parts += [html.folded("Claim, command and method", html.prose(doc))]
-        parts += [html.listing("Settings and circumstances", run.settings)]
-    costs = [
-        {"experiment": r.experiment.name, "minutes": r.seconds / 60, "source": source(r)}
-        for r in runs
-    ]
-    return html.page("All experiments", *parts, html.heading("Cost"), html.table(costs))
+    for one, _ in runs:
+        parts += [html.heading(one.experiment.name), *report.results(one), *report.details(one)]
+    return html.page("All experiments", *parts, html.heading("Cost"), html.table(costs_of(runs)))
 
 
 if __name__ == "__main__":

@@ -27,15 +27,11 @@ import lstm_jax as lj
 from experiments.common import networks, ngrams, runner, terminal, tunes, tuning
 from experiments.common.flags import Config, need, setting
 from experiments.common.own_data import blaming
-from experiments.common.plan import Computed, Experiment
+from experiments.common.plan import Claim, Computed, Experiment, Group, Picture, Record, Row
 from lstm_jax import cells
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED
 from lstm_jax.report.statistics import Estimate
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group
 from lstm_jax.tasks import LanguageModel
 
 NGRAMS, LSTM = "n-grams", "LSTM"

@@ -29,14 +29,9 @@ from matplotlib.axes import Axes
 import lstm_jax as lj
 from experiments.common import networks, runner, tuning
 from experiments.common.flags import Config, setting
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
-from lstm_jax.report.statistics import Estimate
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group
+from lstm_jax.report.claims import below
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn": "tanh RNN"}
 RATES = (3e-3, 1e-2, 3e-2)
@@ -178,15 +173,8 @@ def claims(config: Chorales, rows: Sequence[Row]) -> list[Claim]:
     for other, theirs in losses.items():
         said = f"An LSTM predicts the next chord of a chorale no worse than a {other}"
         numbers = f"{ours} nats a frame against {theirs}"
-        found.append(Claim(said, numbers, PUBLISHED, no_worse(ours, theirs)))
+        found.append(Claim(said, numbers, PUBLISHED, below(ours, theirs.high)))
     return found
-
-
-def no_worse(ours: Estimate, theirs: Estimate) -> str:
-    """Returns the verdict on a loss of at most the upper end of another's interval."""
-    if ours.high <= theirs.high:
-        return REPRODUCES
-    return FAILS if ours.low > theirs.high else UNDECIDED
 
 
 # Drawing. -----------------------------------------------------------------------------------------
@@ -196,13 +184,11 @@ def draw(config: Chorales, rows: Sequence[Row], records: Sequence[Record]) -> li
     """Draws the test losses with learning curves, and the sampled chorales as piano rolls."""
     styles = figures.styles(list(CELLS.values()))
     figure, ((losses, curves),) = figures.canvas(1, 2)
-    for place, (cell, r) in enumerate(zip(config.networks, rows, strict=True)):
-        label = r["network"]
-        figures.error_bars(losses, [place], [r["nats_a_frame"]], styles[label], label)
-        mine = ledger.group(records, f"{cell}-reported")
+    figures.named_bars(losses, {r["network"]: r["nats_a_frame"] for r in rows}, styles)
+    losses.set_ylabel("test loss (nats a frame)")
+    for cell in config.networks:
+        mine, label = ledger.group(records, f"{cell}-reported"), CELLS[cell]
         figures.band(curves, *ledger.curve(mine, "loss"), styles[label], label)
-    losses.set_xticks(range(len(rows)), [r["network"] for r in rows])
-    losses.set(ylabel="test loss (nats a frame)", xlim=(-0.5, len(rows) - 0.5))
     curves.set(xlabel="updates", ylabel="training loss, with dropout")
     figures.legend(figure, curves)
     caption = "Chorales: mean loss over seeds, with Student's 95 % interval."

@@ -27,17 +27,15 @@ from matplotlib.axes import Axes
 
 from experiments.common import networks, runner
 from experiments.common.flags import BATCHINGS, Config, need, setting
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from experiments.hochreiter1997.network import OnlineNetwork1997
 from experiments.hochreiter1997.settings import EXPERIMENTS, SETTINGS, TESTED, Setting
 from lstm_jax import cells
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim, of_parts
-from lstm_jax.report.figures import Picture, Style
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, of_parts
+from lstm_jax.report.figures import Style
 from lstm_jax.report.statistics import Estimate, Share
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group, continued
+from lstm_jax.search import continued
 from lstm_jax.training import make_trials
 
 SOURCE = "Hochreiter & Schmidhuber 1997"

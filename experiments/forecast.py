@@ -30,13 +30,9 @@ import lstm_jax as lj
 from experiments.common import classical, competitions, networks, runner, tuning
 from experiments.common.competitions import PUBLISHED, Collection
 from experiments.common.flags import Config, need, setting
-from experiments.common.plan import Computed, Experiment
+from experiments.common.plan import Claim, Computed, Experiment, Group, Picture, Record, Row
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim, of_parts
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group
+from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, of_parts
 from lstm_jax.tasks import Forecast, heads
 from lstm_jax.training import Trials
 

@@ -21,7 +21,7 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,17 +30,14 @@ from matplotlib.axes import Axes
 
 from experiments.common import networks, runner, tuning
 from experiments.common.flags import LENGTH, Config, need, setting
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax import tasks
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim
-from lstm_jax.report.figures import Picture, Style
-from lstm_jax.report.ledger import Record
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group
+from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED
+from lstm_jax.report.figures import Style
 from lstm_jax.tasks import LANGUAGES, Language, base
-from lstm_jax.training import Trials, parallel, trials
+from lstm_jax.training import Trials, trials
 
 GENERALISES = 0.9  # the least score of a solved task in the paper
 QUESTIONS = 10  # test strings of each length in a batch
@@ -168,8 +165,6 @@ def by_length(
     """
     longer = dataclasses.replace(task, longest=max(lengths))
     repeated = np.repeat(np.array(lengths, np.int32), QUESTIONS)
-    mesh = parallel.everywhere()
-    batching = parallel.resolve(batching, mesh)
 
     def one(args):
         trial, weights = args
@@ -182,69 +177,37 @@ def by_length(
 
         return jax.lax.map(ask, jnp.arange(questions // QUESTIONS, dtype=jnp.int32)).mean(0)
 
-    layout = parallel.Layout(len(these.seed), batching, mesh)
-    shares = parallel.over_trials(one, batching, mesh)(layout.spread((these, params)))
-    return [{"by_length": right} for right in layout.gather(shares)]
-
-
-class Outcome(NamedTuple):
-    """The results of the seeds of one network on one task.
-
-    Attributes:
-      rate: the chosen learning rate.
-      learnt: accuracy on the training lengths, for each seed.
-      by_length: accuracy at each length of `known` and `beyond`, for each seed.
-      score: mean of those of `beyond`, for each seed.
-      solved: seeds that stopped early at a low training loss.
-      diverged: seeds that diverged.
-    """
-
-    rate: float
-    learnt: list[float]
-    by_length: list[list[float]]
-    score: list[float]
-    solved: int
-    diverged: int
-
-
-def outcome(config: Formal, records: Sequence[Record], task: str, cell: str) -> Outcome:
-    """Returns the results of one network on one task."""
-    results = ledger.results(records, f"{task}-{cell}-reported")
-    by_length = [r["by_length"] for r in results]
-    return Outcome(
-        results[0]["learning_rate"],
-        [r["test_metric"] for r in results],
-        by_length,
-        [float(np.mean(right[len(known(config)) :])) for right in by_length],
-        sum(r["status"] == "solved" for r in results),
-        sum(r["status"] == "diverged" for r in results),
-    )
+    shares = networks.of_each(one, (these, params), batching)
+    return [{"by_length": right} for right in shares]
 
 
 def summarise(config: Formal, records: Sequence[Record]) -> list[Row]:
     """Returns a row for each network and task, with the published score."""
     return [
-        row(task, cell, outcome(config, records, task, cell))
+        row(config, task, cell, ledger.results(records, f"{task}-{cell}-reported"))
         for task, cell in product(config.tasks, config.cells)
     ]
 
 
-def row(task: str, cell: str, found: Outcome) -> Row:
-    """Returns one line of the table."""
+def row(config: Formal, task: str, cell: str, results: Sequence[Record]) -> Row:
+    """Returns one line of the table; a score is the mean over the lengths beyond training."""
     published = PUBLISHED.get((task, cell))
+    score = [float(np.mean(r["by_length"][len(known(config)) :])) for r in results]
+    learnt = [r["test_metric"] for r in results]
+    stopped = sum(r["status"] == "solved" for r in results)
     return {
         "class": class_of(task),
         "task": task,
         "network": CELLS[cell],
-        "learning_rate": found.rate,
-        "in_training_lengths": statistics.t_interval(found.learnt, within=(0, 1)),
-        "score": float(np.median(found.score)),
-        "least": min(found.score),
-        "best": max(found.score),
-        "published_best": None if published is None else published / 100,
-        "stopped_early": statistics.wilson(found.solved, len(found.score)),
-        "diverged": found.diverged,
-        "verdict": verdict(task, cell, found),
+        "learning_rate": results[0]["learning_rate"],
+        "in_training_lengths": statistics.t_interval(learnt, within=(0, 1)),
+        "score": float(np.median(score)),
+        "least": min(score),
+        "best": max(score),
+        "published_best": published and published / 100,
+        "stopped_early": statistics.wilson(stopped, len(results)),
+        "diverged": sum(r["status"] == "diverged" for r in results),
+        "verdict": verdict(task, cell, max(learnt), max(score)),
     }
 
 
@@ -253,12 +216,12 @@ def class_of(task: str) -> str:
     return next(name for name, members in CLASSES.items() if task in members)
 
 
-def verdict(task: str, cell: str, found: Outcome) -> str | None:
-    """Returns the verdict on a network and task; None where the paper makes no claim."""
+def verdict(task: str, cell: str, learnt: float, score: float) -> str | None:
+    """Returns the verdict on a network and task by its best seed; None without a claim."""
     if cell not in GENERALISING:
         return None
-    generalises = max(found.score) >= GENERALISES
-    if not generalises and max(found.learnt) < GENERALISES:
+    generalises = score >= GENERALISES
+    if not generalises and learnt < GENERALISES:
         return UNDECIDED
     return REPRODUCES if generalises == (class_of(task) in GENERALISING[cell]) else FAILS
 
@@ -270,12 +233,13 @@ def claims(config: Formal, rows: Sequence[Row]) -> list[Claim]:
         if row["verdict"] is None:
             continue
         cell = next(cell for cell, label in CELLS.items() if label == row["network"])
+        network = f"A{'n' * (row['network'] == 'LSTM')} {row['network']}"
         does = "generalises" if row["class"] in GENERALISING[cell] else "does not generalise"
         best = row["published_best"]
         published = "no figure taken over" if best is None else f"best of 10 seeds {best:.1%}"
         found.append(
             Claim(
-                f"{article(row['network'])} trained to length {config.longest} {does} on "
+                f"{network} trained to length {config.longest} {does} on "
                 f"{row['task']} ({row['class']})",
                 f"score to length {config.test_longest}: median {row['score']:.1%}, best "
                 f"{row['best']:.1%}; in training lengths {row['in_training_lengths']}",
@@ -284,11 +248,6 @@ def claims(config: Formal, rows: Sequence[Row]) -> list[Claim]:
             )
         )
     return found
-
-
-def article(network: str) -> str:
-    """Returns the name of a network with its article, at the start of a sentence."""
-    return f"A{'n' * (network == 'LSTM')} {network}"
 
 
 def draw(config: Formal, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
@@ -312,11 +271,8 @@ def _panel(
 ) -> None:
     lengths = known(config) + beyond(config)
     for cell in config.cells:
-        found = outcome(config, records, task, cell)
-        means = [
-            statistics.t_interval(right, within=(0, 1))
-            for right in zip(*found.by_length, strict=True)
-        ]
+        rights = [r["by_length"] for r in ledger.results(records, f"{task}-{cell}-reported")]
+        means = [statistics.t_interval(some, (0, 1)) for some in zip(*rights, strict=True)]
         figures.band(axes, lengths, means, styles[CELLS[cell]], CELLS[cell])
     axes.axvline(config.longest, color="0.35", linewidth=1.2)
     figures.level(axes, tasks.language(task, lengths[-1], lengths[-1]).chance, "chance")

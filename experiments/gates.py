@@ -25,33 +25,23 @@ from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from experiments.common import networks, runner, tuning
 from experiments.common.flags import LENGTH, Config, setting
 from experiments.common.gate_use import (
     FATES,
     HELD,
-    NEAR,
     NETWORKS,
     SELECTORS,
     SEQUENCES,
-    fates,
     gate_use,
 )
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax import tasks
-from lstm_jax.cells import LSTM
 from lstm_jax.report import figures, interactive, ledger, statistics
-from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.claims import exceeds
 from lstm_jax.report.statistics import SOLVED, Estimate, is_solved
-from lstm_jax.report.tables import Row
 from lstm_jax.report.traces import Panel, heat_maps
-from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 
 WRITTEN = ("added to", "overwritten")
@@ -160,21 +150,13 @@ def claims(config: Gates, rows: Sequence[Row]) -> list[Claim]:
         at = {(r["quantity"], r["case"]): r["mean"] for r in rows if r["task"] == task}
         more = at[MORE]
         said = f"{task}: more of the cell is written at marked steps than elsewhere"
-        found.append(Claim(said, f"{more} more of the positions", "-", beyond(more, 0.0)))
+        found.append(Claim(said, f"{more} more of the positions", "-", exceeds(more, 0.0)))
         for gate in SELECTORS:
             left = at["accuracy", f"{gate} held at 1"]
-            lost = Estimate(*(SOLVED - part for part in (left.value, left.high, left.low)))
             said = f"{task}: with {gate} held open a trained LSTM no longer solves its task"
             published = GREFF if gate == "f" else "-"
-            found.append(Claim(said, f"accuracy {left}", published, beyond(lost, 0.0)))
+            found.append(Claim(said, f"accuracy {left}", published, exceeds(SOLVED, left)))
     return found
-
-
-def beyond(estimate: Estimate, bar: float) -> str:
-    """Returns the verdict on a value being above `bar`, from its interval."""
-    if estimate.low > bar:
-        return REPRODUCES
-    return FAILS if estimate.high <= bar else UNDECIDED
 
 
 # Drawing. -----------------------------------------------------------------------------------------
@@ -182,74 +164,43 @@ def beyond(estimate: Estimate, bar: float) -> str:
 
 def draw(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws numbers over all seeds, one network on one sequence, and interactive maps."""
-    one = {task: ledger.results(records, task)[0] for task in config.tasks}
-    maps = [one_sequence(task, one[task]["shown"][0]) for task in config.tasks]
-    charts = (interactive.script(), interactive.traces("traces", views(config, records), HINT))
-    return [
-        over_seeds(config, rows, records),
-        what_becomes(config, {task: one[task]["shown"][0] for task in config.tasks}),
-        maps[0]._replace(interactive=charts),
-        *maps[1:],
+    maps = [
+        one_sequence(task, ledger.results(records, task)[0]["shown"][0]) for task in config.tasks
     ]
+    charts = (interactive.script(), interactive.traces("traces", views(config, records), HINT))
+    return [over_seeds(config, rows, records), maps[0]._replace(interactive=charts), *maps[1:]]
 
 
 def over_seeds(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> Picture:
-    """Draws saturation, time scales, accuracy without a gate, and the cell over time."""
-    figure, panels = figures.canvas(len(config.tasks), 4, panel=(4.2, 4.2))
-    for task, (near, decay, left, when) in zip(config.tasks, panels, strict=True):
+    """Draws the accuracy with a gate held, and the cell over time."""
+    figure, panels = figures.canvas(len(config.tasks), 2, panel=(6, 4.2))
+    for task, (left, when) in zip(config.tasks, panels, strict=True):
         at = {(r["quantity"], r["case"]): r["mean"] for r in rows if r["task"] == task}
-        saturation(near, at)
-        near.set_ylabel(f"{task}: share of values")
         accuracies(left, at, TASKS[task](config.lag).chance)
+        left.set_title(task)
         good = learnt(records, task)
         if len(good) >= 2:
-            time_scales(decay, good, config.lag)
             over_time(when, good)
     for axes in panels[0]:
         handles, labels = axes.get_legend_handles_labels()
-        axes.legend(
-            handles, labels, fontsize=12, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3
-        )
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.1), "ncols": 3, "fontsize": 12}
+        axes.legend(handles, labels, **place)
     caption = (
         "Networks that solve their task, means over seeds with Student's 95 % interval, on "
-        f"{SEQUENCES} test sequences. From the left: gate values within {NEAR:g} of 0 and of 1; "
-        "decay times of units, the longest first; accuracy with one gate held; the kinds of cell "
+        f"{SEQUENCES} test sequences. Left: accuracy with one gate held. Right: the kinds of cell "
         "positions at each step."
     )
     return Picture("gates", caption, figure)
 
 
-def saturation(axes: Axes, at: Mapping[tuple[str, str], Estimate]) -> None:
-    """Draws the shares of gate values near 0 and near 1."""
-    by_gate(axes, at, "share of gate values", ["near 0", "near 1"])
-    axes.set(xlabel="gate", ylim=(-0.02, 1.02))
-
-
-def by_gate(
-    axes: Axes, at: Mapping[tuple[str, str], Estimate], what: str, names: Sequence[str]
-) -> None:
-    """Draws a quantity of each gate, side by side under several names."""
+def accuracies(axes: Axes, at: Mapping[tuple[str, str], Estimate], chance: float) -> None:
+    """Draws the accuracy with one gate held, side by side at 1 and at its mean."""
+    names = [f"held at {how}" for how in HELD]
     for offset, (name, style) in zip((-0.1, 0.1), figures.styles(names).items(), strict=True):
-        y = [at[what, f"{gate} {name}"] for gate in SELECTORS]
+        y = [at["accuracy", f"{gate} {name}"] for gate in SELECTORS]
         x = [n + offset for n in range(len(SELECTORS))]
         figures.error_bars(axes, x, y, {**style, "linestyle": "none"}, name)
     axes.set_xticks(range(len(SELECTORS)), SELECTORS)
-
-
-def time_scales(axes: Axes, good: Sequence[Record], lag: int) -> None:
-    """Draws decay times of units, sorted, geometric mean over networks."""
-    logs = np.log10([[d or np.nan for d in r["decay"]] for r in good])
-    means = [statistics.interval(column) for column in logs.T]
-    y = [Estimate(*(10.0**part for part in m)) for m in means]
-    figures.band(axes, range(1, len(y) + 1), y, figures.styles(["units"])["units"], "units")
-    figures.level(axes, lag, "length of the lag")
-    axes.set(yscale="log", xlabel="unit, by its memory", ylabel="decay time (steps)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def accuracies(axes: Axes, at: Mapping[tuple[str, str], Estimate], chance: float) -> None:
-    """Draws the accuracy with one gate held."""
-    by_gate(axes, at, "accuracy", [f"held at {how}" for how in HELD])
     figures.level(axes, at["accuracy", "intact"].value, "intact")
     figures.level(axes, chance, "chance")
     axes.set(xlabel="gate", ylabel="test accuracy", ylim=(-0.02, 1.02))
@@ -262,28 +213,6 @@ def over_time(axes: Axes, good: Sequence[Record]) -> None:
         y = [statistics.interval(column, (0, 1)) for column in shares[:, :, n].T]
         figures.band(axes, range(len(y)), y, style, fate)
     axes.set(xlabel="step", ylabel="share of positions", ylim=(-0.02, 1.02))
-
-
-def what_becomes(config: Gates, sequences: Mapping[str, Record]) -> Picture:
-    """Draws the kind of every cell position of one network on one sequence."""
-    figure, panels = figures.canvas(len(sequences), 1, panel=(9.5, 3.8))
-    colours = ListedColormap(["#f2f2f2", *figures.COLOURS[:3], "#b0b0b0"])
-    for (task, sequence), axes in zip(sequences.items(), panels[:, 0], strict=True):
-        gates = LSTM(1).Gates(*(np.array(sequence[name]) for name in LSTM.gates))
-        axes.imshow(fates(gates), colours, vmin=0, vmax=len(FATES) - 1, aspect="auto",
-                    interpolation="nearest")  # fmt: skip
-        marks = np.flatnonzero(np.array(sequence["input"][-1]) == 1)
-        axes.plot(marks, np.full(len(marks), -1.0), "kv", clip_on=False)
-        axes.set(ylabel="unit, by its memory", yticks=(), title=task)
-        axes.grid(False)
-    panels[-1, 0].set_xlabel("step")
-    patches = [Patch(facecolor=colours(n), edgecolor="0.5") for n in range(len(FATES))]
-    figure.legend(patches, FATES, loc="outside upper center", ncols=len(FATES))
-    caption = (
-        f"The network of seed {config.seed} on the first test sequence: the kind of each "
-        "position of its cell at each step (triangles: marked steps)."
-    )
-    return Picture("fates", caption, figure)
 
 
 def one_sequence(task: str, sequence: Record) -> Picture:

@@ -29,16 +29,13 @@ import numpy as np
 from experiments.common import networks, runner, tuning
 from experiments.common.endurance import TRACED, lasting, ranges
 from experiments.common.flags import LENGTH, Config, need, setting
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax import cells
 from lstm_jax.cells import Cell, MemoryBlocks
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import Claim, above, exceeds
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.claims import above, exceeds
 from lstm_jax.report.statistics import Share
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group, continued
+from lstm_jax.search import continued
 from lstm_jax.tasks import ContinualReber, Counting
 
 DECAY = 0.1  # of the learning rate, in the second half
@@ -299,9 +296,7 @@ def claims(config: Gers, rows: Sequence[Row]) -> list[Claim]:
             training = f"Trained on {language} to {config.longest}"
             said = f"{training}, an LSTM with peepholes counts twice as far"
             published = f"{PUBLISHED[task, 'peephole']}; Gers & Schmidhuber 2001"
-            found.append(
-                Claim(said, f"{share} seeds", published, above(share.low, share.high, 0.5))
-            )
+            found.append(Claim(said, f"{share} seeds", published, above(share, 0.5)))
     return found
 
 

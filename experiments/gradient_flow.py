@@ -19,27 +19,24 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments.common import networks, runner, tuning
 from experiments.common.flags import LENGTH, Config, need, setting
 from experiments.common.gradient_paths import ALONE, LARGEST, NETWORKS, WHOLE, gradients, paths
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax import tasks
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import Claim, of_parts
-from lstm_jax.report.figures import Picture, Style
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.claims import of_parts
+from lstm_jax.report.figures import Style
 from lstm_jax.report.statistics import Estimate
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group, continued
+from lstm_jax.search import continued
 from lstm_jax.tasks import Task, base
 from lstm_jax.training import Trials, initial, keys
 
@@ -280,7 +277,7 @@ def start(config: GradientFlow, records: Sequence[Record]) -> Picture:
     for axes, title in zip((ungated, alone, gated), titles, strict=True):
         axes.set(title=title, yscale="log", xlabel="steps back (lag)", ylim=limits(config))
     ungated.set_ylabel("norm of the gradient,\nrelative to lag 0")
-    legend(figure, (ungated, gated, alone))
+    figures.legend(figure, ungated, gated, alone, columns=5)
     caption = (
         "Before training: ||dL/dmemory|| against the lag, relative to lag 0, geometric mean "
         "over seeds with Student's 95 % interval. Along the cell (middle) a bias-1 LSTM vanishes: "
@@ -314,24 +311,13 @@ def through_training(
             closed_form(axes, config, name)
         axes.set(title=NETWORKS[name].label, yscale="log", ylim=limits(config))
         axes.set(xlabel="steps back (lag)", ylabel=label if place % 3 == 0 else None)
-    legend(figure, panels)
+    figures.legend(figure, *panels, columns=5)
     return Picture(picture, caption, figure)
 
 
 def limits(config: GradientFlow) -> tuple[float, float]:
     """Returns axis limits between sigmoid(1)^lag and the large RNN's growth."""
     return 10 ** (-0.15 * config.lag - 1), 10 ** (0.08 * config.lag + 1)
-
-
-def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Draws one legend for all panels, the closed form last."""
-    found = {}
-    for axes in panels:
-        handles, labels = axes.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    labels = sorted(found, key=lambda label: label == CLOSED)
-    handles = [found[label] for label in labels]
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
 
 
 def line(

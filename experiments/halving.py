@@ -32,15 +32,12 @@ from experiments.common.flags import (
     need_rungs,
     setting,
 )
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax import tasks
 from lstm_jax.report import figures
-from lstm_jax.report.claims import Claim, of_parts
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.claims import of_parts
 from lstm_jax.report.statistics import Estimate
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Candidate, Group, Search, plans, strategies
+from lstm_jax.search import Candidate, Search, plans, strategies
 from lstm_jax.search import space as search
 from lstm_jax.tasks import base
 

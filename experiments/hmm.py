@@ -26,14 +26,11 @@ from matplotlib.axes import Axes
 
 from experiments.common import markov, networks, runner, tuning
 from experiments.common.flags import Config, setting
-from experiments.common.plan import Computed, Experiment
+from experiments.common.plan import Claim, Computed, Experiment, Group, Picture, Record, Row
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import UNDECIDED, Claim, of_parts
-from lstm_jax.report.figures import Picture, Style
-from lstm_jax.report.ledger import Record
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group
+from lstm_jax.report.claims import UNDECIDED, of_parts
+from lstm_jax.report.figures import Style
 
 GAP = 8
 ENOUGH = 0.99  # of the bits right
@@ -255,8 +252,7 @@ def draw(config: Hmm, rows: Sequence[Row], records: Sequence[Record]) -> list[Pi
     styles, found = figures.styles(MODELS), points(config, records)
     return [
         sizes_needed(rows, styles),
-        over_sizes("information", "bits recalled", found, styles),
-        over_sizes("accuracy", "accuracy of a bit", found, styles),
+        over_sizes(found, styles),
     ]
 
 
@@ -300,40 +296,30 @@ def _enough(axes: Axes, rows: Sequence[Row], style: Style, aside: float) -> None
             axes.annotate("", (at[0], at[1] * 2), at, arrowprops=arrow)
 
 
-def over_sizes(
-    name: str, label: str, found: Sequence[Point], styles: Mapping[str, Style]
-) -> Picture:
-    """Draws recall against size, a panel for each number of bits."""
+def over_sizes(found: Sequence[Point], styles: Mapping[str, Style]) -> Picture:
+    """Draws recalled bits against size, a panel for each number of bits."""
     shown = sorted({point.bits for point in found})
     figure, panels = figures.grid(len(shown), 3, (5, 4.2))
     for axes, bits in zip(panels, shown, strict=True):
-        mine = [point for point in found if point.bits == bits]
         for model in MODELS:
-            series = [point for point in mine if point.model == model]
-            values = [
-                (p.recalled, bits) if name == "information" else (p.accuracy, 1) for p in series
-            ]
-            middle = [_interval(*some) for some in values]
+            series = [p for p in found if (p.bits, p.model) == (bits, model)]
+            middle = [_interval(p.recalled, bits) for p in series]
             if series or bits == shown[0]:
                 figures.error_bars(axes, [p.size for p in series], middle, styles[model], model)
-        if name == "information":
-            k = np.geomspace(1, 2**bits, 50)
-            axes.plot(k, np.log2(k), color="0.35", linewidth=1.4, label="$\\log_2 K$")
-            axes.axhline(bits, color="0.35", linewidth=1.0, linestyle=(0, (2, 2)))
-            axes.set_ylim(-0.06 * bits, 1.08 * bits)
-        else:
-            figures.level(axes, 0.5, "chance")
-            axes.set_ylim(0.35, 1.03)
+        k = np.geomspace(1, 2**bits, 50)
+        axes.plot(k, np.log2(k), color="0.35", linewidth=1.4, label="$\\log_2 K$")
+        axes.axhline(bits, color="0.35", linewidth=1.0, linestyle=(0, (2, 2)))
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.set(title=f"{bits} bit{'s' * (bits > 1)}", xlabel="states or units", ylabel=label)
+        axes.set(ylim=(-0.06 * bits, 1.08 * bits), title=f"{bits} bit{'s' * (bits > 1)}")
+        axes.set(xlabel="states or units", ylabel="bits recalled")
     figures.legend(figure, panels[0])
-    caption = {
-        "information": "Bits recalled: k + the mean log2 of the probability of the right string. "
-        "No hidden Markov model of K states is above the grey line, log2 K",
-        "accuracy": "Share of right bits",
-    }[name]
-    return Picture(name, f"{caption}. Mean over seeds, bars: Student's 95 % interval.", figure)
+    caption = (
+        "Bits recalled: k + the mean log2 of the probability of the right string. No hidden Markov "
+        "model of K states is above the grey line, log2 K. Mean over seeds, bars: Student's 95 % "
+        "interval."
+    )
+    return Picture("information", caption, figure)
 
 
 def _doubling(first: int, most: int) -> list[int]:

@@ -24,15 +24,12 @@ from typing import NamedTuple
 
 from experiments.common import networks, runner, tuning
 from experiments.common.flags import Config, naming, setting
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax import tasks
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import Claim, above
-from lstm_jax.report.figures import Picture, Style
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.claims import above, below
+from lstm_jax.report.figures import Style
 from lstm_jax.report.statistics import SOLVED, is_chance, is_solved
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -155,21 +152,21 @@ def claims(config: LongMemory, rows: Sequence[Row]) -> list[Claim]:
     found = []
     if share := recall.get(label["lstm_chrono"]):
         said = f"An LSTM with chrono biases recalls a symbol after {lag} distractors"
-        found.append(Claim(said, f"{share} seeds", CHRONO, above(share.low, share.high, 0.5)))
+        found.append(Claim(said, f"{share} seeds", CHRONO, above(share, 0.5)))
     if share := recall.get(label["rnn"]):
         said = f"A tanh RNN with the same budget does not, after {lag} distractors"
-        verdict = above(1 - share.high, 1 - share.low, 0.5)
-        found.append(Claim(said, f"{share} seeds", LONG_LAGS, verdict))
+        found.append(Claim(said, f"{share} seeds", LONG_LAGS, below(share, 0.5)))
     if {label["lstm"], label["rnn"]} <= digits.keys():
         lstm, rnn = digits[label["lstm"]], digits[label["rnn"]]
         said = "Reading digits pixel by pixel, an LSTM errs less than a tanh RNN"
         ours = f"accuracy {lstm} against {rnn}"
-        found.append(Claim(said, ours, PIXELS, above(lstm.low, lstm.high, rnn.high)))
+        found.append(Claim(said, ours, PIXELS, above(lstm, rnn.high)))
     return found
 
 
 def draw(config: LongMemory, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
-    """Draws success and accuracy against lag, digits, and learning curves."""
+    """Draws success and accuracy against lag, and the accuracy on digits."""
+    del records
     styles = figures.styles(list(networks.LABELS.values()))  # the same in every run
     pictures = [
         against_lag(task, [row for row in rows if row["task"] == task], styles)
@@ -178,7 +175,7 @@ def draw(config: LongMemory, rows: Sequence[Row], records: Sequence[Record]) -> 
     ]
     if "digits" in config.tasks:
         pictures.append(on_digits([row for row in rows if row["task"] == "digits"], styles))
-    return [*pictures, learning(config, records, styles)]
+    return pictures
 
 
 def against_lag(task: str, rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
@@ -193,10 +190,9 @@ def against_lag(task: str, rows: Sequence[Row], styles: Mapping[str, Style]) -> 
         figures.error_bars(accuracy, x, [row["accuracy"] for row in mine], styles[label], label)
     figures.level(accuracy, OVER_LAGS[task](lags[0]).chance, "chance")
     for axes, name in ((success, "seeds that solve it"), (accuracy, "test accuracy, mean")):
-        axes.set(xscale="log", xlabel="lag (steps)", ylabel=name, ylim=(-0.02, 1.02))
+        axes.set(xlabel="lag (steps)", ylabel=name, ylim=(-0.02, 1.02))
+        figures.log_sizes(axes, lags)
         axes.set_xlim(lags[0] / 1.3, lags[-1] * 1.3)
-        axes.set_xticks(lags, map(str, lags))
-        axes.minorticks_off()
     figures.legend(figure, success)
     caption = (
         f"{task}: share of seeds with {SOLVED:.0%} of the test sequences right (bars: Wilson's "
@@ -208,36 +204,11 @@ def against_lag(task: str, rows: Sequence[Row], styles: Mapping[str, Style]) -> 
 def on_digits(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
     """Draws the test accuracy of every network on the digits."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 4))
-    for place, row in enumerate(rows):
-        figures.error_bars(axes, [place], [row["accuracy"]], styles[row["network"]], row["network"])
+    figures.named_bars(axes, {row["network"]: row["accuracy"] for row in rows}, styles)
     figures.level(axes, tasks.make("digits").chance, "chance")
-    axes.set_xticks(range(len(rows)), [row["network"].replace(" ", "\n", 1) for row in rows])
-    axes.set(ylabel="test accuracy, mean", ylim=(0, 1.03), xlim=(-0.5, len(rows) - 0.5))
-    caption = (
-        "digits, pixel by pixel: mean test accuracy over seeds, bars: Student's 95 % interval."
-    )
+    axes.set(ylabel="test accuracy, mean", ylim=(0, 1.03))
+    caption = "digits, pixel by pixel: mean test accuracy over seeds, with Student's 95 % interval."
     return Picture("digits", caption, figure)
-
-
-def learning(config: LongMemory, records: Sequence[Record], styles: Mapping[str, Style]) -> Picture:
-    """Draws running training accuracy against updates, a panel for each problem."""
-    shown = problems(config)
-    figure, panels = figures.grid(len(shown), 3, (5, 3.8))
-    for axes, problem in zip(panels, shown, strict=True):
-        for cell in config.cells:
-            mine = ledger.group(records, f"{problem.group(cell)}-reported")
-            means, label = ledger.curve(mine, "metric", within=(0, 1)), networks.LABELS[cell]
-            figures.band(axes, *means, styles[label], label)
-        title = problem.name if problem.lag is None else f"{problem.name}, lag {problem.lag}"
-        axes.set(title=title, xlabel="updates", ylabel="training accuracy")
-        axes.set(ylim=(-0.03, 1.03), xlim=(0, problem.steps))
-        figures.level(axes, problem.task.chance, "chance")
-    figures.legend(figure, panels[0])
-    caption = (
-        "Running accuracy on about the last 1,000 training sequences, mean over seeds, bands: "
-        "Student's 95 % interval; a finished seed keeps its last value."
-    )
-    return Picture("learning", caption, figure)
 
 
 EXPERIMENT = Experiment("long_memory", str(__doc__), SCALES, plan, summarise, draw, claims=claims)

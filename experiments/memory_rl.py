@@ -28,22 +28,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import lstm_jax as lj
 from experiments.common import ppo, runner, tuning
 from experiments.common.environments import ENVIRONMENTS, Environment, Params
 from experiments.common.flags import Config, need, setting
-from experiments.common.plan import Computed, Experiment
+from experiments.common.plan import Claim, Computed, Experiment, Picture, Record, Row
 from experiments.common.ppo import PPO, Policy
 from lstm_jax import cells
-from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import Claim, above, exceeds, of_parts
-from lstm_jax.report.figures import Picture, Style
-from lstm_jax.report.ledger import Record
+from lstm_jax.report import figures, ledger, statistics, traces
+from lstm_jax.report.claims import above, exceeds, of_parts
+from lstm_jax.report.figures import Style
 from lstm_jax.report.statistics import SOLVED
-from lstm_jax.report.tables import Row
 from lstm_jax.report.traces import Panel, heat_maps
 
 CELLS: Mapping[str, Callable[[int], cells.Cell] | None] = {
@@ -92,7 +88,7 @@ class Problem(NamedTuple):
 
     def group(self, policy: str) -> str:
         """Returns the name of the trials of one policy."""
-        return f"{self.name if self.length is None else f'{self.name}_{self.length}'}-{policy}"
+        return f"{self.title.replace(', length ', '_')}-{policy}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,15 +232,10 @@ def episode(config: MemoryRL, problem: Problem, params: Any) -> Record:
     order = np.argsort(-np.asarray(traced.gates.f[:, 0].mean(0)))  # longest memory first
     shown = {**traced.gates._asdict(), "c": traced.states.c}
     return {
-        "input": rounded(played.observation[:length, 0].T),
+        "input": traces.rounded(played.observation[:length, 0].T),
         "action": played.action[:length, 0].tolist(),
-        **{key: rounded(value[:, 0].T[order]) for key, value in shown.items()},
+        **{key: traces.rounded(value[:, 0].T[order]) for key, value in shown.items()},
     }
-
-
-def rounded(values: Any) -> list[list[float]]:
-    """Returns an array as lists of three digits."""
-    return np.round(np.asarray(values, np.float64), 3).tolist()
 
 
 # The report. --------------------------------------------------------------------------------------
@@ -305,7 +296,7 @@ def claims(config: MemoryRL, rows: Sequence[Row]) -> list[Claim]:
         if lstm:
             said = f"{name}: an LSTM policy reaches the optimum at length {longest}"
             share = lstm["solved"]
-            verdict = above(share.low, share.high, 0.5)
+            verdict = above(share, 0.5)
             published = BAKKER if name == "t_maze" else "-"
             found.append(Claim(said, f"{share} seeds", published, verdict))
         if lstm and chrono:
@@ -336,11 +327,10 @@ def against_length(config: MemoryRL, rows: Sequence[Row], styles: Mapping[str, S
         ceiling = ENVIRONMENTS[name].memoryless
         if ceiling is not None:
             figures.level(axes, ceiling, "without memory")
-        axes.set(title=name, xscale="log", xlabel="steps to remember", ylim=(-0.02, 1.02))
-        axes.set_xticks(config.lengths, map(str, config.lengths))
-        axes.minorticks_off()
+        axes.set(title=name, xlabel="steps to remember", ylim=(-0.02, 1.02))
+        figures.log_sizes(axes, config.lengths)
     panels[0].set_ylabel("score, 1 is the optimum")
-    legend(figure, panels)
+    figures.legend(figure, panels[0], columns=2 * min(3, len(panels)))
     caption = (
         f"Mean score of greedy policies on {config.episodes} fresh episodes after "
         f"{config.steps * config.horizon * config.batch_size:,} time steps, over {config.seeds} "
@@ -360,19 +350,9 @@ def learning(config: MemoryRL, records: Sequence[Record], styles: Mapping[str, S
             y = [statistics.interval(column.tolist()) for column in points[:, :, 1].T]
             figures.band(axes, points[0, :, 0].tolist(), y, styles[LABELS[name]], LABELS[name])
         axes.set(title=problem.title, xlabel="time steps", ylabel="return")
-    legend(figure, panels)
-    caption = (
-        "Mean return of the sampled episodes of training, over seeds; bands: Student's 95 % "
-        "interval."
-    )
+    figures.legend(figure, panels[0], columns=2 * min(3, len(panels)))
+    caption = "Mean return of sampled training episodes over seeds, with Student's 95 % interval."
     return Picture("learning", caption, figure)
-
-
-def legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Draws one legend above all panels, two columns a panel: six labels exceed one panel."""
-    handles, labels = panels[0].get_legend_handles_labels()
-    columns = 2 * min(3, len(panels))
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def one_episode(problem: Problem, shown: Record) -> Picture:

@@ -29,18 +29,14 @@ import numpy as np
 from experiments.common import findings, networks, runner
 from experiments.common.findings import TaskResults
 from experiments.common.flags import Config, naming, need, setting
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax import cells, tasks
 from lstm_jax.nn import initializers
 from lstm_jax.report import charts, figures, importance, ledger, statistics
-from lstm_jax.report.claims import Claim
-from lstm_jax.report.figures import Picture
 from lstm_jax.report.importance import Forest
-from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
-from lstm_jax.report.tables import Row
 from lstm_jax.runs import RunDirectory
-from lstm_jax.search import Group, widths
+from lstm_jax.search import widths
 from lstm_jax.tasks import Task
 from lstm_jax.training import State, make_trials
 

@@ -15,7 +15,7 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,36 +57,28 @@ class Predict(Columns):
 
 def main(argv: Sequence[str]) -> int:
     """Predicts from a command line; returns 0, or 2 for bad input."""
-    return terminal.command(NAME, lambda: predict(argv))
+    return terminal.command(NAME, lambda: prepared(argv))
 
 
-def predict(argv: Sequence[str]) -> int:
-    """Runs `main` on an open terminal."""
-    try:
-        given, help_wanted = flags.parse_fields(argv, Predict)
-        if help_wanted:
-            fields: dict[str, Any] = {
-                "model": "model/",
-                "data": "new.csv",
-                "out": "new_predictions.csv",
-            }
-            terminal.write(f"{__doc__}\nFlags:\n{flags.describe({NAME: Predict(**fields)})}")
-            return 0
-        config = Predict(**given)
-        runner.start(config.platform)
-        with own_data.blaming("model", config.model):
-            predictor = lj.load(config.model)
-        columns = columns_of(config, predictor, given)
-        table = predictions(config, predictor, columns, given)
+def prepared(argv: Sequence[str]) -> Callable[[], int]:
+    """Returns the work of a command line, which reports the predictions.
+
+    Raises:
+      ValueError: for bad input.
+    """
+    given, help_wanted = flags.parse_fields(argv, Predict)
+    if help_wanted:
+        example = Predict(model="model/", data="new.csv", out="new_predictions.csv")
+        return runner.show_help(str(__doc__), flags.describe({NAME: example}))
+    config = Predict(**given)
+    runner.start(config.platform)
+    with own_data.blaming("model", config.model):
+        predictor = lj.load(config.model)
+    table = predictions(config, predictor, columns_of(config, predictor, given), given)
+    with own_data.blaming("out", config.out):
         write(Path(config.out), table)
-    except ValueError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{NAME}: --out={config.out}: {error.strerror}", file=sys.stderr)
-        return 1
-    terminal.write(f"{len(next(iter(table.values())))} lines in {config.out}")
-    return 0
+    count = len(next(iter(table.values())))
+    return lambda: terminal.write(f"{count} lines in {config.out}") or 0
 
 
 def columns_of(config: Predict, predictor: lj.Predictor, given: Any) -> Columns:

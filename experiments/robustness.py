@@ -28,16 +28,12 @@ from matplotlib.collections import QuadMesh
 
 from experiments.common import networks, runner, tuning
 from experiments.common.flags import Config, naming, need, setting
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax import cells, tasks
 from lstm_jax.cells import Cell
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, Claim, of_parts
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
+from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, exceeds, of_parts
 from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group
 from lstm_jax.tasks import Task
 from lstm_jax.training import Trials, make_trials
 
@@ -234,9 +230,7 @@ def verdict(parts: Mapping[str, Estimate]) -> str:
 
 def broader(mine: Estimate, other: Estimate) -> str:
     """Returns whether one interval is above the other: yes, no, or undecided if they overlap."""
-    if mine.low > other.high:
-        return "yes"
-    return "no" if mine.high < other.low else UNDECIDED
+    return {REPRODUCES: "yes", FAILS: "no"}.get(exceeds(mine, other), UNDECIDED)
 
 
 def claims(config: Robustness, rows: Sequence[Row]) -> list[Claim]:
@@ -261,18 +255,13 @@ def claims(config: Robustness, rows: Sequence[Row]) -> list[Claim]:
 
 def draw(config: Robustness, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Returns one figure for each task."""
-    return [
-        of_task(
-            task,
-            [row for row in rows if row["task"] == task],
-            {name: ledger.results(records, f"{task}-{name}") for name in NETWORKS},
-        )
-        for task in config.tasks
-    ]
+    return [of_task(task, rows, records) for task in config.tasks]
 
 
-def of_task(task: str, rows: Sequence[Row], results: Mapping[str, Sequence[Record]]) -> Picture:
+def of_task(task: str, rows: Sequence[Row], records: Sequence[Record]) -> Picture:
     """Draws maps of success over the learning rate and another setting, and widths."""
+    rows = [row for row in rows if row["task"] == task]
+    results = {name: ledger.results(records, f"{task}-{name}") for name in NETWORKS}
     figure, panels = figures.canvas(2, 4, panel=(4.2, 4.2))
     maps = [("blocks", "gate_bias_i"), ("blocks", "gate_bias_o"), ("rnn", "init_scale")]
     maps += [("lstm", field) for field in NETWORKS["lstm"].settings]
@@ -286,10 +275,10 @@ def of_task(task: str, rows: Sequence[Row], results: Mapping[str, Sequence[Recor
     shown = [f"{row['network']}: {row['claim']}" for row in rows if row["claim"] is not None]
     caption = (
         f"{task}: share of trials that solve it, over the learning rate and one other field, the "
-        f"remaining ones at random ({per_cell(results)}). Right: the share of all settings that "
-        "work, and the decades of learning rate that work in each quarter of a bias (bars: "
-        f"Wilson's 95 % interval). A broad range ({BROAD:g} decade or more) at every input- and "
-        f"output-gate bias? {'; '.join(shown)}."
+        "remaining ones at random. Right: the share of all settings that work, and the decades of "
+        "learning rate that work in each quarter of a bias (bars: Wilson's 95 % interval). A broad "
+        f"range ({BROAD:g} decade or more) at every input- and output-gate bias? "
+        f"{'; '.join(shown)}."
     )
     return Picture(task, caption, figure)
 
@@ -319,33 +308,12 @@ def counts(results: Sequence[Record], field: str) -> tuple[np.ndarray, np.ndarra
     return tried, solved
 
 
-def per_cell(results: Mapping[str, Sequence[Record]]) -> str:
-    """Returns the trials and the uncertainty of a map's cell as text."""
-    pairs = [
-        (s, n)
-        for name, network in NETWORKS.items()
-        for field in network.settings
-        for n, s in zip(*(c.flat for c in counts(results[name], field)), strict=True)
-        if n
-    ]
-    intervals = [statistics.wilson(s, n) for s, n in pairs]
-    reach = np.median([(share.high - share.low) / 2 for share in intervals])
-    median = np.median([n for _, n in pairs])
-    return f"{median:.0f} trials a cell in the median, Wilson's interval +-{reach:.2f}"
-
-
 def volumes(axes: Axes, rows: Sequence[Row]) -> None:
     """Draws the working share of the space, and that of the RNN's best scales."""
-    shown = [
-        (row["network"], row["solved"], style) for row, style in zip(rows, STYLES, strict=True)
-    ]
-    best = Estimate(*(width / DECADES for width in rows[-1]["best_quarter"]))
-    shown.append(("RNN, best scale", best, STYLES[-1]))
-    for place, (name, share, style) in enumerate(shown):
-        figures.error_bars(axes, [place], [share], style, name)
-    axes.set_xticks(range(len(shown)), [name.replace(" ", "\n") for name, _, _ in shown])
-    axes.set(title="all settings", ylabel="trials that solve it")
-    axes.set(ylim=(-0.02, 1.02), xlim=(-0.5, len(shown) - 0.5))
+    shown = {row["network"]: row["solved"] for row in rows}
+    shown["RNN, best scale"] = Estimate(*(width / DECADES for width in rows[-1]["best_quarter"]))
+    figures.named_bars(axes, shown, dict(zip(shown, [*STYLES, STYLES[-1]], strict=True)))
+    axes.set(title="all settings", ylabel="trials that solve it", ylim=(-0.02, 1.02))
 
 
 def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:

@@ -25,13 +25,9 @@ from matplotlib.axes import Axes
 import lstm_jax as lj
 from experiments.common import mnist, networks, runner, tuning
 from experiments.common.flags import Config, naming, setting
-from experiments.common.plan import Experiment
+from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from lstm_jax.report import figures, ledger, statistics
-from lstm_jax.report.claims import Claim, above
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
-from lstm_jax.report.tables import Row
-from lstm_jax.search import Group
+from lstm_jax.report.claims import above
 from lstm_jax.tasks import Task
 
 RATES = (3e-3, 1e-2)
@@ -175,7 +171,7 @@ def claims(config: SequentialMNIST, rows: Sequence[Row]) -> list[Claim]:
             bar, ours = BARS[r["task"]], r["accuracy"]
             said = f"{r['task']}, pixel by pixel: an LSTM names at least {100 * bar:g} %"
             known = r["published"] if r["task"] in MNIST else "-"
-            verdict = above(ours.low, ours.high, bar)
+            verdict = above(ours, bar)
             found.append(Claim(said, f"accuracy {ours}", known, verdict))
     return found
 

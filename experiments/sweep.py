@@ -36,14 +36,11 @@ from experiments.common.flags import (
     whole,
 )
 from experiments.common.own_data import Source
-from experiments.common.plan import Experiment
+from experiments.common.plan import Experiment, Group, Picture, Record, Row
 from lstm_jax.report import statistics, sweeps
-from lstm_jax.report.figures import Picture
-from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import is_solved
-from lstm_jax.report.tables import Row
 from lstm_jax.runs import RunDirectory, hosts
-from lstm_jax.search import Found, Group, Search, Space, Strategy, importance, plans
+from lstm_jax.search import Found, Search, Space, Strategy, importance, plans
 from lstm_jax.tasks import Task, base
 from lstm_jax.training import DIRECTIONS
 

@@ -14,7 +14,7 @@ Method and all flags: docs/experiments.md#train
 import dataclasses
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,7 @@ import numpy as np
 import lstm_jax as lj
 from experiments.common import estimate, flags, networks, own_data, own_report, runner, terminal
 from experiments.common.circumstances import circumstances
-from experiments.common.flags import (
-    PLATFORMS,
-    Request,
-    need,
-    need_few,
-    need_sound,
-    setting,
-)
+from experiments.common.flags import PLATFORMS, Request, need, need_few, need_sound, setting
 from experiments.common.own_data import TASKS, Source
 from lstm_jax.data import Text
 from lstm_jax.engines import ENGINES
@@ -92,38 +85,30 @@ class Train(Source):
 
 def main(argv: Sequence[str]) -> int:
     """Trains from a command line; returns the exit code, as `runner.main`."""
-    return terminal.command(NAME, lambda: train(argv))
+    return terminal.command(NAME, lambda: prepared(argv))
 
 
-def train(argv: Sequence[str]) -> int:
-    """Runs `main` on an open terminal."""
-    try:
-        given, help_wanted = flags.parse_fields(argv, Train)
-        if help_wanted:
-            terminal.write(f"{__doc__}\nFlags:\n{flags.describe({NAME: Train()})}")
-            return 0
-        config = chosen(given)
-        need_new(config)
-        runner.start(config.platform)
-        data, task = own_data.load(config)
-        with flags.naming("engine", config.engine):
-            network = networks.network(
-                config.cell, task, config.hidden, config.engine, config.depth
-            )
-            about = circumstances([NAME, *argv[1:]], {GROUP: network})
-        need_room(config, data, task, network)
-        run = open_run(config, task, about)
-    except ValueError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
-    return runner.guarded(run, lambda: carry_out(config, data, task, network, run))
+def prepared(argv: Sequence[str]) -> Callable[[], int]:
+    """Returns the work of a command line, in the directory of its run.
 
-
-def need_new(config: Train) -> None:
-    """Raises ValueError unless `--out` is a new directory: before anything is read."""
+    Raises:
+      ValueError: for bad input, before anything is written.
+    """
+    given, help_wanted = flags.parse_fields(argv, Train)
+    if help_wanted:
+        return runner.show_help(str(__doc__), flags.describe({NAME: Train()}))
+    config = chosen(given)
     if config.out:
         with flags.naming("out", config.out):
             runner.need_empty(Path(config.out))
+    runner.start(config.platform)
+    data, task = own_data.load(config)
+    with flags.naming("engine", config.engine):
+        network = networks.network(config.cell, task, config.hidden, config.engine, config.depth)
+        about = circumstances([NAME, *argv[1:]], {GROUP: network})
+    need_room(config, data, task, network)
+    run = open_run(config, task, about)
+    return lambda: runner.guarded(run, lambda: carry_out(config, data, task, network, run))
 
 
 def chosen(given: Mapping[str, Any]) -> Train:
@@ -136,21 +121,9 @@ def chosen(given: Mapping[str, Any]) -> Train:
         return Train(**given)
     path = given["resume"]
     need(not given.get("out"), "out", given.get("out"), f"leave it out, to resume in {path}")
-    with flags.naming("resume", path):
-        settings = dict(read_config(Path(path))["settings"])
-        owner = settings.pop("experiment", None)
-        if owner != NAME:
-            raise ValueError(f"need the directory of a run of {NAME}, not of {owner}")
-        settings.pop("digest")
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-        }
-        config = Train(**fields)
-    for name, value in given.items():
-        was = getattr(config, name)
-        right = f"{path} started with {flags.shown(was) or 'none'}; leave it out to resume"
-        need(name in ("data", "resume") or value == was, name, value, right)
+    _, config = runner.stored(NAME, Train, path)
+    asked = {n: value for n, value in given.items() if n not in ("data", "resume")}
+    runner.need_unchanged(asked, vars(config), path)
     return dataclasses.replace(config, data=given.get("data", config.data), resume=path)
 
 
@@ -162,18 +135,15 @@ def open_run(config: Train, task: Task, about: Mapping[str, Any]) -> RunDirector
     """
     if config.resume:
         right = f"{config.resume} was trained on other data; need the same file, unchanged"
-        same = read_config(Path(config.resume))["settings"]["digest"] == task.digest
+        same = read_config(Path(config.resume))["about"]["digest"] == task.digest
         need(same, "data", config.data, right)
-        runner.write_changes(Path(config.resume), about)
         with flags.naming("resume", config.resume):
-            return RunDirectory.resume(config.resume)
-    path = runner.new_directory(NAME, config.out or None, flag="out")
-    stored = {"experiment": NAME, **dataclasses.asdict(config), "digest": task.digest}
+            return runner.resumed(config.resume, about)
+    stored = {"experiment": NAME, "scale": "", **dataclasses.asdict(config)}
     stored |= {"data": str(Path(config.data).absolute()), "out": "", "resume": ""}
     if own_data.is_file(config.test):
         stored["test"] = str(Path(config.test).absolute())
-    with flags.naming("out", path):
-        return RunDirectory.create(path, stored, about)
+    return runner.new_run(stored, {**about, "digest": task.digest}, config.out or None, "out")
 
 
 def settings_of(config: Train) -> dict[str, Any]:
@@ -221,7 +191,7 @@ def carry_out(config: Train, data: Any, task: Task, network: Any, run: RunDirect
         best = result.best(by)
     except ValueError:
         reason = next(filter(None, result.reason), "no loss is finite")
-        raise runner.Failed(
+        raise terminal.Failed(
             f"every trial diverged ({reason}); try a lower --learning_rate"
         ) from None
     together = same_setting(result, best)

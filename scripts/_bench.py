@@ -24,7 +24,7 @@ A rival that is not installed is named and left out. Where nothing can be instal
 """
 
 import functools
-import importlib.util
+import importlib
 import json
 import math
 import os
@@ -36,25 +36,27 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
 import lstm_jax as lj
 from lstm_jax import nn, tasks
-from scripts import _bench_flax, _bench_gpu, _bench_own_data, _bench_start, _bench_training
+from lstm_jax.report import tables
+from scripts import _bench_flax, _bench_gpu, _bench_start, _bench_training
 from scripts._catalogue import CATALOGUE
 from scripts._rivals import (
     Rival,
     Shape,
+    compared,
+    flax_linen,
     geometric_mean,
-    in_turn,
     interleaved,
-    jax_rival,
+    left_out,
     machine,
+    ours,
     spread_rival,
     summary,
-    torch_rival,
+    torch_lstm,
 )
 
 PEER_SHAPES = (
@@ -66,7 +68,6 @@ MEMORY_TIMES = (256, 1024, 4096, 16384, 65536, 100_000)
 CELL_SHAPES = ((100, 16, 8, 32), (200, 64, 64, 128))
 POLICY_SHAPES = ((128, 64, 128, 128), (1024, 64, 128, 128))
 LINEAR_SHAPES = tuple((T, 16, H, H) for H in (32, 128) for T in (64, 256, 1024, 4096))
-ENGINES = {"scan": "scan", "reference": "reference"}
 
 REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each rival at each shape", 1)
 SHAPES = flags.DEFINE_multi_string("shape", [], "T,B,D,H instead of the usual ones; repeatable")
@@ -83,76 +84,26 @@ JSON = flags.DEFINE_string("json", None, "file to write the figures to")
 RIVAL = flags.DEFINE_string("rival", None, "one alone (suites memory and jobs call themselves so)")
 
 
-def ours(
-    engine: Any,
-    shape: Shape,
-    make: Callable[[int], lj.Cell] = lj.cells.LSTM,
-    rival: Callable[..., Rival] = jax_rival,
-) -> Rival:
-    """Returns a cell of ours under one engine; a noisy cell draws noise."""
-    T, _, D, H = shape
-    cell = make(H)
-    params = lj.init(cell, jax.random.key(0), D)
-    noise = lj.Noise(jax.random.split(jax.random.key(1), T)) if cell.noisy else None
-    return rival(lambda p, x: lj.unroll(cell, p, x, noise=noise, engine=engine)[1], params)
-
-
-def flax_linen(shape: Shape, remat: bool = False, rival: Callable[..., Rival] = jax_rival) -> Rival:
-    """Returns Flax's RNN of its faster cell; `remat` recomputes time steps (`jax.checkpoint`)."""
-    from flax import linen
-
-    _, B, D, H = shape
-    kind = linen.remat(linen.OptimizedLSTMCell) if remat else linen.OptimizedLSTMCell
-    model = linen.RNN(kind(H), time_major=True)
-    return rival(model.apply, model.init(jax.random.key(0), jnp.zeros((1, B, D))))
-
-
-def torch_lstm(shape: Shape) -> Rival:
-    """Returns nn.LSTM of torch, on as many threads as cores."""
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    return torch_rival(torch, torch.nn.LSTM(*shape[2:]), torch.float32, "cpu")
-
-
-RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
-    **{name: ("jax", functools.partial(ours, engine)) for name, engine in ENGINES.items()},
-    "flax linen": ("flax", flax_linen),
-    "torch": ("torch", torch_lstm),
+Make = Callable[[Shape], Rival]
+RIVALS: dict[str, Make] = {
+    **{engine: functools.partial(ours, engine, "usual") for engine in ("scan", "reference")},
+    "flax linen": functools.partial(flax_linen, "usual"),
+    "torch": functools.partial(torch_lstm, "float32"),
 }
-SPREAD: dict[str, tuple[str, Callable[[Shape], Rival]]] = {  # where all devices share the batch
-    "scan, spread": ("jax", functools.partial(ours, "scan", rival=spread_rival)),
-    "flax linen, spread": (
-        "flax",
-        functools.partial(flax_linen, rival=functools.partial(spread_rival, checks=False)),
-    ),
+UNCHECKED = functools.partial(spread_rival, checks=False)
+SPREAD: dict[str, Make] = {  # where all devices share the batch
+    "scan, spread": functools.partial(ours, "scan", "usual", rival=spread_rival),
+    "flax linen, spread": functools.partial(flax_linen, "usual", rival=UNCHECKED),
 }
-MEMORY_RIVALS: dict[str, tuple[str, Callable[[Shape], Rival]]] = {
+MEMORY_RIVALS: dict[str, Make] = {
     **{
-        f"scan, {kept}": ("jax", functools.partial(ours, lj.engines.Scan(residuals=kept)))
+        f"scan, {kept}": functools.partial(ours, lj.engines.Scan(residuals=kept), "usual")
         for kept in ("sqrt", "rebuilt", "saved")
     },
     "reference": RIVALS["reference"],
     "flax linen": RIVALS["flax linen"],
-    "flax linen, remat": ("flax", functools.partial(flax_linen, remat=True)),
+    "flax linen, remat": functools.partial(flax_linen, "usual", remat=True),
 }
-
-
-def installed(rivals: dict[str, tuple[str, Callable]]) -> dict[str, Callable[[Shape], Rival]]:
-    """Returns the rivals whose library is installed; prints the names of the others."""
-    present = {}
-    for name, (library, make) in rivals.items():
-        if importlib.util.find_spec(library):
-            present[name] = make
-        else:
-            print(f"bench: {name} left out, {library} is not installed", file=sys.stderr)
-    return present
-
-
-def compared(made: dict[str, Rival], shape: Shape, kind: str) -> dict[str, Any]:
-    """Returns the times of one kind of call of every rival at one shape."""
-    calls = {name: in_turn(rival, kind, shape[:3]) for name, rival in made.items()}
-    times = interleaved(calls, REPEATS.value)
-    return {"shape": list(shape), "kind": kind} | summary(times)
 
 
 def on_gpu() -> bool:
@@ -168,10 +119,9 @@ def peers() -> list[dict[str, Any]]:
     rows = []
     for shape in shapes(PEER_SHAPES):
         divides = jax.device_count() > 1 and shape[1] % jax.device_count() == 0
-        rivals = installed(RIVALS | SPREAD if divides else RIVALS)
-        made = {name: make(shape) for name, make in rivals.items()}
+        rivals = RIVALS | SPREAD if divides else RIVALS
         for kind in ("forward", "step"):
-            rows.append(compared(made, shape, kind))
+            rows.append(compared(rivals, shape, kind, REPEATS.value))
             show(rows[-1], "flax linen")
     for base in ("flax linen", "torch"):
         print_means(
@@ -190,15 +140,17 @@ def print_means(rows: list[dict[str, float]], base: str) -> None:
 
 def cells() -> list[dict[str, Any]]:
     """Times the training step of every cell under `auto`, relative to the LSTM's."""
-    rows = [
-        compared({n: ours("auto", shape, make) for n, make in CATALOGUE.items()}, shape, "step")
-        for shape in shapes(CELL_SHAPES)
-    ]
-    print(" | ".join([f"{'step / that of the LSTM':39}", *(str(row["shape"]) for row in rows)]))
-    for name in CATALOGUE:
-        ratios = (r["median_ms"][name] / r["median_ms"]["LSTM(H)"] for r in rows)
-        print(" | ".join([f"{name:39}", *(f"{ratio:.2f}" for ratio in ratios)]))
+    made = {n: functools.partial(ours, "auto", "usual", make=m) for n, m in CATALOGUE.items()}
+    rows = [compared(made, shape, "step", REPEATS.value) for shape in shapes(CELL_SHAPES)]
+    head = "step / that of the LSTM"
+    ratios = {str(row["shape"]): relative(row["median_ms"], "LSTM(H)") for row in rows}
+    print(tables.text([{head: n, **{s: r[n] for s, r in ratios.items()}} for n in CATALOGUE]))
     return rows
+
+
+def relative(times: dict[str, float], base: str) -> dict[str, float]:
+    """Returns the times relative to that of `base`."""
+    return {name: time / times[base] for name, time in times.items()}
 
 
 def own() -> list[dict[str, Any]]:
@@ -210,35 +162,23 @@ def own() -> list[dict[str, Any]]:
     return rows
 
 
-def forecast() -> list[dict[str, Any]]:
-    """Times whole trainings on the series of a competition; test errors."""
-    from scripts import _bench_forecast  # late: it needs libraries of the experiments
-
-    return _bench_forecast.forecast(min(REPEATS.value, 3))
-
-
-def agent() -> list[dict[str, Any]]:
-    """Times recurrent PPO in linen, and with our layer; scores."""
-    from scripts import _bench_agent
-
-    return _bench_agent.agent(min(REPEATS.value, 3))
-
-
 def own_data() -> list[dict[str, Any]]:
     """Times whole trainings on real sequences; test accuracies."""
-    from scripts import _bench_digits
-
-    problems = _bench_own_data.japanese_vowels(), _bench_digits.digits(_bench_digits.EPOCHS)
-    return [_bench_own_data.own_data(problem, min(REPEATS.value, 3)) for problem in problems]
+    own, sequential = late("_bench_own_data"), late("_bench_digits")
+    problems = own.japanese_vowels(), sequential.digits(sequential.EPOCHS)
+    return [own.own_data(problem, at_most(3)) for problem in problems]
 
 
 def linear() -> list[dict[str, Any]]:
     """Times forward and training step of the MinGRU under two engines."""
     rows = []
     for shape in shapes(LINEAR_SHAPES):
-        made = {e: ours(e, shape, lj.cells.MinGRU) for e in ("scan", "associative")}
+        made = {
+            engine: functools.partial(ours, engine, "usual", make=lj.cells.MinGRU)
+            for engine in ("scan", "associative")
+        }
         for kind in ("forward", "step"):
-            rows.append(compared(made, shape, kind))
+            rows.append(compared(made, shape, kind, REPEATS.value))
             show(rows[-1], "scan")
     return rows
 
@@ -269,30 +209,26 @@ def policy() -> list[dict[str, Any]]:
     return rows
 
 
-def jobs() -> list[dict[str, Any]]:
-    """Times whole jobs beside the usual alternatives."""
-    from scripts import _bench_jobs
-
-    minutes = MINUTES.value if on_gpu() else math.inf
-    return _bench_jobs.jobs(RIVAL.value, JOBS.value, minutes, save, WRITE.value)
-
-
-def start() -> list[dict[str, Any]]:
-    """Times imports and compilations."""
-    return _bench_start.start(min(REPEATS.value, 5))
-
-
 def throughput() -> list[dict[str, Any]]:
     """Measures trial-steps per second by the number of trials in one program."""
     most = 256 if jax.default_backend() == "cpu" else 4096
     usual = tuple(2**n for n in range(13) if 2**n <= most)
-    minutes = MINUTES.value if on_gpu() else math.inf
-    return _bench_training.throughput(numbers_of_trials(usual), min(REPEATS.value, 3), minutes)
+    return _bench_training.throughput(numbers_of_trials(usual), at_most(3), minutes())
 
 
-def precision() -> list[dict[str, Any]]:
-    """Compares losses in bfloat16 and float32."""
-    return _bench_training.precision(SEEDS.value, STEPS.value, RATE.value)
+def late(module: str) -> Any:
+    """Returns a module of scripts, imported only now: it may need libraries of the experiments."""
+    return importlib.import_module(f"scripts.{module}")
+
+
+def at_most(repeats: int) -> int:
+    """Returns the repetitions of a suite whose calls are long."""
+    return min(REPEATS.value, repeats)
+
+
+def minutes() -> float:
+    """Returns the minutes of a suite, which are limited on a GPU alone."""
+    return MINUTES.value if on_gpu() else math.inf
 
 
 def numbers_of_trials(usual: tuple[int, ...]) -> list[int]:
@@ -308,10 +244,10 @@ def memory() -> list[dict[str, Any]]:
     """Measures memory and time of a training step, and its temporary memory by T."""
     rows = []
     for shape in shapes((MEMORY_SHAPE,)):
-        made = {name: make(shape) for name, make in installed(MEMORY_RIVALS).items()}
+        made = {name: make(shape) for name, make in MEMORY_RIVALS.items()}
         rows.append({"shape": list(shape), "kind": "memory", "peak_MB": peaks(made, shape)})
         print(f"{shape!s:22} added, MB: {in_words(rows[-1]['peak_MB'])}", flush=True)
-        rows.append(compared(made, shape, "step"))
+        rows.append(compared(MEMORY_RIVALS, shape, "step", REPEATS.value))
         show(rows[-1], "scan, rebuilt")
         for T in dict.fromkeys((*MEMORY_TIMES, shape[0])):
             sizes = {name: temporaries(rival, T, shape) for name, rival in made.items()}
@@ -344,7 +280,7 @@ def peaks(names: Iterable[str], shape: Shape) -> dict[str, float]:
 
 def memory_of(name: str, shape: Shape) -> None:
     """Prints by how much one training step raises this process's peak memory, as JSON."""
-    rival = MEMORY_RIVALS[name][1](shape)
+    rival = MEMORY_RIVALS[name](shape)
     x = rival.place(np.random.default_rng(0).standard_normal(shape[:3], np.float32))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rival.step(x)
@@ -353,12 +289,14 @@ def memory_of(name: str, shape: Shape) -> None:
 
 
 def show(row: dict[str, Any], base: str) -> None:
-    """Prints one line of the table: medians, and their ratio to `base`."""
+    """Prints one line of the table: medians, and their ratio to `base`; and who is left out."""
     medians = row["median_ms"]
-    cells = (f"{name} {t:.3g} ({t / medians[base]:.2f})" for name, t in medians.items())
-    print(
-        f"{','.join(map(str, row['shape'])):16} {row['kind']:10} ms: {'  '.join(cells)}", flush=True
-    )
+    ratios = relative(medians, base)
+    cells = (f"{name} {t:.3g} ({ratios[name]:.2f})" for name, t in medians.items())
+    shape = ",".join(map(str, row["shape"]))
+    print(f"{shape:16} {row['kind']:10} ms: {'  '.join(cells)}", flush=True)
+    for line in left_out([row]):
+        print(f"bench: {line}", file=sys.stderr)
 
 
 def shapes(usual: tuple[Shape, ...]) -> tuple[Shape, ...]:
@@ -381,24 +319,21 @@ def save(rows: list[dict[str, Any]]) -> None:
         Path(JSON.value).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
 
 
-SUITES = {
-    suite.__name__: suite
-    for suite in (
-        peers,
-        trials,
-        throughput,
-        precision,
-        memory,
-        cells,
-        own,
-        own_data,
-        forecast,
-        policy,
-        agent,
-        linear,
-        jobs,
-        start,
-    )
+SUITES: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "peers": peers,
+    "trials": trials,
+    "throughput": throughput,
+    "precision": lambda: _bench_training.precision(SEEDS.value, STEPS.value, RATE.value),
+    "memory": memory,
+    "cells": cells,
+    "own": own,
+    "own_data": own_data,
+    "forecast": lambda: late("_bench_forecast").forecast(at_most(3)),
+    "policy": policy,
+    "agent": lambda: late("_bench_agent").agent(at_most(3)),
+    "linear": linear,
+    "jobs": lambda: late("_bench_jobs").jobs(RIVAL.value, JOBS.value, minutes(), save, WRITE.value),
+    "start": lambda: _bench_start.start(at_most(5)),
 }
 
 

@@ -7,7 +7,7 @@ CPU, as a test of the code and no measurement.
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -15,23 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 
 import lstm_jax as lj
+from lstm_jax.report.tables import markdown
 from scripts._catalogue import OWN
 from scripts._rivals import (
     TERMS,
     Clock,
     Rival,
     Shape,
+    compared,
     flash_rnn,
     flax_linen,
     geometric_mean,
     haiku,
-    in_turn,
-    interleaved,
     jax_cudnn,
-    jax_rival,
+    left_out,
+    our_run,
+    ours,
     reason,
-    summary,
-    torch_cudnn,
+    torch_lstm,
 )
 
 SHAPES = (
@@ -50,40 +51,16 @@ Make = Callable[..., Rival]  # of a shape
 CELLS: dict[str, Callable[[int], lj.Cell]] = {"LSTM": lj.cells.LSTM, **OWN}
 
 
-# Rivals: each made at a shape T,B,D,H; those of sweeps at N,T,B,D,H. -----------------------------
-
-
-def ours(
-    engine: str, terms: str, shape: tuple[int, ...], make: Callable[[int], lj.Cell] = lj.cells.LSTM
-) -> Rival:
-    """Returns a cell of ours; N of them, by vmap, if the shape has five axes."""
-    run, params = our_run(engine, shape[-4:], make)
-    if len(shape) == 5:
-        keys = jax.random.split(jax.random.key(0), shape[0])
-        params = jax.vmap(lambda key: lj.init(make(shape[-1]), key, shape[-2]))(keys)
-        return jax_rival(jax.vmap(run), params, *TERMS[terms])
-    return jax_rival(run, params, *TERMS[terms])
-
-
-def our_run(engine: str, shape: Any, make: Callable[[int], lj.Cell] = lj.cells.LSTM):
-    """Returns run(params, x) -> h, and parameters."""
-    _, _, D, H = shape
-    cell = make(H)
-    made = lj.engines.resolve(engine, cell)
-    params = lj.init(cell, jax.random.key(0), D)
-    return lambda p, x: lj.unroll(cell, p, x, engine=made)[1], params
-
-
 OURS: dict[str, Make] = {
     f"{engine} {terms}": functools.partial(ours, engine, terms)
     for engine in ENGINES
-    for terms in TERMS
+    for terms in ("f32", "tf32", "bf16")
 }
 RIVALS: dict[str, Make] = {
     **OURS,
-    "torch tf32": functools.partial(torch_cudnn, "float32"),
-    "torch fp16": functools.partial(torch_cudnn, "float16"),
-    "torch bf16": functools.partial(torch_cudnn, "bfloat16"),
+    "torch tf32": functools.partial(torch_lstm, "float32"),
+    "torch fp16": functools.partial(torch_lstm, "float16"),
+    "torch bf16": functools.partial(torch_lstm, "bfloat16"),
     "flax linen tf32": functools.partial(flax_linen, "tf32"),
     "flax linen bf16": functools.partial(flax_linen, "bf16"),
     "haiku tf32": functools.partial(haiku, "tf32"),
@@ -104,23 +81,6 @@ EQUAL_TERMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 # Measurements: each function returns one row. ----------------------------------------------------
-
-
-def compared(
-    makers: Mapping[str, Make], shape: tuple[int, ...], kind: str, repeats: int
-) -> dict[str, Any]:
-    """Returns the times of one kind of call at one shape, and why a rival has none."""
-    calls, skipped = {}, {}
-    for name, make in makers.items():
-        try:
-            call = in_turn(make(shape), kind, shape[:-1])
-            call(0)
-            call(1)
-            calls[name] = call
-        except Exception as error:
-            skipped[name] = reason(error)
-    times = interleaved(calls, repeats, warm=True)
-    return {"shape": list(shape), "kind": kind, "skipped": skipped} | summary(times)
 
 
 def per_gate(shape: Shape, repeats: int, terms: str, engines: Iterable[str]) -> dict[str, Any]:
@@ -249,53 +209,51 @@ def tables(rows: list[dict[str, Any]]) -> str:
     timed = [row for row in rows if "median_ms" in row and "relative" not in row]
     single = [row for row in timed if len(row["shape"]) == 4]
     sweeps = [row for row in timed if len(row["shape"]) == 5]
+    late = [f"left out: {row['part']} (no time)" for row in rows if row["kind"] == "left out"]
     blocks = [
         times("Forward / training step, ms, at T,B,D,H", single),
         times("Training step of N layers, ms, at N,T,B,D,H", sweeps),
         *(relative(row) for row in rows if "relative" in row),
         verdicts(rows),
-        left_out(rows),
+        "\n".join([*left_out(rows), *late]),
     ]
     return "\n\n".join(block for block in blocks if block)
 
 
 def times(title: str, rows: list[dict[str, Any]]) -> str:
     """Returns a table with a row for each rival and a column for each shape."""
-    shapes = list(dict.fromkeys(label(row) for row in rows))
-    if not shapes:
-        return ""
     kinds = [kind for kind in ("forward", "step") if any(row["kind"] == kind for row in rows)]
     cells = {(label(row), row["kind"], n): ms for row in rows for n, ms in row["median_ms"].items()}
-    lines = [f"| {title} | {' | '.join(shapes)} |", "|---|" + "--:|" * len(shapes)]
+    lines = []
     for name in dict.fromkeys(name for row in rows for name in row["median_ms"]):
-        found = (
-            " / ".join(f"{cells[key]:.3g}" if (key := (shape, kind, name)) in cells else "-"
-                       for kind in kinds)
-            for shape in shapes
-        )  # fmt: skip
-        lines.append(f"| {name} | {' | '.join(found)} |")
-    return "\n".join(lines)
+        line = {title: name}
+        for shape in dict.fromkeys(label(row) for row in rows):
+            found = [cells.get((shape, kind, name)) for kind in kinds]
+            line[shape] = " / ".join("-" if ms is None else f"{ms:.3g}" for ms in found)
+        lines.append(line)
+    return markdown(lines) if lines else ""
 
 
 def relative(row: dict[str, Any]) -> str:
     """Returns a table of times per gate relative to the LSTM's, or of relative errors."""
     word = "time of a gate / the LSTM's" if row["kind"] == "per gate" else "relative error"
-    lines = [f"| {word} at {label(row)} | |", "|---|---|"]
+    lines = []
     for name, value in row["relative"].items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
-        lines.append(f"| {name} | {', '.join(f'{k} {v:.3g}'.strip() for k, v in parts)} |")
-    return "\n".join(lines)
+        words = ", ".join(f"{k} {v:.3g}".strip() for k, v in parts)
+        lines.append({f"{word} at {label(row)}": name, "": words})
+    return markdown(lines)
 
 
 def verdicts(rows: list[dict[str, Any]]) -> str:
     """Returns our best training step over theirs at equal precision: mean of shapes, and worst."""
     lines = []
-    for terms, (ours, theirs) in EQUAL_TERMS.items():
+    for terms, sides in EQUAL_TERMS.items():
         ratios = {}
         for row in rows:
             if row["kind"] == "step" and len(row["shape"]) == 4:
                 ms = row["median_ms"]
-                mine, best = ([ms[n] for n in names if n in ms] for names in (ours, theirs))
+                mine, best = ([ms[n] for n in names if n in ms] for names in sides)
                 if mine and best:
                     ratios[label(row)] = min(mine) / min(best)
         if ratios:
@@ -303,15 +261,6 @@ def verdicts(rows: list[dict[str, Any]]) -> str:
             mean = geometric_mean(list(ratios.values()))
             lines.append(f"{terms}: {mean:.2f} of theirs, worst {ratios[worst]:.2f} at {worst}")
     return "\n".join(lines)
-
-
-def left_out(rows: list[dict[str, Any]]) -> str:
-    """Returns the rivals and parts without figures, each with its reason."""
-    lines = dict.fromkeys(
-        f"left out: {name} ({why})" for row in rows for name, why in row.get("skipped", {}).items()
-    )
-    late = [f"left out: {row['part']} (no time)" for row in rows if row["kind"] == "left out"]
-    return "\n".join([*lines, *late])
 
 
 def label(row: dict[str, Any]) -> str:

@@ -111,7 +111,7 @@ def read(argv: Sequence[str]) -> Request | None:
         return None
     for name, value in (("workdir", given.workdir), ("resume", given.resume)):
         need(value is None, name, value, "leave it out, nothing is run")
-    config = experiment.adapt(runner.choose(experiment, given)[1])
+    config = experiment.adapt(runner.chosen(values.experiment, experiment.scales, given)[1])
     need(config.platform in ("auto", "tpu"), "platform", config.platform, "need tpu, or none")
     groups = {group.name: group for group in experiment.plan(config, [])}
     need_choice("group", values.group, tuple(groups))

@@ -1,17 +1,19 @@
-"""Shared by the benchmarks: rivals, interleaved calls, medians, and the machine."""
+"""Shared by the benchmarks: rivals, interleaved calls, medians, tables, and the machine."""
 
 import functools
 import importlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import lstm_jax as lj
 
 Shape = tuple[int, int, int, int]
 Result = TypeVar("Result")
@@ -60,7 +62,7 @@ def jax_rival(
     )
 
 
-def spread_rival(run: Callable, params: Any, checks: bool = True) -> Rival:
+def spread_rival(run: Callable, params: Any, *terms: Any, checks: bool = True) -> Rival:
     """A rival as `jax_rival`, whose batch all devices share: each runs its rows of x [T, B, D].
 
     `checks` are those of `shard_map`, which Flax's RNN does not pass.
@@ -68,7 +70,7 @@ def spread_rival(run: Callable, params: Any, checks: bool = True) -> Rival:
     mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
     whole, rows = PartitionSpec(), PartitionSpec(None, "batch")
     spread = jax.shard_map(run, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=checks)
-    rival = jax_rival(spread, jax.device_put(params, NamedSharding(mesh, whole)))
+    rival = jax_rival(spread, jax.device_put(params, NamedSharding(mesh, whole)), *terms)
     return rival._replace(place=lambda x: jax.device_put(x, NamedSharding(mesh, rows)))
 
 
@@ -149,12 +151,35 @@ def in_turn(rival: Rival, kind: str, shape: tuple[int, ...]) -> Callable[[int], 
     return lambda n: call(inputs[n % len(inputs)])
 
 
+def compared(
+    makers: Mapping[str, Callable[[Any], Rival]], shape: tuple[int, ...], kind: str, repeats: int
+) -> dict[str, Any]:
+    """Returns the times of one kind of call at one shape, and why a rival has none."""
+    calls, skipped = {}, {}
+    for name, make in makers.items():
+        try:
+            call = in_turn(make(shape), kind, shape[:-1])
+            call(0)
+            call(1)
+            calls[name] = call
+        except Exception as error:
+            skipped[name] = reason(error)
+    times = interleaved(calls, repeats, warm=True)
+    return {"shape": list(shape), "kind": kind, "skipped": skipped} | summary(times)
+
+
 def summary(times: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns medians and quartiles in milliseconds."""
     return {
         "median_ms": {name: float(np.median(t)) for name, t in times.items()},
         "quartiles_ms": {name: np.percentile(t, (25, 75)).tolist() for name, t in times.items()},
     }
+
+
+def left_out(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Returns a line for each rival without figures, with its reason."""
+    skipped = (pair for row in rows for pair in row.get("skipped", {}).items())
+    return [f"left out: {name} ({why})" for name, why in dict.fromkeys(skipped)]
 
 
 class Clock:
@@ -197,24 +222,53 @@ def machine() -> dict[str, Any]:
     }
 
 
-# Layers of other libraries. -----------------------------------------------------------------------
+# Layers. Each is made at a shape T,B,D,H; ours also at N,T,B,D,H. -------------------------------
 
 # Name in the tables -> the dtype of x and the precision of float32 products.
 TERMS: dict[str, tuple[Any, str | None]] = {
+    "usual": (jnp.float32, None),
     "f32": (jnp.float32, "float32"),
     "tf32": (jnp.float32, "tensorfloat32"),
     "bf16": (jnp.bfloat16, None),
 }
 
 
-def flax_linen(terms: str, shape: Shape) -> Rival:
-    """Returns Flax's RNN of its faster cell."""
+def ours(
+    engine: Any,
+    terms: str,
+    shape: tuple[int, ...],
+    make: Callable[[int], lj.Cell] = lj.cells.LSTM,
+    rival: Callable[..., Rival] = jax_rival,
+) -> Rival:
+    """Returns a cell of ours under one engine; N of them, by vmap, if the shape has five axes."""
+    run, params = our_run(engine, shape[-4:], make)
+    if len(shape) == 5:
+        keys = jax.random.split(jax.random.key(0), shape[0])
+        params = jax.vmap(lambda key: lj.init(make(shape[-1]), key, shape[-2]))(keys)
+        run = jax.vmap(run)
+    return rival(run, params, *TERMS[terms])
+
+
+def our_run(engine: Any, shape: Any, make: Callable[[int], lj.Cell] = lj.cells.LSTM):
+    """Returns run(params, x) -> h, with noise for a noisy cell, and parameters."""
+    T, _, D, H = shape
+    cell = make(H)
+    engine = lj.engines.resolve(engine, cell) if isinstance(engine, str) else engine
+    noise = lj.Noise(jax.random.split(jax.random.key(1), T)) if cell.noisy else None
+    params = lj.init(cell, jax.random.key(0), D)
+    return lambda p, x: lj.unroll(cell, p, x, noise=noise, engine=engine)[1], params
+
+
+def flax_linen(
+    terms: str, shape: Shape, remat: bool = False, rival: Callable[..., Rival] = jax_rival
+) -> Rival:
+    """Returns Flax's RNN of its faster cell; `remat` recomputes time steps (`jax.checkpoint`)."""
     linen = importlib.import_module("flax.linen")
-    T, B, D, H = shape
-    model = linen.RNN(linen.OptimizedLSTMCell(H, dtype=TERMS[terms][0]), time_major=True)
-    return jax_rival(
-        model.apply, model.init(jax.random.key(0), jnp.zeros((T, B, D))), *TERMS[terms]
-    )
+    _, B, D, H = shape
+    kind = linen.remat(linen.OptimizedLSTMCell) if remat else linen.OptimizedLSTMCell
+    model = linen.RNN(kind(H, dtype=TERMS[terms][0]), time_major=True)
+    params = model.init(jax.random.key(0), jnp.zeros((1, B, D)))
+    return rival(model.apply, params, *TERMS[terms])
 
 
 def haiku(terms: str, shape: Shape) -> Rival:
@@ -246,8 +300,8 @@ def jax_cudnn(terms: str, shape: Shape) -> Rival:
     return rival._replace(place=lambda x: rival.place(np.ascontiguousarray(x.swapaxes(0, 1))))
 
 
-def torch_cudnn(dtype: str, shape: Shape) -> Rival:
-    """Returns nn.LSTM of torch, with cuDNN if jax runs on a GPU."""
+def torch_lstm(dtype: str, shape: Shape) -> Rival:
+    """Returns nn.LSTM of torch: cuDNN's if jax runs on a GPU, else on as many threads as cores."""
     torch, device = torch_and_device()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     kind = getattr(torch, dtype)
@@ -283,6 +337,7 @@ def torch_and_device() -> tuple[Any, str]:
     """Returns torch and its device: a GPU if jax runs on one."""
     torch = importlib.import_module("torch")
     if jax.default_backend() != "gpu":
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         return torch, "cpu"
     if not torch.cuda.is_available():
         raise RuntimeError("this torch sees no GPU")

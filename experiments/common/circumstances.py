@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,11 @@ def circumstances(command: Sequence[str], models: Mapping[str, Any]) -> dict[str
     }
 
 
-def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a line for each change that may change numbers."""
-    for name in ("python", "versions", "platform", "devices", "revision", "engines"):
-        if was.get(name) != now[name]:
-            yield f"{name} was {was.get(name)}, is {now[name]}"
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each change that may change numbers."""
+    names = ("python", "versions", "platform", "devices", "revision", "engines")
+    changed = [name for name in names if was.get(name) != now.get(name)]
+    return [f"{name} was {was.get(name)}, is {now.get(name)}" for name in changed]
 
 
 def _version(package: str) -> str | None:

@@ -1,15 +1,15 @@
 """How far trained networks count, and how long they read a stream, for `gers`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments.common import networks
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.report.ledger import Record
 from lstm_jax.tasks import ContinualReber, Counting
-from lstm_jax.training import Trials, parallel
+from lstm_jax.training import Trials
 
 TRACED = 1000  # symbols
 
@@ -23,7 +23,7 @@ def ranges(task: Counting, model: SequenceSpec, params: Any, trials: Trials) -> 
         accepted = task.correct(model.apply(params, batch.x, mask=batch.mask), batch)
         return jnp.sum(jnp.cumprod(accepted))
 
-    return [{"range": int(n)} for n in of_each(one, params)]
+    return [{"range": int(n)} for n in networks.of_each(one, params)]
 
 
 def lasting(
@@ -39,7 +39,7 @@ def lasting(
     mean |c| of all cells and streams after every window of the first `TRACED` symbols.
     """
     del trials
-    lasted, states = of_each(lambda params: read(task, model, params, *sizes), params)
+    lasted, states = networks.of_each(lambda one: read(task, model, one, *sizes), params)
     digits = [[float(f"{v:.4g}") for v in row] for row in states]
     return [{"lasted": n.tolist(), "cells": c} for n, c in zip(lasted, digits, strict=True)]
 
@@ -65,20 +65,8 @@ def read(
         k, _, alive, *_ = carry
         return (jnp.any(alive) & (k < horizon // task.window)) | (k < TRACED // task.window)
 
-    start = task.begin(key(), streams, "test"), model.initial_state(params, streams)
+    key = jax.random.key(0, impl="threefry2x32")  # of the common test streams
+    start = task.begin(key, streams, "test"), model.initial_state(params, streams)
     none, alive = jnp.zeros(streams, jnp.int32), jnp.ones(streams, bool)
     carry = jnp.int32(0), start, alive, none, jnp.zeros(TRACED // task.window)
     return jax.lax.while_loop(goes_on, window, carry)[3:]
-
-
-def key() -> jax.Array:
-    """Returns the key of the common test streams."""
-    return jax.random.key(0, impl="threefry2x32")
-
-
-def of_each(one: Callable[[Any], Any], params: Any) -> Any:
-    """Returns `one`(params) of every trial, leaves [R, ...], over all devices."""
-    mesh = parallel.everywhere()
-    batching = parallel.resolve("auto", mesh)
-    layout = parallel.Layout(len(jax.tree.leaves(params)[0]), batching, mesh)
-    return layout.gather(parallel.over_trials(one, batching, mesh)(layout.spread(params)))

@@ -4,9 +4,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+
 from lstm_jax import cells
 from lstm_jax.nn import SequenceSpec, initializers
 from lstm_jax.tasks import Task
+from lstm_jax.training import parallel
 from lstm_jax.types import CellParams
 
 LABELS = {
@@ -59,6 +62,14 @@ def network(name: str, task: Task, hidden: int, engine: str, depth: int = 1) -> 
         "lstm_chrono": (cells.LSTM(hidden), {"b": initializers.chrono(max(2, 1.5 * task.length))}),
     }[name]
     return spec(cell, task, engine, depth=depth, **start)
+
+
+def of_each(one: Callable[[Any], Any], trees: Any, batching: str = "auto") -> Any:
+    """Returns `one` of every trial of trees [R, ...], leaves [R, ...], over all devices."""
+    mesh = parallel.everywhere()
+    batching = parallel.resolve(batching, mesh)
+    layout = parallel.Layout(len(jax.tree.leaves(trees)[0]), batching, mesh)
+    return layout.gather(parallel.over_trials(one, batching, mesh)(layout.spread(trees)))
 
 
 def recurrent(model: SequenceSpec, params: Any) -> CellParams:

@@ -3,72 +3,107 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from experiments.common import terminal
-from experiments.common.flags import Config
 from experiments.common.plan import Experiment
 from lstm_jax.report import figures, hparams, html, tables
 from lstm_jax.report.claims import Claim, at_scale
+from lstm_jax.report.figures import Picture
+from lstm_jax.report.ledger import Record
 from lstm_jax.report.tables import Row
 from lstm_jax.runs import CONFIG, RunDirectory, read_config, replace_file, sha256_of
 
 
-def write(experiment: Experiment, config: Config, run: RunDirectory) -> None:
+class Report(NamedTuple):
+    """The contents of a report.
+
+    Attributes:
+      experiment: with its claim and method.
+      settings: the contents of config.json.
+      table: as the experiment summarises it.
+      claims: with their verdicts; the quick scale judges none.
+      numbers: the table of results.md below the claims.
+      pictures: with their PNG.
+    """
+
+    experiment: Experiment
+    settings: Mapping[str, Any]
+    table: Sequence[Row]
+    claims: Sequence[Claim]
+    numbers: Sequence[Row]
+    pictures: Sequence[tuple[Picture, bytes]]
+
+    @property
+    def shown(self) -> Sequence[Row]:
+        """The table for display; the quick scale judges nothing."""
+        return at_scale(self.table, self.settings["settings"]["scale"])
+
+
+def made(experiment: Experiment, config: Any, path: Path, records: Sequence[Record]) -> Report:
+    """Returns the report of a run in the directory `path`."""
+    settings = read_config(path)
+    table = experiment.summarise(config, records)
+    with figures.theme():
+        drawn = experiment.draw(config, table, records)
+        pictures = [(picture, figures.png(picture.figure)) for picture in drawn]
+    lines = [claim._asdict() for claim in experiment.claims(config, table)]
+    claims = [Claim(**line) for line in at_scale(lines, settings["settings"]["scale"])]
+    return Report(experiment, settings, table, claims, experiment.numbers(config, table), pictures)
+
+
+def write(experiment: Experiment, config: Any, run: RunDirectory) -> None:
     """Writes summary.csv, the figures and report.html from records alone, and prints."""
     records = run.records.read()
-    rows = experiment.summarise(config, records)
-    with figures.theme():
-        drawn = experiment.draw(config, rows, records)
-        pictures = {picture: figures.png(picture.figure) for picture in drawn}
-    charts = [part for picture in drawn for part in picture.interactive]
-    settings = read_config(run.path)
-    scale = settings["settings"]["scale"]
-    claims = claims_at(experiment.claims(config, rows), scale)
-    shown = at_scale(rows, scale)
-    lines = experiment.every(config, records) if experiment.every else rows
+    report = made(experiment, config, run.path, records)
+    lines = experiment.every(config, records) if experiment.every else report.table
     replace_file(run.path / "summary.csv", tables.csv(lines).encode())
     searched, metrics = experiment.columns(config)
     if searched and lines:
         write_hparams(run.path / "tensorboard" / "hparams", lines, searched, metrics)
-    (run.path / "figures").mkdir(exist_ok=True)
-    for picture, png in pictures.items():
-        replace_file(run.path / "figures" / f"{picture.name}.png", png)
+    write_files(run.path / "figures", {f"{p.name}.png": png for p, png in report.pictures})
     write_files(run.path / "files", experiment.files(config, records))
+    charts = [part for picture, _ in report.pictures for part in picture.interactive]
     page = html.page(
         experiment.name,
-        *results_of(experiment.doc, claims, [(png, p.caption) for p, png in pictures.items()]),
+        *results(report),
         *([html.heading("Interactive"), *charts] if charts else []),
         html.heading("Details"),
-        html.folded(f"Table, {len(shown)} rows", html.table(shown)),
-        html.folded("Claim, command and method", html.prose(experiment.doc)),
-        html.listing("Settings and circumstances", settings),
+        *details(report),
         html.listing("Files", _manifest(run.path)),
     )
     replace_file(run.path / "report.html", page.encode())
-    terminal.write(f"\n{tables.text(shown)}\n")
-    if claims:
-        terminal.write(f"{tables.text([claim._asdict() for claim in claims])}\n")
+    terminal.write(f"\n{tables.text(report.shown)}\n")
+    if report.claims:
+        terminal.write(f"{tables.text([claim._asdict() for claim in report.claims])}\n")
 
 
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Writes the other files of a report."""
+    """Writes files into a directory, which is made for the first."""
     for name, content in files.items():
         directory.mkdir(exist_ok=True)
         replace_file(directory / name, content)
 
 
-def claims_at(claims: Sequence[Claim], scale: str) -> list[Claim]:
-    """Returns claims for display; the quick scale judges none."""
-    return [Claim(**line) for line in at_scale([claim._asdict() for claim in claims], scale)]
-
-
-def results_of(
-    doc: str, claims: Sequence[Claim], pictures: Sequence[tuple[bytes, str]]
-) -> list[str]:
+def results(report: Report) -> list[str]:
     """Returns the first parts of a page: the claim, its verdicts, the figures with captions."""
-    parts = [html.lead(doc.split("\n\n")[0].strip())]
-    parts += [html.verdicts(claims)] if claims else []
-    return parts + [html.picture(png, caption) for png, caption in pictures]
+    parts = [html.lead(claim_of(report.experiment))]
+    parts += [html.verdicts(report.claims)] if report.claims else []
+    return parts + [html.picture(png, picture.caption) for picture, png in report.pictures]
+
+
+def details(report: Report) -> list[str]:
+    """Returns the folded parts of a page: the table, the method and the settings."""
+    return [
+        html.folded(f"Table, {len(report.table)} rows", html.table(report.shown)),
+        html.folded("Claim, command and method", html.prose(report.experiment.doc)),
+        html.listing("Settings and circumstances", report.settings),
+    ]
+
+
+def claim_of(experiment: Experiment) -> str:
+    """Returns the first paragraph of an experiment's docstring."""
+    return experiment.doc.split("\n\n")[0].strip()
 
 
 def write_hparams(

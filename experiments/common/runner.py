@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import functools
 import itertools
 import os
 import platform
@@ -17,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -25,9 +26,12 @@ from experiments.common import estimate, flags, report, terminal
 from experiments.common.circumstances import changes, circumstances
 from experiments.common.flags import Config, Hosts, Request
 from experiments.common.plan import Computed, Experiment
+from experiments.common.terminal import Failed
 from lstm_jax import search
 from lstm_jax.runs import LOCK, TEMPORARY, Damaged, Preempted, RunDirectory, hosts, read_config
 from lstm_jax.search import Group
+
+AnyConfig = TypeVar("AnyConfig", bound=Any)
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # cannot be written on
 
@@ -40,45 +44,38 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     another process; a resume then finds all it needs. It is 141 after the reader of standard output
     is gone.
     """
-    return terminal.command(experiment.name, lambda: run_experiment(experiment, argv))
+    return terminal.command(experiment.name, lambda: prepared(experiment, argv))
 
 
-class Failed(Exception):
-    """Training ended without a result; the message says why and what may help."""
+def show_help(doc: str, lines: str) -> Callable[[], int]:
+    """Prints the help of a command; returns its work, which is none."""
+    terminal.write(f"{doc}\nFlags:\n{lines}")
+    return lambda: 0
 
 
-def run_experiment(experiment: Experiment, argv: Sequence[str]) -> int:
-    """Runs `main` on an open terminal."""
-    try:
-        request = flags.parse(argv, type(experiment.scales["small"]))
-        if request.help:
-            terminal.write(f"{experiment.doc}\nFlags:\n{flags.usage(experiment.scales)}")
-            return 0
-        scale, config = prepare(experiment, request)
-        config = config if request.resume else adapted(experiment, config)
-        groups = experiment.plan(config, [])
-        models = {group.name: group.model for group in groups if isinstance(group, Group)}
-        with flags.naming("engine", config.engine):
-            about = hosts.lead(lambda: circumstances([experiment.name, *argv[1:]], models))
-        hosts.lead(lambda: estimate.need_memory(groups, config.batching, request))
-        hosts.lead(lambda: estimate.need_disk_for(groups, request))
-        run = open_run(experiment.name, request, scale, config, about)
-    except ValueError as error:
-        print(f"{experiment.name}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # while resuming; a new run raises ValueError
-        write(stopped(error, Path(str(request.resume))), file=sys.stderr)
-        return 1
-    try:
-        return carry_out(experiment, config, run)
-    except BaseException:
-        if hosts.several():
-            traceback.print_exc()
-            hosts.leave(1)
-        raise
+def prepared(experiment: Experiment, argv: Sequence[str]) -> Callable[[], int]:
+    """Returns the work of a command line, in the directory of its run.
+
+    Raises:
+      ValueError: for bad input, before anything is written.
+      Failed: the run to resume cannot be read or written.
+    """
+    request = flags.parse(argv, type(experiment.scales["small"]))
+    if request.help:
+        return show_help(experiment.doc, flags.usage(experiment.scales))
+    scale, config = started(experiment, request)
+    config = config if request.resume else adapted(experiment, config)
+    groups = experiment.plan(config, [])
+    models = {group.name: group.model for group in groups if isinstance(group, Group)}
+    with flags.naming("engine", config.engine):
+        about = hosts.lead(lambda: circumstances([experiment.name, *argv[1:]], models))
+    hosts.lead(lambda: estimate.need_memory(groups, config.batching, request))
+    hosts.lead(lambda: estimate.need_disk_for(groups, request))
+    run = open_run(experiment.name, request, scale, config, about)
+    return functools.partial(carry_out, experiment, config, run)
 
 
-def prepare(experiment: Experiment, request: Request) -> tuple[str, Config]:
+def started(experiment: Experiment, request: Request) -> tuple[str, Config]:
     """Starts jax in one process or several; returns the scale and the config.
 
     With several processes, only process 0 can read the run to resume, so the command line must give
@@ -87,23 +84,24 @@ def prepare(experiment: Experiment, request: Request) -> tuple[str, Config]:
     Raises:
       ValueError: as `choose` and `start`, or for processes that cannot work together.
     """
+    choose = functools.partial(chosen, experiment.name, experiment.scales, request)
     if request.hosts is None:
-        scale, config = choose(experiment, request)
+        scale, config = choose()
         start(config.platform)
         return scale, config
-    chosen = choose(experiment, request) if request.resume is None else None
-    platform_name = chosen[1].platform if chosen else request.given.get("platform", "auto")
+    own = choose() if request.resume is None else None
+    platform_name = own[1].platform if own else request.given.get("platform", "auto")
     join(request.hosts)
     start(platform_name)
     hosts.check_devices()
     hosts.check_alike("the command line", request._replace(hosts=None))
-    scale, config = chosen or hosts.lead(lambda: choose(experiment, request))
+    scale, config = own or hosts.lead(choose)
     right = f"{request.resume} started with {config.platform}; several processes must give it"
     flags.need(config.platform == platform_name, "platform", platform_name, right)
     return scale, config
 
 
-def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
+def chosen(name: str, scales: Mapping[str, AnyConfig], request: Request) -> tuple[str, AnyConfig]:
     """Returns the scale and config: flags over a scale, or those of an old run.
 
     Raises:
@@ -111,13 +109,18 @@ def choose(experiment: Experiment, request: Request) -> tuple[str, Config]:
     """
     if request.resume is None:
         scale = request.scale or "small"
-        return scale, dataclasses.replace(experiment.scales[scale], **request.given)
-    scale, config = stored(experiment, request.resume)
-    for name, value in {"scale": request.scale or scale, **request.given}.items():
-        was = scale if name == "scale" else getattr(config, name)
-        right = f"{request.resume} started with {flags.shown(was)}; leave it out to resume"
-        flags.need(value == was, name, value, right)
+        return scale, dataclasses.replace(scales[scale], **request.given)
+    scale, config = stored(name, type(scales["small"]), request.resume)
+    asked = {"scale": request.scale or scale, **request.given}
+    need_unchanged(asked, {"scale": scale, **vars(config)}, request.resume)
     return scale, config
+
+
+def need_unchanged(asked: Mapping[str, Any], was: Mapping[str, Any], path: str) -> None:
+    """Raises ValueError, with its flag, for a setting that differs from that of the old run."""
+    for name, value in asked.items():
+        right = f"{path} started with {flags.shown(was[name]) or 'none'}; leave it out to resume"
+        flags.need(value == was[name], name, value, right)
 
 
 def adapted(experiment: Experiment, config: Config) -> Config:
@@ -165,26 +168,41 @@ def start(platform_name: str) -> None:
 
 
 def open_run(
-    name: str, request: Request, scale: str, config: Config, about: Mapping[str, Any]
+    name: str, request: Request, scale: str, config: Any, about: Mapping[str, Any]
 ) -> RunDirectory:
     """Makes the directory of a new run, or opens the run to resume.
 
     Raises:
       ValueError: if the directory is not empty or cannot be written.
+      Failed: the run to resume cannot be read or written.
     """
     if request.resume is not None:
-        hosts.lead(lambda: write_changes(Path(str(request.resume)), about))
-        return RunDirectory.resume(request.resume)
-    path = hosts.lead(lambda: new_directory(name, request.workdir))
+        return resumed(request.resume, about)
     settings = {"experiment": name, "scale": scale, **dataclasses.asdict(config)}
-    with flags.naming("workdir", path):
-        return RunDirectory.create(path, settings, about)
+    return new_run(settings, about, request.workdir)
 
 
-def write_changes(path: Path, about: Mapping[str, Any]) -> None:
-    """Prints on stderr each change since the start that may change numbers."""
-    for change in changes(read_config(path)["about"], about):
-        print(f"note: {change}", file=sys.stderr)
+def resumed(path: str, about: Mapping[str, Any]) -> RunDirectory:
+    """Opens the run to resume; prints on stderr each change that may change numbers."""
+    try:
+        for change in hosts.lead(lambda: changes(read_config(Path(path))["about"], about)):
+            write(f"note: {change}", file=sys.stderr)
+        return RunDirectory.resume(path)
+    except OSError as error:
+        raise Failed(disk_fault(error, Path(path))) from None
+
+
+def new_run(
+    settings: Mapping[str, Any], about: Mapping[str, Any], path: str | None, flag: str = "workdir"
+) -> RunDirectory:
+    """Makes the directory of a new run, the default one without a path.
+
+    Raises:
+      ValueError: if the directory is not empty or cannot be written; the message names the flag.
+    """
+    made = hosts.lead(lambda: new_directory(settings["experiment"], path, flag))
+    with flags.naming(flag, made):
+        return RunDirectory.create(made, settings, about)
 
 
 def new_directory(name: str, workdir: str | None, flag: str = "workdir") -> Path:
@@ -224,51 +242,58 @@ def carry_out(experiment: Experiment, config: Config, run: RunDirectory) -> int:
         experiment.save(config, run)
         hosts.lead(lambda: report.write(experiment, config, run))
 
-    return guarded(run, work)
+    try:
+        return guarded(run, work)
+    except BaseException:
+        if hosts.several():
+            traceback.print_exc()
+            hosts.leave(1)
+        raise
 
 
-def guarded(run: RunDirectory, work: Callable[[], None]) -> int:
+def guarded(run: RunDirectory, work: Callable[[], int | None]) -> int:
     """Works in the directory of a run; returns the exit code, see `main`."""
     wall, processor = time.monotonic(), time.process_time()
+    again = f"to continue: --resume={run.path}"
     try:
         write(f"run directory: {run.path}")
-        work()
+        code = work() or 0
     except Preempted:
-        write(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
+        write(f"stopped; {again}", file=sys.stderr)
         return 143
     except KeyboardInterrupt:
-        write(f"stopped; to continue: --resume={run.path}", file=sys.stderr)
+        write(f"stopped; {again}", file=sys.stderr)
         return hosts.leave(130)
     except hosts.Lost as lost:
-        print(f"stopped: {lost}; to continue: --resume={run.path}", file=sys.stderr)
+        print(f"stopped: {lost}; {again}", file=sys.stderr)
         return hosts.leave(1)
     except terminal.Silenced as silenced:
-        write(f"stopped: {silenced}; to continue: --resume={run.path}", file=sys.stderr)
+        write(f"stopped: {silenced}; {again}", file=sys.stderr)
         return hosts.leave(silenced.code)
     except (Damaged, Failed) as error:
         write(f"stopped: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        write(stopped(error, run.path), file=sys.stderr)
+        write(f"stopped: {disk_fault(error, run.path)}", file=sys.stderr)
         return 1
     wall, processor = time.monotonic() - wall, time.process_time() - processor
     write(f"took {wall:.0f} s and {processor:.0f} s of processor time")
     write(f"run directory: {run.path}")
-    return 0
+    return code
 
 
-def stopped(error: OSError, path: Path) -> str:
-    """Returns the line for a full disk or a removed directory.
+def disk_fault(error: OSError, path: Path) -> str:
+    """Returns what is wrong and right for a full disk or a removed directory.
 
     Raises:
       OSError: if the error is neither.
     """
     if error.errno in FULL:
         right = f"saved files are intact; with free space continue: --resume={path}"
-        return f"stopped: {error.strerror} ({path}); {right}"
+        return f"{error.strerror} ({path}); {right}"
     if path.absolute() in Path(str(error.filename)).absolute().parents:
         right = f"restore the run's directory; then continue: --resume={path}"
-        return f"stopped: {error.strerror} ({error.filename}); {right}"
+        return f"{error.strerror} ({error.filename}); {right}"
     raise error
 
 
@@ -296,21 +321,21 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
             search.train(group, run, batching=config.batching)
 
 
-def stored(experiment: Experiment, path: str) -> tuple[str, Config]:
+def stored(name: str, kind: type[AnyConfig], path: str) -> tuple[str, AnyConfig]:
     """Returns the scale and config of a run, without changes to it.
 
     Raises:
-      ValueError: if the directory has no run of this experiment, or a damaged config.
+      ValueError: if the directory has no run of this name, or a damaged config.
     """
-    right = f"need the directory of a run of {experiment.name}"
+    right = f"need the directory of a run of {name}"
     with flags.naming("resume", path):
         try:
             settings = read_config(Path(path))["settings"]
             values: dict[str, Any] = {k: _tupled(v) for k, v in settings.items()}
             owner, scale = values.pop("experiment"), values.pop("scale")
-            if owner != experiment.name:
+            if owner != name:
                 raise ValueError(f"{right}, not of {owner}")
-            return scale, type(experiment.scales["small"])(**values)
+            return scale, kind(**values)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{right} ({error})") from None
 

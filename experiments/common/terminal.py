@@ -11,6 +11,10 @@ INTERRUPTED = 130  # exit codes, as a shell has them
 CLOSED = 141
 
 
+class Failed(Exception):
+    """A run ended without a result; the message says why and what may help."""
+
+
 class Silenced(Exception):
     """Raised when standard output accepts no more.
 
@@ -40,22 +44,33 @@ def write(text: str) -> None:
         raise Silenced(str(error.strerror), code) from None
 
 
-def command(name: str, run: Callable[[], int]) -> int:
-    """Returns the exit code of a command that may end before its run has a directory.
+def command(name: str, prepare: Callable[[], Callable[[], int]]) -> int:
+    """Returns the exit code of a command.
 
     Characters that the terminal lacks are written as escapes.
+
+    Args:
+      name: of the command.
+      prepare: checks the input and returns the work; a ValueError is bad input.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return run()
+        work = prepare()
     except Silenced as silenced:
         print(f"{name}: {silenced}", file=sys.stderr)
         return silenced.code
     except KeyboardInterrupt:
         print(f"{name}: interrupted before anything was made", file=sys.stderr)
         return INTERRUPTED
+    except ValueError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except Failed as failed:
+        print(f"stopped: {failed}", file=sys.stderr)
+        return 1
+    return work()
 
 
 def _drop_output() -> None:

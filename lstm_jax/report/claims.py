@@ -70,18 +70,30 @@ def of_parts(held: Sequence[bool]) -> str:
     return REPRODUCES if all(held) else PARTLY if any(held) else FAILS
 
 
-def above(low: float, high: float, bar: float) -> str:
-    """Returns the verdict on "the value is at least `bar`", from its interval [low, high]."""
-    if low >= bar:
+def above(value: Interval, bar: float) -> str:
+    """Returns the verdict on "the value is at least `bar`", from its interval."""
+    if value.low >= bar:
         return REPRODUCES
-    return FAILS if high < bar else UNDECIDED
+    return FAILS if value.high < bar else UNDECIDED
 
 
-def exceeds(one: Interval, other: Interval) -> str:
+def below(value: Interval, bar: float) -> str:
+    """Returns the verdict on "the value is at most `bar`", from its interval."""
+    if value.high <= bar:
+        return REPRODUCES
+    return FAILS if value.low > bar else UNDECIDED
+
+
+def exceeds(one: Interval | float, other: Interval | float) -> str:
     """Returns the verdict on "one is greater than the other", undecided if intervals overlap."""
-    if one.low > other.high:
+    (low, high), (other_low, other_high) = _ends(one), _ends(other)
+    if low > other_high:
         return REPRODUCES
-    return FAILS if one.high < other.low else UNDECIDED
+    return FAILS if high < other_low else UNDECIDED
+
+
+def _ends(value: Interval | float) -> tuple[float, float]:
+    return (value, value) if isinstance(value, int | float) else (value.low, value.high)
 
 
 def _counted(verdict: str, count: int) -> str:

@@ -112,10 +112,31 @@ def level(axes: Axes, y: float, name: str) -> None:
     axes.annotate(name, (0, y), (4, offset), where, "offset points", fontsize=12, color="0.35")
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """Draws one legend above all panels, from the labels of one of them."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+def named_bars(
+    axes: Axes, values: Mapping[str, Estimate | Share], dress: Mapping[str, Style]
+) -> None:
+    """Draws an estimate with its interval above each name, in the style of the name."""
+    for place, (name, value) in enumerate(values.items()):
+        error_bars(axes, [place], [value], dress[name], name)
+    axes.set_xticks(range(len(values)), [name.replace(" ", "\n") for name in values])
+    axes.set_xlim(-0.5, len(values) - 0.5)
+
+
+def log_sizes(axes: Axes, sizes: Sequence[int]) -> None:
+    """Marks the given sizes on a logarithmic x axis."""
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.minorticks_off()
+
+
+def legend(figure: Figure, *panels: Axes, columns: int | None = None) -> None:
+    """Draws one legend above all panels, from the labels of the given ones."""
+    found = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    columns = min(columns or len(found), len(found)) or 1
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=columns)
 
 
 def png(figure: Figure) -> bytes:

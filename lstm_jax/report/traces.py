@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 
 COLOURS = {0: "viridis", -1: "RdBu_r"}  # by the least value
@@ -22,6 +23,11 @@ class Panel(NamedTuple):
     values: Sequence[Sequence[float]]
     low: int = 0
     rows: Sequence[str] | None = None
+
+
+def rounded(values: Any) -> list[list[float]]:
+    """Returns an array as lists of three digits, for records."""
+    return np.round(np.asarray(values, np.float64), 3).tolist()
 
 
 def heat_maps(panels: Sequence[Panel]) -> Figure:

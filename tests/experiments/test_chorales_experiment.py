@@ -12,7 +12,6 @@ from experiments import chorales
 from experiments.chorales import Chorales
 from experiments.common import networks, runner
 from lstm_jax import tasks
-from lstm_jax.report.statistics import Estimate
 from lstm_jax.tasks import chorales as music
 from tests.experiments.serving import predicted
 
@@ -30,19 +29,6 @@ def scores(monkeypatch):
     music._starts.cache_clear()
     yield
     music._starts.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("ours", "verdict"),
-    [
-        (Estimate(9.0, 8.9, 9.1), "reproduces"),
-        (Estimate(9.4, 9.3, 9.5), "reproduces"),
-        (Estimate(9.4, 9.3, 9.6), "undecided"),
-        (Estimate(9.9, 9.7, 10.0), "does not reproduce"),
-    ],
-)
-def test_no_worse_is_within_the_upper_end_of_the_others_interval(ours, verdict):
-    assert chorales.no_worse(ours, Estimate(9.3, 9.1, 9.5)) == verdict
 
 
 def test_a_key_that_goes_on_sounding_is_one_note():

@@ -189,14 +189,14 @@ def test_claims_take_the_interval_at_its_word():
     rows = gates.summarise(CONFIG, records)
     assert {claim.verdict for claim in gates.claims(CONFIG, rows)} == {"undecided"}
     with figures.theme():
-        assert len(gates.draw(CONFIG, rows, records)) == 4
+        assert len(gates.draw(CONFIG, rows, records)) == 3
 
 
 def test_figures_are_drawn_and_the_page_has_the_numbers():
     with figures.theme():
-        numbers, fates, recall, adding = gates.draw(CONFIG, ROWS, RECORDS)
-    names = ["gates", "fates", "trace-recall", "trace-adding"]
-    assert [p.name for p in (numbers, fates, recall, adding)] == names
+        numbers, recall, adding = gates.draw(CONFIG, ROWS, RECORDS)
+    names = ["gates", "trace-recall", "trace-adding"]
+    assert [p.name for p in (numbers, recall, adding)] == names
     shown = RECORDS[0]["shown"][0]
     assert_array_equal(recall.figure.axes[2].images[0].get_array(), shown["f"])
     assert [axes.get_ylabel() for axes in recall.figure.axes[:7]] == [

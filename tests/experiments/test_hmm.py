@@ -123,7 +123,7 @@ def test_figures_show_what_is_needed_and_what_is_recalled():
     rows = hmm.summarise(CONFIG, records)
     with figures.theme():
         pictures = hmm.draw(CONFIG, rows, records)
-    assert [picture.name for picture in pictures] == ["needed", "information", "accuracy"]
+    assert [picture.name for picture in pictures] == ["needed", "information"]
     axes: Any = pictures[0].figure.axes[0]
     series = {c.get_label(): c.lines[0].get_ydata().tolist() for c in axes.containers}
     assert series == {HAND: [6, 16], EM: [2], LSTM: [2, 4]}

@@ -10,9 +10,12 @@ from lstm_jax.report.claims import (
     UNDECIDED,
     Claim,
     above,
+    below,
+    exceeds,
     headline,
     of_parts,
 )
+from lstm_jax.report.statistics import Estimate
 
 
 @pytest.mark.parametrize(
@@ -26,7 +29,14 @@ from lstm_jax.report.claims import (
     ],
 )
 def test_an_interval_is_above_a_bar_below_it_or_undecided(low, high, verdict):
-    assert above(low, high, 0.5) == verdict
+    assert above(Estimate(0, low, high), 0.5) == verdict
+    assert below(Estimate(0, 1 - high, 1 - low), 0.5) == verdict
+
+
+def test_one_exceeds_another_where_their_intervals_do_not_meet():
+    one, two = Estimate(1.0, 0.8, 1.2), Estimate(2.0, 1.3, 2.4)
+    found = [exceeds(a, b) for a, b in ((two, one), (one, two), (one, one), (one, 0.0))]
+    assert found == [REPRODUCES, FAILS, UNDECIDED, REPRODUCES]
 
 
 @pytest.mark.parametrize(

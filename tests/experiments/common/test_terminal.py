@@ -64,7 +64,7 @@ def test_characters_that_a_terminal_lacks_are_escaped(monkeypatch):
     written = io.BytesIO()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-        assert terminal.command("toy", lambda: terminal.write("a × b") or 0) == 0
+        assert terminal.command("toy", lambda: lambda: terminal.write("a × b") or 0) == 0
         assert written.getvalue() == b"a \\xd7 b\n"
 
 
