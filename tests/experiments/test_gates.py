@@ -72,7 +72,7 @@ def test_a_position_is_kept_added_to_eliminated_overwritten_or_in_between():
     f = np.array([0.95, 0.95, 0.05, 0.05, 0.5, 0.9, 0.1])
     i = np.array([0.05, 0.5, 0.05, 0.5, 0.5, 0.0, 0.0])
     g = np.array([1.0, -1.0, 1.0, -0.5, 1.0, 1.0, 1.0])
-    fate = gates.fates(lj.cells.LSTM(7).Gates(i=i, f=f, g=g, o=f))
+    fate = gate_use.fates(lj.cells.LSTM(7).Gates(i=i, f=f, g=g, o=f))
     assert [FATES[n] for n in fate] == [
         "kept", "added to", "eliminated", "overwritten", "in between", "in between", "in between",
     ]  # fmt: skip
@@ -145,7 +145,7 @@ def test_a_look_is_of_the_traces_of_the_test_sequences(looked):
         decay = -1 / np.log(f).mean((0, 1))
         assert_allclose(seen["decay"], np.sort(decay)[::-1], rtol=1e-4)
         assert_allclose(np.sum(seen["when"], axis=1), 1, rtol=1e-6)
-        fate = gates.fates(jax.device_get(trace.gates))
+        fate = gate_use.fates(jax.device_get(trace.gates))
         marked = np.asarray(batch.x[..., 1] == 1)
         assert_allclose(seen["fates"]["marked"], gate_use.counts(fate[marked]))
         assert_allclose(seen["fates"]["elsewhere"], gate_use.counts(fate[~marked]))
