@@ -236,7 +236,7 @@ def blaming(flag: str, value: Any) -> Iterator[None]:
     """Makes one ValueError of what is wrong with data, with the flag in place of the file."""
     try:
         yield
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         said = str(error)
         if isinstance(error, OSError) and error.strerror:
             said = f"{error.strerror} ({error.filename})"

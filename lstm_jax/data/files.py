@@ -120,15 +120,14 @@ def read_table(path: str | Path) -> Mapping[str, Any]:
 
 def _frame(path: Path, header: bool = False) -> Any:
     """Returns the table of a file, or its columns without most rows."""
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"reading {path} needs pandas: pip install 'lstm_jax[data]'"
-        ) from error
     some = {"nrows": 1} if header and path.suffix == ".csv" else {}
     try:
+        import pandas
+
         frame = getattr(pandas, TABLES[path.suffix])(path, **some)
+    except ImportError as error:  # pandas reads Parquet by pyarrow
+        needed = "pandas" if path.suffix == ".csv" else "pandas and pyarrow"
+        raise ImportError(f"reading {path} needs {needed}: pip install 'lstm_jax[data]'") from error
     except (ValueError, OSError, UnicodeError) as error:  # parsers' errors are ValueErrors
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"{path} must be a {path.suffix[1:]} file, got: {reason}") from None

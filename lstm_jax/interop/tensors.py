@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
+from safetensors.numpy import save
 
 from lstm_jax.interop.checking import check, exact, named
 
@@ -30,10 +32,9 @@ def save_tensors(path: str | os.PathLike, tree: Any) -> None:
     Raises:
       FileExistsError: the file exists.
     """
-    safetensors = _safetensors()
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in named(tree).items()}
     with open(path, "xb") as file:
-        file.write(safetensors.numpy.save(arrays))
+        file.write(save(arrays))
         file.flush()
         os.fsync(file.fileno())
 
@@ -76,7 +77,7 @@ def fill(source: str, template: Any, tensors: Mapping[str, np.ndarray]) -> Any:
 
 
 def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    safetensors, content = _safetensors(), path.read_bytes()
+    content = path.read_bytes()
     try:
         tensors = dict(safetensors.deserialize(content))
     except safetensors.SafetensorError as error:
@@ -107,12 +108,3 @@ def _fault(content: bytes, wanted: Mapping[str, Any], error: str) -> str:
             return f"tensor {name!r} is missing or not whole, the file is cut short"
     return f"no safetensors file: {error}"
 
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise ImportError(
-            "safetensors files need safetensors: pip install 'lstm_jax[interop]'"
-        ) from None
-    return safetensors

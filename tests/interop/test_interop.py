@@ -512,15 +512,8 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         interop.load_tensors(tmp_path / "a")
 
 
-def test_without_safetensors_the_extra_is_named(tmp_path: Path, monkeypatch) -> None:
-    for name in ("safetensors", "safetensors.numpy"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"lstm_jax\[interop\]"):
-        interop.save_tensors(tmp_path / "a", tree())
-
-
 def test_the_library_imports_none_of_the_others() -> None:
-    code = "import sys, lstm_jax.interop; print({'torch', 'keras', 'safetensors'} & {*sys.modules})"
+    code = "import sys, lstm_jax.interop; print({'torch', 'keras'} & {*sys.modules})"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -1,17 +1,20 @@
-"""A plain install: what the core dependencies bring is enough for the public face."""
+"""An install brings what it is for: the public face its core, the command line its extra."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
-# Hides every distribution that `pip install lstm_jax`, without extras, does not bring.
+# Hides every distribution that `pip install lstm_jax[EXTRA]` does not bring.
 PLAIN = """
 import importlib.metadata as metadata
 import re, sys
 
-def brought(distribution, found):
+def brought(distribution, found, extra=""):
     name = re.sub(r"[-_.]+", "-", distribution).lower()
     if name not in found:
         found.add(name)
@@ -20,11 +23,11 @@ def brought(distribution, found):
         except metadata.PackageNotFoundError:
             return found
         for requirement in requirements:
-            if "extra ==" not in requirement:
+            if "extra ==" not in requirement or extra and f'extra == "{extra}"' in requirement:
                 brought(re.match(r"[\\w.-]+", requirement)[0], found)
     return found
 
-kept = brought("lstm_jax", set())
+kept = brought("lstm_jax", set(), EXTRA)
 owners = {
     module: {re.sub(r"[-_.]+", "-", name).lower() for name in names}
     for module, names in metadata.packages_distributions().items()
@@ -42,6 +45,7 @@ USE = """
 import importlib, io, pkgutil, tempfile
 import jax, numpy as np
 import lstm_jax as lj
+from lstm_jax import interop
 from scripts import _hlo as hlo
 from lstm_jax.training import optimizers, parallel
 from lstm_jax.data import packing
@@ -71,7 +75,9 @@ trials, sys.stderr = lj.make_trials(), Terminal()
 with tempfile.TemporaryDirectory() as path:
     run = run_directory.RunDirectory.create(path, {"who": "x"})
     lj.fit(task, model, trials, 2, run=run)
-result = lj.fit(task, model, trials, 2)
+    result = lj.fit(task, model, trials, 2)
+    interop.save_model(path + "/model", model, jax.tree.map(lambda leaf: leaf[0], result.params))
+    assert interop.load_model(path + "/model")[0] == model
 print(*result.status, lj.evaluate(task, model, result.params, trials, sequences=2).n[0])
 for name in ("digits", "chorales"):
     try:
@@ -81,13 +87,43 @@ for name in ("digits", "chorales"):
 """
 
 
-def test_the_public_face_runs_on_the_core_dependencies_alone() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", PLAIN + USE], cwd=ROOT, capture_output=True, text=True
-    )
+def lines(code: str, *arguments: str) -> list[str]:
+    """What a program of its own prints."""
+    command = [sys.executable, "-c", code, *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == [
+    return run.stdout.splitlines()
+
+
+def test_the_public_face_runs_on_the_core_dependencies_alone() -> None:
+    assert lines('EXTRA = ""' + PLAIN + USE) == [
         "finished 2",
         "the digits task needs scikit-learn: pip install 'lstm_jax[experiments]'",
         "the chorales task needs music21: pip install 'lstm_jax[experiments]'",
     ]
+
+
+COMMANDS = """
+from experiments import predict, train
+
+folder = sys.argv[1]
+data = f"--data={folder}/rows.parquet"
+own = ["--task=regression", "--target=y", "--id=who", "--epochs=1", "--seeds=1", "--hidden=2"]
+assert train.main(["train", data, *own, "--learning_rate=0.01", f"--out={folder}/run"]) == 0
+for name in ("new.csv", "new.parquet"):
+    command = ["predict", f"--model={folder}/run/model", data, f"--out={folder}/{name}"]
+    assert predict.main(command) == 0
+"""
+
+
+@pytest.mark.slow
+def test_the_command_line_runs_on_its_extra_alone(tmp_path: Path) -> None:
+    who = [f"p{i // 3}" for i in range(60)]
+    rows = pd.DataFrame({"who": who, "x": range(60), "y": [int(name[1:]) for name in who]})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    lines('EXTRA = "experiments"' + PLAIN + COMMANDS, str(tmp_path))
+    assert (
+        len(pd.read_csv(tmp_path / "new.csv"))
+        == len(pd.read_parquet(tmp_path / "new.parquet"))
+        == 20
+    )
