@@ -204,13 +204,15 @@ def decay_time(keep: Array, mask: ArrayLike | None = None) -> Array:
         tau = -1 / <log f>,   so that f_T ... f_1 = exp(-T / tau)
 
     For a constant f near 1 it is about 1 / (1 - f) - 1/2. For a varying f it is the exact decay
-    along the cell state, whereas 1 / (1 - <f>) is too long.
+    along the cell state, whereas 1 / (1 - <f>) is too long. It is inf where f is always 1, and 0
+    where f is 0 once.
 
     Args:
       keep: [T, B, width] the forget gate: f of the LSTM, z of the GRU.
       mask: [T, B] bool, True at valid time steps.
     """
-    return -1 / _mean(jnp.log(keep), mask)
+    rate = -_mean(jnp.log(keep), mask)
+    return 1 / jnp.where(rate == 0, 0.0, rate)  # -0 would give -inf
 
 
 # Private functions. -------------------------------------------------------------------------------

@@ -360,6 +360,7 @@ def test_time_scales():
     constant = jnp.tile(f, (6, 2, 1))
     tau = diagnostics.decay_time(constant)
     assert_allclose(jnp.exp(-6 / tau), f**6, rtol=1e-12)
+    assert (tau[0], tau[-1]) == (0, np.inf)
     assert_allclose(tau[3], 100 - 0.5, rtol=1e-3)
     varying = jnp.asarray(np.random.default_rng(0).uniform(0.2, 1, (9, 1, 2)))
     mask = jnp.ones((9, 1), bool).at[3:5].set(False)

@@ -4,8 +4,19 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
-from lstm_jax.types import Array, RecurrentWeights
+from lstm_jax.types import Array, Rates, RecurrentWeights
+
+
+def check_rates(rates: Rates) -> None:
+    """Raises ValueError for a rate that is known, not traced, and out of its range."""
+    for path, rate in jax.tree.leaves_with_path(rates):
+        name = jax.tree_util.keystr(path)[1:]
+        high, right = (np.inf, "0 or more") if name == "input_noise" else (1, "in [0, 1)")
+        if not isinstance(rate, Tracer) and not np.all((np.asarray(rate) >= 0) & (rate < high)):
+            raise ValueError(f"rates.{name} must be {right}, got {rate!r:.40}")
 
 
 def drop(

@@ -216,13 +216,12 @@ def init(
       dtype: dtype of every parameter.
 
     Raises:
-      ValueError: `input_size` is negative, `b` names a block that the cell does not have, or
-        `projection` is not a positive integer or the cell feeds back more than h; TypeError: `cell`
-        is no cell, `key` is no key, or an initialiser is no function.
+      ValueError: `input_size` is negative or no integer, `b` names a block that the cell does not
+        have, or `projection` is no integer in [1, H) or the cell feeds back more than h; TypeError:
+        `cell` is no cell, `key` is no key, or an initialiser is no function.
     """
     check_is_cell(cell)
-    if input_size < 0:
-        raise ValueError(f"input_size must not be negative, got {input_size}")
+    check_size("input_size", input_size, 0)
     check_key(key)
     for name, given in {"w_x": w_x, "w_h": w_h, "b": b}.items():
         if given is not None and not callable(given):
@@ -239,13 +238,20 @@ def init(
     return mask_params(cell, params)
 
 
+def check_projection(cell: Cell, projection: int) -> None:
+    """Raises ValueError unless 0 < projection < H."""
+    check_size("projection", projection)
+    if projection >= cell.hidden:
+        raise ValueError(f"projection must be less than H = {cell.hidden}, got {projection}")
+
+
 def _recurrent(cell, key, initializer, projection, dtype) -> RecurrentWeights:
     F = feedback_width(cell)
     if not cell.h_blocks and projection is None:
         return None
     if projection is None:
         return _blocks(cell, cell.h_blocks, key, F, initializer, dtype)
-    check_size("projection", projection)
+    check_projection(cell, projection)
     state = initial_state(cell)
     if not cell.output(state) is cell.feedback(state) is state.h:
         raise ValueError(f"projection must be None for {cell}: its feedback is not h alone")

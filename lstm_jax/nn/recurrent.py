@@ -14,7 +14,7 @@ from flax import nnx
 
 from lstm_jax.cells import Cell, Zoneout, feedback_width, initial_state, zoneout_name
 from lstm_jax.engines import Engine, checks, projected, unroll
-from lstm_jax.nn.dropout import drop, drop_weights
+from lstm_jax.nn.dropout import check_rates, drop, drop_weights
 from lstm_jax.nn.initializers import BiasInit, WeightInit, init
 from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Rates, Row, wide
 
@@ -76,7 +76,7 @@ class Recurrent(nnx.Module):
           param_dtype: dtype of the parameters; None for float32, or `dtype` where that is wider.
 
         Raises:
-          ValueError: `projection` is not a positive integer, or the cell feeds back more than h.
+          ValueError: `projection` is no integer in [1, H), or the cell feeds back more than h.
         """
         params = init(
             cell, rngs.params(), input_size, w_x=w_x, w_h=w_h, b=b, projection=projection,
@@ -147,6 +147,7 @@ class Recurrent(nnx.Module):
     def _with_noise(self, x, key, rates):
         """Returns the input, the parameters and the noise of a call with `key`."""
         rates = rates or Rates()
+        check_rates(rates)
         params, cell = _with_zoneout(self.cell, self.params, rates.zoneout), self.cell
         if key is None:
             return x, params, None

@@ -13,7 +13,7 @@ from lstm_jax.cells import Cell, check_is_cell
 from lstm_jax.checks import check_choice, check_size
 from lstm_jax.engines import Engine, resolve
 from lstm_jax.engines.choice import check_engine
-from lstm_jax.nn.initializers import BiasInit, WeightInit, glorot, orthogonal
+from lstm_jax.nn.initializers import BiasInit, WeightInit, check_projection, glorot, orthogonal
 from lstm_jax.nn.model import SequenceModel, TiedHead
 from lstm_jax.nn.recurrent import Recurrent, stored
 from lstm_jax.nn.stack import Bidirectional, Stack, State
@@ -46,7 +46,8 @@ class SequenceSpec:
       learn_initial: makes the initial states parameters.
       engine: name or instance of the engine that runs the loops.
       dtype: dtype of computation and outputs, as in `Recurrent`; stored as `jnp.dtype`.
-      projection: p, the width of every layer's projected outputs; None for outputs h.
+      projection: p, the width of every layer's projected outputs, less than H; None for
+        outputs h.
       checked: asserts that values are finite and in the cell's `ranges`; inside `jit` wrap the
         whole function in `chex.chexify(..., async_check=False)`. `fit` does not wrap it.
       param_dtype: dtype of the parameters and their gradients; None for float32, or `dtype` where
@@ -88,7 +89,7 @@ class SequenceSpec:
             object.__setattr__(self, "readout", "last")
         check_size("depth", self.depth)
         if self.projection is not None:
-            check_size("projection", self.projection)
+            check_projection(self.cell, self.projection)
         check_choice("readout", self.readout, (None, "last", "every"))
         check_choice("front", self.front, (None, "dense", "embed"))
         if self.front is not None:

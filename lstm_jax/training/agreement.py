@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.checks import check_choice
 from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.tasks.base import Stream, Task
 from lstm_jax.training.trials import Trials
@@ -13,9 +14,14 @@ from lstm_jax.types import Array, Batch, Model, StreamModel
 
 
 def check_kinds(task: Task, model: Model, trials: Trials) -> None:
-    """Raises TypeError for an argument of the wrong type, or one that is not hashable."""
+    """Raises TypeError for an argument of the wrong type, or one that is not hashable.
+
+    Raises ValueError for a task with an unknown readout or kind of inputs.
+    """
     if not isinstance(task, Task):
         raise TypeError(f"task must be a Task, such as tasks.make makes, got {task!r}")
+    check_choice(f"readout of {task.name}", task.readout, ("last", "every"))
+    check_choice(f"input_kind of {task.name}", task.input_kind, ("numbers", "symbols"))
     if isinstance(model, type) or not (hasattr(model, "init") and hasattr(model, "apply")):
         raise TypeError(f"model must have init and apply, as SequenceSpec does, got {model!r}")
     if not isinstance(trials, Trials):
@@ -57,6 +63,24 @@ def check_carries(task: Task, model: Model, reason: str) -> None:
             "model must have initial_state and unroll, as SequenceSpec does, since "
             f"{task.name} {reason}; got {model!r}"
         )
+
+
+def check_batch(task: Task, batch: Any, size: int) -> None:
+    """Raises an error unless a task's batch of `size` sequences fits its loss and `correct`.
+
+    Raises:
+      TypeError: it is no Batch; ValueError: x is not time first, or `correct` is not [B].
+    """
+    if not isinstance(batch, Batch):
+        kind = type(batch).__name__
+        raise TypeError(f"{task.name} must give a Batch, such as lj.Batch(x, y), got a {kind}")
+    for x in jax.tree.leaves(batch.x):
+        if jnp.ndim(x) < 2 or jnp.shape(x)[1] != size:
+            axes = "[T, B]" if task.input_kind == "symbols" else "[T, B, D]"
+            wanted = f"{axes}, time first, with B = {size}"
+            raise ValueError(f"x of {task.name} must be {wanted}, got shape {jnp.shape(x)}")
+    correct = task.correct(zero_outputs(task, batch), batch)
+    check_measures(task, {}, correct, size)
 
 
 def check_outputs(task: Task, outputs: Array, batch: Batch) -> None:

@@ -1,6 +1,9 @@
 """The arrays that a function captures from globals, closures and caches."""
 
 import hashlib
+import pickle
+import random
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,13 +22,26 @@ def fingerprint(function: Callable, *args: Any) -> str:
     Args:
       function: a pure function; this call traces it again.
       args: arrays or their shapes.
+
+    Warns of a draw from `numpy.random` or `random`, which happens in the trace alone.
     """
+    before = _global_randomness()
     traced = jax.make_jaxpr(lambda *args: function(*args))(*args)
+    if _global_randomness() != before:
+        warnings.warn(
+            "the task or the model draws from numpy.random or random, so all batches get the same "
+            "numbers: use jax.random with the given key",
+            stacklevel=2,
+        )
     digest = hashlib.blake2b(str(traced).encode(), digest_size=16)
     for array in map(np.asarray, _constants(traced)):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _global_randomness() -> bytes:
+    return pickle.dumps((np.random.get_state(), random.getstate()))  # noqa: NPY002
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:

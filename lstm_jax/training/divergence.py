@@ -40,10 +40,13 @@ def all_finite(tree: Any) -> Array:
 def batch_fault(task: Task, batch: Batch) -> Array:
     """Returns the code of the fault in a batch, or `RUNNING` if it has none.
 
-    Masked values do not count. The targets are at fault if even outputs of zero have a loss that is
-    not finite.
+    Masked values do not count. The targets are at fault if outputs of zero have no finite loss on
+    them, and have one on targets mended into their range.
     """
-    code = jnp.where(_unanswerable(task, batch), _target_fault(batch.y), jnp.int32(RUNNING))
+    mended = batch._replace(y=_mended(task, batch.y))
+    blamed = ~_finite_loss(task, batch) & _finite_loss(task, mended)
+    fault = jnp.where(all_finite(batch.y), jnp.int32(LABELS), jnp.int32(TARGETS))
+    code = jnp.where(blamed, fault, jnp.int32(RUNNING))
     for x in jax.tree.leaves(batch.x):
         fault = INPUTS if _is_float(x) else SYMBOLS
         wrong = ~jnp.isfinite(x) if _is_float(x) else (x < 0) | (x >= task.input_size)
@@ -57,15 +60,20 @@ def reason(task: Task, code: int, step: int) -> str:
     return REASONS.get(code, "").format(step=step, **sizes)
 
 
-def _unanswerable(task: Task, batch: Batch) -> Array:
-    return ~jnp.isfinite(task.loss(zero_outputs(task, batch), batch))
+def _finite_loss(task: Task, batch: Batch) -> Array:
+    return jnp.isfinite(task.loss(zero_outputs(task, batch), batch))
 
 
-def _target_fault(y: Any) -> Array:
-    """Returns the code of targets that have no finite loss."""
-    has_labels = not all(map(_is_float, jax.tree.leaves(y)))
-    otherwise = jnp.int32(LABELS if has_labels else LOSS)
-    return jnp.where(all_finite(y), otherwise, jnp.int32(TARGETS))
+def _mended(task: Task, y: Any) -> Any:
+    """Returns the targets with numbers that are finite and labels in 0..V-1."""
+
+    def mended(leaf):
+        if _is_float(leaf):
+            return jnp.nan_to_num(leaf, posinf=0, neginf=0)
+        is_label = jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
+        return jnp.clip(leaf, 0, task.output_size - 1) if is_label else leaf
+
+    return jax.tree.map(mended, y)
 
 
 def _shown(wrong: Array, mask: Any) -> Array:

@@ -147,6 +147,8 @@ def _score_zeros(task: Task, asked: Asked, data: Any) -> Sums:
     trial = Trials(*[jnp.uint32(0)] * len(Trials._fields))
     size = min(BATCH, asked.sequences if asked.count is None else asked.count)
     batch = _batch(task, asked, trial, data, 0, size)
+    if asked.count is None:
+        agreement.check_batch(task, batch, size)
     return _scored(task, agreement.zero_outputs(task, batch), batch)
 
 

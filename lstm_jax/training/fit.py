@@ -119,7 +119,7 @@ def fit(
     trials = _trials(trials, seeds, hyperparameters)
     agreement.check_kinds(task, model, trials)
     agreement.check_run(run)
-    _check_counts(batch_size=batch_size, window=window, chunk=chunk)
+    _check_counts(batch_size=batch_size, window=window, chunk=chunk, validate_every=validate_every)
     agreement.check_windows(task, model, window)
     steps, epoch = _length(task, steps, epochs, batch_size, source)
     rules = _rules(task, validate_every or epoch, patience, plateau, factor)
@@ -194,7 +194,7 @@ def _rules(
     task: Task, every: int | None, patience: int | None, plateau: int | None, factor: float
 ) -> Validated | None:
     """Returns the rules of validation; None without validation."""
-    _check_counts(validate_every=every, patience=patience, plateau=plateau)
+    _check_counts(patience=patience, plateau=plateau)
     if not 0 < factor < 1:
         raise ValueError(f"factor must be in (0, 1), got {factor}")
     if every is not None and task.split_size("validation") != 0:

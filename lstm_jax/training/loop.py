@@ -303,6 +303,7 @@ def _captured(task: Task, model: Model, settings: Settings, trials: Trials, arra
     def first_step(trial, arrays):
         state = begin(static, model, settings, trial, arrays)
         _, batch = draw(static, settings, trial, state, arrays)
+        agreement.check_batch(static, batch, settings.batch_size)
         seen = batch_stats(static, state.stats.memory, agreement.zero_outputs(static, batch), batch)
         return count_step(static, settings, state, seen), batch.x, batch.mask, batch.reset
 

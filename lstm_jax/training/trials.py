@@ -133,11 +133,13 @@ def over_seeds(settings: Trials, seeds: int | Sequence[int]) -> Trials:
       seeds: a number n, for 0 .. n - 1, or a list.
 
     Raises:
-      ValueError: `seeds` is empty, or a seed is out of range.
+      ValueError: `seeds` is empty or repeats a seed, or a seed is out of range.
     """
     chosen = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
     if chosen.ndim != 1 or chosen.size == 0:
         raise ValueError(f"seeds must be a number of at least 1 or a list, got {seeds!r}")
+    if len(set(chosen.tolist())) < len(chosen):
+        raise ValueError(f"seeds must differ, got {seeds!r}: equal seeds make equal trials")
     repeated = jax.tree.map(lambda values: np.repeat(values, len(chosen)), settings)
     return repeated._replace(seed=_checked("seed", np.tile(chosen, len(settings.seed))))
 

@@ -284,6 +284,21 @@ def test_what_was_dropped_is_drawn_again_and_not_stored(shape) -> None:
     assert max(kept(stored)) > 1
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [(name, wrong) for name in Rates._fields for wrong in (-0.5, 1.0, np.nan)],
+)
+def test_rates_out_of_range_are_refused_by_name(name: str, wrong: float) -> None:
+    if name == "input_noise" and wrong > 0:
+        return
+    spec = SequenceSpec(cells.Zoneout(cells.RNN(2), {"h": 0.1}), D, 1, engine="reference")
+    given: dict[str, Any] = {name: {"h": wrong} if name == "zoneout" else wrong}
+    with pytest.raises(ValueError, match=rf"rates.{name}.* must be .*, got {wrong}"):
+        spec.apply(
+            params_of(spec), jnp.zeros((2, 1, D)), rates=Rates(**given), key=jax.random.key(0)
+        )
+
+
 ALL = Rates(0.5, 0.5, 0.5, 0.5)
 ZONED = cells.Zoneout(CELL, {"h": 0.3, "c": 0.2})
 

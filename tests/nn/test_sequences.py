@@ -225,6 +225,8 @@ def test_a_projection_that_cannot_be_is_refused_by_name() -> None:
             layer_of(0, projection=wrong)
         with pytest.raises(ValueError, match=message):
             spec_of(projection=wrong)
+    with pytest.raises(ValueError, match=f"projection must be less than H = {H}, got {H}"):
+        layer_of(0, projection=H)
     for cell in (cells.MemoryBlocks(4), cells.odyssey("FGR", H)):
         with pytest.raises(ValueError, match=f"projection must be None for {type(cell).__name__}"):
             Recurrent(cell, D, rngs=nnx.Rngs(0), w_h=initializers.glorot(), projection=P)

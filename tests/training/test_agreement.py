@@ -98,6 +98,48 @@ def test_arguments_of_other_kinds_are_refused_by_name(changes, words):
             lj.evaluate(params={}, **kinds)
 
 
+class Pair(Line):
+    def sample(self, key, batch_size, split="train"):
+        return tuple(super().sample(key, batch_size, split))  # as a Batch is one
+
+
+class BatchFirst(Line):
+    def sample(self, key, batch_size, split="train"):
+        batch = super().sample(key, batch_size, split)
+        return batch._replace(x=jnp.swapaxes(batch.x, 0, 1))
+
+
+class Share(Line):
+    def correct(self, outputs, batch):
+        return super().correct(outputs, batch).mean()
+
+
+class Whole(Line):
+    readout = "all"
+
+
+class Words(Line):
+    input_kind = "words"  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "words"),
+    [
+        (Pair(), TypeError, "line must give a Batch, .* got a tuple"),
+        (BatchFirst(), ValueError, r"x of line must be \[T, B, D\], time first, with B = 10, got"),
+        (Share(), ValueError, r"correct of line must be \[B\] = \[10\], got shape \[\]"),
+        (Whole(), ValueError, "readout of line must be one of last, every, got 'all'"),
+        (Words(), ValueError, "input_kind of line must be one of numbers, symbols, got 'words'"),
+    ],
+)
+def test_a_task_that_breaks_its_interface_is_refused_before_training(task, error, words):
+    with pytest.raises(error, match=words):
+        lower(task, Slope(), TRIALS, jax.devices(), batch_size=10)
+    params = {"w": np.ones((2, 1, 1), "f4"), "b": np.zeros((2, 1), "f4")}
+    with pytest.raises(error, match=words):
+        lj.evaluate(task, Slope(), params, TRIALS, sequences=10)
+
+
 @pytest.mark.parametrize(
     ("measure", "given", "words"),
     [

@@ -171,3 +171,8 @@ def test_fingerprints_reach_arrays_within_operations() -> None:
     x = jnp.zeros(3)
     one, again, other = (captures.fingerprint(maker(number), x) for number in (2.0, 2.0, 3.0))
     assert one == again != other
+
+
+def test_draws_that_no_key_decides_are_warned_of():
+    with pytest.warns(UserWarning, match="draws from numpy.random or random, .* jax.random"):
+        captures.fingerprint(lambda: jnp.asarray(np.random.rand(3)))  # noqa: NPY002

@@ -96,6 +96,19 @@ def test_a_hidden_input_is_at_no_fault(symbols: bool) -> None:
     assert "batch" not in diverged.reason[0]
 
 
+class Negative(Labelling):
+    """Has no finite loss of any outputs."""
+
+    def loss(self, outputs, batch):
+        return jnp.log(-1 - jnp.abs(outputs).sum())
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_targets_in_range_are_at_no_fault(regression: bool) -> None:
+    result = fit(Negative(regression=regression), Bag(), make_trials(), 3, **SGD)  # warns not
+    assert result.reason.tolist() == ["the loss is not finite at step 0"]
+
+
 class Cusp(Slope):
     """Has a loss, and a gradient that is not finite."""
 

@@ -367,6 +367,8 @@ def test_a_saved_predictor_predicts_the_same_bits_in_a_new_process(trained, tmp_
         (dict(), ValueError, "one of steps and epochs"),
         (dict(epochs=0), ValueError, "epochs must be an integer of at least 1, got 0"),
         (dict(epochs=1, seeds=0), ValueError, "seeds must be a number of at least 1"),
+        (dict(epochs=1, seeds=[1, 2, 1]), ValueError, "seeds must differ"),
+        (dict(epochs=1, validate_every=0), ValueError, "validate_every must be an integer of at"),
         (dict(epochs=1, seeds=[-1]), ValueError, "seed must be a whole number"),
         (dict(epochs=1, factor=1.5), ValueError, r"factor must be in \(0, 1\), got 1.5"),
         (dict(epochs=1, average=1.0), ValueError, "average must be a decay"),
