@@ -141,7 +141,7 @@ def open_run(config: Train, task: Task, about: Mapping[str, Any]) -> RunDirector
             return runner.resumed(config.resume, about)
     stored = {"experiment": NAME, "scale": "", **dataclasses.asdict(config)}
     stored |= {"data": str(Path(config.data).absolute()), "out": "", "resume": ""}
-    if own_data.is_file(config.test):
+    if own_data.is_file(config):
         stored["test"] = str(Path(config.test).absolute())
     return runner.new_run(stored, {**about, "digest": task.digest}, config.out or None, "out")
 

@@ -77,7 +77,7 @@ class Source(Columns):
     validation: str = setting(
         "auto", "share of rows or text that validates; forecast: windows of each series"
     )
-    test: str = setting("auto", "the same for the test; or another file of such rows")
+    test: str = setting("auto", "the same for the test; or another such file")
     stratify: bool = setting(False, "classification: the same share of every label in each part")
     balanced: bool = setting(
         False, "classes: all weigh the same in the loss, whatever their shares"
@@ -117,8 +117,7 @@ def read(
     """
     path = columns.data
     if task == "text":
-        with blaming(flag, path):
-            return lj.data.read_text(path)
+        return read_text(flag, path)
     with blaming(flag, path):
         have = lj.data.column_names(path)
     used = {name: getattr(columns, name, group) for name in COLUMNS}
@@ -148,6 +147,12 @@ def read(
         return lj.data.read(path, **given)
 
 
+def read_text(flag: str, path: str) -> str:
+    """Returns the text of a file; a ValueError names its flag."""
+    with blaming(flag, path):
+        return lj.data.read_text(path)
+
+
 def load(config: Any) -> tuple[Split | Windows | Text, Task]:
     """Returns the divided data and the task that a config with a `Source` and a `task` describes.
 
@@ -158,8 +163,9 @@ def load(config: Any) -> tuple[Split | Windows | Text, Task]:
     validation, test = shares(config, config.task)
     data = read(config, config.task, config.group)
     if isinstance(data, str):
+        other: Any = read_text("test", config.test) if is_file(config) else test
         with blaming("data", config.data):
-            text = Text(data, validation=validation, test=test)
+            text = Text(data, validation=validation, test=other)
             return text, lj.tasks.LanguageModel(text)
     if isinstance(data, Series):
         with blaming("horizon", config.horizon):
@@ -167,7 +173,7 @@ def load(config: Any) -> tuple[Split | Windows | Text, Task]:
         with blaming(*(("data", config.data) if config.head == "auto" else ("head", config.head))):
             context = config.context or None
             return windows, lj.tasks.Forecast(windows, context=context, **options(config))
-    others: Any = test_rows(config, data) if is_file(config.test) else test
+    others: Any = test_rows(config, data) if is_file(config) else test
     with blaming("data", config.data):
         split = data.split(validation, others, seed=config.seed, stratify=config.stratify)
     kinds = {
@@ -179,9 +185,11 @@ def load(config: Any) -> tuple[Split | Windows | Text, Task]:
         return split, kinds[config.task](split, **options(config))
 
 
-def is_file(test: str) -> bool:
+def is_file(config: Any) -> bool:
     """Returns whether `--test` names a file, and no share."""
-    return Path(test).suffix in FILES
+    if config.task == "text":
+        return config.test != "auto" and Path(config.test).is_file()
+    return Path(config.test).suffix in FILES
 
 
 def test_rows(config: Any, data: Sequences) -> Sequences:
@@ -209,9 +217,9 @@ def shares(config: Source, task: str) -> tuple[float, float]:
     """
     default = dict(zip(("validation", "test"), SHARES.get(task, COMMON), strict=True))
     given = {n: v if (v := getattr(config, n)) != "auto" else default[n] for n in default}
-    if is_file(config.test):
-        right = f"a file is for --task={' or '.join(ROWS)}"
-        need(task in ROWS, "test", config.test, right)
+    if is_file(config):
+        right = f"a file is for --task={' or '.join((*ROWS, 'text'))}"
+        need(task != "forecast", "test", config.test, right)
         given["test"] = "0"
     whole = task == "forecast"
     right = "need a whole number of windows" if whole else "need a share of 0 to 0.9"
@@ -221,7 +229,7 @@ def shares(config: Source, task: str) -> tuple[float, float]:
             number = float(value)
         except ValueError:
             number = -1.0
-        if name == "test" and task in ROWS:
+        if name == "test" and not whole:
             right += ", or a file"
         fits = number.is_integer() and 0 <= number <= 10_000 if whole else 0 <= number <= 0.9
         need(fits, name, value, right)

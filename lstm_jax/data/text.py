@@ -30,7 +30,12 @@ class Vocabulary:
         return 256 if self.level == "byte" else len(self.symbols)
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Returns the numbers of a text's symbols, `len(self)` for one that is not among them."""
+        """Returns the numbers of a text's symbols, `len(self)` for one that is not among them.
+
+        Raises:
+          TypeError: the text is no string; bytes are for level="byte".
+        """
+        _check("text", text, self.level)
         if self.level == "byte":
             return _points(text, "byte")
         number = np.full(sys.maxunicode + 1, len(self), np.min_scalar_type(len(self)))
@@ -67,7 +72,7 @@ class Text:
         level: Literal["char", "byte"] = "char",
         *,
         validation: float = 0.05,
-        test: float = 0.05,
+        test: float | str | bytes = 0.05,
     ):
         """Numbers the symbols of a text.
 
@@ -75,7 +80,7 @@ class Text:
           text: any Unicode string; bytes, too, for level="byte".
           level: "char", or "byte" for the 256 bytes of UTF-8.
           validation: the share of the text that validates, 0 for none.
-          test: the share that tests, 0 for none.
+          test: the share that tests, 0 for none; or another text that tests.
 
         Raises:
           ValueError: a part has fewer than two symbols, or the training part has one symbol only.
@@ -83,18 +88,26 @@ class Text:
         """
         if level not in ("char", "byte"):
             raise ValueError(f"level must be one of char, byte, got {level!r}")
-        if not isinstance(text, str) and not (isinstance(text, bytes) and level == "byte"):
-            right = "a string or bytes" if level == "byte" else "a string"
-            raise TypeError(f"text must be {right} for level={level!r}, got {type(text).__name__}")
-        check_shares(validation, test)
+        _check("text", text, level)
+        share, other = test, None
+        if isinstance(test, str | bytes):
+            _check("test", test, level)
+            share, other = 0.0, test
+        check_shares(validation, share)
         text = _points(text, level).tobytes() if level == "byte" else text
-        self.bounds = _bounds(len(text), validation, test)
+        self.bounds = _bounds(len(text), validation, share)
         symbols = set(text[slice(*self.bounds["train"])])
         if len(symbols) < 2:
             raise ValueError(f"text must have two different symbols to train, got {text!r:.60}")
         characters = "" if level == "byte" else "".join(sorted(map(str, symbols)))
         self.vocabulary = Vocabulary(level, characters)
         self.numbers = self.vocabulary.encode(text)
+        if other is not None:
+            added = self.vocabulary.encode(other)
+            if len(added) < 2:
+                raise ValueError(f"test must have two symbols or more, got {other!r}")
+            self.bounds["test"] = (len(self.numbers), len(self.numbers) + len(added))
+            self.numbers = np.concatenate([self.numbers, added])
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -117,6 +130,13 @@ class Text:
         symbols = np.array([self.vocabulary.level, self.vocabulary.symbols])
         bounds = np.array(list(self.bounds.values()))
         return digest({"symbols": symbols, "numbers": self.numbers, "bounds": bounds})
+
+
+def _check(name: str, text: Any, level: str) -> None:
+    """Raises TypeError unless a text is a string, or bytes for level="byte"."""
+    if not isinstance(text, str) and not (isinstance(text, bytes) and level == "byte"):
+        right = "a string or bytes" if level == "byte" else "a string"
+        raise TypeError(f"{name} must be {right} for level={level!r}, got {type(text).__name__}")
 
 
 def _points(text: str | bytes, level: Any) -> np.ndarray:

@@ -107,4 +107,3 @@ def _fault(content: bytes, wanted: Mapping[str, Any], error: str) -> str:
         if start + end > len(content):
             return f"tensor {name!r} is missing or not whole, the file is cut short"
     return f"no safetensors file: {error}"
-

@@ -14,6 +14,7 @@ from jax import lax
 from lstm_jax.checks import check_size
 from lstm_jax.data import convert
 from lstm_jax.data.series import to_forecast
+from lstm_jax.data.splits import SPLITS
 from lstm_jax.tasks.predicting import Block
 from lstm_jax.training import saved
 from lstm_jax.training.step import run
@@ -92,17 +93,18 @@ class Predictor:
         """Returns the metrics of a split, or of other data with targets.
 
         Args:
-          data: "train", "validation" or "test", or `Sequences` or `Windows` with targets.
+          data: "train", "validation" or "test"; or `Sequences` or `Windows` with targets; or, for a
+            `LanguageModel`, any other text.
 
         Raises:
           ValueError: the split or the data have no rows.
         """
         task = _rows(self.task)
-        if not isinstance(data, str):
+        if not isinstance(data, str) or (data not in SPLITS and hasattr(task, "vocabulary")):
             arrays = task.encode(data)
         elif not task.has_rows:
-            right = "rows with targets, such as Sequences(x, y): a saved predictor has none"
-            raise ValueError(f"data must be {right}, got {data!r}")
+            right = f"data with targets: a saved predictor has no split, such as {data!r}"
+            raise ValueError(f"data must be {right}")
         elif task.split_size(data) == 0:
             raise ValueError(f"data must be a split with rows, got {data!r}, which has none")
         else:

@@ -1,7 +1,7 @@
 """Texts: any Unicode, a vocabulary of the training part alone, refusals by name."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 import hypothesis.strategies as st
@@ -41,6 +41,16 @@ def test_the_vocabulary_does_not_depend_on_what_validates_and_tests(end: str) ->
     assert (text.numbers[90:] < 3).tolist() == known
 
 
+@pytest.mark.parametrize("level", ["char", "byte"])
+def test_another_text_tests_in_the_vocabulary_of_the_first(level: Any) -> None:
+    text = Text("abc" * 30, level, validation=0.1, test="cab x")
+    alone = Text("abc" * 30, level, validation=0.1, test=0)
+    assert text.vocabulary == alone.vocabulary
+    assert text.bounds == alone.bounds | {"test": (90, 95)}
+    end = text.vocabulary.encode("cab x")
+    np.testing.assert_array_equal(text.numbers, np.concatenate([alone.numbers, end]))
+
+
 def test_numbers_take_no_more_bytes_than_they_need() -> None:
     assert Text(UNICODE).numbers.dtype == np.uint8
     assert Text("".join(map(chr, range(5000)))).numbers.dtype == np.uint16
@@ -57,6 +67,9 @@ LEVEL: Any = "word"
         (lambda: Text("a" * 90 + "b" * 10), "text must have two different symbols to train"),
         (lambda: Text(BYTES), "text must be a string for level='char', got bytes"),
         (lambda: Text(UNICODE, LEVEL), "level must be one of char, byte, got 'word'"),
+        (lambda: Text(UNICODE, test=BYTES), "test must be a string for level='char', got bytes"),
+        (lambda: Text(UNICODE, test="a"), "test must have two symbols or more, got 'a'"),
+        (lambda: Text(UNICODE).vocabulary.encode(cast(Any, 3)), "text must be a string for level"),
         (lambda: Text(UNICODE, validation=1.0), "validation must be a share"),
         (lambda: Text(UNICODE, validation=0.6, test=0.4), "validation and test must leave rows"),
     ],

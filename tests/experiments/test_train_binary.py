@@ -16,7 +16,7 @@ import pytest
 import lstm_jax as lj
 from experiments import predict, train
 from experiments.common import own_data, runner
-from lstm_jax.data import Split
+from lstm_jax.data import Split, Text
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from tests.killing import Killed
 
@@ -171,6 +171,13 @@ def test_another_file_tests_whatever_the_order_of_its_columns(folder, tmp_path, 
     assert rows == {"train": 22, "validation": 2, "test": 3}
     first = some[some["id"] == "p0"][["a", "t"]].to_numpy(np.float32)
     np.testing.assert_array_equal(split.data.x[24, : len(first)], first)
+
+
+def test_another_text_tests(folder, tmp_path):
+    (tmp_path / "other").write_text("the mat")
+    config = train.Train(data=f"{folder}/text.txt", task="text", test=f"{tmp_path}/other")
+    text, _ = own_data.load(config)
+    assert isinstance(text, Text) and text.bounds["test"] == (720, 727)
 
 
 ROWS = "--data=rows.csv --target=kind --id=id --features=a"

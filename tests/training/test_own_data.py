@@ -408,6 +408,17 @@ def test_a_text_is_predicted_and_scored_as_it_is_evaluated_and_saved(tmp_path):
     with pytest.raises(ValueError, match="x must have rows"):
         loaded.predict("")
     assert loaded.generate("the", 9, seed=3) == both.generate("the", 9, seed=3)
+    assert loaded.evaluate("the seat is") == both.evaluate("the seat is")
+
+
+def test_a_text_that_tests_is_scored_as_any_other_text():
+    one, other = writer(), "the mat sat. " * 3
+    text = lj.data.Text("the cat sat on the mat. " * 20, test=other)
+    task = lj.tasks.LanguageModel(text, window=8)
+    tested = lj.Predictor(task, one.model, one.params, one.trials)
+    assert tested.evaluate("test") == one.evaluate(other)
+    with pytest.raises(TypeError, match="text must be a string for level='char', got Text"):
+        one.evaluate(text)
 
 
 @functools.cache
@@ -555,7 +566,9 @@ def test_answers_at_every_time_step_end_with_their_row(standard_promotion):
 def test_a_saved_predictor_has_no_rows_and_says_so(trained, tmp_path):
     trained.best().save(tmp_path / "model")
     again, x = lj.load(tmp_path / "model"), TASK.arrays()["x"][:9]
-    with pytest.raises(ValueError, match="a saved predictor has none, got 'test'"):
+    with pytest.raises(
+        ValueError, match="data with targets: a saved predictor has no split, such as 'test'"
+    ):
         again.evaluate()
     y = again.predict(x)
     assert again.evaluate(lj.data.Sequences(x, y))["accuracy"] == 1.0
