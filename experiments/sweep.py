@@ -115,6 +115,9 @@ class Sweep(Source, Config):
         rows = own_data.TASKS[:-1]
         right = f"it is for --task={' or '.join(rows)}"
         need(self.task in rows or not self.epochs, "epochs", self.epochs, right)
+        numbers = self.task in ("regression", "forecast")
+        right = f"--task={self.task} predicts numbers; need loss"
+        need(self.metric == "loss" or not numbers, "metric", self.metric, right)
         with naming("space"):
             search = search_of(self)
         if self.is_own:
@@ -247,6 +250,7 @@ def _line(record: Record, config: Sweep) -> Row:
         "reason": record.get("reason", ""),
         "split": split,
         "split_loss": record[f"{split}_loss"],
+        "split_metric": record[f"{split}_metric"],
         "split_accuracy": record[f"{split}_correct"] / record[f"{split}_n"],
     }
 
@@ -264,18 +268,29 @@ def summarise(config: Sweep, records: Sequence[Record]) -> list[Row]:
 
 
 def _best(rank: int, one: lj.search.Ranked, config: Sweep) -> Row:
-    answers = [(r["test_correct"], r["test_n"]) for r in one.results]
     losses = [math.inf if r["test_loss"] is None else r["test_loss"] for r in one.results]
     return {
         "rank": rank,
         "configuration": one.configuration,
         **{name: one.values[name] for name in space_of(config).free},
         "validation": one.validation,
-        "accuracy": statistics.t_interval([c / n for c, n in answers], within=(0, 1)),
-        "solved": statistics.wilson(sum(is_solved(*a) for a in answers), len(answers)),
+        **_answers(one.results, config),
         "median_loss": float(np.median(losses)),
         "worst_loss": max(losses),
         "diverged": sum(r["status"] == "diverged" for r in one.results),
+    }
+
+
+def _answers(results: Sequence[Record], config: Sweep) -> Row:
+    """Returns the metric of your file; for other tasks the right answers, and solved trials."""
+    if config.is_own:
+        task = search_of(config).task({"lag": config.lag})
+        within = (-math.inf, 1.0) if task.higher_is_better else (0.0, math.inf)
+        return {task.metric_name: statistics.interval([r["test_metric"] for r in results], within)}
+    answers = [(r["test_correct"], r["test_n"]) for r in results]
+    return {
+        "accuracy": statistics.t_interval([c / n for c, n in answers], within=(0, 1)),
+        "solved": statistics.wilson(sum(is_solved(*a) for a in answers), len(answers)),
     }
 
 

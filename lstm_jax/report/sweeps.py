@@ -83,9 +83,11 @@ def importances(searched: Searched) -> list[Picture]:
     effects = importance.effects(forest)
     figure, ((axes,),) = figures.canvas(1, 1, panel=(9, 1.6 + 0.5 * min(len(effects), 8)))
     charts.importance_bars(axes, effects)
+    shares = sorted((-e.share.value, charts.words(e.parameters[0])) for e in effects if _alone(e))
+    named = ", ".join(f"{name} {-share:.0%}" for share, name in shares)
     caption = (
-        f"Importance for {charts.words(searched.response)}: functional ANOVA of a random forest on "
-        f"{len(searched.trials)} trials, with 95 % intervals. The forest explains "
+        f"Importance for {charts.words(searched.response)}: {named}. Functional ANOVA of a random "
+        f"forest on {len(searched.trials)} trials, with 95 % intervals. The forest explains "
         f"{forest.explained:.0%} of the variance of new trials. Diverged trials count as the worst "
         "of the others."
     )
@@ -93,9 +95,14 @@ def importances(searched: Searched) -> list[Picture]:
     return [bars, _surface(forest, effects, searched)] if len(searched.parameters) > 1 else [bars]
 
 
+def _alone(effect: Effect) -> bool:
+    """Returns whether an effect is that of one parameter."""
+    return len(effect.parameters) == 1
+
+
 def _surface(forest: Forest, effects: Sequence[Effect], searched: Searched) -> Picture:
     name, trials = searched.response, searched.trials
-    first, second, *_ = (e.parameters[0] for e in effects if len(e.parameters) == 1)
+    first, second, *_ = (e.parameters[0] for e in effects if _alone(e))
     over = importance.surface(forest, first, second)
     y = statistics.impute(column(trials, name))
     at = points(over.parameters, trials)

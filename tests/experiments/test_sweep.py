@@ -500,6 +500,10 @@ def test_a_sweep_searches_on_a_file_and_refuses_to_go_on_with_another(
         rows = list(csv.DictReader(file))
     assert [row["split"] for row in rows] == ["validation"] * 2 + ["test"] * 2
     assert [row["step"] for row in rows] == ["2"] * 4  # an update has 16 rows, 14 train
+    metrics = [float(row["split_metric"]) for row in rows[2:]]
+    header, _, line = capsys.readouterr().out.split("\n\n")[1].splitlines()[:3]
+    at = header.split().index("accuracy")
+    assert float(line.split()[at]) == pytest.approx(np.mean(metrics), abs=6e-3)
     new = tmp_path / "new.csv"
     assert predict.main(["predict", f"--model={out}/model", f"--data={path}", f"--out={new}"]) == 0
     assert len(new.read_text().splitlines()) == 21 and len(lj.load(out / "model")) == 2
@@ -516,6 +520,10 @@ def test_a_sweep_searches_on_a_file_and_refuses_to_go_on_with_another(
         (["--task=regression"], "--data=: need a file"),
         (["--data=rows.csv", *OWN, "--id=who"], "--id=who: rows.csv has no such column"),
         (["--data=rows.csv", *OWN, "--space=lag=1,2"], "--space: "),
+        (
+            ["--data=rows.csv", "--task=regression", "--metric=accuracy"],
+            "--metric=accuracy: --task=regression predicts numbers; need loss",
+        ),
         (["--epochs=3"], "--epochs=3: it is for --task=classification or"),
         (
             ["--data=rows.csv", *OWN, *FEW, "--epochs=8", "--strategy=halving", "--trials=27"],
