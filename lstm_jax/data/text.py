@@ -89,10 +89,11 @@ class Text:
         if level not in ("char", "byte"):
             raise ValueError(f"level must be one of char, byte, got {level!r}")
         _check("text", text, level)
-        share, other = test, None
         if isinstance(test, str | bytes):
             _check("test", test, level)
             share, other = 0.0, test
+        else:
+            share, other = test, None
         check_shares(validation, share)
         text = _points(text, level).tobytes() if level == "byte" else text
         self.bounds = _bounds(len(text), validation, share)
