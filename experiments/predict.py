@@ -1,8 +1,9 @@
 """Predicts the rows of your own file with a saved model.
 
 The model is the directory `model/` of a run of train, or what `Predictor.save` wrote.
-The columns are those of the training unless flags name others. The output has the ids of the rows,
-and for answers at every time step or forecasts the time, too.
+The columns are those of the training. Flags may name other ids, times and targets; features and
+covariates keep their names. The output has the ids of the rows, and for answers at every time step
+or forecasts the time, too.
 
 Command: scripts/run predict --model=runs/mine/model --data=new.csv --out=predictions.csv
 Cost: seconds
@@ -110,7 +111,8 @@ def predictions(
         columns = dataclasses.replace(columns, features="", time="", static="")
     trained = [name for name in own_data.COLUMNS if name not in given]
     data: Any = own_data.read(columns, task.name, targets=False, trained=trained)
-    with own_data.blaming("data", config.data):
+    flags_given = {name: getattr(config, name) for name in given}
+    with own_data.blaming("data", config.data, flags_given):
         if isinstance(data, Series):
             return forecast_table(config, predictor, data)
         if isinstance(data, str):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lstm_jax as lj
-from experiments.common.flags import need, setting
+from experiments.common.flags import need, setting, shown
 from lstm_jax.data import Sequences, Series, Split, Text, Windows
 from lstm_jax.runs import replace_file
 from lstm_jax.tasks import Task, heads
@@ -240,8 +240,14 @@ def shares(config: Source, task: str) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def blaming(flag: str, value: Any) -> Iterator[None]:
-    """Makes one ValueError of what is wrong with data, with the flag in place of the file."""
+def blaming(flag: str, value: Any, given: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Makes one ValueError of what is wrong with data, with the flag in place of the file.
+
+    Args:
+      flag: the flag that is to blame, unless the message begins with the name of a given one.
+      value: its value.
+      given: other flags, with their values.
+    """
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -250,7 +256,11 @@ def blaming(flag: str, value: Any) -> Iterator[None]:
             said = f"{error.strerror} ({error.filename})"
         for advice, flag_for_it in ADVICE.items():
             said = said.replace(advice, flag_for_it)
-        raise ValueError(f"--{flag}={value}: {said.removeprefix(f'{value}: ')}") from None
+        said = said.removeprefix(f"{value}: ")
+        for name, own in (given or {}).items():
+            if said.startswith(f"{name} must "):
+                flag, value = name, shown(own)
+        raise ValueError(f"--{flag}={value}: {said}") from None
 
 
 def save(config: Any, predictor: lj.Predictor, run: Path) -> None:

@@ -93,6 +93,37 @@ def check_lists(**lists: Any) -> None:
             raise TypeError(f"{argument} must be {right}, got {names!r}")
 
 
+def names_of(argument: str, given: Any) -> tuple[str, ...]:
+    """Returns the names of the columns of a table, or of a list of them; () for arrays.
+
+    Raises:
+      ValueError: two tables of the list have different columns.
+    """
+    tables = given if isinstance(given, list | tuple) else [given]
+    found = [names for table in tables if (names := _names_of(table))]
+    for names in found[1:]:
+        check_names(argument, found[0], names)
+    return found[0] if found else ()
+
+
+def _names_of(table: Any) -> tuple[str, ...]:
+    """Returns the names of columns; () for none, and for the numbers that pandas gives them."""
+    names = getattr(table, "column_names", getattr(table, "columns", ()))
+    return tuple(names) if all(isinstance(name, str) for name in names) else ()
+
+
+def numbered(names: Sequence[str], width: int) -> tuple[str, ...]:
+    """Returns the names of features; x0, x1, .. where they have none."""
+    return tuple(names) or tuple(f"x{d}" for d in range(width))
+
+
+def check_names(argument: str, names: Sequence[str], others: Sequence[str]) -> None:
+    """Raises ValueError where both have names, and these are not the same in the same order."""
+    if names and others and tuple(names) != tuple(others):
+        wanted, got = (", ".join(some[:8]) for some in (names, others))
+        raise ValueError(f"{argument} must be {wanted} in this order, got {got}")
+
+
 def numbers(columns: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
     """Returns columns of numbers, [rows, n] float64.
 
@@ -186,6 +217,7 @@ def sequences_of(
         "weight": single(weight),
         "group": single(group),
         "names": tuple(features),
+        "static_names": tuple(static),
         "ids": ids,
     }
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from lstm_jax.data import frames
 from lstm_jax.data.convert import to_length
-from lstm_jax.data.sequences import Sequences, check_order
+from lstm_jax.data.sequences import Sequences
 
 
 def join(parts: list[Sequences]) -> Sequences:
@@ -35,6 +36,7 @@ def join(parts: list[Sequences]) -> Sequences:
         weight=joined("weight", False),
         missing=first.missing,
         names=first.names,
+        static_names=first.static_names,
     )
 
 
@@ -47,7 +49,7 @@ def _check_alike(first: Sequences, other: Sequences) -> None:
     """Raises ValueError unless rows of both can stand in one array."""
     if first.x.shape[2:] != other.x.shape[2:] or first.x.dtype != other.x.dtype:
         raise ValueError(f"all parts of a split must have the same features, got {first}, {other}")
-    check_order(first.names, other.names)
+    check_names(other, first.names, first.static_names)
     if first.missing != other.missing:
         parts = f"{first.missing!r} and {other.missing!r}"
         raise ValueError(f"all parts of a split must have the same missing, got {parts}")
@@ -55,6 +57,12 @@ def _check_alike(first: Sequences, other: Sequences) -> None:
         mine, others = getattr(first, name), getattr(other, name)
         if (mine is None) != (others is None):
             raise ValueError(f"{name} must be given for all parts of a split or for none")
+
+
+def check_names(data: Sequences, names: tuple[str, ...], static_names: tuple[str, ...]) -> None:
+    """Raises ValueError unless the features of rows are the named ones, where both have names."""
+    frames.check_names("features", names, data.names)
+    frames.check_names("static", static_names, data.static_names)
 
 
 def check_sequences(parts: dict[str, Any]) -> None:

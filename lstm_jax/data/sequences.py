@@ -33,7 +33,8 @@ class Sequences:
       missing: "mask" holds the state where a whole time step is missing, and replaces other missing
         numbers by the mean; "indicator" replaces all and adds, for each of the D, an input that is
         1 where its number was missing; "refuse" accepts none.
-      names: the names of the D features.
+      names: the names of the D features; () without.
+      static_names: the names of the S static features; () without.
       ids: the names of the rows; None without.
     """
 
@@ -46,6 +47,7 @@ class Sequences:
     group: np.ndarray | None
     missing: Missing
     names: tuple[str, ...]
+    static_names: tuple[str, ...]
     ids: tuple[Any, ...] | None
 
     def __init__(
@@ -60,6 +62,7 @@ class Sequences:
         group: Any = None,
         missing: Missing = "mask",
         names: tuple[str, ...] | None = None,
+        static_names: tuple[str, ...] | None = None,
         ids: tuple[Any, ...] | None = None,
         symbols: bool | None = None,
     ):
@@ -76,7 +79,9 @@ class Sequences:
           weight: [N] numbers of at least 0.
           group: [N] labels.
           missing: the use of missing numbers.
-          names: the names of the features, for messages.
+          names: the names of the features; by default those of the columns of a list of tables. A
+            task refuses rows whose features have other names than those that trained it.
+          static_names: the names of the static features, likewise.
           ids: [N] names of the rows.
           symbols: False where integers [N, T] are numbers, such as counts; they are symbols by
             default.
@@ -86,7 +91,8 @@ class Sequences:
         """
         if missing not in MISSING:
             raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
-        x, own_lengths = _inputs(x)
+        static_names = tuple(static_names or frames.names_of("static", static))
+        names, (x, own_lengths) = tuple(names or frames.names_of("features", x)), _inputs(x)
         if symbols and x.ndim == 3:
             raise ValueError("symbols must be None or False where x holds numbers, got True")
         if symbols is False and x.ndim == 2:
@@ -94,7 +100,6 @@ class Sequences:
         rows, longest = x.shape[:2]
         if own_lengths is not None and lengths is not None:
             raise ValueError("lengths must be None for a list of sequences, which have their own")
-        names = names or tuple(f"x{d}" for d in range(x.shape[2] if x.ndim == 3 else 0))
         lengths = _lengths(own_lengths if lengths is None else lengths, rows, longest)
         mask = None if mask is None else convert.flags("mask", mask, (rows, longest))
         if x.ndim == 3:
@@ -114,6 +119,7 @@ class Sequences:
             "group": None if group is None else _group(group, rows),
             "missing": missing,
             "names": names,
+            "static_names": static_names,
             "ids": None if ids is None else tuple(ids),
         }
         for name, value in stored.items():
@@ -223,18 +229,13 @@ class Sequences:
         return splits.Split.of(self, divided)
 
 
-def check_order(names: Sequence[str], others: Sequence[str]) -> None:
-    """Raises ValueError where the features of other rows are these in another order."""
-    if tuple(names) != tuple(others) and sorted(names) == sorted(others):
-        wanted, got = (", ".join(some[:8]) for some in (names, others))
-        raise ValueError(f"features must be {wanted} in this order, got {got}")
-
-
 def _inputs(x: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns x [N, T, D] float32 or integers [N, T]; for a list also the lengths of its rows."""
-    if not hasattr(x, "__len__") or isinstance(x, str | bytes | Mapping):
+    table = isinstance(x, Mapping) or hasattr(x, "columns")
+    if not hasattr(x, "__len__") or isinstance(x, str | bytes) or table:
         right = "an array [N, T, D] or a list of sequences [T_i, D]"
-        raise TypeError(f"x must be {right}, got {type(x).__name__}")
+        hint = ": of a table take Sequences.from_frame(table, id=...)" if table else ""
+        raise TypeError(f"x must be {right}, got {type(x).__name__}{hint}")
     if len(x) == 0:
         raise ValueError("x must hold at least one sequence, got none")
     if not convert.is_ragged(x):
@@ -307,6 +308,7 @@ def _check_numbers(
     names: tuple[str, ...],
 ) -> np.ndarray | None:
     """Checks the numbers that count; returns the mask without the steps that are missing."""
+    names = frames.numbered(names, x.shape[2])
     if len(names) != x.shape[2]:
         raise ValueError(f"names must name the {x.shape[2]} features of x, got {list(names)}")
     for part in convert.chunks(x):

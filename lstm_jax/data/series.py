@@ -41,6 +41,7 @@ class Series:
       season: time steps of a season, 1 for none.
       start: [N] first times, datetime64[s] or numbers; None without times.
       frequency: the distance of time steps; None without times.
+      names: the names of the columns of known, past and static, by argument; () without.
       origin: the table that they came from.
     """
 
@@ -54,6 +55,7 @@ class Series:
     season: int
     start: np.ndarray | None
     frequency: times.Frequency | None
+    names: dict[str, tuple[str, ...]]
     origin: frames.Origin
 
     def __init__(
@@ -76,7 +78,8 @@ class Series:
           time: the times of the values in increasing order: dates or numbers, [T] or a list of
             [T_i]. Times that are left out become gaps.
           known: covariates known ahead, [L] or [L, K] or a list of them. L may exceed T: further
-            rows are of the future.
+            rows are of the future. Columns of tables keep their names, here and below: a task
+            refuses series whose covariates have other names than those that trained it.
           past: covariates of the past, [T] or [T, P] or a list of them.
           static: [N] or [N, F] numbers.
           frequency: the distance of time steps, such as "D", "15min", "M" or a number; by default
@@ -107,7 +110,9 @@ class Series:
             for n, name in enumerate(ids)
         ]
         self._lay(ids, rows, static, frequency, season, None)
-        object.__setattr__(self, "origin", frames.Origin())
+        parts = {"known": known, "past": past, "static": static}
+        names = {name: frames.names_of(name, part) for name, part in parts.items()}
+        self._set(names=names, origin=frames.Origin())
 
     @classmethod
     def from_frame(
@@ -157,8 +162,14 @@ class Series:
             fixed = frames.constant(frames.numbers(columns, static), static, ids, rows_of)
         series = cls.__new__(cls)
         series._lay(ids, rows, fixed, frequency, season, rows_of)
-        object.__setattr__(series, "origin", frames.origin(frame, id, time))
+        names = {"known": tuple(known), "past": tuple(past), "static": tuple(static)}
+        series._set(names=names, origin=frames.origin(frame, id, time))
         return series
+
+    def _set(self, **fields: Any) -> None:
+        """Sets fields while the series are built."""
+        for name, value in fields.items():
+            object.__setattr__(self, name, convert.read_only(value))
 
     def _lay(
         self,
@@ -179,20 +190,18 @@ class Series:
             frequency = frequency or times.infer([one.time for one in rows])  # pyright: ignore
             start = np.array([one.time[0] for one in rows])  # pyright: ignore
             rows = [_on_grid(name, one, frequency) for name, one in zip(ids, rows, strict=True)]
-        stored = {
-            "ids": ids,
-            "values": np.concatenate([one.values for one in rows]),
-            "offsets": np.cumsum([0, *(len(one.values) for one in rows)]),
-            "lengths": np.array([_length(n, r.values) for n, r in zip(ids, rows, strict=True)]),
-            "known": _joined("known", ids, [one.known for one in rows]),
-            "past": _joined("past", ids, [one.past for one in rows]),
-            "static": None if static is None else _static(static, len(ids)),
-            "season": _season(season, frequency),
-            "start": start,
-            "frequency": frequency if start is not None else None,
-        }
-        for name, value in stored.items():
-            object.__setattr__(self, name, convert.read_only(value))
+        self._set(
+            ids=ids,
+            values=np.concatenate([one.values for one in rows]),
+            offsets=np.cumsum([0, *(len(one.values) for one in rows)]),
+            lengths=np.array([_length(n, r.values) for n, r in zip(ids, rows, strict=True)]),
+            known=_joined("known", ids, [one.known for one in rows]),
+            past=_joined("past", ids, [one.past for one in rows]),
+            static=None if static is None else _static(static, len(ids)),
+            season=_season(season, frequency),
+            start=start,
+            frequency=frequency if start is not None else None,
+        )
 
     def __len__(self) -> int:
         return len(self.ids)

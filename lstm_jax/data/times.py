@@ -64,6 +64,17 @@ def _above_zero(given: Any, unit: str, count: float) -> Frequency:
     return Frequency(unit, float(count))
 
 
+def check_alike(frequency: Frequency | None, other: Frequency | None) -> None:
+    """Raises ValueError where both sides have times, and another distance of time steps."""
+    if frequency is None or other is None:
+        return
+    if frequency.unit != other.unit or not np.isclose(frequency.count, other.count, rtol=1e-6):
+        raise ValueError(
+            f"series must have the time step of training, {frequency}, got {other}; where rows are "
+            "left out, give frequency="
+        )
+
+
 def as_times(values: Any) -> np.ndarray:
     """Returns times as datetime64[s] or finite numbers; strings in the form of ISO 8601 are read.
 

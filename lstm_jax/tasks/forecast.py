@@ -9,7 +9,7 @@ import numpy as np
 
 from lstm_jax import metrics
 from lstm_jax.checks import check_size
-from lstm_jax.data import frames, windows
+from lstm_jax.data import frames, times, windows
 from lstm_jax.data.digest import digest
 from lstm_jax.data.series import Series, to_forecast
 from lstm_jax.data.windows import Windows
@@ -41,11 +41,15 @@ class Known:
       arrays: the series, their windows, and "fitted", the constants.
       chance: the metric of the seasonal naive forecast.
       digest: the hash of the data.
+      names: the names of the covariates, as in `Series`.
+      frequency: the distance of time steps; None without times.
     """
 
     arrays: dict[str, Any]
     chance: float
     digest: str
+    names: dict[str, tuple[str, ...]]
+    frequency: times.Frequency | None
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
@@ -146,7 +150,7 @@ class Forecast(Fitted, base.Rows):
             arrays["fitted"]["spread"] = spread
         split = "validation" if len(arrays["splits"]["validation"]) else "train"
         naive = series_arrays.seasonal_naive(arrays, split, data.horizon, data.series.season)
-        known = Known(arrays, naive, hashed)
+        known = Known(arrays, naive, hashed, data.series.names, data.series.frequency)
         beside = series_arrays.covariates(data.series)
         widths = {name: 0 if part is None else part.shape[1] for name, part in beside.items()}
         season = data.series.season
@@ -275,19 +279,14 @@ class Forecast(Fitted, base.Rows):
           ends: [W, 2] windows (n, end); by default the one behind the last number of each series.
 
         Raises:
-          ValueError: the series lack covariates or numbers; the message names the series.
+          ValueError: the series lack covariates or numbers, or have others than in training, or
+            another time step.
         """
         series, ends = to_forecast(series, ends)
-        self._check_covariates(series)
+        series_arrays.check_alike(series, self._known(), self.form)
         series_arrays.check_ends(series, ends, self.form, self.scale)
         unit = series_arrays.arrays_of(series, series.lengths)
         return unit | {"windows": ends, "fitted": self._known().arrays["fitted"]}
-
-    def _check_covariates(self, series: Series) -> None:
-        for name, part in series_arrays.covariates(series).items():
-            wanted, got = getattr(self.form, name), 0 if part is None else part.shape[1]
-            if got != wanted:
-                raise ValueError(f"{name} must have {wanted} columns, as in training, got {got}")
 
     def decode(
         self, outputs: Any, arrays: dict[str, Any], levels: Sequence[float] | None = None
@@ -383,14 +382,22 @@ class Forecast(Fitted, base.Rows):
             "scale": self.scale,
             "chance": known.chance,
             "digest": known.digest,
+            "names": known.names,
+            "frequency": known.frequency,
         }
         return description, inputs.flat(known.arrays["fitted"])
 
     @classmethod
     def restore(cls, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Forecast":
         """Returns a task without series from its `state`."""
+        names = {name: tuple(part) for name, part in description.get("names", {}).items()}
+        frequency = description.get("frequency")
         known = Known(
-            {"fitted": inputs.unflat(arrays)}, description["chance"], description["digest"]
+            {"fitted": inputs.unflat(arrays)},
+            description["chance"],
+            description["digest"],
+            names,
+            None if frequency is None else times.Frequency(*frequency),
         )
         form, head = Form(**description["form"]), heads.make(**description["head"])
         return cls._of(form=form, head=head, scale=description["scale"], known=known)

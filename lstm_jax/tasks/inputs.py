@@ -5,8 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.data import Sequences, scaling
-from lstm_jax.data.sequences import check_order
+from lstm_jax.data import Sequences, frames, joining, scaling
 from lstm_jax.types import Array
 
 Arrays = dict[str, Any]
@@ -31,10 +30,11 @@ def fit(data: Sequences, rows: np.ndarray) -> Arrays:
     """
     fitted: Arrays = {}
     if data.x.ndim == 3:
-        names = tuple(f"feature {name} of x" for name in data.names)
+        names = tuple(f"feature {name} of x" for name in frames.numbered(data.names, data.width))
         fitted["x"] = scaling.fit(data.x, data.valid(), rows, names)
     if data.static is not None:
-        names = tuple(f"static[:, {n}]" for n in range(data.static.shape[1]))
+        numbers = tuple(f"static[:, {n}]" for n in range(data.static.shape[1]))
+        names = data.static_names or numbers
         always = np.ones(len(data), bool)
         fitted["static"] = scaling.fit(data.static, always, rows, names)
     return fitted
@@ -51,20 +51,21 @@ def width(data: Sequences) -> int:
     return data.width * (2 if data.missing == "indicator" else 1) + static
 
 
-def check_form(
-    data: Sequences, fitted: Arrays, names: tuple[str, ...], symbols: bool, missing: str
-) -> None:
-    """Raises ValueError unless rows have the form of the training rows."""
+def check_form(data: Sequences, known: Any, symbols: bool, missing: str) -> None:
+    """Raises ValueError unless rows have the form of the training rows, which `known` has."""
+    fitted = known.arrays["fitted"]
+    joining.check_names(data, known.names, known.static_names)
     if data.missing != missing:
         raise ValueError(f"missing must be {missing!r}, as for training, got {data.missing!r}")
     if symbols != (data.x.ndim == 2):
         wanted = "integer symbols [N, T]" if symbols else "numbers [N, T, D]"
         raise ValueError(f"x must hold {wanted}, as the training rows do, got {data}")
     if not symbols and data.width != len(fitted["x"].mean):
-        wanted = f"the {len(names)} features {', '.join(names[:8])}"
+        width = len(fitted["x"].mean)
+        names = frames.numbered(known.names, width)
+        wanted = f"the {width} features {', '.join(names[:8])}"
         hint = "; one sequence alone is x[None]" if data.width == 1 else ""
         raise ValueError(f"x must have {wanted}, got {data.width}{hint}")
-    check_order(names, data.names)
     wanted = len(fitted["static"].mean) if "static" in fitted else 0
     found = 0 if data.static is None else data.static.shape[1]
     if wanted != found:

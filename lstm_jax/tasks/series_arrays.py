@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_jax.data import scaling
+from lstm_jax.data import frames, scaling, times
 from lstm_jax.data.series import Series
 from lstm_jax.data.windows import Windows
 from lstm_jax.metrics import naive_error
@@ -183,6 +183,16 @@ def check_head(head: Any, series: Series, seasonal: bool) -> None:
         n = int(np.searchsorted(series.offsets, at, side="right")) - 1
         got = f"{values[at]:g} in series {series.ids[n]!r} at step {at - series.offsets[n]}"
         raise ValueError(f"values must be counts 0, 1, 2, ... for {head}, got {got}")
+
+
+def check_alike(series: Series, known: Any, form: Form) -> None:
+    """Raises ValueError unless series have the covariates and the time step of training."""
+    times.check_alike(known.frequency, series.frequency)
+    for name, part in covariates(series).items():
+        frames.check_names(name, known.names.get(name, ()), series.names[name])
+        wanted, got = getattr(form, name), 0 if part is None else part.shape[1]
+        if got != wanted:
+            raise ValueError(f"{name} must have {wanted} columns, as in training, got {got}")
 
 
 def check_ends(series: Series, ends: np.ndarray, form: Form, scale: Scaling) -> None:

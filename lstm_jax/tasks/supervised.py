@@ -40,9 +40,10 @@ class Known:
     Attributes:
       arrays: all rows, their splits, and "fitted", the constants.
       classes: the labels in the order of their numbers; () for numeric targets.
-      names: the names of the features.
+      names: the names of the features; () without.
       chance: the metric of the best answer that ignores the input.
       digest: the hash of the data.
+      static_names: the names of the static features; () without.
     """
 
     arrays: dict[str, Any]
@@ -50,6 +51,7 @@ class Known:
     names: tuple[str, ...]
     chance: float
     digest: str
+    static_names: tuple[str, ...] = ()
 
 
 class Numbers(NamedTuple):
@@ -105,7 +107,8 @@ class Supervised(Answers, base.Rows):
             targets=self._targets(data)[0].shape[-1],
         )
         constants = {"fitted": inputs.fit(data, train) | dict(fitted.constants)}
-        known = Known(constants, fitted.classes, data.names, fitted.chance, split.digest)
+        answers = (fitted.classes, data.names, fitted.chance, split.digest)
+        known = Known(constants, *answers, data.static_names)
         self._set(form=form, head=fitted.head, importance=fitted.importance, known=known)
         arrays = self.encode(data) | {"splits": split.rows}
         self._set(known=dataclasses.replace(known, arrays=arrays))
@@ -129,9 +132,8 @@ class Supervised(Answers, base.Rows):
         if not isinstance(x, Sequences):
             options = dict(lengths=lengths, mask=mask, static=static, missing=self.form.missing)
             x = Sequences(x, y, **options)
-        form, fitted = self.form, known.arrays["fitted"]
-        inputs.check_form(x, fitted, known.names, form.symbols, form.missing)
-        arrays = inputs.arrays_of(x) | {"fitted": fitted}
+        inputs.check_form(x, known, self.form.symbols, self.form.missing)
+        arrays = inputs.arrays_of(x) | {"fitted": known.arrays["fitted"]}
         if x.y is None:
             return arrays
         values, counts = self._targets(x)
@@ -303,6 +305,7 @@ class Supervised(Answers, base.Rows):
             "importance": self.importance,
             "classes": known.classes,
             "names": known.names,
+            "static_names": known.static_names,
             "chance": known.chance,
             "digest": known.digest,
         }
@@ -335,6 +338,7 @@ class Supervised(Answers, base.Rows):
             tuple(description["names"]),
             description["chance"],
             description["digest"],
+            tuple(description.get("static_names", ())),
         )
         return cls._of(
             form=Form(**description["form"]),

@@ -153,7 +153,14 @@ BAD = [
         lambda: Sequences(None),
         "x must be an array [N, T, D] or a list of sequences [T_i, D], got No",
     ),
-    (lambda: Sequences({"a": X}), "x must be an array [N, T, D] or a list of sequences"),
+    (
+        lambda: Sequences({"a": X}),
+        "got dict: of a table take Sequences.from_frame(table, id=...)",
+    ),
+    (
+        lambda: Sequences(pd.DataFrame({"a": [1]})),
+        "got DataFrame: of a table take Sequences.from_f",
+    ),
     (lambda: Sequences(X[:, :0]), "x must be [N, T, D] or [N, T], none 0, got shape [12, 0, 2]"),
     (lambda: Sequences([X[0], X[0, :0]]), "x[1] must have at least one time step, got none"),
     (lambda: Sequences(X, DATES), "y must hold numbers or strings, got dtype datetime64[D]"),

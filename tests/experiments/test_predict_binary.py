@@ -14,6 +14,11 @@ from experiments.common import runner
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 NAMES = ("b", "a", "c", "d")
+KINDS = {
+    "Classification": lj.tasks.Classification,
+    "Regression": lj.tasks.Regression,
+    "Quantiles": lambda data: lj.tasks.Regression(data, head=lj.tasks.heads.Quantiles()),
+}
 
 
 def frame() -> pd.DataFrame:
@@ -28,7 +33,7 @@ def saved(path: Path, kind: str) -> lj.Predictor:
     if kind == "Classification":
         table["y"] = np.where(table["id"].isin(["b", "c"]), "x", "y")
     data = lj.data.Sequences.from_frame(table, id="id", time="t", features=["v", "u"], target="y")
-    task = getattr(lj.tasks, kind)(data.split(0.0, 0.0))
+    task = KINDS[kind](data.split(0.0, 0.0))
     model = lj.nn.SequenceSpec(lj.cells.RNN(2)).sized(task)
     params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2))
     predictor = lj.Predictor(task, model, params, lj.make_trials(seed=[0, 1]))
@@ -41,7 +46,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     frame().to_csv(folder / "new.csv", index=False)
     frame().drop(columns="u").to_csv(folder / "less.csv", index=False)
-    for kind in ("Classification", "Regression"):
+    for kind in KINDS:
         saved(folder / kind, kind)
     return folder
 
@@ -90,7 +95,10 @@ BAD = [
     (f"{NEW} --out=o.txt", "--out=o.txt", "ends in .csv or .npz or .parquet"),
     (f"{NEW} --out=new.csv", "--out=new.csv", "it exists"),
     (f"{NEW} --out=nowhere/o.csv", "--out=nowhere/o.csv", "nowhere is no directory"),
-    (f"{NEW} --out=o.csv --features=u", "--data=new.csv", "must have"),
+    (f"{NEW} --out=o.csv --features=u", "--features=u", "features must be v, u in this order"),
+    (f"{NEW} --out=o.csv --features=v,y", "--features=v,y", "features must be v, u in this order"),
+    ("--model=Quantiles --data=new.csv --id=id --out=o.csv --levels=0.05", "--levels=0.05",
+     "levels must lie in [0.1, 0.9], got (0.05,)"),
     (f"{NEW} --out=o.csv --features=u,w", "--features=w", "no such column"),
     (f"{NEW} --out=o.csv --probabilities", "--probabilities", "predicts no classes"),
     (f"{NEW} --out=o.csv --levels=0.1,0.9", "--levels=0.1,0.9", "predicts no quantiles"),

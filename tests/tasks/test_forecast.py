@@ -1,6 +1,7 @@
 """Forecast: windows are read where they lie, normalised and back, and nothing leaks."""
 
 import dataclasses
+import json
 from typing import Any
 
 import jax
@@ -352,6 +353,49 @@ def test_a_task_is_described_without_its_data_and_made_again():
     jax.tree.map(np.testing.assert_array_equal, *encoded)
     with pytest.raises(ValueError, match="a static task has no data"):
         task.static.arrays()
+
+
+COLUMNS: dict[str, Any] = {
+    "known": ["rain", "price"], "past": ["sick", "late"], "static": ["size", "age"]
+}  # fmt: skip
+
+
+def named(uses=COLUMNS, days=1, **times):
+    rows = {name: np.arange(20.0) for names in COLUMNS.values() for name in names}
+    rows |= {"wind": np.arange(20.0), "size": np.ones(20), "age": np.ones(20), "y": VALUES[0][:20]}
+    times = times or {"day": np.datetime64("2024-01-31") + days * np.arange(20)}
+    return Series.from_frame(rows | times, target="y", time=next(iter(times)), **uses)
+
+
+def restored(task):
+    description, arrays = task.state()
+    return Forecast.restore(json.loads(json.dumps(description)), arrays)
+
+
+@pytest.mark.parametrize("part", ["known", "past", "static"])
+def test_covariates_of_other_names_are_refused(part):
+    task = Forecast(named(), horizon=H, context=C)
+    a, b = COLUMNS[part]
+    ends = [(0, 9)]
+    for known in (task, restored(task)):
+        known.encode(named(), ends=ends)
+        for names in ([b, a], [a, "size" if part == "static" else "wind"]):
+            names = [b, b] if names == [a, a] else names
+            with pytest.raises(ValueError, match=f"{part} must be {a}, {b} in this order, got "):
+                known.encode(named(COLUMNS | {part: names}), ends=ends)
+
+
+def test_series_of_another_time_step_are_refused():
+    months = np.datetime64("2024-01") + np.arange(20)
+    others = {"1W": {"days": 7}, "1M": {"month": months.astype("M8[D]")}, "1": {"n": range(20)}}
+    task = Forecast(named(), horizon=H, context=C)
+    for known in (task, restored(task)):
+        known.encode(named(), ends=[(0, 9)])
+        known.encode(Series(VALUES[0], known=np.ones((33, 2)), past=np.ones((30, 2)),
+                            static=np.ones((1, 2))))  # fmt: skip
+        for step, times in others.items():
+            with pytest.raises(ValueError, match=f"time step of training, 1D, got {step};"):
+                known.encode(named(**times), ends=[(0, 9)])
 
 
 def test_targets_that_train_have_mean_magnitude_one():

@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import lstm_jax as lj
@@ -84,14 +85,44 @@ def test_symbols_beyond_those_of_training_are_one_symbol() -> None:
     assert every_row(task).x.T.tolist() == [[3, 1, 2], [0, 1, 0], [4, 4, 3]]
 
 
-def test_features_in_another_order_are_refused() -> None:
-    one, other = (Sequences(X, LABELS, names=names) for names in (("a", "b", "c"), ("b", "a", "c")))
-    words = "features must be a, b, c in this order, got b, a, c"
-    with pytest.raises(ValueError, match=words):
-        Split(one, test=other)
-    with pytest.raises(ValueError, match=words):
-        Classification(one.split()).encode(other)
-    assert len(Classification(one.split()).encode(X)["x"]) == N  # an array has no names
+OTHER_NAMES = [("b", "a", "c"), ("a", "b", "d"), ("p", "q", "r"), ("a", "b")]
+
+
+@pytest.mark.parametrize("others", OTHER_NAMES)
+@pytest.mark.parametrize("part", ["features", "static"])
+def test_features_of_other_names_are_refused(part: str, others: tuple[str, ...]) -> None:
+    def named(names: tuple[str, ...]) -> Sequences:
+        x = X[..., : len(names)]
+        if part == "features":
+            return Sequences(x, LABELS, names=names)
+        return Sequences(X, LABELS, static=x[:, 0], static_names=names)
+
+    own, wrong = named(("a", "b", "c")), named(others)
+    task = Classification(own.split())
+    description, constants = task.state()
+    loaded = Classification.restore(json.loads(json.dumps(description)), constants)
+    words = f"{part} must be a, b, c in this order, got {', '.join(others)}"
+    for known in (task, loaded):
+        with pytest.raises(ValueError, match=words):
+            known.encode(wrong)
+        known.encode(own)
+        known.encode(X, static=own.static)  # arrays have no names
+    if len(others) == D:
+        with pytest.raises(ValueError, match=words):
+            Split(own, test=wrong)
+
+
+def test_tables_give_their_names_to_features() -> None:
+    def tables(names: str) -> Sequences:
+        x = [pd.DataFrame(row, columns=list(names)) for row in X]  # pyright: ignore
+        return Sequences(x, LABELS, static=pd.DataFrame(X[:, 0], columns=list(names)))  # pyright: ignore
+
+    data = tables("abc")
+    assert data.names == data.static_names == ("a", "b", "c")
+    with pytest.raises(ValueError, match="features must be a, b, c in this order, got a, c, b"):
+        Classification(data.split()).encode(tables("acb"))
+    with pytest.raises(ValueError, match="features must be a, b, c in this order, got c, b, a"):
+        Sequences([pd.DataFrame(X[0], columns=list(names)) for names in ("abc", "cba")])  # pyright: ignore
 
 
 def test_ragged_lists_are_padded_arrays_with_lengths() -> None:
