@@ -139,7 +139,8 @@ def read(
         name: value.split(",") if name in ("features", "static", "known", "past") else value
         for name, value in used.items()
     }
-    with blaming(flag, path):
+    named = {name: value for name, value in used.items() if name not in (*trained, "time")}
+    with blaming(flag, path, named):
         if task == "forecast":
             return lj.data.read_series(path, **given)
         if task == "labelling" and not path.endswith(".npz"):
@@ -174,7 +175,8 @@ def load(config: Any) -> tuple[Split | Windows | Text, Task]:
             context = config.context or None
             return windows, lj.tasks.Forecast(windows, context=context, **options(config))
     others: Any = test_rows(config, data) if is_file(config) else test
-    with blaming("data", config.data):
+    how = {name: getattr(config, name) for name in ("validation", "test", "stratify")}
+    with blaming("data", config.data, how):
         split = data.split(validation, others, seed=config.seed, stratify=config.stratify)
     kinds = {
         "classification": lj.tasks.Classification,

@@ -1,6 +1,7 @@
 """Data in files: npz, csv and parquet."""
 
 import contextlib
+import difflib
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -9,20 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from lstm_jax.data import frames
 from lstm_jax.data.sequences import Sequences
 from lstm_jax.data.series import Series
 
 TABLES = {".csv": "read_csv", ".parquet": "read_parquet"}
 ARRAYS = ("x", "lengths", "mask", "static", "weight", "group")  # of an npz file, besides the target
 COVARIATES = ("time", "known", "past", "static")  # of series in an npz file
+ALIKE = 0.75  # similarity of names, above which one is the other misspelt
 
 
 def read(path: str | Path, *, target: str | None = None, **columns: Any) -> Sequences:
     """Returns the sequences of a file.
 
     Args:
-      path: a table, .csv or .parquet, with one row for each time step; or .npz with arrays named as
-        the arguments of `Sequences`, of which x is needed.
+      path: a table, .csv or .parquet, with one row for each time step; or .npz with an array x, and
+        lengths, mask, static, weight and group as in `Sequences` where they are needed.
       target: the column of the targets; of an npz file, the array, "y" by default if there is one.
       **columns: of a table, `id`, `time`, `features` and others as in `Sequences.from_frame`; of an
         npz file, `missing`, and as `id` the array of the names of the rows.
@@ -51,7 +54,7 @@ def read_series(path: str | Path, *, target: str | None = None, **columns: Any) 
 
     Args:
       path: a table, .csv or .parquet, with one row for each series and time; or .npz with an array
-        of values [T] or [N, T], and others named as the arguments of `Series`.
+        of values [T] or [N, T], and time, known, past and static as in `Series`.
       target: the column of the values; of an npz file, the array, "values" by default.
       **columns: of a table, `id`, `time`, `known` and others as in `Series.from_frame`; of an npz
         file, as `id` the array of the names of the series.
@@ -180,6 +183,7 @@ def _existing(path: str | Path, suffixes: Any) -> Path:
 def _from_arrays(
     arrays: dict[str, Any], target: str | None, missing: Any = "mask", id: str | None = None
 ) -> Sequences:
+    _check_arrays(arrays, ARRAYS, target=target or "y", id=id)
     if "x" not in arrays:
         raise ValueError(f"an array x must hold the sequences, got {', '.join(arrays)}")
     y = arrays.get("y") if target is None else _array(arrays, "target", target)
@@ -189,6 +193,7 @@ def _from_arrays(
 
 
 def _series_of(arrays: dict[str, Any], target: str, id: str | None = None) -> Series:
+    _check_arrays(arrays, COVARIATES, target=target, id=id)
     values = _array(arrays, "target", target)
     many = values.ndim == 2
     ids = None if id is None else _array(arrays, "id", id).tolist()
@@ -198,6 +203,15 @@ def _series_of(arrays: dict[str, Any], target: str, id: str | None = None) -> Se
         if name in arrays
     }
     return Series(list(values) if many else values, ids=ids, **beside)
+
+
+def _check_arrays(arrays: dict[str, Any], known: tuple[str, ...], **named: str | None) -> None:
+    """Raises ValueError for an array of two uses, or with a name that is a known one misspelt."""
+    frames.check_uses({name: name for name in known} | named, {})
+    absent = {*known, named["target"]} - arrays.keys()
+    for name in arrays.keys() - {*known, *named.values()}:
+        for alike in difflib.get_close_matches(name.lower(), absent, n=1, cutoff=ALIKE):
+            raise ValueError(f"array {name!r} has no use: did you mean {alike}?")
 
 
 def _array(arrays: dict[str, Any], argument: str, name: str) -> np.ndarray:

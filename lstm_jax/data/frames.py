@@ -50,8 +50,19 @@ def columns(frame: Any) -> Mapping[str, Any]:
     """Returns the columns of a table by name.
 
     Raises:
-      TypeError: it is no table.
+      ValueError: it has no rows, or columns of several lengths; TypeError: it is no table.
     """
+    found = _columns(frame)
+    lengths = {name: len(values) for name, values in found.items()}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"columns of frame must have the same length, got {got}")
+    if not any(lengths.values()):
+        raise ValueError("frame must have rows, got none")
+    return found
+
+
+def _columns(frame: Any) -> Mapping[str, Any]:
     if isinstance(frame, Mapping):
         return frame
     names = getattr(frame, "column_names", None)  # pyarrow
@@ -91,6 +102,28 @@ def check_lists(**lists: Any) -> None:
         if isinstance(names, str):
             right = f"a list of columns, such as [{names!r}]"
             raise TypeError(f"{argument} must be {right}, got {names!r}")
+
+
+def check_uses(single: Mapping[str, str | None], several: Mapping[str, Any]) -> None:
+    """Checks that every column has one use: a target among the features would be a leak.
+
+    Args:
+      single: the arguments that name a column.
+      several: the arguments that name a list of columns.
+
+    Raises:
+      ValueError: a column is named twice; TypeError: a list is a string.
+    """
+    check_lists(**several)
+    named = [(argument, name) for argument, name in single.items() if name is not None]
+    named += [(argument, name) for argument, names in several.items() for name in names or ()]
+    used: dict[str, str] = {}
+    for argument, name in named:
+        if name in used:
+            raise ValueError(
+                f"{argument} must not name {name!r}, which {used[name]} names, too: it has one use"
+            )
+        used[name] = argument
 
 
 def names_of(argument: str, given: Any) -> tuple[str, ...]:
@@ -183,7 +216,7 @@ def sequences_of(
     Raises:
       ValueError: a column is missing or does not fit; TypeError: one does not hold numbers.
     """
-    check_lists(features=features, static=static)
+    check_uses({"time": time, "id": id, "target": target}, {"features": features, "static": static})
     used = [id, time, target, weight, group, *static, *(features or ())]
     for name in filter(None, used):
         column(columns, name)  # before any other is read
@@ -191,7 +224,7 @@ def sequences_of(
     if time is not None:
         when = times.as_times(column(columns, time))
         for name, rows in zip(ids, rows_of, strict=True):
-            times.check_order(f"sequence {name!r}", when[rows], rows)
+            times.check_order(f"sequence {name!r}", when[rows], rows, table=True)
     if features is None:
         features = [name for name in columns if name not in used]
     if not features:
@@ -225,11 +258,16 @@ def sequences_of(
 def _unchanging(
     name: str, values: np.ndarray, ids: Sequence[Any], rows_of: list[np.ndarray], hint: str
 ) -> np.ndarray:
+    gone = values == "" if values.dtype.kind == "U" else values != values
     for id, rows in zip(ids, rows_of, strict=True):
         own = values[rows]
-        changed = own != own[0]
-        if values.dtype.kind == "f":
-            changed &= ~(np.isnan(own) & np.isnan(own[0]))
+        changed = (own != own[0]) & ~gone[rows]
+        if gone[rows].any() and not gone[rows].all():
+            row = rows[np.argmax(gone[rows])]
+            raise ValueError(
+                f"column {name!r} must be the same in all rows of sequence {id!r}, got a missing "
+                f"value in row {row}{hint}"
+            )
         if changed.any():
             at = int(np.argmax(changed))
             raise ValueError(

@@ -146,7 +146,8 @@ class Series:
           ValueError: a column is missing, or as `Series`; the message names series and row.
           TypeError: a column does not hold numbers.
         """
-        frames.check_lists(known=known, past=past, static=static)
+        several = {"known": known, "past": past, "static": static}
+        frames.check_uses({"time": time, "id": id, "target": target}, several)
         columns = frames.columns(frame)
         values = frames.numbers(columns, [target])[:, 0]
         names = np.zeros(len(values), int) if id is None else frames.names(columns, id)
@@ -162,7 +163,7 @@ class Series:
             fixed = frames.constant(frames.numbers(columns, static), static, ids, rows_of)
         series = cls.__new__(cls)
         series._lay(ids, rows, fixed, frequency, season, rows_of)
-        names = {"known": tuple(known), "past": tuple(past), "static": tuple(static)}
+        names = {argument: tuple(part) for argument, part in several.items()}
         series._set(names=names, origin=frames.origin(frame, id, time))
         return series
 
@@ -186,7 +187,7 @@ class Series:
             numbered = rows_of or [np.arange(len(one.values)) for one in rows]
             hint = "; a table of several series needs id=" if rows_of and len(ids) == 1 else ""
             for name, one, places in zip(ids, rows, numbered, strict=True):
-                times.check_order(f"series {name!r}", one.time, places, hint)
+                times.check_order(f"series {name!r}", one.time, places, hint, rows_of is not None)
             frequency = frequency or times.infer([one.time for one in rows])  # pyright: ignore
             start = np.array([one.time[0] for one in rows])  # pyright: ignore
             rows = [_on_grid(name, one, frequency) for name, one in zip(ids, rows, strict=True)]

@@ -1,6 +1,7 @@
 """Text as numbers: characters of its training part, or bytes."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -83,14 +84,17 @@ class Text:
           test: the share that tests, 0 for none; or another text that tests.
 
         Raises:
-          ValueError: a part has fewer than two symbols, or the training part has one symbol only.
+          ValueError: a part has fewer than two symbols, the training part has one symbol only, or a
+            text is the path of a file.
           TypeError: the text is no string.
         """
         if level not in ("char", "byte"):
             raise ValueError(f"level must be one of char, byte, got {level!r}")
         _check("text", text, level)
+        check_no_path("text", text)
         if isinstance(test, str | bytes):
             _check("test", test, level)
+            check_no_path("test", test)
             share, other = 0.0, test
         else:
             share, other = test, None
@@ -138,6 +142,12 @@ def _check(name: str, text: Any, level: str) -> None:
     if not isinstance(text, str) and not (isinstance(text, bytes) and level == "byte"):
         right = "a string or bytes" if level == "byte" else "a string"
         raise TypeError(f"{name} must be {right} for level={level!r}, got {type(text).__name__}")
+
+
+def check_no_path(name: str, text: str | bytes) -> None:
+    """Raises ValueError where a text is the path of a file instead of its content."""
+    if os.path.isfile(text):
+        raise ValueError(f"{name} must be a text, got the path of a file: read_text({text!r})")
 
 
 def _points(text: str | bytes, level: Any) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_jax.data import convert
+
 UNITS = {"s": 1, "min": 60, "h": 3600, "D": 86400, "W": 7 * 86400}  # seconds
 MONTHS = {"M": 1, "Q": 3, "Y": 12}
 SEASONS = {("M", 1): 12, ("M", 3): 4, ("s", 3600): 24, ("s", 86400): 7, ("s", 7 * 86400): 52}
@@ -84,23 +86,32 @@ def as_times(values: Any) -> np.ndarray:
     """
     array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
     if array.dtype.kind in "OU":
+        _check_there([convert.is_missing(value) for value in array])
         array = np.array([_read(row, value) for row, value in enumerate(array)])
     if array.dtype.kind == "M":
+        _check_there(np.isnat(array))
         seconds = array.astype("datetime64[s]")
-        if np.any(seconds != array):  # NaT is not equal to itself
+        if np.any(seconds != array):
             row = int(np.argmax(seconds != array))
             raise ValueError(f"time must be in whole seconds, got {array[row]} in row {row}")
         return seconds
     if array.dtype.kind not in "iuf":
         raise TypeError(f"time must hold dates or numbers, got {array.dtype}")
+    _check_there(np.isnan(array))
     if not np.all(np.isfinite(array)):
         row = int(np.argmin(np.isfinite(array)))
         raise ValueError(f"time must be finite, got {array[row]} in row {row}")
     return array.astype(np.float64)
 
 
+def _check_there(gone: Any) -> None:
+    """Raises ValueError where a time is missing."""
+    if np.any(gone):
+        raise ValueError(f"time must have no missing value, got one in row {int(np.argmax(gone))}")
+
+
 def _read(row: int, value: Any) -> Any:
-    """Returns one number, or one date without time zone; NaT where it is missing."""
+    """Returns one number, or one date without time zone."""
     if isinstance(value, int | float | np.number):
         return value
     if getattr(value, "tzinfo", None) is not None:
@@ -196,12 +207,15 @@ def after(first: Any, frequency: Frequency, steps: np.ndarray) -> np.ndarray:
     return longest + of_day if _at_end(first) else np.minimum(moved, longest + of_day)
 
 
-def check_order(name: str, time: Any, rows: np.ndarray, hint: str = "") -> None:
+def check_order(
+    name: str, time: Any, rows: np.ndarray, hint: str = "", table: bool = False
+) -> None:
     """Raises ValueError unless times increase; the message names the owner and row, and a hint."""
     step = np.diff(ticks(time))
     if np.any(step <= 0):
         at = int(np.argmax(step <= 0))
         place = "is there twice" if step[at] == 0 else f"comes after {time[at]}"
+        hint += "; sort the table by id and time" if table and step[at] < 0 else ""
         raise ValueError(
             f"time must increase within {name}: {time[at + 1]} in row {rows[at + 1]} {place}{hint}"
         )

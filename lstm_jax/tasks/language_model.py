@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.data.text import Text, Vocabulary
+from lstm_jax.data.text import Text, Vocabulary, check_no_path
 from lstm_jax.tasks import base, heads
 from lstm_jax.tasks.predicting import Block, Fitted, power_of_two
 from lstm_jax.types import Array, Batch
@@ -230,8 +230,14 @@ class LanguageModel(Fitted, base.Stream):
     # Predictions. ---------------------------------------------------------------------------------
 
     def encode(self, text: str | bytes) -> dict[str, np.ndarray]:
-        """Returns the arrays of another text in this vocabulary."""
-        return {"numbers": self.vocabulary.encode(text)}
+        """Returns the arrays of another text in this vocabulary.
+
+        Raises:
+          ValueError: the text is the path of a file.
+        """
+        numbers = self.vocabulary.encode(text)
+        check_no_path("text", text)
+        return {"numbers": numbers}
 
     @property
     def has_rows(self) -> bool:

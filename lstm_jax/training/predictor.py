@@ -174,25 +174,25 @@ class Predictor:
         """Returns a sampled text that continues a prompt.
 
         Args:
-          prompt: the start of the text, at least one symbol; symbols that are not in the training
-            part are skipped.
+          prompt: the start of the text, with one symbol of the training part at least; others are
+            skipped.
           length: number of symbols to sample.
           temperature: divides the logarithms of probabilities; near 0 the most probable symbol is
             always sampled.
           seed: of the samples.
 
         Raises:
-          ValueError: the prompt is empty, length is below 1, temperature is not positive, or the
-            network reads backwards.
+          ValueError: the prompt has no symbol of the training part, length is below 1, temperature
+            is not positive, or the network reads backwards.
           TypeError: the task is no `LanguageModel`.
         """
         self._check("log_probabilities", "generate needs a task that is a LanguageModel")
         check_size("length", length)
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive and finite, got {temperature}")
-        numbers = self.task.encode(prompt)["numbers"].astype(np.int32)
-        if not len(numbers):
-            raise ValueError("prompt must have at least one symbol, got none")
+        numbers = self.task.vocabulary.encode(prompt).astype(np.int32)
+        if not np.any(numbers < self.task.symbols):
+            raise ValueError(f"prompt must have a symbol of the training part, got {prompt!r:.60}")
         read = np.pad(numbers, (0, length - 1))
         draw = _draw(self.task.static, self.model)
         key = jax.random.key(seed, impl="threefry2x32")

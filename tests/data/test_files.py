@@ -55,10 +55,47 @@ def test_columns_have_their_uses(path: Path) -> None:
     options: dict[str, Any] = dict(
         id="id", features=["x2"], static=["age"], weight="age", group="patient"
     )
-    data = Sequences.from_frame(frame, target="x2", every=True, **options)
-    assert data.x[..., 0].tolist() == [[1, 2, 3], [4, 5, 0]] == data.y.tolist()  # pyright: ignore
+    data = Sequences.from_frame(frame, target="t", every=True, **options)
+    assert data.x[..., 0].tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert data.y.tolist() == [[1, 2, 4], [1, 2, 0]]  # pyright: ignore
     assert data.static.tolist() == [[3], [4]] and data.weight.tolist() == [3, 4]  # pyright: ignore
     assert data.group.tolist() == ["p", "q"]  # pyright: ignore
+
+
+@pytest.mark.parametrize("use", ["id", "time", "target"])
+@pytest.mark.parametrize("part", ["features", "known", "past", "static", ""])
+def test_a_column_has_one_use(use: str, part: str, path: Path) -> None:
+    """Else a target that is a feature would leak."""
+    frame = pd.read_csv(path)
+    kind: Any = Sequences if part == "features" else Series
+    columns: dict[str, Any] = dict(id="id", time="t", target="x2")
+    again = part or ("time" if use != "time" else "id")
+    wrong = columns | {again: ["x1", columns[use]] if part else columns[use]}
+    first, last = (use, again) if part else sorted((use, again), key=["time", "id", "target"].index)
+    words = f"{last} must not name {columns[use]!r}, which {first} names, too: it has one use"
+    with pytest.raises(ValueError, match=words):
+        kind.from_frame(frame, **wrong)
+    if part:
+        with pytest.raises(ValueError, match=f"{part} must not name 'x1', which {part} names, too"):
+            kind.from_frame(frame, **columns | {part: ["x1", "x1"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("length", "lengths"),
+        ("wieght", "weight"),
+        ("masks", "mask"),
+        ("Y", "y"),
+        ("knwon", "known"),
+    ],
+)
+def test_a_misspelt_array_of_an_npz_file_is_refused(name: str, right: str, tmp_path: Path) -> None:
+    series = right == "known"
+    arrays = {"values" if series else "x": np.ones(3 if series else (3, 2, 1)), name: np.ones(3)}
+    np.savez(tmp_path / "data.npz", **arrays)  # pyright: ignore
+    with pytest.raises(ValueError, match=f"array '{name}' has no use: did you mean {right}"):
+        (read_series if series else read)(tmp_path / "data.npz")
 
 
 def test_arrays_of_an_npz_file_are_arguments_of_sequences(tmp_path: Path) -> None:
@@ -136,12 +173,17 @@ BAD = [
     (
         replaced("b,4", "b,0"),
         {},
-        "data.csv: time must increase within sequence 'b': 0.0 in line 4 comes after 2.0",
+        "time must increase within sequence 'b': 0.0 in line 4 comes after 2.0; sort the table by",
     ),
     (
         replaced("3,up", "3,down"),
         {},
         "data.csv: column 'kind' must not change within sequence 'b', got 'down' after",
+    ),
+    (
+        replaced("2,up", "2,"),
+        {},
+        "'kind' must be the same in all rows of sequence 'b', got a missing value in line 3; every",
     ),
     (replaced("a,1", ",1"), {}, "data.csv: column 'id' must have no gap, got one in line 5"),
     (
@@ -179,6 +221,11 @@ BAD = [
         saved(x=np.ones((3, 2, 1))),
         {"target": "y"},
         "data.npz: target must name an array, one of x, got 'y'",
+    ),
+    (
+        saved(x=np.ones((3, 2, 1))),
+        {"target": "x"},
+        "data.npz: target must not name 'x', which x names, too: it has one use",
     ),
     (
         saved(x=np.ones((3, 2, 1)), y=np.ones(2)),

@@ -140,10 +140,27 @@ def read(**changes):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: read(t=[2, 1, 1]), r"series 'a': 1.0 in row 1 comes after 2.0"),
-        (lambda: read(t=[1, 1, 1]), r"series 'a': 1.0 in row 1 is there twice"),
-        (lambda: read(t=[1, np.nan, 1]), "time must be finite, got nan in row 1"),
-        (lambda: read(t=["2024-01-01", None, "2024-01-01"]), "got NaT in row 1"),
+        (
+            lambda: read(t=[2, 1, 1]),
+            r"series 'a': 1.0 in row 1 comes after 2.0; sort the table by id and time$",
+        ),
+        (lambda: read(t=[1, 1, 1]), r"series 'a': 1.0 in row 1 is there twice$"),
+        (lambda: Series([1.0, 2.0], time=[2, 1]), r"1.0 in row 1 comes after 2.0$"),
+        (lambda: read(t=[1, np.inf, 1]), "time must be finite, got inf in row 1"),
+        *[
+            (
+                lambda gap=gap, t=t: read(t=[t, gap, t]),
+                "time must have no missing value, got one in",
+            )
+            for gap, t in (
+                (np.nan, 1),
+                (None, 1),
+                (None, "2024-01-01"),
+                (np.datetime64("NaT"), DAYS[0]),
+            )
+        ],
+        (lambda: read(id=[], t=[], y=[]), "frame must have rows, got none"),
+        (lambda: read(id=["a"]), "columns of frame must have the same length, got id 1, t 3, y 3"),
         (lambda: read(t=["2024-01-01", "soon", "2024-01-01"]), "time must be a date .* in row 1"),
         (lambda: read(id=["a", None, "b"]), "column 'id' must have no gap, got one in row 1"),
         (lambda: read(y=[1.0, 2.0, None]), "series 'b' must have a number, got NaN alone"),

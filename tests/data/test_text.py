@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_jax.data.text import UNSEEN, Text, Vocabulary
+from lstm_jax.tasks import LanguageModel
 
 UNICODE = "Grüße, 世界! 👋🏽 naïve\x00\n" * 4
 
@@ -58,6 +59,7 @@ def test_numbers_take_no_more_bytes_than_they_need() -> None:
 
 BYTES: Any = b"abc" * 30
 LEVEL: Any = "word"
+FILE = __file__
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,12 @@ LEVEL: Any = "word"
         (lambda: Text(BYTES), "text must be a string for level='char', got bytes"),
         (lambda: Text(UNICODE, LEVEL), "level must be one of char, byte, got 'word'"),
         (lambda: Text(UNICODE, test=BYTES), "test must be a string for level='char', got bytes"),
+        (
+            lambda: Text(__file__),
+            f"text must be a text, got the path of a file: read_text({FILE!r})",
+        ),
+        (lambda: Text(UNICODE, test=__file__), "test must be a text, got the path of a file"),
+        (lambda: LanguageModel(UNICODE).encode(__file__), "text must be a text, got the path of"),
         (lambda: Text(UNICODE, test="a"), "test must have two symbols or more, got 'a'"),
         (lambda: Text(UNICODE).vocabulary.encode(cast(Any, 3)), "text must be a string for level"),
         (lambda: Text(UNICODE, validation=1.0), "validation must be a share"),

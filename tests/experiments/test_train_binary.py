@@ -223,6 +223,8 @@ BAD = [
     ("--resume=nowhere", "--resume=nowhere", "no run"),
     (f"{ROWS} --head=huber", "--head=huber", "it is for --task=regression or forecast"),
     (f"{SALES} --head=negative_binomial", "--head=negative_binomial", "must be counts 0, 1, 2"),
+    (f"{SALES} --known=month,sales", "--known=month,sales", "which target names, too"),
+    (f"{ROWS} --group=kind --stratify", "--stratify=True", "False where rows have a group"),
     (f"{SALES} --balanced", "--balanced=True", "it is for --task=classification or labelling"),
     (f"{SALES} --time=month --horizon=20", "--horizon=20", "time steps or more to train"),
     (f"{SALES} --validation=0.5", "--validation=0.5", "a whole number of windows"),

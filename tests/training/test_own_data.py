@@ -454,7 +454,11 @@ def test_symbols_are_drawn_with_their_probabilities_at_a_temperature():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (dict(prompt="", length=3), "prompt must have at least one symbol, got none"),
+        (dict(prompt="", length=3), "prompt must have a symbol of the training part, got ''"),
+        (
+            dict(prompt="漢字", length=3),
+            "prompt must have a symbol of the training part, got '漢字'",
+        ),
         (dict(prompt="t", length=0), "length must be an integer of at least 1, got 0"),
         (dict(prompt="t", length=1, temperature=0.0), "temperature must be positive and finite"),
     ],
