@@ -11,6 +11,15 @@ def check_size(name: str, value: object, least: int = 1) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
+def check_is(name: str, value: object, kind: Any, right: str) -> None:
+    """Raises TypeError, which says what would be right, unless `value` is of a kind."""
+    if not isinstance(value, kind):
+        is_long = not isinstance(value, type) and len(repr(value)) > 60
+        raise TypeError(
+            f"{name} must be {right}, got {type(value).__name__ if is_long else repr(value)}"
+        )
+
+
 def check_key(key: object) -> None:
     """Raises TypeError unless `key` is an array, as PRNG keys are."""
     if not hasattr(key, "dtype"):

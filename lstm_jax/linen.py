@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from lstm_jax.cells import Cell, initial_state
+from lstm_jax.cells import Cell, check_is_cell, initial_state
 from lstm_jax.engines import Engine, unroll
 from lstm_jax.nn.initializers import BiasInit, WeightInit, init
 from lstm_jax.nn.rnn_cell import batched_step
@@ -40,6 +40,10 @@ class RNNCell(linen.RNNCellBase):
     bias_init: BiasInit | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        check_is_cell(self.cell)
+        super().__post_init__()
 
     @linen.compact
     def __call__(self, carry: Row, inputs: ArrayLike) -> tuple[Row, Array]:
@@ -92,6 +96,10 @@ class Recurrent(linen.Module):
     engine: str | Engine = "auto"
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        check_is_cell(self.cell)
+        super().__post_init__()
 
     @linen.compact
     def __call__(
@@ -156,8 +164,9 @@ def from_tree(cell: Cell, tree: Mapping[str, Array]) -> CellParams:
       tree: `variables["params"]` of the module.
 
     Raises:
-      KeyError: a parameter is missing.
+      KeyError: a parameter is missing; TypeError: `cell` is no cell.
     """
+    check_is_cell(cell)
     theta = cell.Theta({name: tree[name] for name in _theta(cell)})
     return CellParams(tree["w_x"], tree["w_h"] if cell.h_blocks else None, tree["b"], theta)
 
@@ -187,5 +196,9 @@ def _draws(module: Any) -> bool:
 
 
 def _cast(x: ArrayLike, dtype: Any) -> Array:
+    if x is None:
+        raise TypeError(
+            "x must follow the carry, which is None for zeros: call (carry, x), got None"
+        )
     x = jnp.asarray(x)
     return x if dtype is None else x.astype(dtype)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.checks import check_size
+from lstm_jax.checks import check_is, check_size
 from lstm_jax.types import Array, CellParams, Row, row_type
 
 Range = tuple[float, float]
@@ -152,8 +152,7 @@ class Cell:
 
 def check_is_cell(cell: object) -> None:
     """Raises TypeError unless `cell` is a cell."""
-    if not isinstance(cell, Cell):
-        raise TypeError(f"cell must be a cell, such as LSTM(64), got {cell!r}")
+    check_is("cell", cell, Cell, "a cell, such as LSTM(64)")
 
 
 def _hashable(cell: Cell, field: str) -> bool:
@@ -168,9 +167,15 @@ def initial_state(cell: Cell, batch_shape: int | tuple[int, ...] = (), dtype=jnp
     """Returns the zero state, a vector [*batch_shape, width] for each of the cell's states.
 
     An integer `batch_shape` is a batch of that many rows.
+
+    Raises:
+      TypeError: `cell` is no cell; ValueError: a size is negative.
     """
+    check_is_cell(cell)
     if not isinstance(batch_shape, tuple):
         batch_shape = (batch_shape,)
+    if any(isinstance(size, int) and size < 0 for size in batch_shape):
+        raise ValueError(f"batch must not be negative, got {batch_shape}")
     return cell.State(*(jnp.zeros((*batch_shape, cell.width(s)), dtype) for s in cell.states))
 
 
@@ -214,6 +219,8 @@ def _recurrent(cell: Cell) -> np.ndarray | None:
 
 def parameter_count(cell: Cell, input_size: int) -> int:
     """Returns the number of parameters of one layer of `cell` on inputs [input_size]."""
+    check_is_cell(cell)
+    check_size("input_size", input_size, 0)
     widths = {name: cell.width(name) for name in cell.gates}
     exist, F = _recurrent(cell), feedback_width(cell)
     recurrent = F * sum(widths[g] for g in cell.h_blocks) if exist is None else int(exist.sum())

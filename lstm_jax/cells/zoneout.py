@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells.base import Cell, check_is_cell
+from lstm_jax.checks import check_is
 
 
 def zoneout_name(state: str) -> str:
@@ -33,7 +34,7 @@ class Zoneout(Cell):
 
     Raises:
       ValueError: `rates` names a state that the cell does not have, or a rate is out of its range;
-        TypeError: the wrapped cell is itself a Zoneout.
+        TypeError: the wrapped cell is itself a Zoneout, or `rates` is no dictionary.
 
     Source: Krueger et al. 2017, section 3.
     """
@@ -46,6 +47,8 @@ class Zoneout(Cell):
         check_is_cell(self.cell)
         if isinstance(self.cell, Zoneout):
             raise TypeError(f"cell must not be a Zoneout itself, got {self.cell}")
+        right = "a dictionary of rates by state, such as {'h': 0.1}"
+        check_is("rates", self.rates, Mapping | tuple, right)
         rates = dict(self.rates)
         for name, rate in rates.items():
             if name not in self.cell.states:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import jax
 
-from lstm_jax.cells import Cell
+from lstm_jax.cells import Cell, check_is_cell
 from lstm_jax.engines.associative import Associative
 from lstm_jax.engines.inputs import Inputs
 from lstm_jax.engines.mosaic import Mosaic
@@ -81,6 +81,7 @@ def resolve(
     Raises:
       ValueError: the name is unknown, or the engine cannot run `cell`.
     """
+    check_is_cell(cell)
     platform = platform or jax.default_backend()
     check_engine(engine)
     made = ENGINES[engine](cell, platform) if isinstance(engine, str) else engine
@@ -105,6 +106,7 @@ def serves(cell: Cell, platform: str | None = None, dtype: Any = None) -> tuple[
       platform: "cpu", "gpu" or "tpu"; None for the default platform of jax.
       dtype: the dtype of x; None for engines that support at least one dtype.
     """
+    check_is_cell(cell)
     platform = platform or jax.default_backend()
     named = (name for name in ENGINES if name not in ("auto", "scan_sqrt"))  # these are "scan"
     return tuple(name for name in named if not ENGINES[name](cell, platform).refuses(cell, dtype))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax import cells, engines, nn
+from lstm_jax.checks import check_is
 from lstm_jax.nn import initializers
 
 # Every public dataclass of the rooms that a model is described with.
@@ -32,13 +33,23 @@ def registry(classes: Iterable[type]) -> dict[str, type]:
     """Returns the library's classes and `classes`, by name.
 
     Raises:
-      ValueError: one of them has the name of another.
+      TypeError: `classes` is no list of classes; ValueError: one of them has the name of another.
     """
     known = dict(REGISTRY)
-    for one in classes:
+    for one in listed(classes):
         if known.setdefault(one.__name__, one) is not one:
             raise ValueError(f"classes has a second {one.__name__}: give it a name of its own")
     return known
+
+
+def listed(classes: Iterable[type]) -> tuple[type, ...]:
+    """Returns a user's classes as a tuple; raises TypeError if they are no list of classes."""
+    right = "a list of classes, such as [MyCell]"
+    check_is("classes", classes, Iterable, right)
+    classes = tuple(classes)
+    for one in classes:
+        check_is("classes", one, type, f"{right}, not an instance")
+    return classes
 
 
 def encode(value: Any, at: str = "spec") -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.cells import Cell
+from lstm_jax.checks import check_is
 from lstm_jax.interop.checking import arrays, named
 from lstm_jax.interop.layouts import LINEN, NNX, NNX_LSTM_CELL, kind, read, write
 from lstm_jax.types import CellParams
@@ -30,6 +31,7 @@ def from_linen(cell: Cell, tree: Mapping[str, Any]) -> CellParams:
       ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
     """
     name = kind(cell)
+    check_is("tree", tree, Mapping, "the parameters of a linen cell, a dictionary")
     source = f"flax.linen {name}"
     return read(source, LINEN[name], cell, arrays(source, named(tree)))
 
@@ -58,6 +60,7 @@ def from_nnx(cell: Cell, tree: Mapping[str, Any]) -> CellParams:
       ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
     """
     name = kind(cell)
+    check_is("tree", tree, Mapping, "the parameters of an NNX cell, a dictionary")
     layout = NNX_LSTM_CELL if name == "LSTM" and "ii" in tree else NNX[name]
     source = f"flax.nnx {name}"
     return read(source, layout, cell, arrays(source, named(tree)))

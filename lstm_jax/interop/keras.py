@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.cells import Cell
+from lstm_jax.checks import check_is
 from lstm_jax.interop.checking import arrays
 from lstm_jax.interop.layouts import KERAS, kind, present, read, write
 from lstm_jax.types import Array, CellParams
@@ -58,6 +59,7 @@ def to_keras(cell: Cell, params: CellParams) -> dict[str, np.ndarray]:
 
 def _of_one_layer(source: str, weights: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
     """Returns the weights by name."""
+    check_is("weights", weights, Sequence | Mapping, "those of a layer, such as layer.weights")
     if isinstance(weights, Mapping):
         tensors = {path.rsplit("/", 1)[-1]: weight for path, weight in weights.items()}
     else:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.cells import GRU, LSTM, RNN, Cell
+from lstm_jax.cells import GRU, LSTM, RNN, Cell, check_is_cell
+from lstm_jax.checks import check_is
 from lstm_jax.interop.checking import check, exact
 from lstm_jax.types import Array, CellParams
 
@@ -108,6 +109,7 @@ def kind(cell: Cell) -> str:
     Raises:
       TypeError: the cell is another.
     """
+    check_is_cell(cell)
     own = RNN(cell.hidden, cell.activation) if isinstance(cell, RNN) else RNN(cell.hidden)
     convert = {"LSTM": LSTM(cell.hidden), "GRU": GRU(cell.hidden), "RNN": own}
     for name, plain in convert.items():
@@ -176,6 +178,7 @@ def write(
       ValueError: a parameter is of another shape or dtype, `w_h` is a pair, or a bias that is not
         zero has no place there.
     """
+    check_is("params", params, CellParams, "the CellParams of one layer")
     if isinstance(params.w_h, tuple):
         raise ValueError(f"w_h must be one matrix: {target} has no projection, got a pair (P, U)")
     ours = tuple(

@@ -1,11 +1,12 @@
 """Parameters of stacked layers: as a stack of modules, and within those of a model."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 
-from lstm_jax.cells import Cell
+from lstm_jax.cells import Cell, check_is_cell
 from lstm_jax.engines import Engine
 from lstm_jax.interop.checking import check, named
 from lstm_jax.nn import Bidirectional, Layer, Recurrent, Stack
@@ -25,8 +26,10 @@ def check_layers(cell: Cell, layers: Layers) -> Layers:
     """Returns `layers` if each takes the output of the layer below.
 
     Raises:
-      ValueError: they do not, differ in their number of directions, or are none.
+      ValueError: they do not, differ in their number of directions, or are none; TypeError: they
+        are no layers.
     """
+    check_are_layers(layers)
     counts = {len(directions) for directions in layers}
     if counts not in ({1}, {2}):
         raise ValueError(f"layers must all have one direction, or all two, got {sorted(counts)}")
@@ -38,6 +41,15 @@ def check_layers(cell: Cell, layers: Layers) -> Layers:
                 raise ValueError(f"{name} must have D = {width} rows, got {rows}")
         width = sum(output_width(cell, params) for params in directions)
     return layers
+
+
+def check_are_layers(layers: Any) -> None:
+    """Raises TypeError unless `layers` are sequences of CellParams, one sequence a layer."""
+    sequence = tuple | list
+    nested = isinstance(layers, sequence) and all(isinstance(part, sequence) for part in layers)
+    if not nested or not all(isinstance(p, CellParams) for p in itertools.chain(*layers)):
+        right = "a tuple of layers, each a tuple of CellParams, such as ((params,),)"
+        raise TypeError(f"layers must be {right}, got {type(layers).__name__}")
 
 
 def as_stack(cell: Cell, layers: Layers, *, engine: str | Engine = "auto") -> Stack:
@@ -53,6 +65,7 @@ def as_stack(cell: Cell, layers: Layers, *, engine: str | Engine = "auto") -> St
     Raises:
       ValueError: the layers do not fit one another.
     """
+    check_is_cell(cell)
     check_layers(cell, layers)
     graph, old = nnx.split(nnx.eval_shape(lambda: _drawn(cell, layers, engine)))
     template = {"stack": as_lists(nnx.to_pure_dict(old))}
@@ -75,6 +88,7 @@ def _drawn(cell: Cell, layers: Layers, engine: str | Engine) -> Stack:
 
 def layers_of(cell: Cell, params: Mapping[str, Any]) -> Layers:
     """Returns the recurrent layers within the parameters of a `SequenceSpec` of `cell`."""
+    check_is_cell(cell)
     layers = params["stack"]["layers"]
     return tuple(
         tuple(
@@ -93,6 +107,7 @@ def with_layers(params: Mapping[str, Any], layers: Layers) -> dict[str, Any]:
     Raises:
       ValueError: a tensor has no place there, or another shape or dtype: the first is named.
     """
+    check_are_layers(layers)
     old = params["stack"]["layers"]
     beside: list[Mapping[str, Any]] = [*old, *({} for _ in layers)]
     new = [_replaced(layer, parts) for layer, parts in zip(beside, layers, strict=False)]

@@ -18,9 +18,10 @@ import jax
 import numpy as np
 
 from lstm_jax.cells import Cell
+from lstm_jax.checks import check_is
 from lstm_jax.interop.checking import arrays, check, exact
 from lstm_jax.interop.layouts import TORCH, Layout, kind, present, read, write
-from lstm_jax.interop.networks import Layers, check_layers, output_width
+from lstm_jax.interop.networks import Layers, check_are_layers, check_layers, output_width
 from lstm_jax.types import Array, CellParams
 
 Tensors = Mapping[str, Array | np.ndarray]
@@ -43,6 +44,7 @@ def from_torch(cell: Cell, tensors: Mapping[str, Any], prefix: str = "") -> Laye
       ValueError: a tensor is missing, unexpected or of another shape or dtype: the first is named.
     """
     name = kind(cell)
+    check_is("tensors", tensors, Mapping, "the state_dict(), a dictionary")
     matches = _matches(name, tensors, prefix)
     own = arrays(f"torch.nn.{name}", {key: tensors[key] for key in matches})
     shared = next((match[1] for match in matches.values()), "")
@@ -65,6 +67,7 @@ def to_torch(cell: Cell, layers: Layers) -> dict[str, np.ndarray]:
       ValueError: layers do not fit one another, or a projection is not one that torch has.
     """
     name, tensors = kind(cell), {}
+    check_are_layers(layers)
     if len(widths := {output_width(cell, params) for params in itertools.chain(*layers)}) > 1:
         raise ValueError(f"torch's layers have outputs of one width, got {sorted(widths)}")
     for layer, directions in enumerate(check_layers(cell, layers)):

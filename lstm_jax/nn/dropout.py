@@ -15,7 +15,10 @@ def check_rates(rates: Rates) -> None:
     for path, rate in jax.tree.leaves_with_path(rates):
         name = jax.tree_util.keystr(path)[1:]
         high, right = (np.inf, "0 or more") if name == "input_noise" else (1, "in [0, 1)")
-        if not isinstance(rate, Tracer) and not np.all((np.asarray(rate) >= 0) & (rate < high)):
+        if isinstance(rate, Tracer):
+            continue
+        known = np.asarray(rate)  # an operation of JAX would be traced inside jit
+        if not np.all((known >= 0) & (known < high)):
             raise ValueError(f"rates.{name} must be {right}, got {rate!r:.40}")
 
 

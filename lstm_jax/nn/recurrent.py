@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.cells import Cell, Zoneout, feedback_width, initial_state, zoneout_name
+from lstm_jax.checks import check_is
 from lstm_jax.engines import Engine, checks, projected, unroll
 from lstm_jax.nn.dropout import check_rates, drop, drop_weights
 from lstm_jax.nn.initializers import BiasInit, WeightInit, init
@@ -78,6 +79,7 @@ class Recurrent(nnx.Module):
         Raises:
           ValueError: `projection` is no integer in [1, H), or the cell feeds back more than h.
         """
+        check_rngs(rngs)
         params = init(
             cell, rngs.params(), input_size, w_x=w_x, w_h=w_h, b=b, projection=projection,
             dtype=stored(dtype, param_dtype),
@@ -170,9 +172,9 @@ class Recurrent(nnx.Module):
           ValueError: the layer is reversed.
         """
         self._refuse_reverse()
-        learned = self._learned()
+        zeros, learned = initial_state(self.cell, (batch,), wide(self.dtype)), self._learned()
         if learned is None:
-            return initial_state(self.cell, (batch,), wide(self.dtype))
+            return zeros
         return jax.tree.map(lambda s: jnp.tile(s, (batch, 1)), learned)
 
     def _learned(self) -> Row | None:
@@ -228,6 +230,7 @@ class Recurrent(nnx.Module):
 
 def _with_zoneout(cell: Cell, params: CellParams, rates: Mapping[str, Any] | None) -> CellParams:
     """Returns `params` with zoneout rates that override the cell's own."""
+    check_is("rates.zoneout", rates, Mapping | None, "a dictionary, such as {'h': 0.1}")
     own = dict(cell.rates) if isinstance(cell, Zoneout) else {}
     for state in rates or {}:
         if state not in own:
@@ -273,6 +276,11 @@ def _last_valid(h: Array, mask: Array | None) -> Array:
     last = jnp.max(jnp.where(mask, jnp.arange(T)[:, None], -1), axis=0, initial=-1)
     last = jnp.where(last < 0, T, last)  # out of range, so the gather gives zeros
     return jnp.take_along_axis(h, last[None, :, None], axis=0, mode="fill", fill_value=0)[0]
+
+
+def check_rngs(rngs: object) -> None:
+    """Raises TypeError unless `rngs` are NNX's."""
+    check_is("rngs", rngs, nnx.Rngs, "nnx.Rngs, such as nnx.Rngs(0)")
 
 
 def stored(dtype: Any, param_dtype: Any) -> Any:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.cells import Cell, check_is_cell
-from lstm_jax.checks import check_choice, check_size
+from lstm_jax.checks import check_choice, check_is, check_size
 from lstm_jax.engines import Engine, resolve
 from lstm_jax.engines.choice import check_engine
 from lstm_jax.nn.initializers import BiasInit, WeightInit, check_projection, glorot, orthogonal
 from lstm_jax.nn.model import SequenceModel, TiedHead
-from lstm_jax.nn.recurrent import Recurrent, stored
+from lstm_jax.nn.recurrent import Recurrent, check_rngs, stored
 from lstm_jax.nn.stack import Bidirectional, Stack, State
 from lstm_jax.types import Array, ArrayLike, Rates
 
@@ -224,8 +224,17 @@ class SequenceSpec:
         )
 
     def module(self, params: Any) -> SequenceModel:
-        """Returns the module with parameters from `init`."""
-        return nnx.merge(_graph(self), as_numbered(params))
+        """Returns the module with parameters from `init`.
+
+        Raises:
+          TypeError: `params` is no dictionary; ValueError: it is one of another model.
+        """
+        right = "those of `init` of this SequenceSpec"
+        check_is("params", params, Mapping, f"{right}, a dictionary")
+        try:
+            return nnx.merge(_graph(self), as_numbered(params))
+        except ValueError as error:
+            raise ValueError(f"params must be {right}, got {list(params)}: {error}") from None
 
     def sized(self, task: Any) -> "SequenceSpec":
         """Returns the model with the sizes and the readout of a task, where it leaves them open.
@@ -259,6 +268,8 @@ class SequenceSpec:
         gate_bias: Mapping[str, float | Array] | None = None,
     ) -> SequenceModel:
         """Returns the module with initial parameters, as drawn by `init`."""
+        check_rngs(rngs)
+        check_is("gate_bias", gate_bias, Mapping | None, "a dictionary, such as {'f': 1.0}")
         biases = gate_bias or {}
         if self.input_size is None or self.output_size is None or self.readout is None:
             raise ValueError(

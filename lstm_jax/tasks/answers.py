@@ -127,22 +127,23 @@ def importance(
     """Returns the weight of each class, with mean 1 over the training labels.
 
     Raises:
-      ValueError: a class has no weight, or one that is not positive.
+      ValueError: the weights are no dictionary, or a class has no weight, or one that is not
+        positive.
     """
     if class_weights is None:
         return None
     count = np.bincount(numbers[numbers >= 0], minlength=len(classes))
-    if isinstance(class_weights, str):
-        if class_weights != "balanced":
-            right = "None, 'balanced' or a dictionary from class to weight"
-            raise ValueError(f"class_weights must be {right}, got {class_weights!r}")
-        weights = 1 / np.maximum(count, 1)
-    else:
+    if isinstance(class_weights, Mapping):
         weights = np.array([_weight_of(class_weights, label) for label in classes])
         for label in class_weights:
             if label not in classes:
                 right = f"classes alone, {_listed(classes)}"
                 raise ValueError(f"class_weights must name {right}, got {label!r}")
+    elif isinstance(class_weights, str) and class_weights == "balanced":
+        weights = 1 / np.maximum(count, 1)
+    else:
+        right = "None, 'balanced' or a dictionary from class to weight"
+        raise ValueError(f"class_weights must be {right}, got {class_weights!r:.60}")
     return tuple((weights * count.sum() / (weights @ count)).tolist())
 
 

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.scipy import special
 
+from lstm_jax.checks import check_is
 from lstm_jax.tasks.base import check_alike, check_choice, check_size, cross_entropies
 from lstm_jax.tasks.levels import as_column, bisect, checked
 from lstm_jax.types import Array, wide
@@ -221,6 +222,7 @@ class Quantiles(Head):
     levels: tuple[float, ...] = (0.1, 0.5, 0.9)
 
     def __post_init__(self):
+        check_is("levels", self.levels, Iterable, "a tuple of levels, such as (0.1, 0.5, 0.9)")
         object.__setattr__(self, "levels", tuple(map(float, self.levels)))
         ends = (0.0, *self.levels, 1.0)
         if len(ends) < 3 or any(not a < b for a, b in itertools.pairwise(ends)):

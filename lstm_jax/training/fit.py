@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from lstm_jax.checks import check_names, check_size
+from lstm_jax.checks import check_is, check_names, check_size
 from lstm_jax.runs import hosts
 from lstm_jax.runs.directory import NoLog, RunDirectory
 from lstm_jax.runs.loggers import Logged, Logger
@@ -119,6 +119,7 @@ def fit(
     trials = _trials(trials, seeds, hyperparameters)
     agreement.check_kinds(task, model, trials)
     agreement.check_run(run)
+    check_is("loggers", loggers, Sequence, "a list of functions, such as [print]")
     _check_counts(batch_size=batch_size, window=window, chunk=chunk, validate_every=validate_every)
     agreement.check_windows(task, model, window)
     steps, epoch = _length(task, steps, epochs, batch_size, source)

@@ -19,6 +19,7 @@ import numpy as np
 
 from lstm_jax import tasks
 from lstm_jax.data.files import read_arrays
+from lstm_jax.interop.architecture import listed
 from lstm_jax.interop.model_files import (
     ARCHITECTURE,
     load_model,
@@ -53,7 +54,7 @@ def save(directory: str | os.PathLike, task: Any, model: Any, params: Any, trial
 
 def load(directory: str | os.PathLike, classes: Iterable[type] = ()) -> tuple[Any, ...]:
     """Returns task, model, parameters [M, ...] and trials, see `lj.load`."""
-    directory, classes = Path(directory), tuple(classes)
+    directory, classes = Path(directory), listed(classes)
     content = _content(directory / TASK)
     trials = make_trials(**{k: _numbers(v) for k, v in content["trials"].items()})
     arrays = read_arrays(directory / ARRAYS)

@@ -353,6 +353,7 @@ ROWS = {"train": np.arange(20), "validation": np.arange(20, 22), "test": np.aran
 LIGHT = Split.of(Sequences(X, LABELS, weight=[0] * 20 + [1] * 4), ROWS)
 UNDIVIDED: Any = Sequences(X, LABELS)
 EVEN: Any = "even"
+UNNAMED: Any = [1, 2]
 BAD = [
     (lambda: Classification(LIGHT), "weight must be above 0 for one training row at least"),
     (
@@ -391,6 +392,10 @@ BAD = [
     (
         lambda: Classification(Split(Sequences(X, LABELS)), EVEN),
         "class_weights must be None, 'balanced' or a dictionary from class to weight, got 'even'",
+    ),
+    (
+        lambda: Classification(Split(Sequences(X, LABELS)), UNNAMED),
+        "class_weights must be None, 'balanced' or a dictionary from class to weight, got [1, 2]",
     ),
     (
         lambda: Classification(Split(Sequences(X, LABELS)), {"cat": 1}),

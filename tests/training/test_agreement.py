@@ -82,6 +82,7 @@ class Dataset(Line):
         ({"model": lj.cells.LSTM(3)}, r"model must have init and apply, .* got LSTM\(hidden=3\)"),
         ({"model": Slope}, "model must have init and apply"),
         ({"trials": 2}, "trials must be Trials, as make_trials makes them, got 2"),
+        ({"loggers": print}, "loggers must be a list of functions, such as .*, got <built-in"),
         ({"run": "dir"}, "run must be a RunDirectory, .* got 'dir'"),
         ({"task": Dataset(data=np.ones(2))}, "task must be hashable, .* got Dataset: unhashable"),
     ],
@@ -92,7 +93,7 @@ def test_arguments_of_other_kinds_are_refused_by_name(changes, words):
     )
     with pytest.raises(TypeError, match=words):
         lj.fit(**given)
-    if "run" not in changes:
+    if changes.keys() <= {"task", "model", "trials"}:
         kinds = {name: given[name] for name in ("task", "model", "trials")}
         with pytest.raises(TypeError, match=words):
             lj.evaluate(params={}, **kinds)
