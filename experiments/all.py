@@ -74,11 +74,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prepared(argv: Sequence[str]) -> Callable[[], int]:
-    """Returns the work of a command line, in the directory of its run.
-
-    Raises:
-      ValueError: for bad input, before anything is written.
-    """
+    """Returns the work of a command line, in the directory of its run."""
     request = flags.parse(argv, All)
     if request.help:
         return runner.show_help(str(__doc__), flags.usage(SCALES))
@@ -205,12 +201,9 @@ def results(scale: str, runs: Sequence[Finished], missing: Sequence[str] = ()) -
 
 def costs_of(runs: Sequence[Finished]) -> list[dict[str, Any]]:
     """Returns the minutes and the source of each experiment, and the minutes of all."""
-    costs = [
-        {"experiment": one.experiment.name, "minutes": seconds / 60, "source": source(one)}
-        for one, seconds in runs
-    ]
-    total = sum(cost["minutes"] for cost in costs)
-    return [*costs, {"experiment": "together", "minutes": total, "source": ""}]
+    lines = [(one.experiment.name, seconds / 60, source(one)) for one, seconds in runs]
+    lines.append(("together", sum(minutes for _, minutes, _ in lines), ""))
+    return [dict(zip(("experiment", "minutes", "source"), line, strict=True)) for line in lines]
 
 
 def source(one: Report) -> str:

@@ -16,7 +16,6 @@ Method: docs/experiments.md#chorales
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
@@ -89,8 +88,8 @@ def sampled(
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), params)
     beginning = task.examples("test").x[:PRIMED, 0]
     frames = jax.jit(functools.partial(continue_from, model))(first, beginning, jax.random.key(0))
-    rest: list[Record] = [{} for _ in trials.seed[1:]]
-    return [{"chorale": [keys_of(frame) for frame in np.asarray(frames)]}, *rest]
+    numbers = [(LOWEST + np.flatnonzero(frame)).tolist() for frame in np.asarray(frames)]
+    return [{"chorale": numbers}, *({} for _ in trials.seed[1:])]
 
 
 def continue_from(
@@ -106,11 +105,6 @@ def continue_from(
     state, outputs = model.unroll(params, beginning[:, None])
     frames = jax.lax.scan(step, (state, outputs[-1]), jax.random.split(key, SAMPLED))[1]
     return jnp.concatenate([beginning, frames[:, 0]])
-
-
-def keys_of(frame: np.ndarray) -> list[int]:
-    """Returns the MIDI numbers of the keys of a frame."""
-    return [LOWEST + int(key) for key in np.flatnonzero(frame)]
 
 
 def midi(frames: Sequence[Sequence[int]]) -> bytes:
@@ -144,24 +138,20 @@ def chorale(records: Sequence[Record], cell: str) -> list[list[int]]:
     return ledger.results(records, f"{cell}-reported")[0]["chorale"]
 
 
-# The report. --------------------------------------------------------------------------------------
-
-
 def summarise(config: Chorales, records: Sequence[Record]) -> list[Row]:
     """Returns a row for each network, over the reported seeds."""
-    rows = []
-    for cell in config.networks:
-        results = ledger.results(records, f"{cell}-reported")
-        frames = statistics.interval([r["test_metric"] for r in results], (0, 1))
-        row = {
-            "network": CELLS[cell],
-            "learning_rate": results[0]["learning_rate"],
-            "nats_a_frame": statistics.interval([r["test_loss"] for r in results], (0, inf)),
-            "frames_right": frames,
-            "diverged": sum(r["status"] == "diverged" for r in results),
-        }
-        rows.append(row)
-    return rows
+    return [row(cell, ledger.results(records, f"{cell}-reported")) for cell in config.networks]
+
+
+def row(cell: str, results: Sequence[Record]) -> Row:
+    """Returns one line of the table, from the results of one group."""
+    return {
+        "network": CELLS[cell],
+        "learning_rate": results[0]["learning_rate"],
+        "nats_a_frame": statistics.interval([r["test_loss"] for r in results], (0, inf)),
+        "frames_right": statistics.interval([r["test_metric"] for r in results], (0, 1)),
+        "diverged": sum(r["status"] == "diverged" for r in results),
+    }
 
 
 def claims(config: Chorales, rows: Sequence[Row]) -> list[Claim]:
@@ -175,9 +165,6 @@ def claims(config: Chorales, rows: Sequence[Row]) -> list[Claim]:
         numbers = f"{ours} nats a frame against {theirs}"
         found.append(Claim(said, numbers, PUBLISHED, below(ours, theirs.high)))
     return found
-
-
-# Drawing. -----------------------------------------------------------------------------------------
 
 
 def draw(config: Chorales, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
@@ -202,10 +189,8 @@ def rolls(config: Chorales, records: Sequence[Record]) -> Picture:
         piano_roll(axes, chorale(records, cell))
         axes.set(ylabel="MIDI number", title=CELLS[cell])
     panels[-1][0].set_xlabel("quarter note")
-    caption = (
-        f"The first {PRIMED} frames of a test chorale, up to the line, and the frames that the "
-        "first reported network of each kind draws after them."
-    )
+    caption = f"The first {PRIMED} frames of a test chorale, up to the line, and the frames that "
+    caption += "the first reported network of each kind draws after them."
     return Picture("piano_roll", caption, figure)
 
 
@@ -222,4 +207,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

@@ -18,7 +18,6 @@ Method, other readings and causes: docs/experiments.md#classic
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from itertools import product
 
@@ -75,14 +74,10 @@ class Classic(Config):
     steps: int = setting(4_000_000, "the most sequences of a trial, whatever the budget")
     hidden: int = setting(16, "hidden units of today's networks")
     batching: str = setting("vmap", "the trials of one device", choices=BATCHINGS)
-    experiments: tuple[str, ...] = setting(
-        EXPERIMENTS, "experiments of the paper", choices=EXPERIMENTS
-    )
+    experiments: tuple[str, ...] = setting(EXPERIMENTS, "of the paper", choices=EXPERIMENTS)
     settings: str = setting("shortest", "sizes of the experiments", choices=LEVELS)
     size: str = setting("", "only experiments of this size, as in the table: 'T = 1000'")
-    networks: tuple[str, ...] = setting(
-        ("1997", "rnn", "guess"), "networks to train", choices=LABELS
-    )
+    networks: tuple[str, ...] = setting(("1997", "rnn", "guess"), "to train", choices=LABELS)
     budget: float = setting(2.0, "sequences of a trial of 1997, times the paper's mean", BUDGET)
     other_budget: float = setting(2.0, "the same for today's networks", BUDGET)
     rate: float = setting(1.0, "learning rate of the networks of 1997, times the paper's")
@@ -110,11 +105,10 @@ SCALES = {
 
 def plan(config: Classic, records: Sequence[Record]) -> list[Group]:
     """Returns a group for each setting and network, two where cells are added."""
-    del records
-    makers = {"1997": online, "guess": guessing}
-    return [
-        group for at, name in cases(config) for group in makers.get(name, today)(config, at, name)
-    ]
+    makers, groups = {"1997": online, "guess": guessing}, []
+    for at, name in cases(config):
+        groups += makers.get(name, today)(config, at, name)
+    return groups
 
 
 def online(config: Classic, at: Setting, name: str) -> list[Group]:
@@ -158,9 +152,8 @@ def group(config: Classic, at: Setting, name: str, model, trials, budget: float)
 
 def summarise(config: Classic, records: Sequence[Record]) -> list[Row]:
     """Returns a row for each setting and network, with the paper's result."""
-    return [
-        row(config, at, name, ledger.results(records, at.group(name))) for at, name in cases(config)
-    ]
+    results = functools.partial(ledger.results, records)
+    return [row(config, at, name, results(at.group(name))) for at, name in cases(config)]
 
 
 def row(config: Classic, at: Setting, name: str, results: Sequence[Record]) -> Row:
@@ -281,7 +274,6 @@ def published(row: Row) -> str:
 
 def draw(config: Classic, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws the sequences to success of every trial, with the paper's means."""
-    del rows
     chosen = list(dict.fromkeys(at for at, _ in cases(config)))
     names = [name for name in config.networks if name != "guess"]
     styles = figures.styles(list(LABELS.values()))
@@ -341,4 +333,4 @@ def dots(
 EXPERIMENT = Experiment("classic", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

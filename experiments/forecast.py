@@ -18,7 +18,6 @@ Method: docs/experiments.md#forecast
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,9 +78,6 @@ SCALES = {
     "small": Forecasting(),
     "paper": Forecasting(steps=2000, hidden=64, learning_rates=(2e-3, 5e-3, 1e-2), ets=True),
 }
-
-
-# Training. ----------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=len(PUBLISHED))
@@ -160,9 +156,8 @@ def by_classics(data: Collection, methods: Sequence[str]) -> tuple[list[Record],
     found: dict[str, Any] = {"series": len(set(ends[:, 0].tolist())), "windows": len(ends)}
     for name in methods:
         forecaster = classical.FORECASTERS[name]
-        forecasts = [
-            forecaster(filled(data.history(n, end)), data.horizon, season) for n, end in ends
-        ]
+        histories = (filled(data.history(n, end)) for n, end in ends)
+        forecasts = [forecaster(history, data.horizon, season) for history in histories]
         found[name] = float(np.mean(data.mase(np.array(forecasts))))
     return [{"trial": 0, **found}], {}
 
@@ -202,12 +197,9 @@ def together(data: Collection, quantiles: np.ndarray) -> Record:
     errors = data.mase(quantiles[..., 2])
     targets = np.stack([data.target(n, end) for n, end in data.ends])
     there = ~np.isnan(targets)
-    inside = {
-        share: lj.metrics.coverage(
-            targets[there], quantiles[..., low][there], quantiles[..., high][there]
-        )
-        for share, low, high in (("80", 1, 3), ("95", 0, 4))
-    }
+    ends = {"80": (1, 3), "95": (0, 4)}
+    bounds = {share: [quantiles[..., q][there] for q in both] for share, both in ends.items()}
+    inside = {share: lj.metrics.coverage(targets[there], *b) for share, b in bounds.items()}
     shown = {"best": int(np.argmin(errors)), "worst": int(np.argmax(errors))}
     return {
         "mase": float(np.mean(errors)),
@@ -230,9 +222,6 @@ def window(data: Collection, quantiles: np.ndarray, errors: np.ndarray, w: int) 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(v) else float(v) for v in values]
-
-
-# The report. --------------------------------------------------------------------------------------
 
 
 def summarise(config: Forecasting, records: Sequence[Record]) -> list[Row]:
@@ -284,16 +273,10 @@ def claims(config: Forecasting, rows: Sequence[Row]) -> list[Claim]:
 
 def numbers(config: Forecasting, rows: Sequence[Row]) -> list[Row]:
     """Returns the mean MASE of each group, beside the published ones, and the bands' coverage."""
-    names = ("SES", "Theta", "seasonal naive", "ensemble", "DeepAR published", "best published")
-    return [
-        {"group": r["group"]} | {name: three_digits(r[name]) for name in (*names, "80 %", "95 %")}
-        for r in rows
-    ]
-
-
-def three_digits(value: float | None) -> str:
-    """Returns a number with three decimals, or a dash."""
-    return "-" if value is None else f"{value:.3f}"
+    names = ("SES", "Theta", "seasonal naive", "ensemble", "DeepAR published", "best published",
+             "80 %", "95 %")  # fmt: skip
+    digits = [{n: "-" if r[n] is None else f"{r[n]:.3f}" for n in names} for r in rows]
+    return [{"group": r["group"], **line} for r, line in zip(rows, digits, strict=True)]
 
 
 def on_all(held: Sequence[bool]) -> str:
@@ -315,9 +298,6 @@ def against_naive(row: Row) -> Claim:
     said += "" if better else ": the seasonal naive forecast is better, use that"
     verdict = REPRODUCES if better else FAILS
     return Claim("the LSTMs forecast better than the seasonal naive", said, "-", verdict)
-
-
-# Drawing. -----------------------------------------------------------------------------------------
 
 
 def draw(config: Forecasting, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
@@ -344,10 +324,8 @@ def methods_figure(config: Forecasting, rows: Sequence[Row]) -> Picture:
     axes.set_yticks(range(len(rows)), [r["group"].replace("_", " ") for r in rows])
     axes.set_xlabel("MASE / MASE of the seasonal naive forecast")
     figures.legend(figure, axes)
-    caption = (
-        "Mean absolute scaled error over the test windows of each group, lower is better. "
-        f"The LSTM's forecast is the mean of {config.seeds} networks."
-    )
+    caption = "Mean absolute scaled error over the test windows of each group, lower is better. "
+    caption += f"The LSTM's forecast is the mean of {config.seeds} networks."
     return Picture("forecast", caption, figure)
 
 
@@ -362,10 +340,8 @@ def bands(shown: Mapping[str, Mapping[str, Record]]) -> Picture:
     for axes in panels[-1]:
         axes.set_xlabel("time steps from the first that is forecast")
     figures.legend(figure, panels[0, 0])
-    caption = (
-        "The test window with the least and the greatest error of each group: history, true "
-        "values, median forecast, and the bands of 80 % and 95 %."
-    )
+    caption = "The test window with the least and the greatest error of each group, the median "
+    caption += "forecast, and the bands of 80 % and 95 %."
     return Picture("forecast-bands", caption, figure)
 
 
@@ -387,4 +363,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

@@ -18,7 +18,6 @@ Method: docs/experiments.md#formal
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -89,9 +88,7 @@ class Formal(Config):
     batch_size: int = setting(32, "strings an update")
     longest: int = setting(40, "length of the longest string in training", LENGTH)
     test_longest: int = setting(500, "length of the longest string in the test", LENGTH)
-    test_lengths: int = setting(
-        10, "lengths in the test, evenly spread up to the longest", (1, 1000)
-    )
+    test_lengths: int = setting(10, "lengths in the test, evenly spread", (1, 1000))
     questions: int = setting(50, "test strings of each length, a multiple of 10", (1, 100_000))
 
     def __post_init__(self):
@@ -138,9 +135,8 @@ def plan(config: Formal, records: Sequence[Record]) -> list[Group]:
         task = tasks.language(kind, 1, config.longest)
         model = networks.network(cell, task, config.hidden, config.engine)
         steps = config.steps if task.longest_answer(config.longest) == 1 else config.long_steps
-        measure = functools.partial(
-            by_length, task, model, lengths, config.questions, config.batching
-        )
+        asked = lengths, config.questions, config.batching
+        measure = functools.partial(by_length, task, model, *asked)
         measured = [(dataclasses.replace(task, longest=max(lengths)), QUESTIONS * len(lengths))]
         group = Group(
             f"{kind}-{cell}", task, model, steps, config.batch_size, None, "test",
@@ -252,16 +248,14 @@ def claims(config: Formal, rows: Sequence[Row]) -> list[Claim]:
 
 def draw(config: Formal, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws accuracy against length, a panel for each task."""
-    del rows
     styles = figures.styles(list(CELLS.values()))  # the same in every run
     figure, panels = figures.grid(len(config.tasks), 3, (5.2, 4))
     for axes, task in zip(panels, config.tasks, strict=True):
         _panel(axes, config, records, task, styles)
     figures.legend(figure, panels[0])
     caption = (
-        f"Share of an answer's symbols that are right against the length of the string; trained to "
-        f"length {config.longest} (the vertical line). Mean over {config.seeds} seeds, bands: "
-        "Student's 95 % interval; chance: always the same symbol."
+        f"Right symbols of an answer against the length of the string; trained to {config.longest} "
+        f"(the line). Mean over {config.seeds} seeds with Student's 95 % interval."
     )
     return [Picture("lengths", caption, figure)]
 
@@ -283,4 +277,4 @@ def _panel(
 EXPERIMENT = Experiment("formal", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

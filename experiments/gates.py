@@ -19,7 +19,6 @@ Method: docs/experiments.md#gates
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
@@ -81,12 +80,8 @@ SCALES = {
 }
 
 
-# Training. ----------------------------------------------------------------------------------------
-
-
 def plan(config: Gates, records: Sequence[Record]) -> list[Group]:
     """Returns one group for each task."""
-    del records
     trials = tuning.trials(config.reported, [config.learning_rate])
     groups = []
     for name in config.tasks:
@@ -100,9 +95,6 @@ def plan(config: Gates, records: Sequence[Record]) -> list[Group]:
     return groups
 
 
-# The report. --------------------------------------------------------------------------------------
-
-
 def learnt(records: Sequence[Record], task: str) -> list[Record]:
     """Returns the results of the networks that solve a task."""
     results = ledger.results(records, task)
@@ -114,11 +106,10 @@ def summarise(config: Gates, records: Sequence[Record]) -> list[Row]:
     rows = []
     for task in config.tasks:
         good = learnt(records, task)
-        solved = statistics.wilson(len(good), config.seeds)
+        known = {"task": task, "solved": statistics.wilson(len(good), config.seeds)}
         for (quantity, case), values in numbers(good).items():
             mean = statistics.interval(values, WITHIN.get(quantity, (0, 1)))
-            rows.append({"task": task, "solved": solved, "quantity": quantity, "case": case,
-                         "mean": mean})  # fmt: skip
+            rows.append({**known, "quantity": quantity, "case": case, "mean": mean})
     return rows
 
 
@@ -159,14 +150,10 @@ def claims(config: Gates, rows: Sequence[Row]) -> list[Claim]:
     return found
 
 
-# Drawing. -----------------------------------------------------------------------------------------
-
-
 def draw(config: Gates, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws numbers over all seeds, one network on one sequence, and interactive maps."""
-    maps = [
-        one_sequence(task, ledger.results(records, task)[0]["shown"][0]) for task in config.tasks
-    ]
+    first = {task: ledger.results(records, task)[0]["shown"][0] for task in config.tasks}
+    maps = [one_sequence(task, shown) for task, shown in first.items()]
     charts = (interactive.script(), interactive.traces("traces", views(config, records), HINT))
     return [over_seeds(config, rows, records), maps[0]._replace(interactive=charts), *maps[1:]]
 
@@ -251,4 +238,4 @@ def views(config: Gates, records: Sequence[Record]) -> dict[str, dict[str, list[
 EXPERIMENT = Experiment("gates", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

@@ -18,7 +18,6 @@ Method: docs/experiments.md#gers
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -40,6 +39,7 @@ from lstm_jax.tasks import ContinualReber, Counting
 
 DECAY = 0.1  # of the learning rate, in the second half
 GOOD = 1000  # symbols
+STREAMS = 10  # that a trial is tested on
 WINDOW, STRINGS = 50, 20  # symbols of an update, strings of a stream, to learn from
 TRACE_STEP = 20  # symbols
 HORIZON = (TRACED, 1_000_000_000)
@@ -69,21 +69,13 @@ COUNTERS = {
 
 
 class Reader(NamedTuple):
-    """A network that reads streams.
+    """A network that reads streams."""
 
-    Attributes:
-      label: its name.
-      forgets: whether it has forget gates.
-      resets: whether a reset marks the start of each string.
-      decays: whether its learning rate decays in the second half.
-      perfect: the published share of perfect networks, to 10^6 symbols.
-    """
-
-    label: str
-    forgets: bool
-    resets: bool
-    decays: bool
-    perfect: str
+    label: str  # its name
+    forgets: bool  # whether it has forget gates
+    resets: bool  # whether a reset marks the start of each string
+    decays: bool  # whether its learning rate decays in the second half
+    perfect: str  # the published share of perfect networks, to 10^6 symbols
 
 
 READERS = {
@@ -106,7 +98,6 @@ class Gers(Config):
     tuning_seeds: int = setting(2, "seeds to choose on, before those that are reported")
     longest: int = setting(10, "the largest n in training", LENGTH)
     tested: int = setting(300, "the largest n in the test", LENGTH)
-    streams: int = setting(10, "streams that a trial is tested on", (1, 100_000))
     horizon: int = setting(100_000, "symbols of a perfect stream, a multiple of 20", HORIZON)
     batch_size: int = setting(16, "strings or streams an update")
 
@@ -133,17 +124,12 @@ SCALES = {
 }  # fmt: skip
 
 
-# Training. ----------------------------------------------------------------------------------------
-
-
 def plan(config: Gers, records: Sequence[Record]) -> list[Group]:
     """Returns for each task and network the tuning group, then the reported group."""
     groups = []
     for task in config.tasks:
-        if task == "reber":
-            groups += reading(config, records)
-        else:
-            groups += counting(config, records, task)
+        is_reber = task == "reber"
+        groups += reading(config, records) if is_reber else counting(config, records, task)
     return groups
 
 
@@ -175,14 +161,13 @@ def reading(config: Gers, records: Sequence[Record]) -> list[Group]:
         trace = ContinualReber(TRACE_STEP, int(reader.resets))
         group = Group(
             f"reber-{name}", task, model, config.reber_steps, config.batch_size, None, "test",
-            measure=functools.partial(lasting, trace, (config.streams, config.horizon), model),
+            measure=functools.partial(lasting, trace, (STREAMS, config.horizon), model),
         )  # fmt: skip
         groups += tuned(config, records, group)
     *_, last = groups
     rate = None if last.trials is None else float(last.trials.learning_rate[0])
-    half = last._replace(
-        name="reber-decay-half", steps=config.reber_steps // 2, save_state=True, measure=None
-    )
+    half = last._replace(name="reber-decay-half", save_state=True, measure=None)
+    half = half._replace(steps=config.reber_steps // 2)
     decayed = None if rate is None else tuning.trials(config.reported, [rate * DECAY])
     initial = functools.partial(continued, half)
     whole = last._replace(name="reber-decay-reported", trials=decayed, initial_state=initial)
@@ -227,9 +212,6 @@ def spread(key: jax.Array, cell: MemoryBlocks, dtype: Any) -> dict[str, jax.Arra
     return {name: biases[name] for name in cell.gates if name != "g"}
 
 
-# The report. --------------------------------------------------------------------------------------
-
-
 def summarise(config: Gers, records: Sequence[Record]) -> list[Row]:
     """Returns a row for each network and task, over the reported seeds."""
     rows = []
@@ -257,11 +239,7 @@ def passed(config: Gers, results: Sequence[Record]) -> tuple[int, int]:
 
 
 def row(
-    config: Gers,
-    task: str,
-    name: str,
-    results: Sequence[Record],
-    whole: Mapping[str, Share],
+    config: Gers, task: str, name: str, results: Sequence[Record], whole: Mapping[str, Share]
 ) -> Row:
     """Returns one line of the table; `whole` has the shares of all networks."""
     scores, reads = [score(r) for r in results], task == "reber"
@@ -292,22 +270,16 @@ def claims(config: Gers, rows: Sequence[Row]) -> list[Claim]:
         found.append(Claim(said, ours, published, exceeds(forget, plain)))
     for task in LANGUAGES:
         if task in config.tasks:
-            share, language = whole[task, COUNTERS["peephole"].label], named(task)
-            training = f"Trained on {language} to {config.longest}"
+            share = whole[task, COUNTERS["peephole"].label]
+            training = f"Trained on {Counting(LANGUAGES[task]).language} to {config.longest}"
             said = f"{training}, an LSTM with peepholes counts twice as far"
             published = f"{PUBLISHED[task, 'peephole']}; Gers & Schmidhuber 2001"
             found.append(Claim(said, f"{share} seeds", published, above(share, 0.5)))
     return found
 
 
-def named(task: str) -> str:
-    """Returns the strings of a language in words."""
-    return Counting(LANGUAGES[task]).language
-
-
 def draw(config: Gers, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws one figure for the streams and one for both languages."""
-    del rows
     languages = [task for task in config.tasks if task in LANGUAGES]
     pictures = [of_reber(config, records)] if "reber" in config.tasks else []
     return pictures + ([of_counting(config, languages, records)] if languages else [])
@@ -321,7 +293,8 @@ def of_reber(config: Gers, records: Sequence[Record]) -> Picture:
     for name, reader in READERS.items():
         results = reported(records, "reber", name)
         times = range(TRACE_STEP, TRACED + 1, TRACE_STEP)
-        if len(traces := cell_states(results)) > 1:
+        traces = [r["cells"] for r in results if r["status"] != "diverged"]
+        if len(traces) > 1:
             sizes = [statistics.t_interval(v, (0, math.inf)) for v in zip(*traces, strict=True)]
             figures.band(state, times, sizes, styles[reader.label], reader.label)
         shares = np.array([[np.mean(np.array(streams(r)) >= n) for n in at] for r in results])
@@ -332,9 +305,8 @@ def of_reber(config: Gers, records: Sequence[Record]) -> Picture:
     length.set(ylim=(-0.03, 1.03))
     figures.legend(figure, length)
     caption = (
-        "Continual embedded Reber: the mean |c| of a cell on endless streams, and the "
-        f"share of {config.streams} streams a seed without an error; means over seeds "
-        "(bands: Student's 95 % interval)."
+        f"Continual embedded Reber: the mean |c| of a cell, and the share of {STREAMS} streams a "
+        "seed without an error; means over seeds (bands: Student's 95 % interval)."
     )
     return Picture("reber", caption, figure)
 
@@ -342,11 +314,6 @@ def of_reber(config: Gers, records: Sequence[Record]) -> Picture:
 def streams(result: Record) -> list[int]:
     """Returns the symbols before each stream's first error; none for diverged trials."""
     return [0] * len(result["lasted"]) if result["status"] == "diverged" else result["lasted"]
-
-
-def cell_states(results: Sequence[Record]) -> list[list[float]]:
-    """Returns the cells' states over time of the finite trials."""
-    return [r["cells"] for r in results if r["status"] != "diverged"]
 
 
 def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record]) -> Picture:
@@ -360,10 +327,8 @@ def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record
             shares = [statistics.wilson(sum(n >= k for n in found), len(found)) for k in at]
             figures.band(axes, at.tolist(), shares, styles[network.label], network.label)
         axes.axvline(config.longest, color="0.35", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
-        axes.set(
-            title=named(language), xlabel="n", ylabel="seeds that accept all to n", xscale="log"
-        )
-        axes.set(ylim=(-0.03, 1.03))
+        axes.set(xlabel="n", ylabel="seeds that accept all to n", xscale="log", ylim=(-0.03, 1.03))
+        axes.set_title(Counting(LANGUAGES[language]).language)
     figures.legend(figure, panels[0])
     caption = (
         f"Counting, trained on n = 1 to {config.longest} (dotted), tested to {config.tested}: the "
@@ -375,4 +340,4 @@ def of_counting(config: Gers, languages: Sequence[str], records: Sequence[Record
 EXPERIMENT = Experiment("gers", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

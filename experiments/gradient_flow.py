@@ -18,7 +18,6 @@ Method: docs/experiments.md#gradient_flow
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,12 +100,8 @@ SCALES = {
 }  # fmt: skip
 
 
-# Training. ----------------------------------------------------------------------------------------
-
-
 def plan(config: GradientFlow, records: Sequence[Record]) -> list[Group]:
     """Returns for each network a group to the middle stage, and its continuation."""
-    del records
     groups = []
     trials = tuning.trials(config.reported, [config.learning_rate])
     for name in config.networks:
@@ -154,9 +149,6 @@ def measured(
     """Returns the measurements of each trial of a network at a stage."""
     group = f"{name}-{max(stage, config.first)}"
     return [r["flow"][str(stage)] for r in ledger.results(records, group)]
-
-
-# The report. --------------------------------------------------------------------------------------
 
 
 def summarise(config: GradientFlow, records: Sequence[Record]) -> list[Row]:
@@ -237,31 +229,22 @@ def claims(config: GradientFlow, rows: Sequence[Row]) -> list[Claim]:
     return found
 
 
-# Figures. -----------------------------------------------------------------------------------------
-
-
 def draw(config: GradientFlow, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws norms at the start, through training, and the Jacobians."""
-    del rows
-    over_seeds = "against the lag, geometric mean over seeds with Student's 95 % interval"
-    dotted = "Dotted: the product of initial gates along the cell, from biases alone."
     every = {name: paths(name)[WHOLE] for name in config.networks}
     cells = {name: ALONE for name in config.networks if ALONE in paths(name)}
     largest = dict.fromkeys(config.networks, LARGEST)
-    norm, size = "norm, relative to lag 0", "largest singular value"
-    caption = f"Through training: ||dL/dmemory|| along every path {over_seeds}. {dotted}"
-    pictures = [
+    over = "against the lag, geometric mean over seeds with Student's 95 % interval."
+    norm = "Through training: ||dL/dmemory|| along {} " + over
+    norm += " Dotted: the product of initial gates along the cell, from biases alone."
+    size = "The largest singular value of d(h, c)_T / d(h, c)_t, the growth of the fastest change, "
+    shown = {"training": (every, norm.format("every path"))}
+    shown |= {"cell": (cells, norm.format("the cell alone"))} if cells else {}
+    shown |= {"jacobians": (largest, size + over)}
+    return [
         start(config, records),
-        through_training("training", config, records, every, norm, caption),
+        *(through_training(name, config, records, *given) for name, given in shown.items()),
     ]
-    if cells:
-        caption = f"Through training: ||dL/dmemory|| along the cell alone {over_seeds}. {dotted}"
-        pictures.append(through_training("cell", config, records, cells, norm, caption))
-    caption = (
-        "The largest singular value of d(h, c)_T / d(h, c)_t, the growth of the fastest change, "
-    )
-    caption += over_seeds + "."
-    return [*pictures, through_training("jacobians", config, records, largest, size, caption)]
 
 
 def start(config: GradientFlow, records: Sequence[Record]) -> Picture:
@@ -280,28 +263,18 @@ def start(config: GradientFlow, records: Sequence[Record]) -> Picture:
     figures.legend(figure, ungated, gated, alone, columns=5)
     caption = (
         "Before training: ||dL/dmemory|| against the lag, relative to lag 0, geometric mean "
-        "over seeds with Student's 95 % interval. Along the cell (middle) a bias-1 LSTM vanishes: "
-        f"of its bias alone sigmoid(1)^{config.lag} = {1 / (1 + math.exp(-1)) ** config.lag:.1e} "
-        "is expected (dotted, one for each network). Measured norms are larger: gates differ from "
-        "their bias, and the largest gates dominate high powers. Curves may leave the figure below."
+        "over seeds with Student's 95 % interval. Dotted: expected of the biases alone; measured "
+        "norms are larger, since gates differ from their bias. Curves may leave the figure below."
     )
     return Picture("start", caption, figure)
 
 
 def through_training(
     picture: str, config: GradientFlow, records: Sequence[Record], shown: Mapping[str, str],
-    label: str, caption: str,
+    caption: str,
 ) -> Picture:  # fmt: skip
-    """Draws a quantity against lag, stage by stage, a panel for each network.
-
-    Args:
-      picture: its name.
-      config: the settings.
-      records: of the run.
-      shown: network -> the path, or `LARGEST`.
-      label: of the vertical axis.
-      caption: of the figure.
-    """
+    """Draws the path, or `LARGEST`, of each network against lag, stage by stage."""
+    label = "largest singular value" if picture == "jacobians" else "norm, relative to lag 0"
     figure, panels = figures.grid(len(shown), 3, (5, 4))
     styles = figures.styles([f"{stage} updates" for stage in config.stages])
     for place, (axes, (name, path)) in enumerate(zip(panels, shown.items(), strict=True)):
@@ -343,4 +316,4 @@ def closed_form(axes: Axes, config: GradientFlow, name: str) -> None:
 EXPERIMENT = Experiment("gradient_flow", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

@@ -13,8 +13,8 @@ Method, and plans that failed: docs/experiments.md#halving
 
 import dataclasses
 import itertools
-import math
-import sys
+import operator
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -154,6 +154,7 @@ def summarise(config: Halving, records: Sequence[Record]) -> list[Row]:
     """
     found = curves(config, records)
     best = {s: [losses[-1] for _, losses in repeats] for s, repeats in found.items()}
+    bars = [WITHIN * loss for loss in best[RANDOM]]
     return [
         {
             "strategy": strategy,
@@ -163,10 +164,7 @@ def summarise(config: Halving, records: Sequence[Record]) -> list[Row]:
             "best_loss": min(best[strategy]),
             "worst_loss": max(best[strategy]),
             "of_random": float(np.median(best[strategy]) / np.median(best[RANDOM])),
-            "within": sum(
-                one <= WITHIN * other
-                for one, other in zip(best[strategy], best[RANDOM], strict=True)
-            ),
+            "within": sum(map(operator.le, best[strategy], bars)),
         }
         for strategy, repeats in found.items()
     ]
@@ -175,14 +173,10 @@ def summarise(config: Halving, records: Sequence[Record]) -> list[Row]:
 def claims(config: Halving, rows: Sequence[Row]) -> list[Claim]:
     """Returns the claim that halving's loss is within `WITHIN` of random search's."""
     halved = next(row for row in rows if row["strategy"] == HALVING)
-    said = (
-        f"Successive halving finds a loss at most {WITHIN:g} times that of random search with "
-        f"{config.budget} times the updates"
-    )
-    ours = (
-        f"{halved['of_random']:.2f} times, medians of {config.seeds} repeats (at most {WITHIN:g} "
-        f"times in {halved['within']} of them)"
-    )
+    said = f"Successive halving finds a loss at most {WITHIN:g} times that of random search with "
+    said += f"{config.budget} times the updates"
+    ours = f"{halved['of_random']:.2f} times, medians of {config.seeds} repeats (at most "
+    ours += f"{WITHIN:g} times in {halved['within']} of them)"
     return [Claim(said, ours, "-", of_parts([halved["of_random"] <= WITHIN]))]
 
 
@@ -193,25 +187,17 @@ def draw(config: Halving, rows: Sequence[Row], records: Sequence[Record]) -> lis
     for strategy, repeats in curves(config, records).items():
         x = sorted({at for done, _ in repeats for at in done})
         x = [at for at in x if all(done[0] <= at for done, _ in repeats)]
-        best = np.array([[_at(curve, at) for curve in repeats] for at in x])
+        best = [[y[bisect_right(done, at) - 1] for done, y in repeats] for at in x]
         quartiles = [Estimate(*np.percentile(row, (50, 25, 75))) for row in best]
         figures.band(axes, x, quartiles, styles[strategy], strategy)
     axes.set(xscale="log", yscale="log", xlabel="updates of all trials of a repeat together")
     axes.set(ylabel="validation loss, best so far")
     figures.legend(figure, axes)
-    caption = (
-        f"The best validation loss found so far, median of {config.seeds} repeats, bands: quartiles"
-        " (adding)."
-    )
+    caption = f"The best validation loss so far, median of {config.seeds} repeats and quartiles."
     return [Picture("halving", caption, figure)]
-
-
-def _at(curve: tuple[list[int], list[float]], updates: int) -> float:
-    x, y = curve
-    return y[math.floor(np.searchsorted(x, updates, side="right")) - 1]
 
 
 EXPERIMENT = Experiment("halving", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

@@ -17,7 +17,6 @@ Method: docs/experiments.md#hmm
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,21 +73,13 @@ SCALES = {
 
 
 class Point(NamedTuple):
-    """The results of one kind of model at one size and number of bits.
+    """The results of one kind of model at one size and number of bits."""
 
-    Attributes:
-      bits: k.
-      model: of `MODELS`.
-      size: K states or H units.
-      accuracy: share of bits right, of the selected start, for each seed.
-      recalled: bits recalled, the same.
-    """
-
-    bits: int
-    model: str
-    size: int
-    accuracy: tuple[float, ...]
-    recalled: tuple[float, ...]
+    bits: int  # k
+    model: str  # of `MODELS`
+    size: int  # K states or H units
+    accuracy: tuple[float, ...]  # share of bits right, of the selected start, for each seed
+    recalled: tuple[float, ...]  # bits recalled, the same
 
     @property
     def group(self) -> str:
@@ -97,19 +88,12 @@ class Point(NamedTuple):
 
 
 class Needed(NamedTuple):
-    """The least sufficient size: median, least and most over seeds.
+    """The least sufficient size: median, least and most over seeds."""
 
-    Attributes:
-      value: None where less than half of the seeds have a sufficient size.
-      low: None where no seed has one.
-      high: None where some seed has none.
-      tried: the greatest size.
-    """
-
-    value: int | None
-    low: int | None
-    high: int | None
-    tried: int
+    value: int | None  # None where less than half of the seeds have a sufficient size
+    low: int | None  # None where no seed has one
+    high: int | None  # None where some seed has none
+    tried: int  # the greatest size
 
     def __str__(self) -> str:
         value, low, high = (f">{self.tried}" if size is None else str(size) for size in self[:3])
@@ -128,7 +112,6 @@ def sizes(config: Hmm) -> Iterator[Point]:
 
 def plan(config: Hmm, records: Sequence[Record]) -> list[Group | Computed]:
     """Returns for each number of bits the model by hand, EM, and LSTMs by size."""
-    del records
     return [_group(config, point) for point in sizes(config)]
 
 
@@ -176,8 +159,7 @@ def summarise(config: Hmm, records: Sequence[Record]) -> list[Row]:
                 "model": model,
                 "needed": needed(mine),
                 "best_size": best.size,
-                "accuracy": _interval(best.accuracy, 1),
-                "bits_recalled": _interval(best.recalled, bits),
+                **intervals(best),
                 "beyond_log_K": sum(map(beyond, mine)),
             }
         )
@@ -186,16 +168,14 @@ def summarise(config: Hmm, records: Sequence[Record]) -> list[Row]:
 
 def every(config: Hmm, records: Sequence[Record]) -> list[Row]:
     """Returns a line for each tried size."""
-    return [
-        {
-            "bits": point.bits,
-            "model": point.model,
-            "size": point.size,
-            "accuracy": _interval(point.accuracy, 1),
-            "bits_recalled": _interval(point.recalled, point.bits),
-        }
-        for point in points(config, records)
-    ]
+    found = points(config, records)
+    return [{"bits": p.bits, "model": p.model, "size": p.size, **intervals(p)} for p in found]
+
+
+def intervals(point: Point) -> Row:
+    """Returns accuracy and recalled bits over the seeds."""
+    accuracy, recalled = _interval(point.accuracy, 1), _interval(point.recalled, point.bits)
+    return {"accuracy": accuracy, "bits_recalled": recalled}
 
 
 def needed(tried: Sequence[Point]) -> Needed:
@@ -250,10 +230,7 @@ def claims(config: Hmm, rows: Sequence[Row]) -> list[Claim]:
 def draw(config: Hmm, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws sizes against bits, and the recall of each size."""
     styles, found = figures.styles(MODELS), points(config, records)
-    return [
-        sizes_needed(rows, styles),
-        over_sizes(found, styles),
-    ]
+    return [sizes_needed(rows, styles), over_sizes(found, styles)]
 
 
 def sizes_needed(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
@@ -272,9 +249,8 @@ def sizes_needed(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(loc="upper left")
     caption = (
-        f"The states of a hidden Markov model, or units of an LSTM, with which {ENOUGH:.0%} of the "
-        "bits are recalled right: median over seeds, bars from the least to the most of them; an "
-        "arrow stands at the greatest size tried where it is not enough for half of the seeds."
+        f"States or units with which {ENOUGH:.0%} of the bits are right: median over seeds, bars "
+        "from the least to the most; an arrow: the greatest size is not enough for half of them."
     )
     return Picture("needed", caption, figure)
 
@@ -314,11 +290,8 @@ def over_sizes(found: Sequence[Point], styles: Mapping[str, Style]) -> Picture:
         axes.set(ylim=(-0.06 * bits, 1.08 * bits), title=f"{bits} bit{'s' * (bits > 1)}")
         axes.set(xlabel="states or units", ylabel="bits recalled")
     figures.legend(figure, panels[0])
-    caption = (
-        "Bits recalled: k + the mean log2 of the probability of the right string. No hidden Markov "
-        "model of K states is above the grey line, log2 K. Mean over seeds, bars: Student's 95 % "
-        "interval."
-    )
+    caption = "Bits recalled, mean over seeds with Student's 95 % interval. No hidden Markov model "
+    caption += "of K states is above the grey line, log2 K."
     return Picture("information", caption, figure)
 
 
@@ -341,16 +314,13 @@ def _picked(point: Point, results: Sequence[Record]) -> list[tuple[float, float]
     """Returns accuracy and recalled bits of the best start in training, for each seed."""
     if point.model == HAND:
         return [(r["accuracy"], r["bits"]) for r in results]
-    by_seed = [[r for r in results if r["seed"] == seed] for seed in _seeds(results)]
+    seeds = dict.fromkeys(r["seed"] for r in results)
+    by_seed = [[r for r in results if r["seed"] == seed] for seed in seeds]
     if point.model == EM:
         best = [max(some, key=lambda r: r["log_likelihood"]) for some in by_seed]
         return [(r["accuracy"], r["bits"]) for r in best]
     best = [min(some, key=_training_loss) for some in by_seed]
     return [(r["test_metric"], point.bits * (1 - r["test_loss"] / math.log(2))) for r in best]
-
-
-def _seeds(results: Sequence[Record]) -> list[int]:
-    return list(dict.fromkeys(r["seed"] for r in results))
 
 
 def _training_loss(result: Record) -> float:
@@ -369,4 +339,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

@@ -17,7 +17,6 @@ Method: docs/experiments.md#long_memory
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -59,11 +58,7 @@ class Problem(NamedTuple):
 
 
 def problems(config: "LongMemory") -> list[Problem]:
-    """Returns all tasks at all their lags.
-
-    Raises:
-      ValueError: for a lag that a task does not allow.
-    """
+    """Returns all tasks at all their lags."""
     found = []
     for name, lag in product([name for name in config.tasks if name in OVER_LAGS], config.lags):
         with naming("lags", lag):
@@ -166,7 +161,6 @@ def claims(config: LongMemory, rows: Sequence[Row]) -> list[Claim]:
 
 def draw(config: LongMemory, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws success and accuracy against lag, and the accuracy on digits."""
-    del records
     styles = figures.styles(list(networks.LABELS.values()))  # the same in every run
     pictures = [
         against_lag(task, [row for row in rows if row["task"] == task], styles)
@@ -194,10 +188,8 @@ def against_lag(task: str, rows: Sequence[Row], styles: Mapping[str, Style]) -> 
         figures.log_sizes(axes, lags)
         axes.set_xlim(lags[0] / 1.3, lags[-1] * 1.3)
     figures.legend(figure, success)
-    caption = (
-        f"{task}: share of seeds with {SOLVED:.0%} of the test sequences right (bars: Wilson's "
-        "95 % interval), and mean test accuracy (bars: Student's 95 % interval), against the lag."
-    )
+    caption = f"{task}: share of seeds with {SOLVED:.0%} of the test sequences right, and mean "
+    caption += "test accuracy, with 95 % intervals (Wilson's, Student's)."
     return Picture(task, caption, figure)
 
 
@@ -214,4 +206,4 @@ def on_digits(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
 EXPERIMENT = Experiment("long_memory", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

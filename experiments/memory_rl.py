@@ -20,7 +20,6 @@ Method: docs/experiments.md#memory_rl
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
@@ -58,7 +57,7 @@ LABELS = {
     "lstm_chrono": "LSTM (chrono)",
     "min_gru": "minGRU",
 }
-WITHOUT_LENGTH = ("masked_cartpole",)
+DEFAULT, WITHOUT_LENGTH = ("t_maze", "memory_chain"), ("masked_cartpole",)
 SHOWN = "lstm"  # the policy of the figure of one episode
 POINTS = 20  # of a curve
 CHRONO = "long lags of supervised tasks (Tallec & Ollivier 2018)"
@@ -97,9 +96,7 @@ class MemoryRL(Config):
 
     seeds: int = setting(8, "trials reported for each setting, each from its own seed")
     steps: int = setting(100, "updates of a trial, one rollout each")
-    environments: tuple[str, ...] = setting(
-        ("t_maze", "memory_chain"), "environments to play", choices=ENVIRONMENTS
-    )
+    environments: tuple[str, ...] = setting(DEFAULT, "environments to play", choices=ENVIRONMENTS)
     lengths: tuple[int, ...] = setting((5, 20, 80), "steps to remember", (1, 10_000))
     policies: tuple[str, ...] = setting(tuple(CELLS), "policies to train", choices=CELLS)
     learning_rates: tuple[float, ...] = setting((3e-4, 1e-3, 3e-3, 1e-2), "the grid to choose from")
@@ -143,12 +140,8 @@ SCALES = {
 }  # fmt: skip
 
 
-# Training. ----------------------------------------------------------------------------------------
-
-
 def plan(config: MemoryRL, records: Sequence[Record]) -> list[Computed]:
     """Returns one group for each problem and policy; a killed one is computed again."""
-    del records
     return [
         Computed(problem.group(name), functools.partial(compute, config, problem, name))
         for problem, name in product(config.problems, config.policies)
@@ -187,13 +180,10 @@ def results(
     many = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(many)
     begin = functools.partial(policy.init, environment=environment, **biases(problem, name))
-    trained, sums = ppo.train(
-        environment, policy, config.ppo, problem.at, jax.vmap(begin)(keys[:, 0]),
-        jnp.array(rates, jnp.float32), keys[:, 1],
-    )  # fmt: skip
-    gain, score = ppo.evaluate(
-        environment, policy, config.episodes, problem.at, trained, keys[:, 2]
-    )
+    params, learning_rates = jax.vmap(begin)(keys[:, 0]), jnp.array(rates, jnp.float32)
+    played = environment, policy
+    trained, sums = ppo.train(*played, config.ppo, problem.at, params, learning_rates, keys[:, 1])
+    gain, score = ppo.evaluate(*played, config.episodes, problem.at, trained, keys[:, 2])
     columns = zip(seeds, rates, gain.tolist(), score.tolist(), curves(config, sums), strict=True)
     names = "seed", "learning_rate", "return", "score", "curve"
     return [dict(zip(names, row, strict=True)) for row in columns], trained
@@ -236,9 +226,6 @@ def episode(config: MemoryRL, problem: Problem, params: Any) -> Record:
         "action": played.action[:length, 0].tolist(),
         **{key: traces.rounded(value[:, 0].T[order]) for key, value in shown.items()},
     }
-
-
-# The report. --------------------------------------------------------------------------------------
 
 
 def reported(records: Sequence[Record], problem: Problem, name: str) -> list[Record]:
@@ -366,11 +353,8 @@ def one_episode(problem: Problem, shown: Record) -> Picture:
         *(Panel(f"gate {name}", shown[name]) for name in "ifo"),
         Panel("cell c", shown["c"], -1),
     ]
-    caption = (
-        f"{problem.title}: one episode of one trained LSTM policy, step by step. One row a unit, "
-        "the longest memory on top. Observations from -1 to 1 are drawn from 0 to 1; cell values "
-        "beyond 1 saturate."
-    )
+    caption = f"{problem.title}: one episode of one trained LSTM policy. One row a unit, the "
+    caption += "longest memory on top; cell values beyond 1 saturate."
     return Picture("episode", caption, heat_maps(panels))
 
 
@@ -379,4 +363,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

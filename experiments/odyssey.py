@@ -18,7 +18,6 @@ Method: docs/experiments.md#odyssey
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from math import log
@@ -50,19 +49,12 @@ PAIR, FINDING = " x ", "finding"  # between the settings of a pair; the task of 
 
 
 class Problem(NamedTuple):
-    """A task of the odyssey.
+    """A task of the odyssey."""
 
-    Attributes:
-      title: of its figure.
-      make: pixels a step -> the task.
-      constant: the loss, in nats, of the best answer that ignores the input.
-      unit: of the loss.
-    """
-
-    title: str
-    make: Callable[[int], Task]
-    constant: float
-    unit: str
+    title: str  # of its figure
+    make: Callable[[int], Task]  # pixels a step -> the task
+    constant: float  # the loss, in nats, of the best answer that ignores the input
+    unit: str  # of the loss
 
 
 TASKS: Mapping[str, Problem] = {
@@ -78,9 +70,7 @@ TASKS: Mapping[str, Problem] = {
 class Odyssey(Config):
     """How many settings of which variants try which tasks, and for how long."""
 
-    seeds: int = setting(
-        24, "settings drawn for each variant and task, each with its own seed", (11, 10_000)
-    )
+    seeds: int = setting(24, "settings drawn for each variant and task", (11, 10_000))
     steps: int = setting(4000, "updates of a trial")
     hidden: int = setting(64, "the most hidden units")
     narrowest: int = setting(8, "the fewest hidden units")
@@ -142,7 +132,6 @@ def drawn(config: Odyssey, task: str, variant: str) -> list[dict[str, Any]]:
 
 def plan(config: Odyssey, records: Sequence[Record]) -> list[Group]:
     """Returns a group for each task, variant and bucket of widths."""
-    del records
     groups = []
     for task, variant in product(config.tasks, config.variants):
         points = drawn(config, task, variant)
@@ -179,13 +168,9 @@ def group(
 
 def initial_state(hidden: Sequence[int], group: Group, run: RunDirectory) -> State:
     """Returns the initial state of a group's trials in their own widths."""
-    del run
     assert group.trials is not None
     settings = {"batch_size": group.batch_size, "optimizer": group.optimizer}
     return widths.crop(group.task, hidden, group.model, group.trials, **settings)
-
-
-# The report. --------------------------------------------------------------------------------------
 
 
 def loss(result: Record) -> float:
@@ -218,13 +203,13 @@ def analyse(
     config: Odyssey, task: str, results: Sequence[Record], grown: Forest | None
 ) -> TaskResults:
     """Returns the results of one task."""
-    tenth = best(of_variants(config, results))
-    constant = TASKS[task].constant
-    learnt, gain = float(np.median(tenth[VANILLA])) / constant, constant - np.mean(tenth[VANILLA])
-    tests = statistics.against(tenth, VANILLA)
-    if grown is None or grown.explained <= 0:
-        return TaskResults(learnt, float(gain), tests, [], 0.0)
-    return TaskResults(learnt, float(gain), tests, importance.effects(grown), grown.explained)
+    tenth, constant = best(of_variants(config, results)), TASKS[task].constant
+    learnt = float(np.median(tenth[VANILLA])) / constant
+    gain = constant - float(np.mean(tenth[VANILLA]))
+    effects, explained = [], 0.0
+    if grown is not None and grown.explained > 0:
+        effects, explained = importance.effects(grown), grown.explained
+    return TaskResults(learnt, gain, statistics.against(tenth, VANILLA), effects, explained)
 
 
 def of_task(records: Sequence[Record], task: str) -> list[Record]:
@@ -258,7 +243,6 @@ def summarise(config: Odyssey, records: Sequence[Record]) -> list[Row]:
 
 def claims(config: Odyssey, rows: Sequence[Row]) -> list[Claim]:
     """Returns the paper's findings with the results here."""
-    del config
     tried = [row for row in rows if row["above_vanilla"] is not None]
     shared = [row for row in rows if row["share"] is not None]
     mains = [row for row in shared if PAIR not in row["what"]]
@@ -270,28 +254,19 @@ def claims(config: Odyssey, rows: Sequence[Row]) -> list[Claim]:
         "; ".join(better) or "none",
         gaps(tried, findings.CRITICAL),
         gaps(tried, findings.HARMLESS),
-        "; ".join(f"{r['task']}: {r['what']} {interval(r, 'share')}" for r in mains) or "-",
+        "; ".join("{task}: {what} {share:.2f} [{low:.2f}, {high:.2f}]".format(**r) for r in mains)
+        or "-",
         "; ".join(f"{task}: all pairs {share:.2f}" for task, share in pairs.items()) or "-",
     ]
-    found = [row for row in rows if row["task"] == FINDING]
-    return [
-        Claim(row["what"], mine, "Greff et al. 2017", row["verdict"])
-        for row, mine in zip(found, ours, strict=True)
-    ]  # fmt: skip
+    found = zip((row for row in rows if row["task"] == FINDING), ours, strict=True)
+    return [Claim(row["what"], mine, "Greff et al. 2017", row["verdict"]) for row, mine in found]
 
 
 def gaps(rows: Sequence[Row], names: Sequence[str]) -> str:
     """Returns the loss of these variants above vanilla's as text, with p."""
-    lines = [
-        f"{r['task']}: {r['what']} {interval(r, 'above_vanilla')} nats (p {r['p']:.2g})"
-        for r in rows if r["what"] in names
-    ]  # fmt: skip
-    return "; ".join(lines) or "-"
-
-
-def interval(row: Row, column: str) -> str:
-    """Returns a number of a row with its interval."""
-    return f"{row[column]:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    some = (row for row in rows if row["what"] in names)
+    words = "{task}: {what} {above_vanilla:.2f} [{low:.2f}, {high:.2f}] nats (p {p:.2g})"
+    return "; ".join(words.format(**row) for row in some) or "-"
 
 
 def variants(
@@ -302,14 +277,13 @@ def variants(
     tests = {test.name: test for test in found.tests}
     rows = []
     for name, tenth in best(losses).items():
-        test, mine = tests.get(name), [r for r in results if r["variant"] == name]
-        gap = test.difference._asdict() if test else {}
-        rows.append(row(
-            task, name, trials=len(mine), best_tenth=float(np.mean(tenth)),
-            above_vanilla=gap.get("value"), low=gap.get("low"), high=gap.get("high"),
-            p=test and test.corrected, diverged=sum(r["status"] == "diverged" for r in mine),
-            verdict=said(test) if test else "",
-        ))  # fmt: skip
+        mine = [r for r in results if r["variant"] == name]
+        values = {"trials": len(mine), "best_tenth": float(np.mean(tenth))}
+        values["diverged"] = sum(r["status"] == "diverged" for r in mine)
+        if test := tests.get(name):
+            value, low, high = test.difference
+            values |= {"above_vanilla": value, "low": low, "high": high, "p": test.corrected}
+        rows.append(row(task, name, said(test) if test else "", **values))
     return rows
 
 
@@ -338,7 +312,6 @@ def row(task: str, what: str, verdict: str, **values: Any) -> Row:
 
 def draw(config: Odyssey, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws the best tenths as boxes, and the importance of hyperparameters."""
-    del rows
     analyses, grown = analyse_all(config, records)
     verdicts = findings.verdicts(analyses)
     return [boxes(config, records, analyses, verdicts), *importances(analyses, grown, verdicts)]
@@ -382,10 +355,8 @@ def importances(
             curve = importance.curve(grown[task], name)
             charts.marginal_curve(axes, curve, f"above mean, {problem.unit}", style)
     caption = (
-        "Left: the share of the variance of the test loss by hyperparameter and by "
-        "pair (functional ANOVA of a forest, without the mean of each variant; titles: the "
-        "share of the variance of new trials that the forest explains; bars: 95 % intervals). "
-        f"Right: the mean loss over all else. {findings_text(verdicts, (4, 5))}"
+        "Left: the share of the variance of the test loss by hyperparameter and by pair, with 95 % "
+        f"intervals. Right: the mean loss over all else. {findings_text(verdicts, (4, 5))}"
     )
     return [Picture("importances", caption, figure)]
 
@@ -399,4 +370,4 @@ def findings_text(verdicts: Mapping[int, str], numbers: Sequence[int]) -> str:
 EXPERIMENT = Experiment("odyssey", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

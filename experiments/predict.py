@@ -62,11 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prepared(argv: Sequence[str]) -> Callable[[], int]:
-    """Returns the work of a command line, which reports the predictions.
-
-    Raises:
-      ValueError: for bad input.
-    """
+    """Returns the work of a command line, which reports the predictions."""
     given, help_wanted = flags.parse_fields(argv, Predict)
     if help_wanted:
         example = Predict(model="model/", data="new.csv", out="new_predictions.csv")
@@ -124,9 +120,8 @@ def predictions(
 def need_offered(config: Predict, task: Any, levels_given: bool) -> None:
     """Raises ValueError, with its flag, for predictions that a task does not make."""
     head = getattr(task, "head", None)
-    classes = isinstance(task, LanguageModel) or isinstance(
-        head, heads.CrossEntropy | heads.Bernoulli
-    )
+    is_text = isinstance(task, LanguageModel)
+    classes = is_text or isinstance(head, heads.CrossEntropy | heads.Bernoulli)
     right = f"{config.model} predicts no classes"
     need(classes or not config.probabilities, "probabilities", True, right)
     quantiles = isinstance(head, heads.Quantiles | heads.Density)
@@ -170,9 +165,8 @@ def text_table(config: Predict, predictor: lj.Predictor, data: str) -> dict[str,
     table["next"] = predictor.predict(data)
     if config.probabilities:
         p = predictor.predict(data, probabilities=True)
-        table |= {
-            f"p_{symbol}": p[:, k] for k, symbol in enumerate(predictor.task.vocabulary.symbols)
-        }
+        symbols = predictor.task.vocabulary.symbols
+        table |= {f"p_{symbol}": p[:, k] for k, symbol in enumerate(symbols)}
     return table
 
 

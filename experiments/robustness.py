@@ -17,7 +17,6 @@ Method: docs/experiments.md#robustness
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -33,6 +32,7 @@ from lstm_jax import cells, tasks
 from lstm_jax.cells import Cell
 from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, exceeds, of_parts
+from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
 from lstm_jax.tasks import Task
 from lstm_jax.training import Trials, make_trials
@@ -40,30 +40,21 @@ from lstm_jax.training import Trials, make_trials
 BROAD = 1.0  # decades of learning rate
 
 
-class Range(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Range(Parameter):
     """The range of one hyperparameter, uniform or logarithmic, and its bins."""
 
-    label: str
-    low: float
-    high: float
-    log: bool
-    bins: int
-
-    def at(self, u: np.ndarray) -> np.ndarray:
-        """Returns the values at shares u of the range."""
-        if self.log:
-            return self.low * (self.high / self.low) ** u
-        return self.low + (self.high - self.low) * u
+    bins: int = 4
 
     @property
     def edges(self) -> np.ndarray:
         """The ends of the bins, one more than the bins."""
-        return self.at(np.linspace(0, 1, self.bins + 1))
+        return self.numbers(np.linspace(0, 1, self.bins + 1))
 
     @property
     def middles(self) -> np.ndarray:
         """The middle of each bin."""
-        return self.at((np.arange(self.bins) + 0.5) / self.bins)
+        return self.numbers((np.arange(self.bins) + 0.5) / self.bins)
 
     def bin(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """Returns the bin of each value; the outer ones take rounding errors."""
@@ -71,11 +62,11 @@ class Range(NamedTuple):
 
 
 RANGES = {  # by the name that records give the setting
-    "learning_rate": Range("learning rate", 10**-3.5, 1.0, True, 7),
-    "gate_bias_i": Range("input-gate bias", -6.0, 2.0, False, 4),
-    "gate_bias_o": Range("output-gate bias", -6.0, 2.0, False, 4),
-    "gate_bias_f": Range("forget-gate bias", 0.0, 6.0, False, 4),
-    "init_scale": Range("scale of the start", 0.5, 2.0, True, 4),
+    "learning_rate": Range("learning rate", "log", 10**-3.5, 1.0, bins=7),
+    "gate_bias_i": Range("input-gate bias", "uniform", -6.0, 2.0),
+    "gate_bias_o": Range("output-gate bias", "uniform", -6.0, 2.0),
+    "gate_bias_f": Range("forget-gate bias", "uniform", 0.0, 6.0),
+    "init_scale": Range("scale of the start", "log", 0.5, 2.0),
 }
 DECADES = math.log10(RANGES["learning_rate"].high / RANGES["learning_rate"].low)
 BROADLY = "no fine tuning is needed (Hochreiter & Schmidhuber 1997, section 6)"
@@ -131,7 +122,6 @@ SCALES = {
 
 def plan(config: Robustness, records: Sequence[Record]) -> list[Group]:
     """Returns all settings of each task and network as one group."""
-    del records
     groups = []
     for problem, (name, network) in product(config.tasks, NETWORKS.items()):
         task, cell = TASKS[problem](config.lag), network.cell(config.hidden)
@@ -150,7 +140,7 @@ def drawn(network: Network, config: Robustness) -> Trials:
     names = ("learning_rate", *network.settings)
     rngs = [np.random.default_rng((config.seed, i)) for i in range(config.seeds)]
     shares = np.array([rng.random(len(names)) for rng in rngs]).T
-    values = {name: RANGES[name].at(u) for name, u in zip(names, shares, strict=True)}
+    values = {name: RANGES[name].numbers(u) for name, u in zip(names, shares, strict=True)}
     return make_trials(
         seed=config.reported,
         learning_rate=values["learning_rate"],
@@ -208,7 +198,7 @@ def quarters(records: Sequence[Record], field: str) -> dict[str, Estimate]:
     """Returns the working width in each nonempty bin of a field, by name."""
     found, over = shares(ledger.results(records), field), RANGES[field]
     ends = zip(over.edges[:-1], over.edges[1:], found, strict=True)
-    return {f"{over.label} {a:.2g} to {b:.2g}": decades(s) for a, b, s in ends if s is not None}
+    return {f"{over.name} {a:.2g} to {b:.2g}": decades(s) for a, b, s in ends if s is not None}
 
 
 def shares(results: Sequence[Record], field: str) -> list[Share | None]:
@@ -245,11 +235,8 @@ def claims(config: Robustness, rows: Sequence[Row]) -> list[Claim]:
         found.append(Claim(f"The {network} {said}", ours, BROADLY, verdict))
         ours = "; ".join(f"{r['task']}: {r['broader_than_rnn']}" for r in mine)
         verdict = of_parts([r["broader_than_rnn"] == "yes" for r in mine])
-        found.append(
-            Claim(
-                f"The {network} learns over a broader range than the tanh RNN", ours, "-", verdict
-            )
-        )
+        said = f"The {network} learns over a broader range than the tanh RNN"
+        found.append(Claim(said, ours, "-", verdict))
     return found
 
 
@@ -289,8 +276,8 @@ def success_map(axes: Axes, results: Sequence[Record], field: str) -> QuadMesh:
     tried, solved = counts(results, field)
     share = np.ma.masked_where(tried == 0, solved / np.maximum(tried, 1))
     mesh = axes.pcolormesh(x.edges, y.edges, share, vmin=0, vmax=1, cmap="cividis")
-    axes.set(xscale="log", yscale="log" if y.log else "linear", xlabel=x.label, ylabel=y.label)
-    if y.log:
+    axes.set(xscale="log", yscale="log" if y.is_log else "linear", xlabel=x.name, ylabel=y.name)
+    if y.is_log:
         axes.set_yticks(y.edges, [f"{edge:.2g}" for edge in y.edges])
         axes.minorticks_off()
     axes.grid(False)
@@ -326,7 +313,7 @@ def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:
         aside = 0.16 * (place - len(lines) // 2)  # side by side
         found = zip(over.middles, shares(results[name], field), strict=True)
         shown = [(middle + aside, decades(share)) for middle, share in found if share is not None]
-        label = f"{NETWORKS[name].label}: {over.label.removesuffix('-gate bias')}"
+        label = f"{NETWORKS[name].label}: {over.name.removesuffix('-gate bias')}"
         figures.error_bars(axes, [x for x, _ in shown], [y for _, y in shown], style, label)
     figures.level(axes, BROAD, "broad")
     axes.set(title="each quarter of a bias", xlabel="bias", ylabel="working decades of rate")
@@ -336,4 +323,4 @@ def widths(axes: Axes, results: Mapping[str, Sequence[Record]]) -> None:
 EXPERIMENT = Experiment("robustness", str(__doc__), SCALES, plan, summarise, draw, claims=claims)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

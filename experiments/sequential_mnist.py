@@ -16,7 +16,6 @@ Method: docs/experiments.md#sequential_mnist
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
@@ -31,6 +30,7 @@ from lstm_jax.report.claims import above
 from lstm_jax.tasks import Task
 
 RATES = (3e-3, 1e-2)
+NOISE = 0.1  # standard deviation of the noise on a pixel
 FAMILIES = {  # title of their learning curves -> network -> label
     "LSTMs": {
         "lstm": "LSTM",
@@ -74,7 +74,6 @@ class SequentialMNIST(Config):
     learning_rates: tuple[float, ...] = setting(RATES, "the grid to choose from")
     tuning_seeds: int = setting(2, "seeds to choose on, before those that are reported")
     batch_size: int = setting(32, "images an update")
-    input_noise: float = setting(0.1, "standard deviation of the noise on a pixel", (0, 10))
     data_dir: str = setting("", "folder of MNIST's four files; by default the user's cache")
 
 
@@ -84,22 +83,14 @@ SCALES = {
     ),
     "small": SequentialMNIST(),
     "paper": SequentialMNIST(
-        networks=CELLS,
-        tasks=MNIST,
-        steps=40_000,
-        hidden=128,
-        batch_size=100,
+        networks=CELLS, tasks=MNIST, steps=40_000, hidden=128, batch_size=100,
         learning_rates=(5e-4, 1e-3),
     ),
-}
+}  # fmt: skip
 
 
 def plan(config: SequentialMNIST, records: Sequence[Record]) -> list[Group]:
-    """Returns for each task and network the tuning group, then the reported group.
-
-    Raises:
-      ValueError: files of MNIST are absent or damaged.
-    """
+    """Returns for each task and network the tuning group, then the reported group."""
     config = with_files(config)
     groups = []
     for task_name, cell in product(config.tasks, config.networks):
@@ -110,26 +101,19 @@ def plan(config: SequentialMNIST, records: Sequence[Record]) -> list[Group]:
         groups += tuning.tune_then_report(
             config, config.learning_rates, records, group,
             choose=tuning.least(lambda result: -result["validation_correct"]),
-            decay=config.steps, input_noise=config.input_noise,
+            decay=config.steps, input_noise=NOISE,
         )  # fmt: skip
     return groups
 
 
 def with_files(config: SequentialMNIST) -> SequentialMNIST:
-    """Returns the config with a folder that has MNIST, if a task needs it.
-
-    Raises:
-      ValueError: files of MNIST are absent or damaged.
-    """
+    """Returns the config with a folder that has MNIST, if a task needs it."""
     if not set(MNIST) & set(config.tasks):
         return config
     with naming("data_dir"):
         folder = mnist.folder_of(config.data_dir)
         mnist.read(folder)
     return dataclasses.replace(config, data_dir=folder)
-
-
-# The report. --------------------------------------------------------------------------------------
 
 
 def summarise(config: SequentialMNIST, records: Sequence[Record]) -> list[Row]:
@@ -181,9 +165,6 @@ def numbers(config: SequentialMNIST, rows: Sequence[Row]) -> list[Row]:
     return [{"task": r["task"], "network": r["network"], "accuracy": r["accuracy"]} for r in rows]
 
 
-# Drawing. -----------------------------------------------------------------------------------------
-
-
 def draw(config: SequentialMNIST, rows: Sequence[Row], records: Sequence[Record]) -> list[Picture]:
     """Draws the test accuracies and the learning curves of two families of networks."""
     figure, panels = figures.canvas(len(config.tasks), 1 + len(FAMILIES))
@@ -192,10 +173,8 @@ def draw(config: SequentialMNIST, rows: Sequence[Row], records: Sequence[Record]
         for axes, (title, family) in zip(curves, FAMILIES.items(), strict=True):
             learning(axes, task, [c for c in config.networks if c in family], records)
             axes.set_title(f"{task}: {title}")
-    caption = (
-        "Left: mean test accuracy over seeds, bars: Student's 95 % interval. Then the running "
-        "accuracy on training images, mean over seeds with the same interval."
-    )
+    caption = "Left: mean test accuracy over seeds, with Student's 95 % interval. Then the running "
+    caption += "accuracy on training images."
     return [Picture("sequential_mnist", caption, figure)]
 
 
@@ -226,4 +205,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

@@ -14,7 +14,6 @@ Method and the language of spaces: docs/experiments.md#sweep
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +43,7 @@ from lstm_jax.search import Found, Search, Space, Strategy, importance, plans
 from lstm_jax.tasks import Task, base
 from lstm_jax.training import DIRECTIONS
 
+SPACE = "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1"
 OPTIMIZERS = tuple(DIRECTIONS)
 NETWORKS = (*networks.LABELS, *networks.CATALOGUE)
 TASKS: Mapping[str, Callable[[int], Task]] = {
@@ -80,16 +80,11 @@ class Sweep(Source, Config):
     """The space of a search, its strategy, and its budget; the problem may be your own file."""
 
     seeds: int = setting(5, "fresh seeds of each reported configuration")
-    space: str = setting(
-        "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1",
-        "the searched space",
-    )
+    space: str = setting(SPACE, "the searched space")
     strategy: str = setting("random", "how", choices=lj.search.STRATEGIES)
     trials: int = setting(60, "configurations to try; a grid tries all of its own")
     tuning_seeds: int = setting(1, "seeds of each configuration, before those that are reported")
-    epochs: int = setting(
-        0, "your file: passes through the rows, in place of --steps; 0 for --steps", (0, 1_000_000)
-    )
+    epochs: int = setting(0, "your file: passes through the rows; 0 for --steps", (0, 1_000_000))
     metric: str = setting("loss", "ranking metric on validation", choices=lj.search.METRICS)
     batch: str = setting("auto", "trials trained at once (R), auto: as many as fit the memory")
     points: int = setting(5, "grid: values of each range", (2, 10_000))
@@ -160,11 +155,7 @@ class Sweep(Source, Config):
 
 
 def space_of(config: Sweep) -> Space:
-    """Returns the searched space.
-
-    Raises:
-      ValueError: for an impossible space.
-    """
+    """Returns the searched space."""
     words: dict[str, Any] = {"cell": NETWORKS, "optimizer": OPTIMIZERS}
     structure = {name: words.get(name) or whole(Sweep, name) for name in STRUCTURE}
     if config.task == "digits" or config.is_own:
@@ -225,9 +216,6 @@ def adapt(config: Sweep) -> Sweep:
             config.best * config.seeds, config.batching,
         )  # fmt: skip
     return dataclasses.replace(config, batch=str(places))
-
-
-# The report. --------------------------------------------------------------------------------------
 
 
 def every(config: Sweep, records: Sequence[Record]) -> list[Row]:
@@ -322,4 +310,4 @@ EXPERIMENT = Experiment(
 )  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(runner.main(EXPERIMENT, sys.argv))
+    runner.script(EXPERIMENT)

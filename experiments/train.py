@@ -56,12 +56,8 @@ class Train(Source):
     clip: float = setting(1.0, "largest norm of a gradient")
     batch_size: int = setting(32, "rows of an update")
     optimizer: str = setting("adam", "the optimiser", choices=DIRECTIONS)
-    patience: int = setting(
-        0, "validations without progress that stop a trial; 0 for never", (0, 1_000_000)
-    )
-    ensemble: bool = setting(
-        False, "save all seeds of the best setting; predictions are their mean"
-    )
+    patience: int = setting(0, "validations without progress; 0 for no limit", (0, 1_000_000))
+    ensemble: bool = setting(False, "save all seeds of the best setting, to predict their mean")
     engine: str = setting("auto", "the loop over time", choices=ENGINES)
     platform: str = setting("auto", "where it runs", choices=PLATFORMS)
     batching: str = setting("auto", "the trials of one device", choices=BATCHINGS)
@@ -89,11 +85,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prepared(argv: Sequence[str]) -> Callable[[], int]:
-    """Returns the work of a command line, in the directory of its run.
-
-    Raises:
-      ValueError: for bad input, before anything is written.
-    """
+    """Returns the work of a command line, in the directory of its run."""
     given, help_wanted = flags.parse_fields(argv, Train)
     if help_wanted:
         return runner.show_help(str(__doc__), flags.describe({NAME: Train()}))
@@ -112,11 +104,7 @@ def prepared(argv: Sequence[str]) -> Callable[[], int]:
 
 
 def chosen(given: Mapping[str, Any]) -> Train:
-    """Returns the config of the given flags, or of the run to resume.
-
-    Raises:
-      ValueError: for a bad value, a missing run, or a flag that differs from the run.
-    """
+    """Returns the config of the given flags, or of the run to resume."""
     if not given.get("resume"):
         return Train(**given)
     path = given["resume"]
@@ -128,11 +116,7 @@ def chosen(given: Mapping[str, Any]) -> Train:
 
 
 def open_run(config: Train, task: Task, about: Mapping[str, Any]) -> RunDirectory:
-    """Makes the directory of a new run, or opens the run to resume, whose data are the same.
-
-    Raises:
-      ValueError: the directory is not empty or cannot be written, or the data differ.
-    """
+    """Makes the directory of a new run, or opens the run to resume, whose data are the same."""
     if config.resume:
         right = f"{config.resume} was trained on other data; need the same file, unchanged"
         same = read_config(Path(config.resume))["about"]["digest"] == task.digest
@@ -162,9 +146,8 @@ def need_room(config: Train, data: Any, task: Task, network: Any) -> None:
     settings: dict[str, Any] = settings_of(config)
     settings = {n: np.repeat(v, config.seeds) for n, v in settings.items() if n != "clip"}
     trials = lj.make_trials(**settings, clip=config.clip)
-    group = Group(
-        GROUP, task, network, 1, config.batch_size, trials, "test", optimizer=config.optimizer
-    )
+    group = Group(GROUP, task, network, 1, config.batch_size, trials, "test")
+    group = group._replace(optimizer=config.optimizer)
     sizes = {name: getattr(config, name) for name in ("hidden", "depth", "seeds", "batch_size")}
     request = Request(sizes, None, config.out or None, config.resume or None, False)
     estimate.need_memory([group], config.batching, request)
@@ -191,9 +174,8 @@ def carry_out(config: Train, data: Any, task: Task, network: Any, run: RunDirect
         best = result.best(by)
     except ValueError:
         reason = next(filter(None, result.reason), "no loss is finite")
-        raise terminal.Failed(
-            f"every trial diverged ({reason}); try a lower --learning_rate"
-        ) from None
+        right = f"every trial diverged ({reason}); try a lower --learning_rate"
+        raise terminal.Failed(right) from None
     together = same_setting(result, best)
     own_data.save(config, together if config.ensemble else best, run.path)
     split = "test" if task.split_size("test") else by

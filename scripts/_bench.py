@@ -72,9 +72,6 @@ LINEAR_SHAPES = tuple((T, 16, H, H) for H in (32, 128) for T in (64, 256, 1024, 
 REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each rival at each shape", 1)
 SHAPES = flags.DEFINE_multi_string("shape", [], "T,B,D,H instead of the usual ones; repeatable")
 TRIALS = flags.DEFINE_list("trials", None, "numbers of trials (suites trials, throughput)")
-SEEDS = flags.DEFINE_integer("seeds", 8, "seeds of each dtype (suite precision)", 2)
-STEPS = flags.DEFINE_integer("steps", 1200, "updates of each trial (suite precision)", 6)
-RATE = flags.DEFINE_float("learning_rate", 1e-2, "of Adam (suite precision)", 0.0)
 GPU = flags.DEFINE_boolean("gpu", None, "the suites of a GPU; by default if jax runs on one")
 TINY = flags.DEFINE_boolean("tiny", False, "shapes of a few units, to check that --gpu runs")
 MINUTES = flags.DEFINE_float("minutes", 7.5, "on a GPU, start no part that may end later", 0.0)
@@ -123,10 +120,9 @@ def peers() -> list[dict[str, Any]]:
         for kind in ("forward", "step"):
             rows.append(compared(rivals, shape, kind, REPEATS.value))
             show(rows[-1], "flax linen")
+    steps = [r["median_ms"] for r in rows if r["kind"] == "step" and r["shape"][3] > 32]
     for base in ("flax linen", "torch"):
-        print_means(
-            [r["median_ms"] for r in rows if r["kind"] == "step" and r["shape"][3] > 32], base
-        )
+        print_means(steps, base)
     return rows
 
 
@@ -323,7 +319,7 @@ SUITES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "peers": peers,
     "trials": trials,
     "throughput": throughput,
-    "precision": lambda: _bench_training.precision(SEEDS.value, STEPS.value, RATE.value),
+    "precision": _bench_training.precision,
     "memory": memory,
     "cells": cells,
     "own": own,

@@ -16,7 +16,7 @@ from flax import linen
 import lstm_jax as lj
 from experiments.common import ppo
 from experiments.common.environments import ENVIRONMENTS, Params
-from lstm_jax.report.statistics import interval
+from lstm_jax.report.statistics import Estimate, interval
 from scripts._bench_flax import ScannedRNN
 from scripts._rivals import ignoring, seconds
 
@@ -27,17 +27,11 @@ EPISODES = 256
 
 
 class ActorCritic(linen.Module):
-    """Network of a policy with memory, over [T, B, ...].
+    """Network of a policy with memory, over [T, B, ...]."""
 
-    Attributes:
-      recurrent: (carry, (x, resets)) -> (carry, h).
-      actions: number of actions.
-      hidden: units of each layer.
-    """
-
-    recurrent: linen.Module
-    actions: int
-    hidden: int
+    recurrent: linen.Module  # (carry, (x, resets)) -> (carry, h)
+    actions: int  # number of actions
+    hidden: int  # units of each layer
 
     @linen.compact
     def __call__(self, carry: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
@@ -56,15 +50,10 @@ class ActorCritic(linen.Module):
 
 @dataclasses.dataclass(frozen=True)
 class LinenPolicy:
-    """A linen network as the policy of `experiments.common.ppo`.
+    """A linen network as the policy of `experiments.common.ppo`."""
 
-    Attributes:
-      network: equal networks share a program.
-      ours: whether its recurrent layer is ours.
-    """
-
-    network: ActorCritic
-    ours: bool
+    network: ActorCritic  # equal networks share a program
+    ours: bool  # whether its recurrent layer is ours
 
     def init(self, key: jax.Array, observation_size: int) -> Any:
         """Returns the initial parameters, equal for both recurrent layers."""
@@ -144,9 +133,8 @@ def _row(name: str, length: int, scores: Any, times: dict[str, Any]) -> dict[str
 
 def _line(row: dict[str, Any]) -> str:
     each = (
-        f"{kind} score {mean:.3f} [{low:.3f}, {high:.3f}], "
-        f"{row['steps_a_second'][kind]:,.0f} environment steps a second"
-        for kind, (mean, low, high) in row["score"].items()
+        f"{kind} score {Estimate(*score)}, {row['steps_a_second'][kind]:,.0f} steps a second"
+        for kind, score in row["score"].items()
     )
     return f"{row['problem']}: " + "; ".join(each)
 

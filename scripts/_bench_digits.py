@@ -68,9 +68,6 @@ def one_training() -> dict[str, Any]:
     )
 
 
-# The search. --------------------------------------------------------------------------------------
-
-
 def search() -> dict[str, Any]:
     """Returns a call of each rival; all give the accuracies of the trainings that torch samples."""
     problem = digits(SEARCH_EPOCHS)
@@ -91,9 +88,8 @@ def search() -> dict[str, Any]:
         each = trainings(problem, settings)
         pool = warm_pool(each[0])
         calls["torch"] = lambda n: [with_torch(each[i]) for i in sampled(n)]
-        calls["torch, two processes"] = lambda n: list(
-            pool.map(ALONE, [each[i] for i in sampled(n)])
-        )
+        several = functools.partial(pool.map, ALONE)
+        calls["torch, two processes"] = lambda n: list(several([each[i] for i in sampled(n)]))
     return calls
 
 
@@ -152,9 +148,8 @@ def with_flax(problem: Problem, rate: Any, clip: Any, seed: Any) -> list[float]:
     begin = jax.jit(lambda key: forgetting(model.init(key, x[:1])))
     drawn = [begin(jax.random.key(int(s))) for s in seeds]
     params = jax.tree.map(lambda *each: jnp.stack(each)[place], *drawn)
-    found = jax.jit(lambda *each: jax.lax.map(lambda one: train(*one), each, batch_size=TOGETHER))(
-        params, *settings
-    )
+    each = functools.partial(jax.lax.map, lambda one: train(*one), batch_size=TOGETHER)
+    found = jax.jit(each)((params, *settings))
     return np.asarray(found).tolist()
 
 

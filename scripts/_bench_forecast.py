@@ -17,7 +17,7 @@ import numpy as np
 import lstm_jax as lj
 from experiments.common import competitions
 from experiments.forecast import CONTEXT, LEVELS
-from lstm_jax.report.statistics import interval
+from lstm_jax.report.statistics import Estimate, interval
 from lstm_jax.tasks import Forecast, heads
 from scripts._bench_own_data import installed
 from scripts._rivals import keeping, seconds
@@ -42,8 +42,7 @@ def forecast(repeats: int) -> list[dict[str, Any]]:
 def _line(row: dict[str, Any]) -> str:
     ours, torch = row["median_s"]["lstm_jax"], row["median_s"].get("torch")
     beside = f", one of torch {torch:.1f} s, {ours / torch:.2f} of one" if torch else ""
-    error = ", ".join(f"{name} {mean:.3f} [{low:.3f}, {high:.3f}]"
-                      for name, (mean, low, high) in row["mase"].items())  # fmt: skip
+    error = ", ".join(f"{name} {Estimate(*each)}" for name, each in row["mase"].items())
     return (
         f"{row['data']}, {STEPS} updates: {SEEDS} networks of lstm_jax {ours:.1f} s{beside}; "
         f"test MASE of a network: {error}"

@@ -91,9 +91,8 @@ def per_gate(shape: Shape, repeats: int, terms: str, engines: Iterable[str]) -> 
         for name, make in CELLS.items()
     }
     row = compared(makers, shape, "step", repeats)
-    gate_ms = {
-        name: ms / len(CELLS[name.split()[1]](1).gates) for name, ms in row["median_ms"].items()
-    }
+    gates = {name: len(CELLS[name.split()[1]](1).gates) for name in row["median_ms"]}
+    gate_ms = {name: ms / gates[name] for name, ms in row["median_ms"].items()}
     relative = {
         name: ms / gate_ms[base]
         for name, ms in gate_ms.items()
@@ -122,9 +121,8 @@ def errors(shape: Shape) -> dict[str, Any]:
 
         (d_params, d_x), h = jax.jit(within)(params, jnp.asarray(x, dtype))
         leaves = {"h": h, "gradients": (d_params, d_x)}
-        return {
-            k: [np.asarray(a, np.float64) for a in jax.tree.leaves(v)] for k, v in leaves.items()
-        }
+        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), leaves)
+        return {name: jax.tree.leaves(tree) for name, tree in wide.items()}
 
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), params)

@@ -23,6 +23,7 @@ from absl import app
 
 from lstm_jax.report import figures
 from lstm_jax.report.statistics import Estimate, interval
+from lstm_jax.report.tables import markdown
 from scripts import _bench_agent, _bench_digits, _bench_start, _bench_text
 from scripts._rivals import interleaved, keeping
 
@@ -36,25 +37,18 @@ Save = Callable[[list[dict[str, Any]]], None]
 
 
 class Job(NamedTuple):
-    """A job and its rivals.
+    """A job and its rivals."""
 
-    Attributes:
-      title: for the table.
-      rivals: returns a call for each rival, which runs the job and returns results.
-      repeats: timed calls of each.
-      goals: rival -> the goal and the least goal for our time relative to its time.
-      results: the kind of results, "" for none.
-      whole: rival -> factor from the timed part to the whole job.
-      devices: devices of jax on a CPU.
-    """
-
-    title: str
+    title: str  # for the table
+    # returns a call for each rival, which runs the job and returns results
     rivals: Callable[[], Calls]
-    repeats: int
+    repeats: int  # timed calls of each
+    # rival -> the goal and the least goal for our time relative to its time
     goals: Mapping[str, tuple[float, float]] = MappingProxyType({})
-    results: str = ""
+    results: str = ""  # the kind of results, "" for none
+    # rival -> factor from the timed part to the whole job
     whole: Mapping[str, float] = MappingProxyType({})
-    devices: int = 1
+    devices: int = 1  # devices of jax on a CPU
 
 
 SAMPLED = 96 / _bench_digits.SAMPLES
@@ -88,11 +82,7 @@ JOBS = {
 def jobs(
     alone: str | None, names: list[str] | None, minutes: float, save: Save, to_page: bool
 ) -> list[dict[str, Any]]:
-    """Measures jobs in so many minutes, all by default, or one alone in this process.
-
-    Raises:
-      app.UsageError: a job has no such name.
-    """
+    """Measures jobs in so many minutes, all by default, or one alone in this process."""
     if alone is not None:
         return [measure(alone)]
     names = list(JOBS) if names is None else names
@@ -173,37 +163,33 @@ def ratio(row: dict[str, Any], rival: str) -> Estimate:
     return Estimate(float(np.median(ours) / np.median(theirs)), min(pairs), max(pairs))
 
 
-# The table, the figure and the page. --------------------------------------------------------------
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the table of all jobs."""
-    lines = [
-        "| job | program | seconds, median | least to most | results | ours / it | goal | least |",
-        "|---|---|--:|--:|---|--:|--:|--:|",
-    ]
+    lines = []
     for row in rows:
         title = f"({row['job']}) {JOBS[row['job']].title}"
-        for n, rival in enumerate(row["seconds"]):
-            lines.append(line(row, rival, "" if n else title))
-    return "\n".join(lines) + "\n"
+        lines += [line(row, rival, "" if n else title) for n, rival in enumerate(row["seconds"])]
+    return f"{markdown(lines)}\n"
 
 
-def line(row: dict[str, Any], rival: str, title: str) -> str:
+def line(row: dict[str, Any], rival: str, title: str) -> dict[str, str]:
     """Returns the line of one program."""
     job, seconds = JOBS[row["job"]], row["seconds"][rival]
-    results = ""
+    found = {
+        "job": title,
+        "program": f"{rival} *" if rival in job.whole else rival,
+        "seconds, median": f"{np.median(seconds):.3g}",
+        "least to most": f"{min(seconds):.3g} to {max(seconds):.3g}",
+        **dict.fromkeys(("results", "ours / it", "goal", "least"), ""),
+    }
     if row["results"]:
-        mean, low, high = interval(row["results"][rival])
-        results = f"{job.results} {mean:.3f} [{low:.3f}, {high:.3f}]"
-    compared = ["", "", ""]
+        found["results"] = f"{job.results} {interval(row['results'][rival])}"
     if OURS in row["seconds"] and rival != OURS:
         equal = same(row, rival)
-        compared[0] = f"{ratio(row, rival).value:.2f}" if equal else "results differ"
-        compared[1:] = [f"{bound:g}" for bound in job.goals.get(rival, ())] or ["", ""]
-    name = f"{rival} *" if rival in job.whole else rival
-    times = f"{np.median(seconds):.3g}", f"{min(seconds):.3g} to {max(seconds):.3g}"
-    return f"| {' | '.join([title, name, *times, results, *compared])} |"
+        found["ours / it"] = f"{ratio(row, rival).value:.2f}" if equal else "results differ"
+        goals = (f"{bound:g}" for bound in job.goals.get(rival, ()))
+        found |= dict(zip(("goal", "least"), goals, strict=False))
+    return found
 
 
 def draw(rows: list[dict[str, Any]]) -> bytes:

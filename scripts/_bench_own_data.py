@@ -36,15 +36,11 @@ class Problem(NamedTuple):
 
 
 class Training(NamedTuple):
-    """One training by torch; only arrays and numbers, so another process can take it.
+    """One training by torch; only arrays and numbers, so another process can take it."""
 
-    Attributes:
-      rows: split -> x [N, T, D], lengths [N] and labels [N].
-      start: the state dictionary of nn.LSTM, drawn as ours.
-    """
-
+    # split -> x [N, T, D], lengths [N] and labels [N]
     rows: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-    start: dict[str, np.ndarray]
+    start: dict[str, np.ndarray]  # the state dictionary of nn.LSTM, drawn as ours
     classes: int
     epochs: int
     batch: int
@@ -83,10 +79,8 @@ def own_data(problem: Problem, repeats: int) -> dict[str, Any]:
     )
     row = {"kind": "own data", "data": problem.name, "hidden": problem.hidden}
     row |= {"epochs": problem.epochs, **seconds(calls, repeats)}
-    row["accuracy"] = {
-        name: [list(interval(rates.tolist())) for rates in every[-1]]
-        for name, every in found.items()
-    }
+    last = {name: every[-1].tolist() for name, every in found.items()}
+    row["accuracy"] = {name: [list(interval(each)) for each in e] for name, e in last.items()}
     print(_line(row), flush=True)
     return row
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import linen
 
 import lstm_jax as lj
+from lstm_jax.report.tables import markdown
 from scripts._rivals import ignoring, interleaved, summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,19 +87,17 @@ def start_tables(rows: list[dict[str, Any]]) -> str:
     """Returns the section of docs/benchmarks.md."""
     median = rows[0]["median_ms"]
     ours, needed = median["lstm_jax"] / 1e3, median["needed"] / 1e3
-    lines = [
+    words = (
         f"`import lstm_jax` takes {ours:.2f} processor seconds, {ours / needed:.2f} of the imports "
-        f"that it cannot avoid (jax, flax.nnx, optax, chex; {needed:.2f} s).",
-        "",
-        "| layers | T | lstm_jax | Flax linen | ratio |",
-        "|--:|--:|--:|--:|--:|",
-    ]
+        f"that it cannot avoid (jax, flax.nnx, optax, chex; {needed:.2f} s)."
+    )
+    lines = []
     for row in rows[1:]:
         ours, theirs = (row["median_ms"][name] / 1e3 for name in ("lstm_jax", "flax linen"))
-        lines.append(
-            f"| {row['layers']} | {row['T']} | {ours:.2f} | {theirs:.2f} | {ours / theirs:.2f} |"
-        )
-    return "\n".join(lines)
+        times = {"lstm_jax": ours, "Flax linen": theirs, "ratio": ours / theirs}
+        words_of = {name: f"{time:.2f}" for name, time in times.items()}
+        lines.append({"layers": row["layers"], "T": row["T"], **words_of})
+    return f"{words}\n\n{markdown(lines)}"
 
 
 def ours(layers: int) -> tuple[Callable, Any]:
@@ -128,19 +127,14 @@ def compile_step(run: Callable, params: Any, T: int) -> None:
     jax.jit(gradient).lower(params, jax.ShapeDtypeStruct((T, B, D), jnp.float32)).compile()
 
 
-# Processes of their own. --------------------------------------------------------------------------
-
-
 def python(*arguments: str, cache: str | None = None) -> None:
     """Runs Python with these arguments, with a compilation cache in the folder `cache` or none."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     if cache is not None:
         environment["JAX_COMPILATION_CACHE_DIR"] = cache
-    subprocess.run(
-        [sys.executable, "-P", *arguments], check=True, env=environment, cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = [sys.executable, "-P", *arguments]
+    subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
 
 
 def of_children() -> float:
@@ -164,10 +158,7 @@ def first_result() -> dict[str, Callable[[int], list[float]]]:
         return []
 
     run("warm", "first")
-    return {
-        "cold cache": lambda n: run(f"cold-{n}", n),
-        "warm cache": lambda n: run("warm", n),
-    }
+    return {"cold cache": lambda n: run(f"cold-{n}", n), "warm cache": lambda n: run("warm", n)}
 
 
 def _alone(*arguments: str) -> Callable[[int], list[float]]:

@@ -1,7 +1,7 @@
 """Benchmarks of training: trial-steps per second, and losses in bfloat16 and float32."""
 
 import functools
-import time
+import itertools
 from typing import Any
 
 import jax
@@ -9,9 +9,10 @@ import numpy as np
 
 import lstm_jax as lj
 from lstm_jax import nn, tasks
+from lstm_jax.report import tables
 from lstm_jax.tasks.base import never_solved
 from lstm_jax.training import parallel
-from scripts._rivals import Clock
+from scripts._rivals import Clock, interleaved
 
 LENGTH, BATCH, HIDDEN = 100, 16, 32  # as in the experiments
 TRIAL_STEPS, LEAST_STEPS = 1000, 10  # of one timed call: of all trials together, of each at least
@@ -23,46 +24,40 @@ def throughput(counts: list[int], repeats: int, minutes: float) -> list[dict[str
     """Measures trial-steps per second of R trials in one program, and of trials one by one.
 
     Each call continues from states after one step, so compiling and drawing initial parameters are
-    not timed. Programs that do not compile within half of `minutes` are left out. The remaining
-    time limits the number of rounds, of which there is at least one.
+    not timed. Programs that do not compile within half of `minutes` are left out.
     """
-    clock, compiling = Clock(minutes), Clock(minutes / 2)
+    clock = Clock(minutes / 2)
     task = tasks.make("adding", length=LENGTH)
     model = nn.SequenceSpec(lj.cells.LSTM(HIDDEN), task.input_size, task.output_size)
     cpu = jax.default_backend() == "cpu"
-    sizes = [(R, b) for R in counts for b in ("map", "vmap") if b == "vmap" or cpu or R <= 64]
-    calls: dict[str, Any] = {"one by one": OneByOne(task, model)}
-    for R, b in sizes:
-        if compiling.fits():
-            make = functools.partial(Together, task, model, R, b)
-            calls[f"{R} by {b}"] = compiling.timed(make)
-    rates = {name: [] for name in calls}
-
-    def one_round(order):
-        for name in order:
-            rates[name].append(calls[name]())
-
-    for n, order in enumerate(np.random.default_rng(0).permuted([list(calls)] * repeats, axis=1)):
-        if not n or clock.fits():
-            clock.timed(functools.partial(one_round, order))
+    alone = Together(task, model, 1, parallel.resolve("auto", parallel.everywhere()))
+    alone.steps = TRIAL_STEPS // ALONE
+    calls: dict[str, Any] = {"one by one": lambda n: [alone(n) for _ in range(ALONE)]}
+    updates = {"one by one": ALONE * alone.steps}
+    for R, batching in itertools.product(counts, ("map", "vmap")):
+        if (cpu or R <= 64 or batching == "vmap") and clock.fits():
+            make = functools.partial(Together, task, model, R, batching)
+            name = f"{R} by {batching}"
+            calls[name] = clock.timed(make)
+            updates[name] = R * calls[name].steps
+    times = interleaved(calls, repeats, warm=True)
+    rates = {name: 1e3 * updates[name] / each for name, each in times.items()}
     row = {
         "shape": [LENGTH, BATCH, task.input_size, HIDDEN],
         "kind": "trial-steps a second",
-        "median": {name: float(np.median(found)) for name, found in rates.items()},
-        "quartiles": {
-            name: np.percentile(found, (25, 75)).tolist() for name, found in rates.items()
-        },
+        "median": {name: float(np.median(each)) for name, each in rates.items()},
+        "quartiles": {name: np.percentile(e, (25, 75)).tolist() for name, e in rates.items()},
     }
     print(throughput_table(row, counts))
     return [row]
 
 
 class Together:
-    """R trials in one program; a call returns trial-steps per second."""
+    """R trials in one program; a call trains each for `steps` updates."""
 
     def __init__(self, task: Any, model: Any, R: int, batching: str):
         self.problem: tuple[Any, Any] = (task, model)
-        self.batching, self.R = batching, R
+        self.batching = batching
         self.trials = lj.make_trials(seed=list(range(R)), learning_rate=1e-4)
         self.steps = max(LEAST_STEPS, TRIAL_STEPS // R)
         self.begun = self.fit(1, None).state
@@ -75,43 +70,25 @@ class Together:
             batch_size=BATCH, progress=False,
         )  # fmt: skip
 
-    def __call__(self) -> float:
-        """Times `steps` updates of each trial."""
-        began = time.perf_counter()
+    def __call__(self, n: int) -> None:
+        """Trains from the states after one step."""
         self.fit(1 + self.steps, self.begun)
-        return self.R * self.steps / (time.perf_counter() - began)
-
-
-class OneByOne:
-    """Trials one after another, each by its own call of `fit`."""
-
-    def __init__(self, task: Any, model: Any):
-        batching = parallel.resolve("auto", parallel.everywhere())
-        self.alone = Together(task, model, 1, batching)
-        self.alone.steps = TRIAL_STEPS // ALONE
-
-    def __call__(self) -> float:
-        """Times all of them."""
-        began = time.perf_counter()
-        for _ in range(ALONE):
-            self.alone()
-        return ALONE * self.alone.steps / (time.perf_counter() - began)
 
 
 def throughput_table(row: dict[str, Any], counts: list[int]) -> str:
     """Returns a row for each R, with its speed relative to trials one by one."""
-    median, alone = row["median"], row["median"]["one by one"]
-    lines = ["| R | map | vmap | best / one by one |", "|--:|--:|--:|--:|"]
-    lines.append(f"| one by one | {alone:.0f} | | 1.00 |")
+    median, head = row["median"], "best / one by one"
+    alone = median["one by one"]
+    lines = [{"R": "one by one", "map": f"{alone:.0f}", "vmap": "", head: "1.00"}]
     for R in counts:
         found = {b: median.get(f"{R} by {b}") for b in ("map", "vmap")}
         best = max((rate for rate in found.values() if rate), default=0.0) / alone
-        cells = ["" if rate is None else f"{rate:.0f}" for rate in found.values()]
-        lines.append(f"| {R} | {cells[0]} | {cells[1]} | {f'{best:.2f}' if best else 'no time'} |")
-    return "\n".join(lines)
+        cells = {b: f"{rate:.0f}" if rate else "" for b, rate in found.items()}
+        lines.append({"R": str(R), **cells, head: f"{best:.2f}" if best else "no time"})
+    return tables.markdown(lines)
 
 
-def precision(seeds: int, steps: int, rate: float) -> list[dict[str, Any]]:
+def precision(seeds: int = 8, steps: int = 1200, rate: float = 1e-2) -> list[dict[str, Any]]:
     """Compares the training loss of `recall` in bfloat16 and in float32.
 
     Both start from the same parameters and see the same data. The network is the LSTM with chrono
@@ -122,9 +99,7 @@ def precision(seeds: int, steps: int, rate: float) -> list[dict[str, Any]]:
     trials = lj.make_trials(seed=list(range(seeds)), learning_rate=rate, clip=1.0)
     marks = [steps * n // CHECKPOINTS for n in range(1, CHECKPOINTS + 1)]
     losses = {dtype: curve(task, trials, marks, dtype) for dtype in ("float32", "bfloat16")}
-    rows = [
-        paired(step, losses["float32"][n], losses["bfloat16"][n]) for n, step in enumerate(marks)
-    ]
+    rows = list(map(paired, marks, losses["float32"], losses["bfloat16"]))
     print(precision_table(rows))
     return rows
 
@@ -158,13 +133,9 @@ def paired(step: int, single: np.ndarray, half: np.ndarray) -> dict[str, Any]:
 
 def precision_table(rows: list[dict[str, Any]]) -> str:
     """Returns a row for each checkpoint."""
-    lines = [
-        "| step | float32 | bfloat16 | difference | spread over seeds |",
-        "|--:|--:|--:|--:|--:|",
-    ]
+    lines = []
     for row in rows:
-        difference = f"{row['difference']:+.4f} ± {row['standard_error']:.4f}"
-        losses = [f"{row[k]:.4f}" for k in ("float32", "bfloat16")]
-        cells = [f"{row['step']}", *losses, difference, f"{row['spread_over_seeds']:.4f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        line = {"step": row["step"]} | {d: f"{row[d]:.4f}" for d in ("float32", "bfloat16")}
+        line["difference"] = f"{row['difference']:+.4f} ± {row['standard_error']:.4f}"
+        lines.append({**line, "spread over seeds": f"{row['spread_over_seeds']:.4f}"})
+    return tables.markdown(lines)

@@ -84,11 +84,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def read(argv: Sequence[str]) -> Request | None:
-    """Returns the request of a command line; None for help.
-
-    Raises:
-      ValueError: a wrong value; the message is one line with its flag.
-    """
+    """Returns the request of a command line; None for help."""
     values = flags.FlagValues()
     flags.DEFINE_list("topology", ["v5e:2x2"], "", flag_values=values)
     flags.DEFINE_string("experiment", "long_memory", "", flag_values=values)
@@ -122,11 +118,7 @@ def read(argv: Sequence[str]) -> Request | None:
 
 
 def chips(topology: str) -> Devices:
-    """Returns the devices of a topology, none of which the machine needs.
-
-    Raises:
-      ValueError: libtpu is missing or has no such topology.
-    """
+    """Returns the devices of a topology, none of which the machine needs."""
     installed = importlib.util.find_spec("libtpu")
     need(installed is not None, "topology", topology, 'need libtpu: pip install -e ".[tpu]"')
     alone = set(topology.partition(":")[2].split("x")) == {"1"}

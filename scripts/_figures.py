@@ -26,6 +26,7 @@ from lstm_jax.nn import SequenceSpec
 from lstm_jax.nn.initializers import chrono, gate_bias
 from lstm_jax.report import figures
 from lstm_jax.report.statistics import Estimate
+from lstm_jax.report.traces import Panel, heat_maps
 from lstm_jax.tasks import Recall, Task
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "figures"
@@ -56,14 +57,10 @@ class Gains(NamedTuple):
 
     It is |J|_F / sqrt(H) with J = d memory_T / d memory_t, for the memory c of the LSTM and h of
     the RNN: the root mean square of the final length of a random change of length 1.
-
-    Attributes:
-      whole: along every path from t to T.
-      cell: along the cell alone, J = diag(f_T ... f_{t+1}); None without a forget gate.
     """
 
-    whole: Any
-    cell: Any
+    whole: Any  # along every path from t to T
+    cell: Any  # along the cell alone, J = diag(f_T ... f_{t+1}); None without a forget gate
 
 
 def gains(cell: lj.Cell, options: Mapping[str, Any], draws: int = 20) -> Gains:
@@ -159,26 +156,14 @@ def gates_figure(batch: lj.Batch, trace: lj.engines.Trace) -> Figure:
     by_memory = np.argsort(-trace.gates.f[0].mean((0, 1)))
     i, f, g, o = (gate[0, :, 0, by_memory] for gate in trace.gates)
     h, c = (state[0, :, 0, by_memory] for state in trace.states)
-    selectors = {"input": batch.x[:, 0].T, "gate i": i, "gate f": f, "gate o": o}
-    signed = {"candidate g": g, "cell c": c, "hidden h": h}
+    names = [*map(str, range(NEAR.symbols)), "mark"]
+    panels = [
+        Panel("input", batch.x[:, 0].T, 0, names), Panel("gate i", i), Panel("gate f", f),
+        Panel("gate o", o), Panel("candidate g", g, -1), Panel("cell c", c, -1),
+        Panel("hidden h", h, -1),
+    ]  # fmt: skip
     with figures.theme():
-        figure = Figure((9.5, 13.5), layout="constrained")
-        axes = figure.subplots(7, 1, sharex=True, height_ratios=[5, *[10] * 6])
-        _heat_maps(figure, axes[:4], selectors, 0, "viridis", "neither")
-        _heat_maps(figure, axes[4:], signed, -1, "RdBu_r", "both")
-        axes[0].set_yticks(range(NEAR.input_size), [*range(NEAR.symbols), "mark"])
-        axes[-1].set_xlabel("step")
-    return figure
-
-
-def _heat_maps(figure, axes, panels, least, colours, extend) -> None:
-    """Draws panels [rows, T] in colours from `least` to 1, with one colour bar."""
-    for ax, (name, values) in zip(axes, panels.items(), strict=True):
-        cells = ax.imshow(values, colours, aspect="auto", interpolation="nearest")
-        cells.set_clim(least, 1)
-        ax.set(ylabel=name, yticks=())
-        ax.grid(False)
-    figure.colorbar(axes[-1].images[0], ax=list(axes), aspect=40, extend=extend)
+        return heat_maps(panels)
 
 
 def gates_numbers(result: Result, batch: lj.Batch, trace: lj.engines.Trace) -> dict[str, Any]:
@@ -242,16 +227,13 @@ def main() -> None:
     drawn = {name: measured[name] for name in STARTS}
     result = train()
     batch, trace = traces(result)
-    numbers = {
-        "carousel": carousel_numbers(measured, (100, 300)),
-        "gates": gates_numbers(result, batch, trace),
-    }
+    carousel = carousel_numbers(measured, (100, 300))
+    numbers = {"carousel": carousel, "gates": gates_numbers(result, batch, trace)}
     FOLDER.mkdir(parents=True, exist_ok=True)
     FOLDER.joinpath("carousel.png").write_bytes(figures.png(carousel_figure(drawn)))
     FOLDER.joinpath("lstm_gates.png").write_bytes(figures.png(gates_figure(batch, trace)))
-    FOLDER.joinpath("lstm.json").write_text(
-        json.dumps(_plain(numbers), indent=1, ensure_ascii=False) + "\n"
-    )
+    text = json.dumps(_plain(numbers), indent=1, ensure_ascii=False)
+    FOLDER.joinpath("lstm.json").write_text(f"{text}\n")
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ The problems have masks, resets, carried and initial states, and noise. `referen
 with full products. The error of an array is the norm of its difference over the norm of itself.
 """
 
+import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -48,12 +49,8 @@ class Problem(NamedTuple):
 
 def cases(plan: Iterable[tuple[str, tuple[int, ...]]] = PLAN) -> list[Case]:
     """Returns every cell of `CATALOGUE` and `OWN` at every entry of the plan."""
-    makes = {**CATALOGUE, **OWN}
-    return [
-        Case(name, make(shape[-1]), terms, shape)
-        for terms, shape in plan
-        for name, make in makes.items()
-    ]
+    pairs = itertools.product(plan, (CATALOGUE | OWN).items())
+    return [Case(name, make(shape[-1]), terms, shape) for (terms, shape), (name, make) in pairs]
 
 
 def problem(case: Case) -> Problem:
@@ -157,9 +154,7 @@ def checked(case: Case, given: Problem, compiled: dict[str, Any]) -> list[dict[s
 def verdict(error: Any, cell: lj.Cell) -> dict[str, str]:
     """Returns whether an engine refused the cell or failed, and why."""
     _, refusal, why = str(error).partition(f" cannot run {cell}: ")
-    return {"result": "refused", "why": why} if refusal else {
-        "result": "failed", "why": reason(error)
-    }  # fmt: skip
+    return {"result": "refused" if refusal else "failed", "why": why or reason(error)}
 
 
 def largest_difference(got: Any, want: Any) -> dict[str, Any]:

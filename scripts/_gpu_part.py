@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +54,23 @@ def compiled_ahead(
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yields each key with its programs compiled, an error in place of one that does not compile.
 
-    A few entries of `lowered` compile at a time, on all cores, while the next are traced. A program
-    that already is an error stays so.
+    A few entries of `lowered` compile at a time, one on each core, while the next are traced. A
+    program that already is an error stays so.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = collections.deque()
-        for key, programs in lowered:
-            waiting.append((key, {n: _submitted(pool, p) for n, p in programs.items()}))
+        for entry in lowered:
+            waiting.append(pool.submit(_compiled, *entry))
             if len(waiting) > 4:
-                yield _finished(*waiting.popleft())
+                yield waiting.popleft().result()
         while waiting:
-            yield _finished(*waiting.popleft())
+            yield waiting.popleft().result()
 
 
-def _submitted(pool: ThreadPoolExecutor, program: Any) -> Any:
-    return program if isinstance(program, Exception) else pool.submit(program.compile)
-
-
-def _finished(key: Any, programs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return key, {name: _result(program) for name, program in programs.items()}
-
-
-def _result(program: Future | Exception) -> Any:
-    return program if isinstance(program, Exception) else attempt(program.result)
+def _compiled(key: Any, programs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Returns the programs compiled, or their errors."""
+    errors = {n: p for n, p in programs.items() if isinstance(p, Exception)}
+    return key, {n: errors.get(n) or attempt(p.compile) for n, p in programs.items()}
 
 
 def attempt(call: Callable[[], Result]) -> Result | Exception:

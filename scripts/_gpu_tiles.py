@@ -32,17 +32,11 @@ GAIN = 0.97  # other tiles than the defaults must take less than this part of th
 
 
 class Search(NamedTuple):
-    """A search for one entry of the table.
+    """A search for one entry of the table."""
 
-    Attributes:
-      terms: of `TERMS`.
-      H: the width.
-      shape: T,B,D of the training step that is timed.
-    """
-
-    terms: str
-    H: int
-    shape: tuple[int, int, int]
+    terms: str  # of `TERMS`
+    H: int  # the width
+    shape: tuple[int, int, int]  # T,B,D of the training step that is timed
 
     @property
     def dtype(self) -> Any:

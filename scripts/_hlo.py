@@ -20,17 +20,11 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 class Operation(NamedTuple):
-    """One operation of a computation.
+    """One operation of a computation."""
 
-    Attributes:
-      root: whether the computation returns it.
-      code: such as "add", "while", "all-reduce-start".
-      rest: the text after the opening parenthesis: operands, then attributes.
-    """
-
-    root: bool
-    code: str
-    rest: str
+    root: bool  # whether the computation returns it
+    code: str  # such as "add", "while", "all-reduce-start"
+    rest: str  # the text after the opening parenthesis: operands, then attributes
 
     @property
     def calls(self) -> dict[str, list[str]]:

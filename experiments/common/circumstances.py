@@ -1,5 +1,6 @@
 """The circumstances of a run: versions, devices, revision, engines."""
 
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "numpy", "scikit-learn")
 
 
 def circumstances(command: Sequence[str], models: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the command, machine, versions, devices, revision and each model's engine.
-
-    Raises:
-      ValueError: if an engine cannot run a model's cell here, or not in its dtype.
-    """
+    """Returns the command, machine, versions, devices, revision and each model's engine."""
     devices, here = jax.devices(), jax.default_backend()
     return {
         "command": " ".join(command),
@@ -39,6 +36,11 @@ def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     names = ("python", "versions", "platform", "devices", "revision", "engines")
     changed = [name for name in names if was.get(name) != now.get(name)]
     return [f"{name} was {was.get(name)}, is {now.get(name)}" for name in changed]
+
+
+def user_cache() -> Path:
+    """Returns the folder of what later runs use again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstm_jax"
 
 
 def _version(package: str) -> str | None:

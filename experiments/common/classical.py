@@ -36,7 +36,6 @@ def smooth(history: np.ndarray) -> tuple[float, float]:
 
 def exponential_smoothing(history: np.ndarray, horizon: int, season: int) -> np.ndarray:
     """Returns the last level of simple exponential smoothing."""
-    del season
     return np.full(horizon, smooth(history)[0])
 
 

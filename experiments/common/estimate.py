@@ -6,28 +6,22 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from experiments.common.flags import Request, shown
+from experiments.common.plan import Computed, Group
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.tasks import Task
 from lstm_jax.training import evaluation, parallel, state_shapes
-
-if TYPE_CHECKING:
-    from experiments.common.plan import Computed
-from lstm_jax.search import Group
 
 FLOAT = 4  # bytes
 OTHER_FILES = 20_000_000  # bytes of the ledger, the curves and the report
 
 
-# Memory. ------------------------------------------------------------------------------------------
-
-
-def need_memory(groups: "Sequence[Group | Computed]", batching: str, request: Request) -> None:
+def need_memory(groups: Sequence[Group | Computed], batching: str, request: Request) -> None:
     """Raises ValueError, with the given flags, for a group larger than the memory.
 
     The estimate is a lower bound. It has the parameters and optimiser states of all trials, twice
@@ -39,10 +33,10 @@ def need_memory(groups: "Sequence[Group | Computed]", batching: str, request: Re
         states = copies * states_of(group).all
         batches = _batches(group, batching)
         if states + batches > here:
+            a, b, c = (f"{count / 1e9:,.1f} GB" for count in (states, batches, here))
             raise ValueError(
-                f"{_given(request)}: {group.name} needs {gigabytes(states)} for the parameters and "
-                f"optimiser states of its trials and {gigabytes(batches)} for their batches, this "
-                f"machine has {gigabytes(here)}"
+                f"{_given(request)}: {group.name} needs {a} for the parameters and optimiser "
+                f"states of its trials and {b} for their batches, this machine has {c}"
             )
 
 
@@ -54,12 +48,7 @@ def memory() -> int:
     return jax.process_count() * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def gigabytes(count: int) -> str:
-    """Returns bytes as text."""
-    return f"{count / 1e9:,.1f} GB"
-
-
-def _batches(group: "Group", batching: str) -> int:
+def _batches(group: Group, batching: str) -> int:
     """Returns the bytes of the batches of all concurrent trials."""
     evaluated = min(group.sequences, evaluation.BATCH)
     sizes = [(group.task, max(group.batch_size, evaluated)), *group.measured]
@@ -85,10 +74,7 @@ def _given(request: Request) -> str:
     return " ".join(f"--{name}={shown(value)}" for name, value in named.items())
 
 
-# A disk. ------------------------------------------------------------------------------------------
-
-
-def need_disk_for(groups: "Sequence[Group | Computed]", request: Request) -> None:
+def need_disk_for(groups: Sequence[Group | Computed], request: Request) -> None:
     """Raises ValueError if the disk of a new run is too small for the plan so far."""
     if request.resume is None:
         path = Path(request.workdir or "runs")
@@ -98,7 +84,7 @@ def need_disk_for(groups: "Sequence[Group | Computed]", request: Request) -> Non
             raise ValueError(f"--workdir={path}: {error.strerror}") from None
 
 
-def need_disk(path: Path, groups: "Sequence[Group | Computed]") -> None:
+def need_disk(path: Path, groups: Sequence[Group | Computed]) -> None:
     """Raises OSError unless the disk has space for the files of the ready groups.
 
     These are three checkpoints of the largest group (two, and one being written), the parameters of
@@ -113,15 +99,12 @@ def need_disk(path: Path, groups: "Sequence[Group | Computed]") -> None:
         raise OSError(errno.ENOSPC, f"{free:,} bytes are free there, {needed:,} are needed")
 
 
-# Both. --------------------------------------------------------------------------------------------
-
-
-def trained(groups: "Sequence[Group | Computed]") -> "list[Group]":
+def trained(groups: Sequence[Group | Computed]) -> list[Group]:
     """Returns the groups that have trials."""
-    return [group for group in groups if hasattr(group, "trials")]  # pyright: ignore
+    return [group for group in groups if isinstance(group, Group)]
 
 
-def _count(group: "Group") -> int:
+def _count(group: Group) -> int:
     """Returns the number of trials, 1 while it is unknown."""
     return 1 if group.trials is None else len(group.trials.seed)
 
@@ -133,15 +116,14 @@ class Size(NamedTuple):
     params: int
 
 
-def states_of(group: "Group") -> Size:
+def states_of(group: Group) -> Size:
     """Returns the bytes of the states of all trials, 0 while unknown."""
     if group.trials is None:
         return Size(0, 0)
     leaves, structure = jax.tree.flatten(group.trials)
     kinds = tuple(leaf.dtype for leaf in leaves)
-    one = _state_of_one(
-        group.task, group.model, group.batch_size, group.optimizer, structure, kinds
-    )
+    shared = group.task, group.model, group.batch_size, group.optimizer
+    one = _state_of_one(*shared, structure, kinds)
     return Size(_count(group) * one.all, _count(group) * one.params)
 
 

@@ -46,21 +46,15 @@ RATE, WIDTH, MOMENTUM = "learning_rate", "hidden", "one_minus_momentum"
 
 
 class TaskResults(NamedTuple):
-    """The results of one task.
+    """The results of one task."""
 
-    Attributes:
-      learnt: the median of vanilla's best tenth as a share of the loss of the constant answer.
-      gain: the constant answer's loss minus the mean of vanilla's best tenth.
-      tests: of every other variant against vanilla.
-      effects: main effects and pairs, as shares of the variance; empty if there are too few trials.
-      explained: the share of the variance of new trials that the forest explains.
-    """
-
+    # the median of vanilla's best tenth as a share of the loss of the constant answer
     learnt: float
-    gain: float
-    tests: Sequence[Comparison]
+    gain: float  # the constant answer's loss minus the mean of vanilla's best tenth
+    tests: Sequence[Comparison]  # of every other variant against vanilla
+    # main effects and pairs, as shares of the variance; empty if there are too few trials
     effects: Sequence[Effect]
-    explained: float
+    explained: float  # the share of the variance of new trials that the forest explains
 
     @property
     def reached(self) -> bool:
@@ -107,10 +101,8 @@ def of_shares(effects: Sequence[Effect]) -> dict[int, list[bool]]:
     main = {e.parameters[0]: e.share.value for e in effects if len(e.parameters) == 1}
     pairs = sum(e.share.value for e in effects if len(e.parameters) == 2)
     second = sorted(main, key=main.__getitem__, reverse=True)[1]
-    return {
-        4: [main[RATE] > MOST, second == WIDTH, main[MOMENTUM] < LITTLE],
-        5: [pairs < PAIRS],
-    }
+    order = [main[RATE] > MOST, second == WIDTH, main[MOMENTUM] < LITTLE]
+    return {4: order, 5: [pairs < PAIRS]}
 
 
 def significant(test: Comparison) -> bool:

@@ -176,45 +176,26 @@ class Config:
 
 
 class Hosts(NamedTuple):
-    """The place of this process among several; all None if the cluster provides it.
+    """The place of this process among several; all None if the cluster provides it."""
 
-    Attributes:
-      coordinator: host:port of process 0.
-      processes: their number.
-      process: the index of this one, from 0.
-    """
-
-    coordinator: str | None = None
-    processes: int | None = None
-    process: int | None = None
+    coordinator: str | None = None  # host:port of process 0
+    processes: int | None = None  # their number
+    process: int | None = None  # the index of this one, from 0
 
 
 class Request(NamedTuple):
-    """A parsed command line.
+    """A parsed command line."""
 
-    Attributes:
-      given: the fields of the config that it sets.
-      scale: the scale below them; None for the default.
-      workdir: the directory for a new run; None for the default.
-      resume: the directory of the run to continue; None for a new run.
-      help: whether it requests help.
-      hosts: the place among several processes; None for a single process.
-    """
-
-    given: Mapping[str, Any]
-    scale: str | None
-    workdir: str | None
-    resume: str | None
-    help: bool
-    hosts: Hosts | None = None
+    given: Mapping[str, Any]  # the fields of the config that it sets
+    scale: str | None  # the scale below them; None for the default
+    workdir: str | None  # the directory for a new run; None for the default
+    resume: str | None  # the directory of the run to continue; None for a new run
+    help: bool  # whether it requests help
+    hosts: Hosts | None = None  # the place among several processes; None for a single process
 
 
 def parse(argv: Sequence[str], config_type: type) -> Request:
-    """Parses a command line of the config's flags and the run's own flags.
-
-    Raises:
-      ValueError: for an unknown flag, a value of the wrong type, or flags that exclude each other.
-    """
+    """Parses a command line of the config's flags and the run's own flags."""
     values = _flags(config_type)
     given = _given(argv, values, config_type)
     clash = values.quick and values.scale not in (None, "quick")
@@ -233,9 +214,6 @@ def parse_fields(argv: Sequence[str], config_type: type) -> tuple[dict[str, Any]
 
     Returns:
       The fields that it sets, and whether it requests help.
-
-    Raises:
-      ValueError: as `parse`.
     """
     values = _fields(config_type)
     return _given(argv, values, config_type), values.help

@@ -13,6 +13,7 @@ from experiments.common import networks
 from lstm_jax import diagnostics, evaluate
 from lstm_jax.cells import LSTM
 from lstm_jax.nn import SequenceSpec
+from lstm_jax.report import traces
 from lstm_jax.report.ledger import Record
 from lstm_jax.tasks import Task
 from lstm_jax.training import Trials
@@ -45,22 +46,20 @@ def gate_use(
     left = ablated(task, model, batching, params, trials, means)
     found = []
     for trial in range(len(trials.seed)):
-        mine, kept = jax.tree.map(lambda leaf, n=trial: leaf[n], (gates, states))
+        mine, kept, *near = jax.tree.map(lambda leaf, n=trial: leaf[n], (gates, states, *shares))
         fate = fates(mine)
-        found.append(
-            {
-                **{
-                    name: {g: float(getattr(part, g)[trial].mean()) for g in SELECTORS}
-                    for name, part in zip(("near_0", "near_1"), shares, strict=True)
-                },
-                "decay": np.sort(decay[trial])[::-1],
-                "fates": {"marked": counts(fate[marked]), "elsewhere": counts(fate[~marked])},
-                "when": [counts(step) for step in fate],
-                "left": {g: {how: left[g, how][trial] for how in HELD} for g in SELECTORS},
-            }
-        )
+        low, high = ({g: float(getattr(part, g).mean()) for g in SELECTORS} for part in near)
+        one = {
+            "near_0": low,
+            "near_1": high,
+            "decay": np.sort(decay[trial])[::-1],
+            "fates": {"marked": counts(fate[marked]), "elsewhere": counts(fate[~marked])},
+            "when": [counts(step) for step in fate],
+            "left": {g: {how: left[g, how][trial] for how in HELD} for g in SELECTORS},
+        }
         if trial < NETWORKS:
-            found[-1]["shown"] = shown(batch, mine, kept, decay[trial])
+            one["shown"] = shown(batch, mine, kept, decay[trial])
+        found.append(one)
     return found
 
 
@@ -121,16 +120,13 @@ def held(params: Any, block: int, value: np.ndarray) -> Any:
 def shown(batch: Any, gates: Any, states: Any, decay: np.ndarray) -> list[Record]:
     """Returns the first sequences, units sorted by memory, to three digits."""
     by_memory = np.argsort(-decay)
-
-    def of_units(values, sequence):
-        return np.round(values[:, sequence, by_memory].T.astype(float), 3).tolist()
-
+    units = {name: getattr(gates, name) for name in LSTM.gates}
+    units |= {name: getattr(states, name) for name in LSTM.states}
     return [
         {
             "answer": float(np.round(batch.y[n], 3)),
-            "input": np.round(batch.x[:, n].T.astype(float), 3).tolist(),
-            **{name: of_units(getattr(gates, name), n) for name in LSTM.gates},
-            **{name: of_units(getattr(states, name), n) for name in LSTM.states},
+            "input": traces.rounded(batch.x[:, n].T),
+            **{name: traces.rounded(v[:, n, by_memory].T) for name, v in units.items()},
         }
         for n in range(SHOWN)
     ]

@@ -43,23 +43,16 @@ class CutGRU(cells.GRU):
 
 
 class Network(NamedTuple):
-    """A network and its measured paths.
+    """A network and its measured paths."""
 
-    Attributes:
-      label: its name in figures.
-      cell: the trained cell, of H.
-      whole: the same with its whole gradient.
-      alone: the same with the gradient along the cell alone; None where it has no such path.
-      start: (task) -> initialisers.
-      keep: (lags [K], length) -> the factor of a constant memory after so many steps, from the
-        initial biases alone; None where biases do not determine it.
-    """
-
-    label: str
-    cell: Callable[[int], Cell]
-    whole: Callable[[int], Cell]
+    label: str  # its name in figures
+    cell: Callable[[int], Cell]  # the trained cell, of H
+    whole: Callable[[int], Cell]  # the same with its whole gradient
+    # the same with the gradient along the cell alone; None where it has no such path
     alone: Callable[[int], Cell] | None
-    start: Callable[[Task], dict[str, Any]] = lambda task: {}
+    start: Callable[[Task], dict[str, Any]] = lambda task: {}  # (task) -> initialisers
+    # (lags [K], length) -> the factor of a constant memory after so many steps, from the initial
+    # biases alone; None where biases do not determine it
     keep: Callable[[np.ndarray, int], np.ndarray] | None = None
 
 
@@ -152,9 +145,8 @@ def _measure(
             return task.loss(h[-1] @ head["kernel"] + head["bias"][None], Batch(x, y))
 
         every = diagnostics.gradient_norms(whole, params, x, loss)
-        norms = {
-            f"{WHOLE}, {name}": getattr(every, name) for name in whole.states if name in ("h", "c")
-        }
+        states = [name for name in whole.states if name in ("h", "c")]
+        norms = {f"{WHOLE}, {name}": getattr(every, name) for name in states}
         if alone is not None:
             cut = diagnostics.gradient_norms(alone, params, x, loss)
             norms[ALONE] = getattr(cut, memory(alone))

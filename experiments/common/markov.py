@@ -19,17 +19,11 @@ TIE = 1e-3  # two answers whose probabilities are nearer than this to 1/2 are a 
 
 
 class Model(NamedTuple):
-    """A hidden Markov model with K states.
+    """A hidden Markov model with K states."""
 
-    Attributes:
-      start: [K] probabilities of the first state.
-      transition: [K, K] from row to column.
-      emission: [K, 4] of the symbols in each state.
-    """
-
-    start: np.ndarray
-    transition: np.ndarray
-    emission: np.ndarray
+    start: np.ndarray  # [K] probabilities of the first state
+    transition: np.ndarray  # [K, K] from row to column
+    emission: np.ndarray  # [K, 4] of the symbols in each state
 
 
 class Learnt(NamedTuple):
@@ -41,17 +35,11 @@ class Learnt(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """The quality of recall, averaged over all sequences.
+    """The quality of recall, averaged over all sequences."""
 
-    Attributes:
-      accuracy: share of bits with a likelier right value; a tie is half right.
-      probability: of the right string.
-      bits: count + log2 of that probability: information about the string, in bits.
-    """
-
-    accuracy: float
-    probability: float
-    bits: float
+    accuracy: float  # share of bits with a likelier right value; a tie is half right
+    probability: float  # of the right string
+    bits: float  # count + log2 of that probability: information about the string, in bits
 
 
 def strings(count: int) -> Iterator[tuple[int, ...]]:

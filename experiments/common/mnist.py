@@ -5,7 +5,6 @@ import functools
 import gzip
 import hashlib
 import io
-import os
 import zlib
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 
 import lstm_jax as lj
+from experiments.common.circumstances import user_cache
 from lstm_jax.runs import replace_file
 
 SOURCE = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -42,14 +42,10 @@ class MNIST(lj.tasks.Images):
 
     The last 5,000 of the 60,000 training images, in a fixed random order, are for validation. The
     10,000 test images are for test.
-
-    Attributes:
-      folder: of the four files.
-      permuted: reads the pixels in one fixed random order.
     """
 
-    folder: str
-    permuted: bool = False
+    folder: str  # of the four files
+    permuted: bool = False  # reads the pixels in one fixed random order
 
     name: ClassVar = "mnist"
     output_size: ClassVar = 10
@@ -92,11 +88,7 @@ def read(folder: str) -> Images:
 
 
 def checked(path: Path) -> np.ndarray:
-    """Returns the array of one of the files.
-
-    Raises:
-      ValueError: the file is damaged, or is not MNIST's.
-    """
+    """Returns the array of one of the files, whose hash must be right."""
     array = lj.data.read_idx(path)
     if not is_right(path.read_bytes(), path.name):
         right = f"have the MD5 {FILES[path.name]} when unpacked"
@@ -113,56 +105,34 @@ def is_right(packed: bytes, name: str) -> bool:
     return hashlib.md5(content, usedforsecurity=False).hexdigest() == FILES[name]
 
 
-# Fetching. ----------------------------------------------------------------------------------------
-
-
 def folder_of(given: str) -> str:
-    """Returns the folder of the files, the user's cache by default, with every file in it.
-
-    Raises:
-      ValueError: a file is absent and cannot be fetched.
-      ModuleNotFoundError: a file is absent, and pooch, which fetches it, is missing.
-    """
-    folder = Path(given) if given else cache()
+    """Returns the folder of the files, the user's cache by default, with every file in it."""
+    folder = Path(given) if given else user_cache() / "mnist"
     for name in FILES:
         if not (folder / name).is_file():
             fetch(folder / name)
     return str(folder)
 
 
-def cache() -> Path:
-    """Returns the default folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "lstm_jax" / "mnist"
-
-
 def fetch(path: Path) -> None:
-    """Downloads a file, and writes it whole once its hash is right, or not at all.
-
-    Raises:
-      ValueError: the file cannot be fetched or written, or is another one.
-    """
+    """Downloads a file, and writes it whole once its hash is right, or not at all."""
     url = SOURCE + path.name
-    right = "put the file there, or name a folder that has it"
+    reason = f"holds no file with the MD5 {FILES[path.name]}"
     try:
         packed = download(url)
         if is_right(packed, path.name):
             path.parent.mkdir(parents=True, exist_ok=True)
             return replace_file(path, packed)
-        reason = f"holds no file with the MD5 {FILES[path.name]}"
     except OSError as error:  # those of requests are, too
         reason = f"cannot be fetched ({error.strerror or type(error).__name__})"
+    right = "put the file there, or name a folder that has it"
     raise ValueError(f"{path} is absent, and {url} {reason}: {right}")
 
 
 def download(url: str) -> bytes:
     """Returns the content of an address, with a progress bar."""
-    try:
-        import pooch
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "fetching MNIST needs pooch: pip install 'lstm_jax[experiments]'"
-        ) from error
+    import pooch  # an extra
+
     content = io.BytesIO()
     pooch.HTTPDownloader(progressbar=True)(url, content, None)
     return content.getvalue()

@@ -71,17 +71,11 @@ class Source(Columns):
 
     group: str = setting("", "column whose rows stay on one side of the split")
     horizon: int = setting(1, "forecast: time steps ahead", (1, 100_000))
-    context: int = setting(
-        0, "forecast: time steps read; 0 for two seasons or horizons", (0, 1_000_000)
-    )
-    validation: str = setting(
-        "auto", "share of rows or text that validates; forecast: windows of each series"
-    )
+    context: int = setting(0, "forecast: time steps read; 0 for the default", (0, 1_000_000))
+    validation: str = setting("auto", "share that validates; forecast: windows of each series")
     test: str = setting("auto", "the same for the test; or another such file")
     stratify: bool = setting(False, "classification: the same share of every label in each part")
-    balanced: bool = setting(
-        False, "classes: all weigh the same in the loss, whatever their shares"
-    )
+    balanced: bool = setting(False, "classes: all weigh the same, whatever their shares")
     head: str = setting("auto", "numbers: the loss and what it predicts", choices=("auto", *HEADS))
 
 
@@ -212,11 +206,7 @@ def options(config: Source) -> dict[str, Any]:
 
 
 def shares(config: Source, task: str) -> tuple[float, float]:
-    """Returns what validates and tests: shares, or windows of a forecast.
-
-    Raises:
-      ValueError: one is no such number, or they leave nothing to train.
-    """
+    """Returns what validates and tests: shares, or windows of a forecast."""
     default = dict(zip(("validation", "test"), SHARES.get(task, COMMON), strict=True))
     given = {n: v if (v := getattr(config, n)) != "auto" else default[n] for n in default}
     if is_file(config):

@@ -132,9 +132,8 @@ def confusion(labels: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> 
     drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(counts > 0) if n <= NUMBERED else ():
         ink = "white" if share[row, column] > 0.5 else "black"
-        axes.text(
-            column, row, counts[row, column], ha="center", va="center", color=ink, fontsize=12
-        )
+        place = {"ha": "center", "va": "center", "fontsize": 12}
+        axes.text(column, row, counts[row, column], color=ink, **place)
     names = [str(label)[:16] for label in labels]
     turn = 45 if max(map(len, names)) > 2 else 0
     axes.set_xticks(range(n), names, rotation=turn)
@@ -187,10 +186,8 @@ def scatter(found: Any) -> Picture:
     some = np.random.default_rng(0).permutation(len(y))[:MOST_POINTS]
     figure, panels = figures.grid(min(targets, 4), 2, panel=(5.4, 5))
     for k, axes in enumerate(panels):
-        low, high = (
-            min(y[:, k].min(), predicted[:, k].min()),
-            max(y[:, k].max(), predicted[:, k].max()),
-        )
+        both = y[:, k], predicted[:, k]
+        low, high = np.min(both), np.max(both)
         axes.plot([low, high], [low, high], color="0.5", linestyle="--", linewidth=1.2)
         axes.plot(y[some, k], predicted[some, k], "o", color=COLOURS[0], markersize=4, alpha=0.5)
         axes.set(xlabel="target" + f" {k}" * (targets > 1), ylabel="prediction")
@@ -220,15 +217,8 @@ def forecasts(found: Any) -> list[Picture]:
     figure, panels = figures.grid(len(shown), 1, panel=(11, 3.6))
     for axes, n, which in zip(panels, shown, ("best", "worst"), strict=False):
         for window in np.flatnonzero(ends[:, 0] == n):
-            _band(
-                axes,
-                windows.series,
-                found.task,
-                ends[window],
-                bands[window],
-                levels,
-                middle[window],
-            )
+            one = ends[window], bands[window], levels, middle[window]
+            _band(axes, windows.series, found.task, *one)
         axes.set_title(f"series {windows.series.ids[n]}, {which} MASE {mase[n]:.2f}")
         axes.set(xlabel="time" if windows.series.start is not None else "time step")
     figures.legend(figure, panels[0])
@@ -240,14 +230,10 @@ def forecasts(found: Any) -> list[Picture]:
 
 
 def _band(
-    axes: Any,
-    series: Any,
-    task: Any,
-    window: np.ndarray,
-    band: np.ndarray,
-    levels: np.ndarray,
+    axes: Any, series: Any, task: Any, window: np.ndarray, band: np.ndarray, levels: np.ndarray,
     middle: Any,
-) -> None:
+) -> None:  # fmt: skip
+    """Draws the past of one window, the band of its quantiles, and their middle."""
     n, end = window
     past = np.arange(max(0, end - 2 * task.form.context), end)
     ahead = np.arange(end, end + task.form.horizon)
@@ -255,9 +241,8 @@ def _band(
     labelled = not axes.get_legend_handles_labels()[1]
     named = lambda name: name if labelled else None  # noqa: E731
     whole = np.concatenate([past, ahead])
-    axes.plot(
-        series.times(n, whole), values[whole], color="black", linewidth=1.4, label=named("data")
-    )
+    style = {"color": "black", "linewidth": 1.4, "label": named("data")}
+    axes.plot(series.times(n, whole), values[whole], **style)
     times = series.times(n, ahead)
     if len(levels) > 1:
         axes.fill_between(

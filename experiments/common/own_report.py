@@ -21,27 +21,16 @@ TRIED = ("learning_rate", "dropout", "seed")
 
 
 class Found(NamedTuple):
-    """A finished training.
+    """A finished training."""
 
-    Attributes:
-      config: of the command line.
-      data: divided: a `Split`, `Windows` or a `Text`.
-      task: the task over them.
-      result: of `fit`.
-      best: the network with the least validation loss.
-      together: the networks of all seeds of its setting.
-      split: on which they are scored, "test" where there is one.
-      records: a result for each trial.
-    """
-
-    config: Any
-    data: Any
-    task: Any
-    result: lj.Result
-    best: lj.Predictor
-    together: lj.Predictor
-    split: str
-    records: Sequence[Record]
+    config: Any  # of the command line
+    data: Any  # divided: a `Split`, `Windows` or a `Text`
+    task: Any  # the task over them
+    result: lj.Result  # of `fit`
+    best: lj.Predictor  # the network with the least validation loss
+    together: lj.Predictor  # the networks of all seeds of its setting
+    split: str  # on which they are scored, "test" where there is one
+    records: Sequence[Record]  # a result for each trial
 
 
 def write(found: Found, run: RunDirectory) -> None:
@@ -73,9 +62,6 @@ def write(found: Found, run: RunDirectory) -> None:
     terminal.write(f"\n{headline}. {sentence}\n\n{tables.text(rows_of(scores))}\n")
 
 
-# Scores. ------------------------------------------------------------------------------------------
-
-
 def scores_of(found: Found) -> dict[str, Mapping[str, float]]:
     """Returns the metrics of the best network, of all seeds of its setting, and of the baseline."""
     scores: dict[str, Mapping[str, float]] = {"best network": found.best.evaluate(found.split)}
@@ -88,10 +74,8 @@ def scores_of(found: Found) -> dict[str, Mapping[str, float]]:
 def rows_of(scores: Mapping[str, Mapping[str, float]]) -> list[Row]:
     """Returns the table of the scores; a dash where one has no such metric."""
     names = dict.fromkeys(name for some in scores.values() for name in some)
-    return [
-        {"prediction": who, **{name: some.get(name) for name in names}}
-        for who, some in scores.items()
-    ]
+    lines = {who: {name: some.get(name) for name in names} for who, some in scores.items()}
+    return [{"prediction": who, **line} for who, line in lines.items()]
 
 
 def baseline_name(found: Found) -> str:
@@ -168,9 +152,6 @@ def setting_of(predictor: lj.Predictor) -> str:
     return ", ".join([*parts, f"seed {trials.seed[0]}"])
 
 
-# Hyperparameters. ---------------------------------------------------------------------------------
-
-
 def ranking(records: Sequence[Record]) -> str:
     """Returns the field that ranks trials: the validation loss, else the training loss."""
     validated = any(np.isfinite(r.get("validation_loss", np.nan)) for r in records)
@@ -193,16 +174,10 @@ def hyperparameters(records: Sequence[Record]) -> list[Row]:
         if len(judged) < 2:
             continue
         least, most = min(judged, key=judged.__getitem__), max(judged, key=judged.__getitem__)
-        rows.append(
-            {
-                "hyperparameter": name,
-                "best": least,
-                "loss at best": judged[least],
-                "worst": most,
-                "loss at worst": judged[most],
-                "share of variance": _share([some for some in losses.values() if some]),
-            }
-        )
+        row = {"hyperparameter": name, "best": least, "loss at best": judged[least]}
+        row |= {"worst": most, "loss at worst": judged[most]}
+        row["share of variance"] = _share([some for some in losses.values() if some])
+        rows.append(row)
     return rows
 
 

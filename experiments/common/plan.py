@@ -13,15 +13,11 @@ from lstm_jax.search import Group
 
 
 class Computed(NamedTuple):
-    """Results without a `fit`, as one group of a plan.
+    """Results without a `fit`, as one group of a plan."""
 
-    Attributes:
-      name: unique within the experiment.
-      compute: returns a mapping for each result, and arrays to save as parameters. It always
-        returns the same, so that a resume can compute it again.
-    """
-
-    name: str
+    name: str  # unique within the experiment
+    # returns a mapping for each result, and arrays to save as parameters. It always returns the
+    # same, so that a resume can compute it again
     compute: Callable[[], tuple[Sequence[Record], Any]]
 
 

@@ -22,33 +22,19 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class PPO:
-    """The settings of a trial; one compiled program for each.
+    """The settings of a trial; one compiled program for each."""
 
-    Attributes:
-      updates: rollouts, each followed by `epochs` passes over it.
-      horizon: T, time steps of a rollout.
-      environments: B, played at once.
-      epochs: passes over a rollout.
-      minibatches: of a pass; they divide the environments.
-      discount: gamma of the return.
-      decay: lambda of generalised advantage estimation.
-      clip: of the probability ratio, on both sides of 1.
-      entropy: weight of the entropy in the loss.
-      value: weight of the value's squared error in the loss.
-      norm: the largest norm of a gradient.
-    """
-
-    updates: int = 100
-    horizon: int = 128
-    environments: int = 16
-    epochs: int = 4
-    minibatches: int = 2
-    discount: float = 0.99
-    decay: float = 0.95
-    clip: float = 0.2
-    entropy: float = 0.01
-    value: float = 0.5
-    norm: float = 0.5
+    updates: int = 100  # rollouts, each followed by `epochs` passes over it
+    horizon: int = 128  # T, time steps of a rollout
+    environments: int = 16  # B, played at once
+    epochs: int = 4  # passes over a rollout
+    minibatches: int = 2  # of a pass; they divide the environments
+    discount: float = 0.99  # gamma of the return
+    decay: float = 0.95  # lambda of generalised advantage estimation
+    clip: float = 0.2  # of the probability ratio, on both sides of 1
+    entropy: float = 0.01  # weight of the entropy in the loss
+    value: float = 0.5  # weight of the value's squared error in the loss
+    norm: float = 0.5  # the largest norm of a gradient
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -61,17 +47,11 @@ class PPO:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """An encoder, a recurrent cell (or none), a layer, and heads for actions and value.
+    """An encoder, a recurrent cell (or none), a layer, and heads for actions and value."""
 
-    Attributes:
-      cell: the recurrent cell; None for a policy without memory.
-      hidden: units of each layer.
-      engine: the loop over time.
-    """
-
-    cell: lj.Cell | None
-    hidden: int
-    engine: str = "auto"
+    cell: lj.Cell | None  # the recurrent cell; None for a policy without memory
+    hidden: int  # units of each layer
+    engine: str = "auto"  # the loop over time
 
     def init(self, key: Array, environment: Environment, **start: Any) -> Any:
         """Returns initial parameters; `start` goes to `lj.init` of the cell."""

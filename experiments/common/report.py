@@ -16,23 +16,14 @@ from lstm_jax.runs import CONFIG, RunDirectory, read_config, replace_file, sha25
 
 
 class Report(NamedTuple):
-    """The contents of a report.
+    """The contents of a report."""
 
-    Attributes:
-      experiment: with its claim and method.
-      settings: the contents of config.json.
-      table: as the experiment summarises it.
-      claims: with their verdicts; the quick scale judges none.
-      numbers: the table of results.md below the claims.
-      pictures: with their PNG.
-    """
-
-    experiment: Experiment
-    settings: Mapping[str, Any]
-    table: Sequence[Row]
-    claims: Sequence[Claim]
-    numbers: Sequence[Row]
-    pictures: Sequence[tuple[Picture, bytes]]
+    experiment: Experiment  # with its claim and method
+    settings: Mapping[str, Any]  # the contents of config.json
+    table: Sequence[Row]  # as the experiment summarises it
+    claims: Sequence[Claim]  # with their verdicts; the quick scale judges none
+    numbers: Sequence[Row]  # the table of results.md below the claims
+    pictures: Sequence[tuple[Picture, bytes]]  # with their PNG
 
     @property
     def shown(self) -> Sequence[Row]:
@@ -119,7 +110,6 @@ def write_hparams(
 def _manifest(path: Path) -> dict[str, str]:
     """Returns the SHA-256 of every permanent file except the report."""
     files = [path / CONFIG, path / "records.jsonl", path / "summary.csv"]
-    files += sorted(
-        file for part in ("figures", "files", "params") for file in path.glob(f"{part}/*")
-    )
+    for part in ("figures", "files", "params"):
+        files += sorted(path.glob(f"{part}/*"))
     return {str(file.relative_to(path)): sha256_of(file) for file in files}

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import jax
 
 from experiments.common import estimate, flags, report, terminal
-from experiments.common.circumstances import changes, circumstances
+from experiments.common.circumstances import changes, circumstances, user_cache
 from experiments.common.flags import Config, Hosts, Request
 from experiments.common.plan import Computed, Experiment
 from experiments.common.terminal import Failed
@@ -45,6 +45,11 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     is gone.
     """
     return terminal.command(experiment.name, lambda: prepared(experiment, argv))
+
+
+def script(experiment: Experiment) -> None:
+    """Runs an experiment as the program of this process."""
+    sys.exit(main(experiment, sys.argv))
 
 
 def show_help(doc: str, lines: str) -> Callable[[], int]:
@@ -80,9 +85,6 @@ def started(experiment: Experiment, request: Request) -> tuple[str, Config]:
 
     With several processes, only process 0 can read the run to resume, so the command line must give
     its platform.
-
-    Raises:
-      ValueError: as `choose` and `start`, or for processes that cannot work together.
     """
     choose = functools.partial(chosen, experiment.name, experiment.scales, request)
     if request.hosts is None:
@@ -102,11 +104,7 @@ def started(experiment: Experiment, request: Request) -> tuple[str, Config]:
 
 
 def chosen(name: str, scales: Mapping[str, AnyConfig], request: Request) -> tuple[str, AnyConfig]:
-    """Returns the scale and config: flags over a scale, or those of an old run.
-
-    Raises:
-      ValueError: for a bad value, a missing run, or a flag that differs from the run.
-    """
+    """Returns the scale and config: flags over a scale, or those of an old run."""
     if request.resume is None:
         scale = request.scale or "small"
         return scale, dataclasses.replace(scales[scale], **request.given)
@@ -130,11 +128,7 @@ def adapted(experiment: Experiment, config: Config) -> Config:
 
 
 def join(place: Hosts) -> None:
-    """Makes this process one of several, before jax starts.
-
-    Raises:
-      ValueError: if no cluster is detected, or the coordinator does not answer.
-    """
+    """Makes this process one of several, before jax starts."""
     try:
         hosts.join(*place)
     except ValueError as error:
@@ -147,13 +141,11 @@ def start(platform_name: str) -> None:
 
     Compiled programs are cached in JAX_COMPILATION_CACHE_DIR, or in the user's cache, so that a
     later run or a resume need not compile again.
-
-    Raises:
-      ValueError: if jax finds no such platform.
     """
     jax.config.update("jax_num_cpu_devices", _cores())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(_cache()))
+        here = user_cache() / platform.node()  # compiled CPU programs fit no other machine
+        jax.config.update("jax_compilation_cache_dir", str(here))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if platform_name != "auto":
         jax.config.update("jax_platforms", platform_name)
@@ -170,12 +162,7 @@ def start(platform_name: str) -> None:
 def open_run(
     name: str, request: Request, scale: str, config: Any, about: Mapping[str, Any]
 ) -> RunDirectory:
-    """Makes the directory of a new run, or opens the run to resume.
-
-    Raises:
-      ValueError: if the directory is not empty or cannot be written.
-      Failed: the run to resume cannot be read or written.
-    """
+    """Makes the directory of a new run, or opens the run to resume."""
     if request.resume is not None:
         return resumed(request.resume, about)
     settings = {"experiment": name, "scale": scale, **dataclasses.asdict(config)}
@@ -195,11 +182,7 @@ def resumed(path: str, about: Mapping[str, Any]) -> RunDirectory:
 def new_run(
     settings: Mapping[str, Any], about: Mapping[str, Any], path: str | None, flag: str = "workdir"
 ) -> RunDirectory:
-    """Makes the directory of a new run, the default one without a path.
-
-    Raises:
-      ValueError: if the directory is not empty or cannot be written; the message names the flag.
-    """
+    """Makes the directory of a new run, the default one without a path."""
     made = hosts.lead(lambda: new_directory(settings["experiment"], path, flag))
     with flags.naming(flag, made):
         return RunDirectory.create(made, settings, about)
@@ -209,9 +192,6 @@ def new_directory(name: str, workdir: str | None, flag: str = "workdir") -> Path
     """Returns the directory of a new run; a default one is made at once.
 
     Two runs so never share a default directory.
-
-    Raises:
-      ValueError: if the directory is not empty, or cannot be made.
     """
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     path = Path(workdir or f"runs/{name}-{now}")
@@ -322,11 +302,7 @@ def train_all(experiment: Experiment, config: Config, run: RunDirectory) -> None
 
 
 def stored(name: str, kind: type[AnyConfig], path: str) -> tuple[str, AnyConfig]:
-    """Returns the scale and config of a run, without changes to it.
-
-    Raises:
-      ValueError: if the directory has no run of this name, or a damaged config.
-    """
+    """Returns the scale and config of a run, without changes to it."""
     right = f"need the directory of a run of {name}"
     with flags.naming("resume", path):
         try:
@@ -353,12 +329,6 @@ def _made(path: Path) -> Path:
 
 def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _cache() -> Path:
-    """Returns a cache directory of this machine, since compiled CPU programs fit no other."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "lstm_jax" / platform.node()
 
 
 def _cores() -> int:

@@ -19,11 +19,7 @@ SEED = 0  # of the order of the tunes
 
 @functools.cache
 def text_of(path: str) -> tuple[str, Text]:
-    """Returns a text and its division; "" is the folk tunes, in a random order.
-
-    Raises:
-      ValueError: the file is missing, too short or no UTF-8, or music21 is not installed.
-    """
+    """Returns a text and its division; "" is the folk tunes, in a random order."""
     if path:
         with own_data.blaming("text_file", path):
             text = lj.data.read_text(path)
@@ -38,11 +34,7 @@ def text_of(path: str) -> tuple[str, Text]:
 
 
 def collection() -> list[str]:
-    """Returns the tunes of O'Neill's collection of 1850 in ABC notation.
-
-    Raises:
-      ValueError: music21 is not installed.
-    """
+    """Returns the tunes of O'Neill's collection of 1850 in ABC notation."""
     if importlib.util.find_spec("music21") is None:
         raise ValueError("the tunes need music21: pip install music21, or give --text_file")
     with warnings.catch_warnings():

@@ -32,33 +32,21 @@ class Network1997:
     each block. Gates and cells read all outputs and gates where the cell says so; the input reaches
     the outputs only by a `shortcut`.
 
-    Attributes:
-      cell: the recurrent layer, memory blocks in the paper.
-      input_size: D.
-      output_size: V.
-      readout: "last" for outputs [B, V], "every" for [T, B, V].
-      start: the greatest initial weight.
-      input_biases: initial biases of the input gates; random if empty.
-      output_biases: the same of the output gates.
-      output_units_biased: whether the output units have biases.
-      shortcut: whether they read the input as well.
-      cells_wait: whether they read the input only, before the cells are added to the network.
-      engine: runs the loop over time.
-
     Source: Hochreiter & Schmidhuber 1997, section 4 and table 10.
     """
 
-    cell: Cell
-    input_size: int
-    output_size: int
-    readout: Literal["last", "every"]
-    start: float
-    input_biases: tuple[float, ...] = ()
-    output_biases: tuple[float, ...] = ()
-    output_units_biased: bool = False
-    shortcut: bool = False
+    cell: Cell  # the recurrent layer, memory blocks in the paper
+    input_size: int  # D
+    output_size: int  # V
+    readout: Literal["last", "every"]  # "last" for outputs [B, V], "every" for [T, B, V]
+    start: float  # the greatest initial weight
+    input_biases: tuple[float, ...] = ()  # initial biases of the input gates; random if empty
+    output_biases: tuple[float, ...] = ()  # the same of the output gates
+    output_units_biased: bool = False  # whether the output units have biases
+    shortcut: bool = False  # whether they read the input as well
+    # whether they read the input only, before the cells are added to the network
     cells_wait: bool = False
-    engine: str | Engine = "auto"
+    engine: str | Engine = "auto"  # runs the loop over time
 
     @property
     def weights(self) -> int:
@@ -109,11 +97,9 @@ class Network1997:
         *,
         mask: Array | None = None,
         reset: Array | None = None,
-        rates: Any = None,
-        key: Array | None = None,
+        **_: Any,
     ) -> Array:
-        """Returns the outputs before the squashing, [B, V] or [T, B, V]."""
-        del rates, key  # the network is deterministic
+        """Returns the outputs before the squashing, [B, V] or [T, B, V]; there is no chance."""
         blocks = CellParams(**params["blocks"])
         final, h = lj.unroll(self.cell, blocks, x, mask=mask, reset=reset, engine=self.engine)
         if self.readout == "every":
@@ -128,17 +114,11 @@ class Network1997:
 
 
 class Instant(NamedTuple):
-    """The state of an `OnlineNetwork1997` between two time steps.
+    """The state of an `OnlineNetwork1997` between two time steps."""
 
-    Attributes:
-      cell: the state of its blocks.
-      d_i: [B, N, H] derivative of every cell's c by the N weights of its input gate.
-      d_g: [B, N, H] the same by the weights of the cell itself.
-    """
-
-    cell: Any
-    d_i: Array
-    d_g: Array
+    cell: Any  # the state of its blocks
+    d_i: Array  # [B, N, H] derivative of every cell's c by the N weights of its input gate
+    d_g: Array  # [B, N, H] the same by the weights of the cell itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,13 +169,11 @@ class OnlineNetwork1997(Network1997):
     def _derivatives(self, blocks: CellParams, x: Array, state: Instant) -> tuple[Array, Array]:
         """Returns the additions of a time step to `d_i` and `d_g`."""
         cell, feedback = self._blocks, products.fed_back(self._blocks, state.cell, None)
-        gates = products.split(
-            cell, tuple(cell.gates), products.preactivations(cell, blocks, x, feedback)
-        )
+        packed = products.preactivations(cell, blocks, x, feedback)
+        gates = products.split(cell, tuple(cell.gates), packed)
         i = self._shared(sigmoid(gates["i"]))
-        g, slope = jax.jvp(
-            memory_block.INPUTS[cell.input_activation], (gates["g"],), (jnp.ones_like(gates["g"]),)
-        )
+        squash = memory_block.INPUTS[cell.input_activation]
+        g, slope = jax.jvp(squash, (gates["g"],), (jnp.ones_like(gates["g"]),))
         u = [x, feedback] if cell.recurrent else [x]
         u = jnp.concatenate([*u, jnp.ones_like(x[:, :1])], axis=-1)[:, :, None]
         return u * (i * (1 - i) * g)[:, None], u * (i * slope)[:, None]

@@ -13,36 +13,23 @@ ALONE = 300  # training strings of 2a and 2b before the cell is added
 
 
 class Setting(NamedTuple):
-    """An experiment of the paper at one size.
+    """An experiment of the paper at one size."""
 
-    Attributes:
-      experiment: its number.
-      words: its size.
-      task: the problem.
-      network: with its initialisation, except for its cell's `truncated`.
-      rate: the learning rate.
-      sequences: the paper's mean to success; for "tiny" ones a guess for the budget.
-      wrong: the paper's share of wrong test sequences; None where it gives none.
-      published: whether the paper has it.
-      reading: whether it is another reading of the paper: it gets no verdict, and only the network
-        of 1997 tries it.
-      after: sequences of the criterion that do not count.
-      alone: training sequences before the cells are added.
-      others: the results of the paper's other networks.
-    """
-
-    experiment: str
-    words: str
-    task: CriterionTask
-    network: Network1997
-    rate: float
-    sequences: int
+    experiment: str  # its number
+    words: str  # its size
+    task: CriterionTask  # the problem
+    network: Network1997  # with its initialisation, except for its cell's `truncated`
+    rate: float  # the learning rate
+    sequences: int  # the paper's mean to success; for "tiny" ones a guess for the budget
+    # the paper's share of wrong test sequences; None where it gives none
     wrong: float | None = None
-    published: bool = True
+    published: bool = True  # whether the paper has it
+    # whether it is another reading of the paper: it gets no verdict, and only the network of 1997
+    # tries it
     reading: bool = False
-    after: int = 0
-    alone: int = 0
-    others: str = ""
+    after: int = 0  # sequences of the criterion that do not count
+    alone: int = 0  # training sequences before the cells are added
+    others: str = ""  # the results of the paper's other networks
 
     def group(self, network: str) -> str:
         """Returns the name of the trials of one network."""

@@ -20,7 +20,7 @@ class Panel(NamedTuple):
     """
 
     name: str
-    values: Sequence[Sequence[float]]
+    values: Any
     low: int = 0
     rows: Sequence[str] | None = None
 

@@ -31,7 +31,6 @@ LINES = [
     ("formal", f"--test_longest={NINES}"),
     ("gers", f"--tested={NINES}"),
     ("gers", f"--horizon={NINES}0"),
-    ("gers", "--streams=1000000000"),
     ("gradient_flow", f"--lag={NINES}"),
     ("hmm", "--states=1000000000"),
     ("hmm", "--restarts=1000000000"),

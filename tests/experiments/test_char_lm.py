@@ -105,7 +105,7 @@ def test_a_tiny_run_saves_a_model_and_draws(tmp_path, capsys, monkeypatch):
     given += [f"--text_file={file}", f"--workdir={run}", "--prompt=the dog"]
     assert runner.main(EXPERIMENT, ["char_lm", *given]) == 0
     assert "\nthe dog" in capsys.readouterr().out
-    assert {p.name for p in (run / "figures").iterdir()} == {"bits.png", "unit.png"}
+    assert {p.name for p in (run / "figures").iterdir()} == {"unit.png"}
     file.write_text("the cat")
     lines = predicted(run / "models" / "LSTM-reported", file)
     assert "".join(line["symbol"] for line in lines) == "the cat"

@@ -45,7 +45,7 @@ def told(config=CONFIG):
     for seed in range(config.seeds):
         for name, n in LASTED.items():
             grown = np.linspace(1, 100 if name == "plain" else 5, times).tolist()
-            found = {"lasted": [n] * config.streams, "cells": grown}
+            found = {"lasted": [n] * gers.STREAMS, "cells": grown}
             records.append(result(f"reber-{name}-reported", seed, 0.01, **found))
         for language, (name, n) in ((a, b) for a in LANGUAGES for b in RANGES.items()):
             records.append(result(f"{language}-{name}-reported", seed, 0.03, range=n))
@@ -100,7 +100,7 @@ def test_streams_are_read_by_the_blocks_of_2000_and_begin_anew_where_told():
         assert isinstance(group.measure, functools.partial)
         tested, asked, *_ = group.measure.args
         assert tested == ContinualReber(20, 1 if reader.resets else 0)  # these never end
-        assert asked == (CONFIG.streams, CONFIG.horizon)
+        assert asked == (gers.STREAMS, CONFIG.horizon)
     cell = gers.blocks(True)
     head, shortcuts = 7 * (8 + 1), 7 * 7  # the paper's outputs read the inputs as well
     assert cells.parameter_count(cell, 7) + head + shortcuts == 424
@@ -237,7 +237,6 @@ def test_figures_show_what_was_measured():
         ({"horizon": 1010}, "--horizon=1010: need a multiple of 20"),
         ({"horizon": 980}, "--horizon=980: need 1000 to 1000000000"),
         ({"tested": 19}, "--tested=19: need 20 or more, twice --longest=10"),
-        ({"streams": 0}, "--streams=0: need 1 to 100000"),
         (
             {"seed": 2**32 - 2},
             "--seed=4294967294: the last one, 4294967305, is beyond 4294967295",

@@ -32,10 +32,6 @@ class AddingOnline(CriterionTask, Adding1997):
       shortest: T, the steps of the shortest sequence, at least 11.
       logistic: whether the answer is squashed into [0, 1].
       cross_entropy: whether it is learnt by cross entropy; if so it must be `logistic`.
-
-    Raises:
-      ValueError: shortest is too small or no integer, logistic or cross_entropy is no bool, or
-        there is cross entropy of a linear output.
     """
 
     logistic: bool = False
@@ -97,9 +93,6 @@ class MultiplyingOnline(AddingOnline):
       logistic: whether the answer is squashed into [0, 1].
       cross_entropy: whether it is learnt by cross entropy; if so it must be `logistic`.
       wrong: n_seq of the paper, at least 1.
-
-    Raises:
-      ValueError: a number is too small or no integer, or one of the others is not as it must be.
     """
 
     wrong: int = 140

@@ -7,8 +7,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
-from experiments.hochreiter1997.tasks.losses import half_squared_error, logistic_errors
+from experiments.hochreiter1997.tasks.criterion import Criterion, NamingTask
+from experiments.hochreiter1997.tasks.losses import logistic_errors
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -16,7 +16,7 @@ TESTED = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoStrings(CriterionTask):
+class TwoStrings(NamingTask):
     """Predict every next symbol of a string whose last one is its first again.
 
     The symbols are x, y and a_1 to a_{p-1}. Half of the strings begin and end with x, the others
@@ -36,21 +36,12 @@ class TwoStrings(CriterionTask):
     With `last_only` the other symbols are neither learned nor tested; with `cross_entropy` the
     loss is the cross entropy instead of the square.
     Source: Hochreiter & Schmidhuber 1997, experiments 2a and 2b (`noisy`).
-
-    Attributes:
-      symbols: p, the lag, at least 2.
-      noisy: whether what stands between is random.
-      last_only: whether the last symbol alone is to be predicted.
-      cross_entropy: whether it is learnt by cross entropy.
-
-    Raises:
-      ValueError: symbols is too small or no integer, or one of the others is no bool.
     """
 
-    symbols: int = 100
-    noisy: bool = False
-    last_only: bool = False
-    cross_entropy: bool = False
+    symbols: int = 100  # p, the lag, at least 2
+    noisy: bool = False  # whether what stands between is random
+    last_only: bool = False  # whether the last symbol alone is to be predicted
+    cross_entropy: bool = False  # whether it is learnt by cross entropy
 
     name: ClassVar = "two_strings"
     readout: ClassVar = "every"
@@ -91,22 +82,19 @@ class TwoStrings(CriterionTask):
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """Returns the error of the targets, summed over a string; outputs [T, B, V]."""
-        errors = logistic_errors(outputs, self._targets(batch), self.cross_entropy)
+        errors = logistic_errors(outputs, self.targets(batch), self.cross_entropy)
         last = batch.y >= self.symbols - 1  # x and y follow nowhere else
         counts = last | (not self.last_only)
         return jnp.sum(errors, where=counts[..., None]) / batch.y.shape[-1]
 
     def deviation(self, outputs: Array, batch: Batch) -> Array:
         """Returns the greatest |error| of what can be predicted, [B]."""
-        errors = jnp.abs(jax.nn.sigmoid(outputs) - self._targets(batch).astype(outputs.dtype))
+        errors = jnp.abs(jax.nn.sigmoid(outputs) - self.targets(batch).astype(outputs.dtype))
         return jnp.max(errors[-1:] if self.noisy or self.last_only else errors, axis=(0, 2))
-
-    def _targets(self, batch: Batch) -> Array:
-        return jax.nn.one_hot(batch.y, self.output_size, dtype=jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomLag(CriterionTask):
+class RandomLag(NamingTask):
     """Name the second symbol of a string when it ends, after q distractors or more.
 
     A string is b, then x or y, then q + k symbols drawn from a_1 to a_p, then e; k is geometric, at
@@ -122,17 +110,10 @@ class RandomLag(CriterionTask):
     A string is right when both errors are below 0.2, so that chance is 1/2, and a trial is done
     when the last 10,000 training strings were.
     Source: Hochreiter & Schmidhuber 1997, experiment 2c.
-
-    Attributes:
-      distractors: q, the shortest lag, at least 0.
-      symbols: p, how many different distractors there are, at least 1.
-
-    Raises:
-      ValueError: a number is too small or no integer.
     """
 
-    distractors: int = 50
-    symbols: int = 50
+    distractors: int = 50  # q, the shortest lag, at least 0
+    symbols: int = 50  # p, how many different distractors there are, at least 1
 
     LONGEST: ClassVar = 110
     STOP: ClassVar = 0.1
@@ -173,15 +154,3 @@ class RandomLag(CriterionTask):
         mask = step <= last[None]
         x = jax.nn.one_hot(jnp.where(mask, string, -1), self.input_size, dtype=jnp.float32)
         return Batch(x, second, mask)
-
-    def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Returns half the squared error of sigmoid(outputs), summed over both; outputs [B, 2]."""
-        return half_squared_error(jax.nn.sigmoid(outputs), _two(batch))
-
-    def deviation(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the greater |error| of the two outputs, [B]."""
-        return jnp.max(jnp.abs(jax.nn.sigmoid(outputs) - _two(batch).astype(outputs.dtype)), -1)
-
-
-def _two(batch: Batch) -> Array:
-    return jax.nn.one_hot(batch.y, 2, dtype=jnp.float32)

@@ -16,17 +16,11 @@ UPDATES = 48
 
 
 class Answers(NamedTuple):
-    """The symbols that follow each symbol of a string.
+    """The symbols that follow each symbol of a string."""
 
-    Attributes:
-      following: [T, B] int32, the symbol that does.
-      legal: [T, B, 7] bool, those that might; none where the mask is False.
-      learnt: [T, B] bool, whether it counts in the loss.
-    """
-
-    following: Array
-    legal: Array
-    learnt: Array
+    following: Array  # [T, B] int32, the symbol that does
+    legal: Array  # [T, B, 7] bool, those that might; none where the mask is False
+    learnt: Array  # [T, B] bool, whether it counts in the loss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from experiments.hochreiter1997.tasks.criterion import Criterion, CriterionTask
-from experiments.hochreiter1997.tasks.losses import logistic_errors
+from experiments.hochreiter1997.tasks.criterion import Criterion, NamingTask
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -17,7 +16,7 @@ STANDS = {2: ((10, 20), (50, 60)), 3: ((10, 20), (33, 43), (66, 76))}  # first a
 
 
 @dataclasses.dataclass(frozen=True)
-class TemporalOrder(CriterionTask):
+class TemporalOrder(NamingTask):
     """Name the order of the marks X and Y in a string of distractors.
 
     A string of U[100, 110] symbols begins with E and ends with B; the others are drawn from a, b, c
@@ -36,17 +35,10 @@ class TemporalOrder(CriterionTask):
     error", which the paper does not define. With `cross_entropy` the loss is the
     cross entropy instead of the square, and baseline_loss = ln V + (V - 1) ln(V / (V - 1)).
     Source: Hochreiter & Schmidhuber 1997, experiments 6a and 6b.
-
-    Attributes:
-      marks: 2 (experiment 6a) or 3 (6b).
-      cross_entropy: whether it is learnt by cross entropy.
-
-    Raises:
-      ValueError: marks is neither, or cross_entropy is no bool.
     """
 
-    marks: int = 2
-    cross_entropy: bool = False
+    marks: int = 2  # 2 (experiment 6a) or 3 (6b)
+    cross_entropy: bool = False  # whether it is learnt by cross entropy
 
     name: ClassVar = "temporal_order"
     readout: ClassVar = "last"
@@ -93,16 +85,3 @@ class TemporalOrder(CriterionTask):
         x = jax.nn.one_hot(jnp.where(mask, string, -1), len(SYMBOLS), dtype=jnp.float32)
         digits = 2 ** jnp.arange(self.marks - 1, -1, -1, dtype=jnp.int32)
         return Batch(x, jnp.sum(digits[:, None] * marks, axis=0, dtype=jnp.int32), mask)
-
-    def loss(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the sum of the outputs' errors; outputs [B, V]."""
-        errors = logistic_errors(outputs, self._targets(batch), self.cross_entropy)
-        return jnp.sum(errors) / len(errors)
-
-    def deviation(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the greatest |error| of the outputs, [B]."""
-        errors = jax.nn.sigmoid(outputs) - self._targets(batch).astype(outputs.dtype)
-        return jnp.max(jnp.abs(errors), axis=-1)
-
-    def _targets(self, batch: Batch) -> Array:
-        return jax.nn.one_hot(batch.y, self.output_size, dtype=jnp.float32)

@@ -49,19 +49,11 @@ class TwoSequences(CriterionTask):
     of which are new as those of a test are, none (3b: fewer than 6) was answered wrong, and the
     mean |error| was below 0.01 (3b: 0.04, 3c: 0.015).
     Source: Hochreiter & Schmidhuber 1997, experiment 3, criterion ST2 in 3a and 3b.
-
-    Attributes:
-      shortest: T, the steps of the shortest sequence.
-      signs: N, the first elements that say the class, at least 1 and at most T.
-      form: "3a", "3b" or "3c".
-
-    Raises:
-      ValueError: a number is out of its range or no integer, or form is unknown.
     """
 
-    shortest: int
-    signs: int = 3
-    form: str = "3a"
+    shortest: int  # T, the steps of the shortest sequence
+    signs: int = 3  # N, the first elements that say the class, at least 1 and at most T
+    form: str = "3a"  # "3a", "3b" or "3c"
 
     name: ClassVar = "two_sequences"
     readout: ClassVar = "last"
