@@ -18,6 +18,7 @@ from lstm_jax.testing import check_cell
 from scripts._catalogue import CATALOGUE
 from tests.cells_under_test import drawn_params
 from tests.oracle import sigmoid
+from tests.products import slow
 
 
 class Row(NamedTuple):
@@ -185,16 +186,22 @@ def test_equations(cell, x64):
 @pytest.mark.parametrize(
     "cell",
     [
-        lj.cells.odyssey("FGR", 3),
-        lj.cells.PeepholeLSTM(3, clip=0.3),
-        lj.cells.PeepholeLSTM(3, forget_gate="coupled", output_gate=False, gate_recurrence=True),
+        lj.cells.PeepholeLSTM(3, gate_recurrence=True, clip=0.3),
         lj.cells.LayerNormLSTM(3),
-        lj.cells.JANET(3),
-        lj.cells.URLSTM(3),
-        lj.cells.MinGRU(3),
         lj.cells.MinLSTM(3),
         lj.cells.MemoryBlocks(4, size=2, biases="gates", truncated=True),
         lj.cells.SLSTM(4, heads=2),
+        *map(
+            slow,
+            [
+                lj.cells.PeepholeLSTM(
+                    3, forget_gate="coupled", output_gate=False, gate_recurrence=True
+                ),
+                lj.cells.JANET(3),
+                lj.cells.URLSTM(3),
+                lj.cells.MinGRU(3),
+            ],
+        ),
     ],
     ids=str,
 )

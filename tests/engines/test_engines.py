@@ -13,6 +13,7 @@ import lstm_jax as lj
 from lstm_jax.engines import Reference, Scan, scan
 from tests.cells_under_test import CELLS, drawn_params
 from tests.oracle import lstm, lstm_gradients
+from tests.products import mostly_slow
 
 T, B, D = 11, 3, 4
 ENGINES = [
@@ -24,11 +25,6 @@ ENGINES = [
 ]
 EVERY = [Reference(), Scan(chunk=4)]
 name = str
-
-
-def mostly_slow(pairs, quick):
-    """The pairs as parameters; those that are not among the quick ones run with --all only."""
-    return [p if p in quick else pytest.param(*p, marks=pytest.mark.slow) for p in pairs]
 
 
 # A loop with the values and gradients of Reference has its laws, too.

@@ -58,11 +58,10 @@ def all_pairs():
 
 JOINED, HOISTED, REFERENCE, TPU, GPU, SQRT = ENGINES
 QUICK = [
-    (C.LSTM(4), HOISTED, "float32"), (C.RNN(4, activation="relu"), JOINED, "bfloat16"),
-    (C.LayerNormLSTM(4), JOINED, "float32"), (C.MinLSTM(4), Associative(), "bfloat16"),
-    (C.MemoryBlocks(4, size=2), TPU, "float32"), (C.SLSTM(4, heads=2), GPU, "bfloat16"),
-    (C.SLSTM(4, forget_gate="exponential"), SQRT, "float64"),
-    (C.Zoneout(C.LSTM(4), {"c": 0.3}), REFERENCE, "float64"), (Squared(4), HOISTED, "float32"),
+    (C.RNN(4, activation="relu"), REFERENCE, "bfloat16"), (C.LayerNormLSTM(4), JOINED, "float32"),
+    (C.MinLSTM(4), Associative(), "bfloat16"), (C.MemoryBlocks(4, size=2), TPU, "float32"),
+    (C.RNN(4), GPU, "bfloat16"), (C.SLSTM(4, forget_gate="exponential"), SQRT, "float64"),
+    (Squared(4), HOISTED, "float32"),
 ]  # fmt: skip
 
 
@@ -173,12 +172,12 @@ def test_checked_and_diagnostics_do_not_see_what_is_hidden():
         seen(filled(x, mask, np.nan), state)
 
 
-@pytest.mark.parametrize("front, readout", [(None, "every"), ("dense", "last"), ("embed", "last")])
+@pytest.mark.parametrize("front, readout", [("dense", "every"), ("embed", "last")])
 def test_a_model_does_not_see_what_is_hidden(front, readout):
     """Both directions, dropout and noise on the input; pad symbols of any number."""
     spec = lj.nn.SequenceSpec(
         C.LSTM(3), 5, 2, readout=readout, bidirectional=True, front=front,
-        front_width=None if front is None else 3,
+        front_width=3,
     )  # fmt: skip
     params = jax.jit(spec.init)(jax.random.key(0))
     rates = lj.nn.Rates(0.2, 0.2, 0.2, None, None if front == "embed" else 0.1)

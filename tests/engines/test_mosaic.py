@@ -15,8 +15,9 @@ import lstm_jax as lj
 from lstm_jax.engines import Mosaic, Reference, mosaic
 from lstm_jax.engines.lowerable import lowerable
 from lstm_jax.engines.mosaic import OLDEST
-from tests.engines.test_engines import assert_close, mostly_slow
-from tests.engines.test_pallas import OTHERS, QUICK, Jittered, Own, problem, slope
+from tests.engines.kernels import OTHERS, QUICK, Jittered, Own, problem, slope
+from tests.engines.test_engines import assert_close
+from tests.products import mostly_slow
 
 C = lj.cells
 H = 40  # two warpgroups of 32 units

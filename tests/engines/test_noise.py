@@ -12,7 +12,8 @@ import pytest
 import lstm_jax as lj
 from lstm_jax.engines import Reference, Scan
 from tests.cells_under_test import Uneven
-from tests.engines.test_engines import B, D, T, assert_close, mostly_slow, problem, score
+from tests.engines.test_engines import B, D, T, assert_close, problem, score
+from tests.products import mostly_slow
 
 H = 5
 ZONED = lj.cells.Zoneout(lj.cells.LSTM(H), {"h": 0.3, "c": 0.4})

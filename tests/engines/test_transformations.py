@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 import lstm_jax as lj
 from lstm_jax.engines import Scan
 from tests.cells_under_test import drawn_params
-from tests.engines.test_engines import mostly_slow
+from tests.products import mostly_slow
 
 T, B, D = 5, 4, 2
 LSTM, LINEAR = lj.cells.LSTM(3), lj.cells.MinGRU(3)

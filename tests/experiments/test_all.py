@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import types
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from lstm_jax.report.claims import FAILS, REPRODUCES, TOO_SMALL, Claim
 from lstm_jax.runs.directory import RunDirectory
 from scripts._experiments import FOLDER, experiments
 from tests.experiments.common.test_runner import TOY
+from tests.processes import wait_until
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -219,8 +219,7 @@ time.sleep(60)
 
 def test_sigterm_ends_the_experiment_first(tmp_path):
     def terminate():
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.01)
+        wait_until((tmp_path / "ready").exists)
         os.kill(os.getpid(), signal.SIGTERM)
 
     def alone(*_):

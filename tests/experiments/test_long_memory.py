@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import cast
@@ -19,6 +18,7 @@ from lstm_jax.report import figures
 from lstm_jax.report.statistics import wilson
 from lstm_jax.search import Group
 from lstm_jax.training.trials import Trials
+from tests import processes
 
 ROOT = Path(__file__).parents[2]
 CONFIG = LongMemory(cells=("rnn", "lstm"), lags=(5, 50), seeds=4, steps=100, digits_steps=100)
@@ -195,9 +195,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 
 def test_the_program_refuses_in_one_line_with_code_2_and_writes_nothing(environment, tmp_path):
-    told = subprocess.run(
-        command("--platform=tpu"), cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    told = processes.run(command("--platform=tpu"), cwd=tmp_path, env=environment)
     assert told.returncode == 2
     assert told.stdout == ""
     assert told.stderr.startswith("long_memory: --platform=tpu: jax finds none here")

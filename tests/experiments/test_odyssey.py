@@ -1,9 +1,11 @@
 """odyssey: settings, verdicts, table and figures as functions of records; one tiny run."""
 
 import csv
+import functools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,8 +46,14 @@ def as_published(variant: str, point: dict) -> float:
     return float(0.2 + miss + 0.1 * np.log2(64 / point["hidden"]) / 3 + handicap)
 
 
-RECORDS = told(CONFIG, as_published)
-ROWS = odyssey.summarise(CONFIG, RECORDS)
+@functools.cache
+def records() -> list[dict]:
+    return told(CONFIG, as_published)
+
+
+@functools.cache
+def rows() -> Any:
+    return odyssey.summarise(CONFIG, records())
 
 
 def verdict(rows) -> dict[int, str]:
@@ -110,9 +118,9 @@ def test_a_trial_counts_as_the_constant_answer_where_it_is_worse():
 
 
 def test_a_world_as_published_gets_every_finding():
-    assert verdict(ROWS) == dict.fromkeys(findings.CLAIMS, "reproduces")
-    by = {row["what"]: row for row in ROWS}
-    tenth = statistics.best_share([r["test_loss"] for r in RECORDS if r["variant"] == "NFG"])
+    assert verdict(rows()) == dict.fromkeys(findings.CLAIMS, "reproduces")
+    by = {row["what"]: row for row in rows()}
+    tenth = statistics.best_share([r["test_loss"] for r in records() if r["variant"] == "NFG"])
     assert len(tenth) == 3
     assert by["NFG"]["best_tenth"] == pytest.approx(np.mean(tenth))
     assert by["NFG"]["verdict"] == "significantly worse" and by["NFG"]["p"] < 0.05
@@ -122,13 +130,13 @@ def test_a_world_as_published_gets_every_finding():
     assert by[VANILLA]["p"] is None
     assert by["learning rate"]["high"] >= by["learning rate"]["share"] > 2 / 3
     vanilla = by[VANILLA]["best_tenth"]
-    found = odyssey.analyse(CONFIG, "digits", RECORDS, None)
+    found = odyssey.analyse(CONFIG, "digits", records(), None)
     assert found.gain == pytest.approx(CONSTANT - vanilla)
     assert found.learnt == pytest.approx(vanilla / CONSTANT, rel=0.1)  # a median, of three
 
 
 def test_claims_are_the_findings_with_what_came_out_here():
-    claims = odyssey.claims(CONFIG, ROWS)
+    claims = odyssey.claims(CONFIG, rows())
     assert [c.verdict for c in claims] == ["reproduces"] * 5
     ours = [c.ours for c in claims]
     assert ours[0] == "none"
@@ -224,7 +232,7 @@ def test_only_tasks_that_were_learnt_have_a_say():
 
 def test_figures_show_the_tests_and_tell_the_verdicts():
     with figures.theme():
-        boxes, shares = odyssey.draw(CONFIG, ROWS, RECORDS)
+        boxes, shares = odyssey.draw(CONFIG, rows(), records())
     (axes,) = boxes.figure.axes
     marks = dict(zip(VARIANTS, [text.get_text() for text in axes.texts], strict=True))
     assert marks.pop(VANILLA) == ""

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from experiments import predict, train
 from experiments.common import own_data, runner
 from lstm_jax.data import Split, Text
 from lstm_jax.runs.directory import GroupLog, RunDirectory
+from tests import processes
 from tests.killing import Killed
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -271,5 +271,5 @@ def test_bad_input_is_refused_in_one_sentence(line, named, words, bad_files, fol
 def test_a_real_process_refuses_without_a_traceback(tmp_path):
     command = [sys.executable, "-P", "-m", "experiments.train", "--data=none.csv"]
     environment: Any = os.environ | {"PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    ran = processes.run(command, env=environment, cwd=tmp_path)
     assert ran.returncode == 2 and ran.stderr.count("\n") == 1

@@ -1,9 +1,9 @@
 """Exported models equal ours: ONNX in onnxruntime, StableHLO in a process without lstm_jax."""
 
 import dataclasses
+import itertools
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from lstm_jax import cells
 from lstm_jax.interop.checking import named
 from lstm_jax.nn import SequenceSpec
 from lstm_jax.training.predictor import Predictor
-from tests.interop.test_interop import random_params
+from tests.interop.weights import random_params
+from tests.processes import run
+from tests.products import mostly_slow
 
 T, B, D, H, V = 6, 4, 3, 5, 2
 LENGTHS = np.array([6, 2, 0, 4], np.int32)
@@ -56,6 +58,8 @@ BOTH_WAYS = {
         cells.LSTM(H), bidirectional=True, projection=2, depth=2, readout="every"
     ),
 }
+
+QUICK = [{*SPECS, *list(ODYSSEY)[n::2]} for n in range(2)]  # each variant as sequence or as step
 
 
 def inputs(spec: SequenceSpec, valid: np.ndarray) -> np.ndarray:
@@ -99,20 +103,20 @@ def session(tmp_path: Path) -> Any:
     return load
 
 
-@pytest.mark.parametrize("name", SPECS | ODYSSEY | BOTH_WAYS)
+@pytest.mark.parametrize("name", mostly_slow(SPECS | ODYSSEY | BOTH_WAYS, {*QUICK[0], *BOTH_WAYS}))
 def test_onnx_of_ragged_sequences_equals_ours(name: str, session: Any) -> None:
     spec = (SPECS | ODYSSEY | BOTH_WAYS)[name]
     params, x = random_params(spec), inputs(spec, VALID)
-    run = session(lj.export.onnx, (spec, params)).run
+    answer = session(lj.export.onnx, (spec, params)).run
     expected = jax.jit(lambda: spec.apply(params, x, mask=VALID))()
-    (y,) = run(["y"], {"x": x, "lengths": LENGTHS})
+    (y,) = answer(["y"], {"x": x, "lengths": LENGTHS})
     assert_close(y, expected)
     # T and B are free: rows alone, with less padding.
-    (part,) = run(["y"], {"x": x[:4, 1:], "lengths": LENGTHS[1:]})
+    (part,) = answer(["y"], {"x": x[:4, 1:], "lengths": LENGTHS[1:]})
     assert_close(part, y[1:] if spec.readout == "last" else y[:4, 1:])
 
 
-@pytest.mark.parametrize("name", SPECS | ODYSSEY)
+@pytest.mark.parametrize("name", mostly_slow(SPECS | ODYSSEY, QUICK[1]))
 def test_onnx_of_one_time_step_equals_ours(name: str, session: Any) -> None:
     spec = (SPECS | ODYSSEY)[name]
     params, x = random_params(spec), inputs(spec, HELD)
@@ -227,8 +231,12 @@ def with_gaps(readout: Any, bidirectional: bool) -> tuple[Predictor, np.ndarray]
     return Predictor(task, spec, params, lj.make_trials()), x
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("readout", ["last", "every"])
+@pytest.mark.parametrize(
+    ("readout", "bidirectional"),
+    mostly_slow(
+        itertools.product(["last", "every"], [False, True]), [("last", False), ("every", True)]
+    ),
+)
 def test_sequences_with_gaps_have_the_answers_of_predict(
     readout: Any, bidirectional: bool, session: Any, tmp_path: Path
 ) -> None:
@@ -334,7 +342,8 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> Path:
         given |= {"x_t": inputs(spec, HELD), "held": HELD, "reset": RESET}
         np.savez(root / name / "given.npz", **given)
     command = [sys.executable, "-c", READER, *(str(root / name) for name in PROGRAMS)]
-    subprocess.run(command, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    done = run(command, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    assert done.returncode == 0, done.stderr
     return root
 
 

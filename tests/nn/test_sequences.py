@@ -13,7 +13,7 @@ from flax import nnx
 import lstm_jax as lj
 from lstm_jax import cells
 from lstm_jax.nn import Bidirectional, Recurrent, SequenceModel, Stack, initializers
-from tests.nn.test_layers import (
+from tests.nn.small_models import (
     CELL,
     MASK,
     RESET,

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from lstm_jax.runs import rendezvous
+from tests.processes import LIMIT
 
 
 def free_port() -> int:
@@ -33,7 +34,7 @@ def met(*cards: tuple[int, int], seconds: float = 1.0, port: int | None = None) 
         thread.start()
         time.sleep(0.05)
     for thread in threads:
-        thread.join()
+        thread.join(LIMIT)
     return said
 
 
@@ -104,5 +105,5 @@ def test_a_stranger_at_process_0_is_ignored():
     with rendezvous._reached(("127.0.0.1", port), time.monotonic() + 5) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert met((1, 2), port=port, seconds=5) == [""]
-    first.join()
+    first.join(LIMIT)
     assert heard == [""]

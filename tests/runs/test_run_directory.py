@@ -19,6 +19,8 @@ from lstm_jax.runs.directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.runs.records import RecordLog
 from lstm_jax.tasks import Recall
 from lstm_jax.training import loop
+from tests import processes
+from tests.processes import wait_until
 from tests.toys import Elman, Line, Slope
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -173,14 +175,18 @@ def test_sigterm_saves_and_stops(undisturbed, tmp_path, monkeypatch):
 def killed(path, after_lines, delay):
     """Carries a run out in a process of its own and kills it; whether it was killed in time."""
     code = "import sys; from tests.runs import test_run_directory as t; t.in_a_process(sys.argv[1])"
+    ledger = path / "records.jsonl"
+
+    def far_enough():
+        written = ledger.exists() and ledger.read_bytes().count(b"\n") >= after_lines
+        return written or process.poll() is not None
+
     with subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT) as process:
-        ledger = path / "records.jsonl"
-        while process.poll() is None:
-            if ledger.exists() and ledger.read_bytes().count(b"\n") >= after_lines:
-                time.sleep(delay)
-                process.kill()
-                break
-            time.sleep(0.01)
+        try:
+            wait_until(far_enough)
+            time.sleep(delay)
+        finally:
+            process.kill()
     return process.returncode == -signal.SIGKILL
 
 
@@ -276,5 +282,5 @@ with RunDirectory.create(pathlib.Path(sys.argv[1]), {}).open_group("a", {}):
         print(line, flush=True)
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ended = processes.run(command)
     assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "first\n")

@@ -5,7 +5,6 @@ import gc
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ import pytest
 from lstm_jax.runs import lock as run_lock
 from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.runs.lock import LOCK, lock_run
+from tests.processes import LIMIT, run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def elsewhere() -> Iterator[Callable[[Callable[[Path], Any], Path], str]]:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
 
         def call(function: Callable[[Path], Any], path: Path) -> str:
-            return other.submit(error_of, function, path).result()
+            return other.submit(error_of, function, path).result(LIMIT)
 
         yield call
 
@@ -65,7 +65,7 @@ held = runpy.run_path(sys.argv[1])["lock_run"](pathlib.Path(sys.argv[2]))
 os.kill(os.getpid(), 9)
 """
     command = [sys.executable, "-c", code, run_lock.__file__, str(tmp_path)]
-    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert run(command).returncode == -signal.SIGKILL
     assert (tmp_path / LOCK).read_text().startswith("process ")
     lock_run(tmp_path)
 

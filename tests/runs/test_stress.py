@@ -15,6 +15,7 @@ import pytest
 from experiments.common import runner
 from lstm_jax.runs.directory import RunDirectory
 from tests.experiments.common.test_runner import TOY, outcome
+from tests.processes import wait_until
 from tests.runs.test_damage import everything, flipped, halved, zeroed
 
 pytestmark = pytest.mark.stress
@@ -70,11 +71,10 @@ def stopped(whole, tmp_path_factory) -> Path:
     """A run that was killed in its second group, behind a checkpoint."""
     path = tmp_path_factory.mktemp("stopped") / "run"
     run = start(f"--workdir={path}", LONG)
-    while not list(path.glob("checkpoints/second/*.npz")):
-        assert run.poll() is None
-        time.sleep(0.002)
+    wait_until(lambda: list(path.glob("checkpoints/second/*.npz")) or run.poll() is not None)
+    assert run.poll() is None
     run.kill()
-    run.communicate()
+    run.communicate(timeout=HANG)
     return path
 
 
@@ -87,11 +87,10 @@ def lines(path: Path) -> int:
 def killed(path: Path, after: int, delay: float) -> bool:
     """Goes on with a run and kills it some time after it has so many records; whether in time."""
     run = start(*asked(path))
-    while run.poll() is None and lines(path) < after:
-        time.sleep(0.002)
+    wait_until(lambda: run.poll() is not None or lines(path) >= after)
     time.sleep(delay)
     run.kill()
-    run.communicate()
+    run.communicate(timeout=HANG)
     return run.returncode == -signal.SIGKILL
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts import _compile_tpu
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 FIND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('libtpu') is None)"
@@ -20,20 +21,14 @@ FIND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('libtpu') 
 def python() -> Path:
     """A Python that has libtpu: that of scripts/compile_tpu, or this one."""
     for candidate in (ROOT / ".venv-tpu" / "bin" / "python", Path(sys.executable)):
-        if candidate.exists() and subprocess.run([candidate, "-c", FIND]).returncode == 0:
+        if candidate.exists() and processes.run([candidate, "-c", FIND]).returncode == 0:
             return candidate
     pytest.skip("libtpu is not installed: scripts/compile_tpu installs it")
 
 
 def run(python: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(
-        [python, "-P", *command],
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return processes.run([python, "-P", *command], env=environment | {"PYTHONPATH": str(ROOT)})
 
 
 def compile_tpu(python: Path, *flags: str) -> subprocess.CompletedProcess[str]:

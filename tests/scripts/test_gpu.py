@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from lstm_jax.engines import Tiles, tiles
 from lstm_jax.engines.mosaic import OLDEST
 from scripts import _gpu, _gpu_check, _gpu_part, _gpu_tiles
 from tests.compiling import CHEAP
+from tests.processes import run
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (4, 3, 2, 16)
@@ -200,7 +200,7 @@ def test_suites_need_no_library_of_the_experiments():
         f"import sys; sys.modules |= dict.fromkeys({absent}); import scripts._bench as bench; "
     )
     command = [sys.executable, "-c", blocked + "print(*bench.SUITES)"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run(command)
     assert {"peers", "jobs", "throughput"} <= set(done.stdout.split()), done.stderr
 
 
@@ -208,11 +208,10 @@ def test_suites_need_no_library_of_the_experiments():
 def test_correctness_and_tiles_run_on_a_cpu(tmp_path):
     """As real processes; tests of the benchmark run its suites."""
     before = tiles.PATH.read_bytes()
-    done = subprocess.run(
+    done = run(
         [sys.executable, "scripts/_gpu.py", "check", "tiles", "--tiny", "--minutes=30",
          f"--out={tmp_path}"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": CHEAP},
-        capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": CHEAP}, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
     rows = [json.loads(line) for line in (tmp_path / "check.jsonl").read_text().splitlines()]

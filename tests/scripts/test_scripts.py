@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run
+
 ROOT = Path(__file__).parents[2]
 TOOLS = ("basename", "bash", "cat", "cksum", "cp", "dirname", "mkdir")
 
@@ -57,13 +59,8 @@ class Machine:
 
     def __call__(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a script from another folder."""
-        return subprocess.run(
-            [self.checkout / "scripts" / script, *arguments],
-            env={"PATH": str(self.programs)},
-            cwd=self.programs,
-            capture_output=True,
-            text=True,
-        )
+        command = [self.checkout / "scripts" / script, *arguments]
+        return run(command, env={"PATH": str(self.programs)}, cwd=self.programs)
 
     def asked(self) -> list[str]:
         """What Python was asked for since the last look."""

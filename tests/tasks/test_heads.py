@@ -128,11 +128,15 @@ def test_compiled_gradients_are_those_of_float64(head, x64):
 @every_head
 def test_losses_are_in_float32_at_least_and_one_for_each_target(head):
     y = targets_of(head, 6).reshape(2, 3)
-    wide = jnp.ones((2, head.width(3)), jnp.bfloat16)
-    outputs = head.split(wide)
+
+    def answers(wide):
+        outputs = head.split(wide)
+        return outputs, head.losses(outputs, jnp.asarray(y)), head.predict(outputs)
+
+    wide = jax.ShapeDtypeStruct((2, head.width(3)), jnp.bfloat16)
+    outputs, losses, predicted = jax.eval_shape(answers, wide)
     assert outputs.shape == (2, 3, head.size)
-    losses = head.losses(outputs, jnp.asarray(y))
-    assert losses.shape == head.predict(outputs).shape == (2, 3)
+    assert losses.shape == predicted.shape == (2, 3)
     assert losses.dtype == jnp.float32
 
 
@@ -155,15 +159,16 @@ def test_a_point_loss_is_least_at_its_statistic(head, statistic):
 
 
 def test_the_loss_of_quantiles_is_least_at_the_quantiles():
-    y = np.random.default_rng(0).normal(size=4001).astype(np.float32)
+    y = np.random.default_rng(0).normal(size=501).astype(np.float32)
     head = heads.Quantiles((0.2, 0.9))
-    candidates = np.linspace(-2, 2, 81, dtype=np.float32)
-    low, high = np.meshgrid(candidates, candidates, indexing="ij")
-    pairs = jnp.asarray(np.stack([low, high], -1).reshape(-1, 1, 2))
-    y = jnp.asarray(y)
-    losses = jax.lax.map(lambda pair: jnp.mean(head.losses(jnp.tile(pair, (4001, 1)), y)), pairs)
-    best = np.sort(np.asarray(pairs[int(np.argmin(losses)), 0]))
-    np.testing.assert_allclose(best, np.quantile(y, (0.2, 0.9)), atol=0.06)
+    candidates = np.linspace(-2, 2, 41, dtype=np.float32)
+    pairs = np.stack(np.meshgrid(candidates, candidates), -1).reshape(-1, 1, 2)
+    losses_of = jax.jit(
+        lambda pair: jnp.mean(head.losses(jnp.tile(pair, (len(y), 1)), jnp.asarray(y)))
+    )
+    losses = jax.lax.map(losses_of, jnp.asarray(pairs))
+    best = np.sort(pairs[int(np.argmin(losses)), 0])
+    np.testing.assert_allclose(best, np.quantile(y, (0.2, 0.9)), atol=0.1)
 
 
 def test_the_loss_of_the_median_is_the_absolute_error():

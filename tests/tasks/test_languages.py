@@ -11,6 +11,7 @@ import pytest
 from lstm_jax import tasks
 from lstm_jax.tasks import LANGUAGES, SPLITS, Stats, language
 from lstm_jax.tasks.base import check_choice
+from tests.products import mostly_slow, slow
 
 N = 4000
 
@@ -94,9 +95,7 @@ def test_every_language_has_a_reader():
 
 
 @every
-@pytest.mark.parametrize(
-    ("shortest", "longest"), [(1, 9), (6, 6), pytest.param(1, 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("shortest", "longest"), [(1, 9), *map(slow, [(6, 6), (1, 1)])])
 def test_answers_are_those_of_a_reader_of_the_string(reader, shortest, longest):
     task = language(reader.__name__, shortest, longest)
     batch, seen = first(300, draw(task)), set()
@@ -195,12 +194,14 @@ def test_at_draws_the_lengths_it_is_given(reader):
     assert [len(s) for s, _ in strings(jax.tree.map(np.asarray, batch))] == [9, 1, 5, 5, 3]
 
 
-@every
-def test_splits_and_keys_draw_different_strings(reader):
-    task = language(reader.__name__, 1, 9)
-    others = jax.jit(lambda *keys: (task.sample(keys[0], N, "test"), task.sample(keys[1], N)))
-    for other in others(jax.random.key(0), jax.random.key(1)):
-        assert not np.array_equal(draw(task).x, other.x)
+@pytest.mark.parametrize("kind", mostly_slow(LANGUAGES, ["parity", "stack_manipulation"]))
+def test_splits_and_keys_draw_different_strings(kind):
+    task = language(kind, 1, 9)
+    keys = jax.random.split(jax.random.key(0), 2)
+    draws = [(split, key) for split in ("train", "test") for key in keys]
+    batches = jax.jit(lambda: [task.sample(key, 64, split) for split, key in draws])()
+    for one, other in itertools.combinations(batches, 2):
+        assert not np.array_equal(one.x, other.x)
     with pytest.raises(ValueError, match="split must be one of train, validation, test, got 'x'"):
         task.sample(jax.random.key(0), 2, "x")
 

@@ -324,11 +324,10 @@ def test_a_program_is_built_from_the_static_part_alone(task: Supervised) -> None
         batch = task.batch(arrays, index, weight)
         return task.loss(outputs_of(task, 4), batch), task.metric(outputs_of(task, 4), batch)
 
-    traced = jax.jit(loss, static_argnums=0)(static, task.arrays())
-    np.testing.assert_allclose(traced, loss(task, task.arrays()), rtol=1e-5)
-    same(
-        task.sample(jax.random.key(1), 4), static.sample(jax.random.key(1), 4, arrays=task.arrays())
-    )
+    key, arrays = jax.random.key(1), task.arrays()
+    traced = jax.jit(loss, static_argnums=0)(static, arrays)
+    np.testing.assert_allclose(traced, jax.jit(lambda: loss(task, arrays))(), rtol=1e-5)
+    same(*jax.jit(lambda: (task.sample(key, 4), static.sample(key, 4, arrays=arrays)))())
 
 
 def test_new_rows_with_targets_are_numbered_as_those_of_training() -> None:

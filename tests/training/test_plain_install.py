@@ -1,13 +1,12 @@
 """An install brings what it is for: the public face its core, the command line its extra."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import run
 
 # Hides every distribution that `pip install lstm_jax[EXTRA]` does not bring.
 PLAIN = """
@@ -89,10 +88,9 @@ for name in ("digits", "chorales"):
 
 def lines(code: str, *arguments: str) -> list[str]:
     """What a program of its own prints."""
-    command = [sys.executable, "-c", code, *arguments]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.splitlines()
+    done = run([sys.executable, "-c", code, *arguments])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_the_public_face_runs_on_the_core_dependencies_alone() -> None:

@@ -9,30 +9,18 @@ import numpy as np
 import pytest
 
 import lstm_jax as lj
-from experiments.hochreiter1997.tasks import TwoStrings
 from lstm_jax import fit, make_trials
 from lstm_jax.tasks import Recall
 from lstm_jax.training import loop, lower, parallel
 from lstm_jax.training.loop import Job
 from lstm_jax.training.step import WINDOW, Settings
 from lstm_jax.training.trials import initial, keys
-from lstm_jax.types import Batch
 from scripts import _hlo as hlo
-from tests.toys import Elman, Line, Slope
+from tests.products import slow
+from tests.toys import Line, Slope
+from tests.training.learners import LINE, NETWORK, SLOPE, TASK, assert_same, pick
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
-
-TASK, NETWORK = Recall(lag=3, symbols=4), Elman(5, 4)
-LINE, SLOPE = Line(), Slope()
-
-
-def pick(tree, index):
-    return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-def assert_same(one, other):
-    """Bit for bit."""
-    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_sgd_on_a_line_is_the_recursion_written_out_in_numpy():
@@ -105,7 +93,7 @@ class Uneven(Recall):
         return jax.nn.logsumexp(outputs * (batch.y[:, None] + 1)) ** 2
 
 
-@pytest.mark.parametrize("task", [TASK, Uneven(lag=3, symbols=4)])
+@pytest.mark.parametrize("task", [slow(TASK), Uneven(lag=3, symbols=4)])
 def test_devices_that_share_a_batch_do_what_one_does(task):
     """To rounding, any loss: the same batch, the gradient of all of it, on every device."""
     trials = make_trials(seed=[5], learning_rate=0.05, clip=1.0)
@@ -333,57 +321,6 @@ def test_bad_arguments_are_refused_by_name(wrong, words):
         fit(LINE, SLOPE, make_trials(), **settings)
 
 
-def test_survivors_go_on_as_if_they_had_never_stopped():
-    """Bit for bit: a few trials of a batch, gathered into a smaller one, with all they had."""
-    trials = make_trials(
-        seed=[0, 1, 2, 3, 4], learning_rate=[1e-2, 3e-2, 1e-3, 1e-2, 1e-1],
-        weight_decay=[0, 0, 0, 0.1, 0], dropout=[0, 0.5, 0, 0.2, 0], clip=1.0,
-    )  # fmt: skip
-    straight = fit(TASK, NETWORK, trials, 33, progress=False)
-    rung = fit(TASK, NETWORK, trials, 10, chunk=7, progress=False)
-    rows = [3, 1]
-    on = fit(
-        TASK, NETWORK, pick(trials, rows), 33, begin_from=pick(rung.state, rows), progress=False
-    )
-    assert_same(on, pick(straight, rows))
-    assert on.step.tolist() == [33, 33]
-
-
-def test_a_trial_that_had_stopped_stays_as_it_is():
-    trials = make_trials(seed=[0, 1], learning_rate=[0.1, 1e10])
-    settings: Any = dict(optimizer="sgd", progress=False)
-    first = fit(LINE, SLOPE, trials, 60, **settings)
-    on = fit(LINE, SLOPE, trials, 80, begin_from=first.state, **settings)
-    assert on.status.tolist() == ["finished", "diverged"]
-    assert_same(pick(on.state, 1), pick(first.state, 1))
-    assert_same(on, fit(LINE, SLOPE, trials, 80, **settings))
-    gone = pick(first.state, [1])
-    assert_same(fit(LINE, SLOPE, pick(trials, [1]), 80, begin_from=gone, **settings).state, gone)
-
-
-def test_a_model_s_own_parameters_made_fresh_are_its_own_beginning():
-    trials = make_trials(seed=[0, 1])
-    params = fit(LINE, SLOPE, trials, 1, progress=False).params
-    each = [pick(trials, i) for i in range(2)]
-    drawn = [SLOPE.init(keys(trial).init, **initial(trial)) for trial in each]
-    own = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-    start = lj.training.fresh(LINE, SLOPE, own, trials)
-    assert_same(fit(LINE, SLOPE, trials, 1, begin_from=start, progress=False).params, params)
-    shapes = lj.training.state_shapes(LINE, SLOPE, trials)
-    assert_same(*(jax.tree.map(lambda x: np.array(x.shape), t) for t in (shapes, start)))
-
-
-def test_a_beginning_of_other_trials_is_refused():
-    state = fit(LINE, SLOPE, make_trials(seed=[0, 1, 2]), 1, progress=False).state
-    with pytest.raises(ValueError, match=r"begin_from\.\S+ must be .* for these trials"):
-        fit(LINE, SLOPE, make_trials(seed=[0, 1]), 3, begin_from=state, progress=False)
-    with pytest.raises(ValueError, match=r"begin_from\.optimizer\S+ must be None for these trials"):
-        fit(
-            LINE, SLOPE, make_trials(seed=[0, 1, 2]), 3, optimizer="sgd", begin_from=state,
-            progress=False,
-        )  # fmt: skip
-
-
 def test_the_compiler_tells_what_places_need():
     """Together every place needs its own temporaries; one after another they share them."""
     few, many, mapped = (
@@ -391,91 +328,3 @@ def test_the_compiler_tells_what_places_need():
         for how, places in (("vmap", 1), ("vmap", 8), ("map", 8))
     )
     assert many > 4 * few > 0 and mapped < many / 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Remembering(Line):
-    """`Line` until the last 7 errors are below 0.2, three of them excepted."""
-
-    def memory(self):
-        return jnp.full(7, jnp.inf)
-
-    def observe(self, memory, outputs, batch):
-        return jnp.concatenate([memory, jnp.abs(outputs - batch.y)[:, 0]])[-7:]
-
-    def solved(self, stats):
-        return (jnp.sum(stats.memory >= 0.2) <= 3) & (jnp.mean(stats.memory) < 1)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 9])
-def test_a_task_remembers_its_last_answers_each_before_its_update(batch_size, monkeypatch):
-    """Also: a trial stops at the first step that `solved` accepts."""
-    monkeypatch.setattr("lstm_jax.training.step.WINDOW", 1)
-    task, trials = Remembering(), make_trials(seed=[5, 6], learning_rate=0.02)
-    settings: Any = dict(batch_size=batch_size, optimizer="sgd", progress=False)
-    result = fit(task, SLOPE, trials, 500, **settings)
-    for i in range(2):
-        trial = pick(trials, i)
-        params, answers, step = SLOPE.init(keys(trial).init, **initial(trial)), [np.inf] * 7, 0
-        w, b = float(params["w"][0, 0]), float(params["b"][0])
-        while sum(a >= 0.2 for a in answers[-7:]) > 3 or np.mean(answers[-7:]) >= 1:
-            batch = task.sample(jax.random.fold_in(keys(trial).data, step), batch_size)
-            x, y = np.float64(batch.x[0, :, 0]), np.float64(batch.y[:, 0])
-            error, step = w * x + b - y, step + 1
-            answers += np.abs(error).tolist()
-            w, b = w - 0.02 * np.mean(2 * error * x), b - 0.02 * np.mean(2 * error)
-        assert result.solved_at[i] == step
-        np.testing.assert_allclose(result.state.stats.memory[i], answers[-7:], rtol=1e-3, atol=1e-5)
-
-
-def test_windows_are_updates_within_a_sequence_and_one_window_is_none():
-    """A step is a batch: its statistics are of the batch as it was answered, update by update."""
-    task = TwoStrings(4, noisy=True)
-    model = lj.nn.SequenceSpec(lj.cells.GRU(3), 5, 5, "every", engine="reference")
-    trials = make_trials(seed=[3], learning_rate=0.5)
-    settings: Any = dict(batch_size=2, optimizer="sgd", progress=False)
-    plain, whole, halves = (fit(task, model, trials, 5, window=w, **settings) for w in (None, 4, 2))
-    for one, other in zip(*map(jax.tree.leaves, (plain.params, whole.params)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
-    trial = pick(trials, 0)
-    params, losses, deviations = jax.jit(model.init)(keys(trial).init, **initial(trial)), [], []
-
-    @jax.jit
-    def update(params, state, x, y):
-        def loss(params):
-            after, outputs = model.unroll(params, x, state)
-            return task.loss(outputs, Batch(x, y)), (after, outputs)
-
-        grads, aux = jax.grad(loss, has_aux=True)(params)
-        return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), aux
-
-    @jax.jit
-    def draw(step):
-        return task.sample(jax.random.fold_in(keys(trial).data, step), 2)
-
-    for step in range(5):
-        x, y, _, _ = batch = draw(step)
-        params, (state, first) = update(params, model.initial_state(params, 2), x[:2], y[:2])
-        params, (_, second) = update(params, state, x[2:], y[2:])
-        outputs = jnp.concatenate([first, second])
-        losses.append(task.loss(outputs, batch))
-        deviations += task.deviation(outputs, batch).tolist()
-    for one, other in zip(*map(jax.tree.leaves, (pick(halves.params, 0), params)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(halves.loss[0], np.mean(losses), rtol=1e-5)
-    recent = np.asarray(halves.state.stats.memory)[0, -10:]
-    np.testing.assert_allclose(recent, deviations, rtol=1e-5)
-
-
-def test_windows_divide_sequences_with_targets_throughout():
-    trials, settings = make_trials(), {"steps": 1, "progress": False}
-    every = lj.nn.SequenceSpec(lj.cells.GRU(3), 5, 5, "every")
-    right = "window must divide the length of a task that is no stream and has a target at every"
-    with pytest.raises(ValueError, match=f"{right} time step, got 3 for two_strings of length 4"):
-        fit(TwoStrings(4), every, trials, window=3, **settings)
-    with pytest.raises(ValueError, match=f"{right} time step, got 2 for recall of length 4"):
-        fit(TASK, every, trials, window=2, **settings)
-    with pytest.raises(ValueError, match="window must be an integer of at least 1, got 0"):
-        fit(TwoStrings(4), every, trials, window=0, **settings)
-    with pytest.raises(TypeError, match="two_strings comes in windows"):
-        fit(TwoStrings(4), NETWORK, trials, window=2, **settings)

@@ -15,7 +15,11 @@ from experiments.common.environments import MemoryChain, Params, TMaze
 T, B, H = 7, 4, 3
 ENV, AT = TMaze(), Params(jnp.int32(2))
 POLICY = ppo.Policy(lj.cells.LSTM(H), H)
-PARAMS = POLICY.init(jax.random.key(0), ENV)
+
+
+@functools.cache
+def params_of_policy():
+    return POLICY.init(jax.random.key(0), ENV)
 
 
 @functools.cache
@@ -23,14 +27,16 @@ def played() -> tuple[ppo.Playing, ppo.Playing, ppo.Rollout]:
     """The begin and the end of a rollout, and its time steps; episodes end within."""
     begin = ppo.start(ENV, POLICY, B, AT, jax.random.key(1))
     roll = jax.jit(functools.partial(ppo.rollout, ENV, POLICY, T))
-    middle = roll(AT, PARAMS, begin)[0]
-    return middle, *roll(AT, PARAMS, middle)
+    middle = roll(AT, params_of_policy(), begin)[0]
+    return middle, *roll(AT, params_of_policy(), middle)
 
 
 def test_the_policy_over_time_is_its_time_steps():
     begin, _, batch = played()
     assert batch.reset[1:].any()
-    logits, value = POLICY.over_time(PARAMS, begin.memory, batch.observation, batch.reset)
+    logits, value = POLICY.over_time(
+        params_of_policy(), begin.memory, batch.observation, batch.reset
+    )
     assert_allclose(value, batch.value, atol=1e-6)
     assert_allclose(ppo.log_probability(logits, batch.action), batch.log_prob, atol=1e-6)
 
@@ -48,7 +54,9 @@ def test_a_reset_inside_a_rollout_is_a_fresh_start_gradients_included():
         flags = jnp.zeros((T - 3, B), bool)
         return POLICY.over_time(params, POLICY.begin(B), x[3:], flags)[1].sum()
 
-    one, other = (jax.jit(jax.value_and_grad(f, (0, 1)))(PARAMS, x) for f in (inside, fresh))
+    one, other = (
+        jax.jit(jax.value_and_grad(f, (0, 1)))(params_of_policy(), x) for f in (inside, fresh)
+    )
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 

@@ -23,6 +23,7 @@ from lstm_jax.runs.directory import GroupLog, Preempted, RunDirectory
 from lstm_jax.runs.records import Damaged, RecordLog
 from lstm_jax.search import Group, state_of
 from tests.killing import Killed, mortal
+from tests.products import mostly_slow
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -142,7 +143,7 @@ def test_the_run_directory_is_printed_first_and_last(tmp_path, capsys):
     assert lines[0] == lines[-1] == f"run directory: {tmp_path / 'run'}"
 
 
-@pytest.mark.parametrize("moment", range(12))
+@pytest.mark.parametrize("moment", mostly_slow(range(12), (0, 3, 6, 9, 11)))
 def test_a_run_killed_at_any_moment_ends_as_if_it_was_not(moment, whole, tmp_path, monkeypatch):
     """Dies before or after one of the things that are written, then resumes."""
     path = tmp_path / "run"
