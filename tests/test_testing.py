@@ -163,7 +163,7 @@ def test_a_wrong_linear_beside_an_update_is_caught_by_name(name):
 
 
 def test_a_sound_noisy_cell_passes():
-    check_cell(lj.cells.Zoneout(lj.cells.odyssey("vanilla", 3), {"h": 0.4, "c": 0.3}))
+    check_cell(lj.cells.Zoneout(lj.cells.LSTM(3), {"h": 0.4, "c": 0.3}))
 
 
 def multiplied(self, gates, state, theta, draws=None):

@@ -15,6 +15,7 @@ import lstm_jax as lj
 from lstm_jax.data.packing import pack, unpack
 from lstm_jax.nn import Bidirectional, Recurrent, SequenceModel, Stack
 from lstm_jax.tasks import Task
+from tests.products import mostly_slow
 
 D, H, V = 2, 3, 2
 LENGTHS = (4, 1, 0, 6, 2, 3, 1)
@@ -60,7 +61,7 @@ def test_unpack_undoes_pack() -> None:
         assert mask[:, n].tolist() == [t < len(one) for t in range(ROOM)]
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bidirectional", mostly_slow([False, True], [True]))
 def test_packed_sequences_are_those_alone(bidirectional: bool) -> None:
     """Outputs, last outputs and gradients, through layers, stacks and models, projected too."""
     make = Bidirectional if bidirectional else Recurrent

@@ -15,7 +15,8 @@ from tests.docs.test_docs import python
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [DOCS / "index.md", *sorted((DOCS / "guide").glob("*.md"))]
 OTHERS = {"from_torch": "torch", "from_keras": "keras"}  # pages that import another library
-SLOW = {*OTHERS, "own_data", "forecasting", "sweeps"}  # the last three compile as much as the rest
+# What compiles most; tests of exports, reports and policies run their parts by default.
+SLOW = {*OTHERS, "own_data", "forecasting", "sweeps", "export", "recurrent_policies", "reports"}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras

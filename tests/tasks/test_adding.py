@@ -9,6 +9,7 @@ import pytest
 
 from lstm_jax import tasks
 from lstm_jax.types import Batch
+from tests.products import mostly_slow
 
 N = 20_000  # sequences; counts are held to 4.5 binomial standard errors, means to 4.5 of theirs
 
@@ -69,7 +70,7 @@ def test_modern_constant_answer_is_at_chance():
     assert near(task.correct(ones, batch).sum(), task.chance)
 
 
-@pytest.mark.parametrize("shortest", [11, 25, 100])
+@pytest.mark.parametrize("shortest", mostly_slow([11, 25, 100], [11, 25]))
 def test_1997_reads_as_published(shortest):
     """Lengths, markers, padding and target of every row, by a reader that knows only the rule."""
     task = tasks.Adding1997(shortest)

@@ -1,6 +1,7 @@
 """The networks of 1997: as many weights as the paper counts, its starts, and what they compute."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import lstm_jax as lj
 from experiments import classic
 from experiments.hochreiter1997.network import Network1997, OnlineNetwork1997
 from lstm_jax.types import CellParams
+from tests.products import mostly_slow, slow
 
 BLOCKS = lj.cells.MemoryBlocks(4, size=2)
 
@@ -60,8 +62,12 @@ def test_weights_start_uniform_and_named_biases_as_named():
     assert closed["blocks"]["b"][6:].tolist() == [-1, -2]
 
 
-@pytest.mark.parametrize("readout", ["last", "every"])
-@pytest.mark.parametrize("shortcut", [False, True])
+@pytest.mark.parametrize(
+    ("readout", "shortcut"),
+    mostly_slow(
+        itertools.product(["last", "every"], [False, True]), [("last", False), ("every", True)]
+    ),
+)
 def test_it_is_its_cells_instant_by_instant_and_a_product(readout, shortcut):
     """Of a padded row too: it is read where it ends."""
     cell = dataclasses.replace(BLOCKS, truncated=True)
@@ -89,7 +95,7 @@ def test_cells_that_wait_have_no_part_in_the_outputs_and_learn_nothing():
     params = jax.jit(network.init)(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 5, 3))
     np.testing.assert_allclose(network.apply(params, x), x @ params["w"][:3], rtol=1e-6)
-    grads = jax.grad(lambda p: jnp.sum(network.apply(p, x) ** 2))(params)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(network.apply(p, x) ** 2)))(params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(grads["blocks"]))
     assert not np.any(grads["w"][3:]) and np.all(grads["w"][:3])
 
@@ -98,9 +104,11 @@ def test_cells_that_wait_have_no_part_in_the_outputs_and_learn_nothing():
     "cell",
     [
         lj.cells.MemoryBlocks(4, size=2, truncated=True, biases="gates"),
-        lj.cells.MemoryBlocks(
-            2, truncated=True, biases="none", output_gate=False, recurrent=False,
-            input_activation="s", output_activation="identity",
+        slow(
+            lj.cells.MemoryBlocks(
+                2, truncated=True, biases="none", output_gate=False, recurrent=False,
+                input_activation="s", output_activation="identity",
+            )
         ),
     ],
 )  # fmt: skip

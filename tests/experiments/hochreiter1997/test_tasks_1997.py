@@ -329,7 +329,7 @@ def test_adding_online_is_adding_with_half_its_loss():
     assert tasks.AddingOnline(100).baseline_loss * 2 == pytest.approx(0.0392, abs=5e-5)
 
 
-@pytest.mark.parametrize("shortest", [20, 100])
+@pytest.mark.parametrize("shortest", mostly_slow([20, 100], [20]))
 def test_products_of_marked_values(shortest):
     task = tasks.MultiplyingOnline(shortest)
     batch = draw(task)
@@ -350,7 +350,7 @@ def test_products_of_marked_values(shortest):
     assert task.criterion == Criterion(2000, 0.04, allowed=139)
 
 
-@pytest.mark.parametrize("marks", [2, 3])
+@pytest.mark.parametrize("marks", mostly_slow([2, 3], [3]))
 def test_temporal_order_reads_as_published(marks):
     task = tasks.TemporalOrder(marks)
     batch = draw(task)
