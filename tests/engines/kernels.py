@@ -10,7 +10,7 @@ from jax.nn import tanh
 
 import lstm_jax as lj
 from lstm_jax.cells import sigmoid
-from lstm_jax.engines import Pallas, fused
+from lstm_jax.engines import Pallas
 from tests.cells_under_test import CIFG, Peephole, drawn_params
 
 T, B, D, H = 5, 18, 2, 5  # two tiles of 16 rows; on a TPU three chunks, the last one filled up
@@ -69,12 +69,6 @@ OTHERS = [
     C.MemoryBlocks(4, size=2, truncated=True, forget_gate=True), C.MemoryBlocks(4, size=4),
     C.Zoneout(SHARED, {"c": 0.4}), C.Zoneout(FGR, {"f": 0.4}), Jittered(H),
 ]  # fmt: skip
-
-
-@pytest.fixture
-def _small(monkeypatch):
-    monkeypatch.setattr(fused, "TILE", 16)
-    monkeypatch.setattr(fused, "CHUNK", 2)
 
 
 def problem(cell, seed=0, dtype=jnp.float64, size=(T, B)):

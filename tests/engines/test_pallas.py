@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import lstm_jax as lj
-from lstm_jax.engines import Reference
+from lstm_jax.engines import Reference, fused
 from lstm_jax.training import parallel
 from tests.engines.kernels import (
     FGR,
@@ -29,6 +29,12 @@ from tests.engines.kernels import (
 from tests.engines.test_engines import assert_close
 from tests.engines.test_precision import dots, dtypes
 from tests.products import mostly_slow
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    monkeypatch.setattr(fused, "TILE", 16)
+    monkeypatch.setattr(fused, "CHUNK", 2)
 
 
 @pytest.mark.usefixtures("x64", "_small")
