@@ -176,7 +176,7 @@ def test_epochs_need_rows():
     [
         ("loss", r"loss of numbered must be a scalar, got shape \[4\]"),
         ("metric", r"metric of numbered must be a scalar, got shape \[4\]"),
-        ("correct", r"correct of numbered must be \[B\] = \[2\], got shape \[\]"),
+        ("correct", r"correct of numbered must be \[B\] = \[4\], got shape \[\]"),
     ],
 )
 def test_measures_of_another_shape_are_refused_by_name(method, words):
