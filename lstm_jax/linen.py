@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from lstm_jax.cells import Cell, check_is_cell, initial_state
+from lstm_jax.checks import check_is
 from lstm_jax.engines import Engine, unroll
 from lstm_jax.nn.initializers import BiasInit, WeightInit, init
 from lstm_jax.nn.rnn_cell import batched_step
@@ -167,6 +168,7 @@ def from_tree(cell: Cell, tree: Mapping[str, Array]) -> CellParams:
       KeyError: a parameter is missing; TypeError: `cell` is no cell.
     """
     check_is_cell(cell)
+    check_is("tree", tree, Mapping, 'variables["params"] of the module')
     theta = cell.Theta({name: tree[name] for name in _theta(cell)})
     return CellParams(tree["w_x"], tree["w_h"] if cell.h_blocks else None, tree["b"], theta)
 

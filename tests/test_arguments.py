@@ -13,13 +13,14 @@ from lstm_jax import cells, diagnostics, engines, interop, linen, nn
 from lstm_jax.tasks import heads
 
 LSTM, KEY, X = cells.LSTM(3), jax.random.key(0), jnp.ones((4, 2, 2))
-PARAMS = lj.init(LSTM, KEY, 2)
+PARAMS, STATE = lj.init(LSTM, KEY, 2), lj.initial_state(LSTM, 2)
 WRONG: Any = (cells.LSTM, 0.5, PARAMS, ((PARAMS,),))
 CLASS, HALF, ONE, STACK = WRONG
 SPEC = nn.SequenceSpec(LSTM, 2, 1)
+MODEL = SPEC.init(KEY)
 GIVEN: dict[str, Any] = dict(
     engine="auto", input_size=2, key=KEY, layers=((PARAMS,),), loss=jnp.sum, params=PARAMS,
-    rates={}, rngs=nnx.Rngs(0), state=lj.initial_state(LSTM, 2), tensors={}, tree={}, weights={},
+    rates={}, rngs=nnx.Rngs(0), state=STATE, tensors={}, tree={}, weights={},
     x=X, x_t=X[0],
 )  # fmt: skip
 
@@ -74,12 +75,18 @@ def test_the_doors_are_found():
         (lambda: lj.load("", [HALF]), r"classes must be .*, not an instance, got 0.5"),
         (lambda: heads.Quantiles(HALF), r"levels must be a tuple of levels, .* got 0.5"),
         (lambda: cells.Zoneout(LSTM, HALF), "rates must be a dictionary of rates by state, .*0.5"),
-        (lambda: SPEC.apply(SPEC.init(KEY), X, rates=nn.Rates(zoneout=HALF)), "zoneout must be"),
+        (lambda: SPEC.apply(MODEL, X, rates=nn.Rates(zoneout=HALF)), "zoneout must be"),
         (lambda: SPEC.init(KEY, gate_bias=HALF), "gate_bias must be a dictionary, .* got 0.5"),
         (lambda: SPEC.build(HALF), r"rngs must be nnx.Rngs, such as nnx.Rngs\(0\), got 0.5"),
         (lambda: nn.Recurrent(LSTM, 2, rngs=HALF), r"rngs must be nnx.Rngs, such as .*, got 0.5"),
         (lambda: linen.Recurrent(LSTM).init(KEY, X, None), r"call \(carry, x\), got None"),
-        (lambda: SPEC.apply(PARAMS, X), "params must be those of `init` .*, got CellParams"),
+        (lambda: linen.from_tree(LSTM, HALF), "tree must be variables.* of the module, got 0.5"),
+        (lambda: nn.Stack(HALF), "layers must be a list of layers, .* got 0.5"),
+        (lambda: nn.SequenceSpec(LSTM, b=HALF), "b must be an initialiser, such as .* got 0.5"),
+        (lambda: SPEC.apply(MODEL, X, rates=HALF), "rates must be lj.nn.Rates, .* got 0.5"),
+        (lambda: SPEC.apply(MODEL, X, key=HALF), "key must be a PRNG key such as .* got 0.5"),
+        (lambda: SPEC.apply(MODEL, None), "x must be an array of numbers, got NoneType"),
+        (lambda: SPEC.apply(ONE, X), "params must be those of `init` .*, got CellParams"),
     ],
 )  # fmt: skip
 def test_a_wrong_kind_is_named(call, words):
@@ -93,8 +100,10 @@ def test_a_wrong_kind_is_named(call, words):
         (lambda: SPEC.apply({"head": {}}, X), r"params must be those of `init` .*, got \['head'\]"),
         (lambda: lj.init(LSTM, KEY, HALF), "input_size must be an integer of at least 0, got 0.5"),
         (lambda: cells.parameter_count(LSTM, HALF), "input_size must be an integer of at least 0"),
+        (lambda: SPEC.unroll(MODEL, X, STATE), "state must be .* of 1 layers, got LSTMState of 2"),
+        (lambda: SPEC.unroll(MODEL, X, initial=HALF), "initial must be .* of 1 layers, got float"),
         (lambda: lj.initial_state(LSTM, -1), r"batch must not be negative, got \(-1,\)"),
-        (lambda: SPEC.initial_state(SPEC.init(KEY), -1), "batch must not be negative"),
+        (lambda: SPEC.initial_state(MODEL, -1), "batch must not be negative"),
     ],
 )
 def test_a_wrong_size_is_named(call, words):

@@ -7,11 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from lstm_jax.checks import check_is, check_key
 from lstm_jax.types import Array, Rates, RecurrentWeights
 
 
-def check_rates(rates: Rates) -> None:
-    """Raises ValueError for a rate that is known, not traced, and out of its range."""
+def check_noise(rates: Rates | None, key: Array | None) -> None:
+    """Raises an error for rates or a key of another kind, or a rate out of its range.
+
+    A traced rate cannot be checked.
+    """
+    check_is("rates", rates, Rates | None, "lj.nn.Rates, such as Rates(dropout=0.5)")
+    if key is not None:
+        check_key(key)
     for path, rate in jax.tree.leaves_with_path(rates):
         name = jax.tree_util.keystr(path)[1:]
         high, right = (np.inf, "0 or more") if name == "input_noise" else (1, "in [0, 1)")

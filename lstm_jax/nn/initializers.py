@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, check_is_cell, feedback_width, initial_state, mask_params
-from lstm_jax.checks import check_key, check_size
+from lstm_jax.checks import check_is, check_key, check_size
 from lstm_jax.types import Array, CellParams, RecurrentWeights, wide
 
 WeightInit = Callable[..., Array]  # (key, shape, dtype) -> array
@@ -223,10 +223,7 @@ def init(
     check_is_cell(cell)
     check_size("input_size", input_size, 0)
     check_key(key)
-    for name, given in {"w_x": w_x, "w_h": w_h, "b": b}.items():
-        if given is not None and not callable(given):
-            right = "an initialiser, such as lj.initializers.orthogonal() or gate_bias(f=1.0)"
-            raise TypeError(f"{name} must be {right}, got {given!r}")
+    check_initializers(w_x=w_x, w_h=w_h, b=b)
     x_key, h_key, b_key, theta_key = jax.random.split(key, 4)
     theta = {n: jnp.asarray(v, dtype) for n, v in cell.init_theta(theta_key).items()}
     params = CellParams(
@@ -236,6 +233,13 @@ def init(
         theta=cell.Theta(theta),
     )
     return mask_params(cell, params)
+
+
+def check_initializers(**given: WeightInit | BiasInit | None) -> None:
+    """Raises TypeError for an initialiser that is no function."""
+    right = "an initialiser, such as lj.initializers.orthogonal() or gate_bias(f=1.0)"
+    for name, one in given.items():
+        check_is(name, one, Callable | None, right)
 
 
 def check_projection(cell: Cell, projection: int) -> None:

@@ -8,7 +8,7 @@ from flax import nnx
 
 from lstm_jax.checks import check_choice
 from lstm_jax.engines.masking import zero_unless
-from lstm_jax.nn.dropout import add_noise, drop
+from lstm_jax.nn.dropout import add_noise, check_noise, drop
 from lstm_jax.nn.recurrent import sequences
 from lstm_jax.nn.stack import Stack, State
 from lstm_jax.types import Array, ArrayLike, Rates
@@ -92,6 +92,7 @@ class SequenceModel(nnx.Module):
         Returns:
           The final states of the stack, and the outputs [B, V] or [T, B, V].
         """
+        check_noise(rates, key)
         x, mask, reset = sequences(x, mask, reset)
         x = zero_unless(mask, x)
         stack_key, head_key, input_key = (

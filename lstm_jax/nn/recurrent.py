@@ -15,7 +15,7 @@ from flax import nnx
 from lstm_jax.cells import Cell, Zoneout, feedback_width, initial_state, zoneout_name
 from lstm_jax.checks import check_is
 from lstm_jax.engines import Engine, checks, projected, unroll
-from lstm_jax.nn.dropout import check_rates, drop, drop_weights
+from lstm_jax.nn.dropout import check_noise, drop, drop_weights
 from lstm_jax.nn.initializers import BiasInit, WeightInit, init
 from lstm_jax.types import Array, ArrayLike, CellParams, Noise, Rates, Row, wide
 
@@ -148,8 +148,8 @@ class Recurrent(nnx.Module):
 
     def _with_noise(self, x, key, rates):
         """Returns the input, the parameters and the noise of a call with `key`."""
+        check_noise(rates, key)
         rates = rates or Rates()
-        check_rates(rates)
         params, cell = _with_zoneout(self.cell, self.params, rates.zoneout), self.cell
         if key is None:
             return x, params, None

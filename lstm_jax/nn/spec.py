@@ -12,8 +12,16 @@ from flax import nnx
 from lstm_jax.cells import Cell, check_is_cell
 from lstm_jax.checks import check_choice, check_is, check_size
 from lstm_jax.engines import Engine, resolve
+from lstm_jax.engines.checks import array
 from lstm_jax.engines.choice import check_engine
-from lstm_jax.nn.initializers import BiasInit, WeightInit, check_projection, glorot, orthogonal
+from lstm_jax.nn.initializers import (
+    BiasInit,
+    WeightInit,
+    check_initializers,
+    check_projection,
+    glorot,
+    orthogonal,
+)
 from lstm_jax.nn.model import SequenceModel, TiedHead
 from lstm_jax.nn.recurrent import Recurrent, check_rngs, stored
 from lstm_jax.nn.stack import Bidirectional, Stack, State
@@ -82,6 +90,7 @@ class SequenceSpec:
     def __post_init__(self):
         check_is_cell(self.cell)
         check_engine(self.engine)
+        check_initializers(w_x=self.w_x, w_h=self.w_h, b=self.b)
         for name in ("input_size", "output_size"):
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
@@ -319,7 +328,7 @@ class SequenceSpec:
 
     def _fitting(self, x, name="x", axes="T, B"):
         """Returns x in the form that the front takes; `axes` precede D."""
-        rank = 1 + axes.count(",")
+        x, rank = array(name, x), 1 + axes.count(",")
         first = ", time first" if rank > 1 else ""
         if self.front == "embed":
             if x.ndim != rank:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.cells import Cell
+from lstm_jax.checks import check_is
 from lstm_jax.nn.dropout import drop
 from lstm_jax.nn.recurrent import NOT_STREAMED, Recurrent
 from lstm_jax.types import Array, ArrayLike, Rates, Row
@@ -83,7 +84,7 @@ class Bidirectional(nnx.Module):
         rates: Rates | None = None,
     ) -> tuple[tuple[Row, Row], Array]:
         """Runs both layers, as `Recurrent`, with pairs of states."""
-        states, initials = state or (None, None), initial or (None, None)
+        states, initials = _each("state", state, 2), _each("initial", initial, 2)
         keys = (None, None) if key is None else jax.random.split(key)
         shared: dict[str, Any] = dict(mask=mask, reset=reset, rates=rates)
         first, h = self.forward(x, states[0], initial=initials[0], key=keys[0], **shared)
@@ -117,6 +118,7 @@ class Stack(nnx.Module):
         Raises:
           ValueError: `layers` is empty.
         """
+        check_is("layers", layers, Sequence, "a list of layers, such as [lj.nn.Recurrent(...)]")
         if not layers:
             raise ValueError("layers must hold at least one layer, got none")
         self.layers = nnx.data(tuple(layers))
@@ -147,10 +149,11 @@ class Stack(nnx.Module):
         Returns:
           The final states and the outputs [T, B, H] of the last layer.
         """
-        none = (None,) * len(self.layers)
-        keys = [none] * 2 if key is None else jax.random.split(key, (2, len(self.layers)))
+        count = len(self.layers)
+        states, initials = _each("state", state, count), _each("initial", initial, count)
+        keys = [(None,) * count] * 2 if key is None else jax.random.split(key, (2, count))
         finals, h = [], x
-        each = zip(self.layers, state or none, initial or none, *keys, strict=True)
+        each = zip(self.layers, states, initials, *keys, strict=True)
         for depth, (layer, before, start, drop_key, layer_key) in enumerate(each):
             h = drop(h, rates.dropout, drop_key) if rates and depth else h
             final, h = layer(
@@ -184,9 +187,20 @@ class Stack(nnx.Module):
 
         Arguments, results and errors are those of `Recurrent.step`, with one for each layer.
         """
-        none = (None,) * len(self.layers)
-        states, h = [], x_t
-        for layer, before, start in zip(self.layers, state, initial or none, strict=True):
+        count, states, h = len(self.layers), [], x_t
+        befores, starts = _each("state", state, count), _each("initial", initial, count)
+        for layer, before, start in zip(self.layers, befores, starts, strict=True):
             after, h = layer.step(before, h, initial=start, mask_t=mask_t, reset_t=reset_t)
             states.append(after)
         return tuple(states), h
+
+
+def _each(name: str, states: Any, count: int) -> Sequence[Any]:
+    """Returns one state for each of `count` layers, None by default."""
+    if states is None:
+        return (None,) * count
+    if not isinstance(states, tuple | list) or len(states) != count:
+        right = f"a tuple of the states of {count} layers"
+        length = f" of {len(states)}" if isinstance(states, tuple | list) else ""
+        raise ValueError(f"{name} must be {right}, got {type(states).__name__}{length}")
+    return states

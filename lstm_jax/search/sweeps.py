@@ -191,7 +191,7 @@ def sweep(
         right = "a task such as Classification(split), or a function of the structure"
         raise TypeError(f"task must be {right}, got {type(task).__name__}")
     sizes = {"trials": trials, "tuning_seeds": tuning_seeds, "best": best, "seeds": seeds}
-    for name, value in sizes.items():
+    for name, value in (sizes if places is None else sizes | {"places": places}).items():
         check_size(name, value)
     if steps is not None and epochs is not None:
         raise ValueError(f"one of steps and epochs must be given, got {steps=}, {epochs=}")

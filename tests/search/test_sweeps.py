@@ -178,6 +178,7 @@ def test_task_and_model_are_functions_of_a_structure_of_the_callers_own():
         ("cell=lstm,gru", {}, "cell is unknown: .*; structure= declares other names"),
         ("clip=log:1:2, hidden=4", {}, "need a number, got 2,: spaces divide entries"),
         ("clip=1", {"best": 0}, "best must be an integer of at least 1, got 0"),
+        ("clip=1", {"places": 0}, "places must be an integer of at least 1, got 0"),
         ("clip=1", {"strategy": "best"}, "strategy must be one of grid, random, halving, optuna"),
     ],
 )
