@@ -133,6 +133,8 @@ def verdict(
         headline = "Undecided: the baseline lies within the interval"
     if ours == theirs:
         headline = "The network equals the baseline"
+    if np.isnan(ours):
+        headline = f"Undecided: all series are constant in training, which leaves {name} undefined"
     units = {"forecast": "windows", "text": "text"}.get(found.config.task, "rows")
     where = f"{rows} {found.split} {units}" if units != "text" else f"the {found.split} text"
     sentence = (

@@ -26,11 +26,16 @@ class Horizon(NamedTuple):
       value: [B, H], 0 for missing values.
       there: [B, H] bool, False for missing values.
       window: the units of the window.
+      scored: [B], the factor of the window's error in the metric.
     """
 
     value: Array
     there: Array
     window: Window
+    scored: Array
+
+
+DERIVED = ("fitted", "changes", "scored")  # arrays that are made from the others
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +84,8 @@ class Forecast(Fitted, base.Rows):
     is that of z. Counts stay counts: a `NegativeBinomial` has `level` times the mean that its
     outputs stand for (DeepAR, Salinas et al. 2020), and its loss is that of y. Missing targets do
     not count. The metric is the mean absolute error in `unit`s: MASE. A forecast is correct where
-    that is below 1.
+    that is below 1. A series that is constant in training has no naive error: its MASE is undefined
+    and not in the metric, which is nan where all series are such.
 
     Attributes:
       form: the sizes.
@@ -143,7 +149,7 @@ class Forecast(Fitted, base.Rows):
         check_size("context", context, 1)
         series_arrays.check_context(data, context, patch)
         arrays = series_arrays.fit(data, context)
-        hashed = digest({name: part for name, part in arrays.items() if name != "fitted"})
+        hashed = digest({name: part for name, part in arrays.items() if name not in DERIVED})
         scale = series_arrays.scale_of(data, scale, head)
         if scale == "log_ratio":
             spread = series_arrays.log_spread(arrays, context, data.horizon)
@@ -193,6 +199,8 @@ class Forecast(Fitted, base.Rows):
     def seasonal_naive(self, split: str = "test") -> float:
         """Returns the MASE of the seasonal naive forecast on a split: a model should be below it.
 
+        It is nan where all series are constant in training.
+
         Raises:
           ValueError: the split has no window.
         """
@@ -215,7 +223,8 @@ class Forecast(Fitted, base.Rows):
         step = windowing.steps_ahead(end, self.form.horizon)
         ahead = windowing.read(arrays, "values", member[:, None], step)
         there = ~jnp.isnan(ahead)
-        value = Horizon(jnp.where(there, ahead, 0), there, window)
+        scored = jnp.asarray(arrays["scored"])[index]
+        value = Horizon(jnp.where(there, ahead, 0), there, window, scored)
         weight = jnp.where(there.any(1), weight, 0)
         began = windowing.steps_before(end, self.form.context) >= 0
         mask = windowing.patched(began[..., None], self.form.patch).any(-1)
@@ -264,12 +273,16 @@ class Forecast(Fitted, base.Rows):
         return base.weighted_mean(losses, batch.y.weight)
 
     def metric(self, outputs: Array, batch: Batch) -> Array:
-        """The mean absolute scaled error, MASE."""
-        return base.weighted_mean(self._scaled_errors(outputs, batch.y.value), batch.y.weight)
+        """The mean absolute scaled error, MASE, of the series that have one."""
+        target = batch.y.value
+        errors = self._scaled_errors(outputs, target)
+        errors = jnp.where(target.scored == 0, 0, errors * target.scored)
+        return base.weighted_mean(errors, batch.y.weight)
 
     def correct(self, outputs: Array, batch: Batch) -> Array:
         """Where a forecast is better than the naive one was in training, [B]."""
-        return (self._scaled_errors(outputs, batch.y.value) < 1).astype(jnp.float32)
+        errors = self._scaled_errors(outputs, batch.y.value)
+        return ((errors < 1) & (batch.y.value.scored > 0)).astype(jnp.float32)
 
     def encode(self, series: Any, *, ends: Any = None) -> dict[str, Any]:
         """Returns the arrays of series that are to be forecast, in the form that `batch` takes.
@@ -286,7 +299,8 @@ class Forecast(Fitted, base.Rows):
         series_arrays.check_alike(series, self._known(), self.form)
         series_arrays.check_ends(series, ends, self.form, self.scale)
         unit = series_arrays.arrays_of(series, series.lengths)
-        return unit | {"windows": ends, "fitted": self._known().arrays["fitted"]}
+        arrays = unit | {"windows": ends, "fitted": self._known().arrays["fitted"]}
+        return arrays | {"scored": series_arrays.scored(arrays, np.arange(len(ends)))}
 
     def decode(
         self, outputs: Any, arrays: dict[str, Any], levels: Sequence[float] | None = None
@@ -343,7 +357,8 @@ class Forecast(Fitted, base.Rows):
         """Returns the arrays of the windows of one split."""
         base.check_choice("split", split, base.SPLITS)
         arrays = self.arrays()
-        return arrays | {"windows": arrays["windows"][arrays["splits"][split]]}
+        rows = arrays["splits"][split]
+        return arrays | {name: arrays[name][rows] for name in ("windows", "scored")}
 
     def predictions(
         self,
@@ -359,13 +374,18 @@ class Forecast(Fitted, base.Rows):
         return np.mean([self.decode(one, arrays, levels) for one in outputs], axis=0)
 
     def scores(self, outputs: np.ndarray, arrays: dict[str, Any]) -> dict[str, float]:
-        """Returns MASE; of quantiles also the pinball loss and the coverage of the widest band."""
+        """Returns MASE; of quantiles also the pinball loss and the coverage of the widest band.
+
+        MASE is nan where it is undefined for all windows.
+        """
         index = jnp.arange(self.count(arrays), dtype=jnp.int32)
         target = self.batch(arrays, index, jnp.ones(len(index))).y.value
         point = np.mean([self.point(one, arrays) for one in outputs], axis=0)
         there, unit = np.asarray(target.there), np.asarray(target.window.unit)
         y = np.where(there, np.asarray(target.value), np.nan)
-        found = {"MASE": float(np.nanmean(np.nanmean(np.abs(point - y) / unit, axis=1)))}
+        counts = (np.asarray(target.scored) > 0) & there.any(1)
+        errors = np.nanmean((np.abs(point - y) / unit)[counts], axis=1)
+        found = {"MASE": float(np.mean(errors)) if len(errors) else np.nan}
         if self.head.levels:
             bands = self.predictions(outputs, arrays)
             found["pinball"] = metrics.pinball(y[there], bands[there], self.head.levels)

@@ -31,7 +31,8 @@ def fit(data: Windows, context: int) -> dict[str, Any]:
     """
     series, counts = data.series, trains(data)
     arrays = arrays_of(series, data.trained) | _rows_of(data, context)
-    return arrays | {"fitted": _fitted(series, counts)}
+    factors = np.concatenate([scored(arrays, rows) for rows in arrays["splits"].values()])
+    return arrays | {"fitted": _fitted(series, counts), "scored": factors}
 
 
 def log_spread(arrays: dict[str, Any], context: int, horizon: int) -> np.ndarray:
@@ -69,20 +70,43 @@ def arrays_of(series: Series, trained: np.ndarray) -> dict[str, Any]:
     """Returns the series as arrays, with the unit of errors of each series."""
     parts = {name: part for name, part in covariates(series).items() if part is not None}
     arrays = {name: part.astype(np.float32) for name, part in parts.items()}
-    unit = [_unit(series[n][: trained[n]], series.season) for n in range(len(series))]
+    units = [_unit(series[n][: trained[n]], series.season) for n in range(len(series))]
+    unit, changes = zip(*units, strict=True)
     return arrays | {
         "values": series.values.astype(np.float32),
         "offsets": series.offsets.astype(np.int32),
         "unit": np.array(unit, np.float32),
+        "changes": np.array(changes),
     }
 
 
-def _unit(history: np.ndarray, season: int) -> float:
-    """Returns the first of these that is not 0: seasonal naive error, naive error, magnitude, 1."""
+def _unit(history: np.ndarray, season: int) -> tuple[float, bool]:
+    """Returns a unit of errors, and whether the history changes, so that it is a naive error.
+
+    It is the first of these that is not 0: seasonal naive error, naive error, magnitude, 1.
+    """
     there = history[~np.isnan(history)]
     magnitude = float(np.abs(there).mean()) if there.size else 0.0
-    errors = (naive_error(history, season), naive_error(history), magnitude, 1.0)
-    return next(error for error in errors if error > 1e-6 * magnitude)
+    for error in (naive_error(history, season), naive_error(history)):
+        if error > 1e-6 * magnitude:
+            return error, True
+    return magnitude or 1.0, False
+
+
+def scored(arrays: dict[str, Any], rows: np.ndarray) -> np.ndarray:
+    """Returns the factor of each window's error in a mean of MASE, [n] float32.
+
+    MASE is undefined for a series without a naive error. Such windows have the factor 0, and all
+    others the same one, so that the mean over all windows is that over the others. The factors are
+    nan where no window has an error.
+
+    Args:
+      arrays: the series, with "windows".
+      rows: [n] row numbers, all windows of a mean.
+    """
+    counts = arrays["changes"][arrays["windows"][rows, 0]]
+    share = counts.mean() if counts.any() else np.nan
+    return (counts / share).astype(np.float32)
 
 
 def _fitted(series: Series, trains: np.ndarray) -> dict[str, scaling.Scale]:
@@ -124,8 +148,10 @@ def _usable(data: Windows, ends: np.ndarray, context: int) -> np.ndarray:
 
 
 def seasonal_naive(arrays: dict[str, Any], split: str, horizon: int, season: int) -> float:
-    """Returns the MASE of the seasonal naive forecast on the windows of one split."""
-    member, end = arrays["windows"][arrays["splits"][split]].T
+    """Returns the MASE of the seasonal naive forecast on the windows of one split, or nan."""
+    rows = arrays["splits"][split]
+    rows = rows[arrays["scored"][rows] > 0]
+    member, end = arrays["windows"][rows].T
     h = np.arange(horizon)
     first, values = arrays["offsets"][member][:, None], arrays["values"]
     back = np.maximum(end[:, None] - season + h % season, 0)

@@ -99,7 +99,7 @@ def test_perfect_outputs_cost_nothing_and_decode_to_the_targets(scale, head, sea
     outputs = truth(task, batch)
     assert task.loss(outputs, batch) == pytest.approx(0, abs=1e-5)
     assert task.metric(outputs, batch) == pytest.approx(0, abs=1e-5)
-    assert task.correct(outputs, batch).tolist() == [1, 1, 1]
+    assert task.correct(outputs, batch).tolist() == [1, 1, 0]  # one value trains: no naive error
     arrays = task.encode(series_of().split(H))  # those that test
     expected = np.stack([values[-H:] for values in VALUES])
     np.testing.assert_allclose(task.point(outputs, arrays), expected, rtol=1e-5)
@@ -116,10 +116,31 @@ def test_the_loss_and_the_metric_are_scaled_errors():
     means = [np.mean(values[-H - C : -H]) for values in VALUES]
     targets = [values[-H:] for values in VALUES]
     expected = metrics.mase(targets, np.repeat(means, H).reshape(3, H), [*history[:2], [0, 1]], 2)
-    each = [task.metric(outputs, only(batch, n)) for n in range(3)]
+    each = [task.loss(outputs, only(batch, n)) for n in range(3)]
     np.testing.assert_allclose(each[:2], expected[:2], rtol=1e-5)
-    assert task.metric(outputs, batch) == pytest.approx(np.mean(each), rel=1e-5)
+    assert task.metric(outputs, batch) == pytest.approx(np.mean(expected[:2]), rel=1e-5)
     assert task.loss(outputs, batch) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+def test_a_series_that_is_constant_in_training_has_no_mase():
+    """A mean over windows is that over the others; without others it is nan."""
+    flat = np.full(30, 7.0)
+    flat[-H:] = [8, 9, 10]  # it changes in the test alone
+    one, two, none = (
+        Forecast(Series(values, season=2).split(H, 1, 2), context=C, scale="standard")
+        for values in (VALUES[:1], [flat, VALUES[0], flat], [flat, flat])
+    )
+    assert two.seasonal_naive() == one.seasonal_naive() and two.chance == one.chance
+    found = []
+    for task in (one, two, none):
+        batch = batch_of(task, "test")
+        outputs = jnp.ones((1, batch.x.shape[1], task.output_size))
+        metric = float(task.metric(outputs[0], batch))
+        assert np.isfinite(task.loss(outputs[0], batch))
+        found.append((metric, task.scores(np.asarray(outputs), task.rows("test"))["MASE"]))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0][0] == pytest.approx(found[0][1], rel=1e-5)
+    assert np.isnan(found[2]).all() and np.isnan([none.chance, none.seasonal_naive()]).all()
 
 
 def only(batch, n):
