@@ -162,6 +162,7 @@ def test_a_wrong_linear_beside_an_update_is_caught_by_name(name):
         check_cell(dataclasses.dataclass(frozen=True)(type("MinGRU", (MinGRU,), words))(3))
 
 
+@pytest.mark.slow  # the page of cells checks another
 def test_a_sound_noisy_cell_passes():
     check_cell(lj.cells.Zoneout(lj.cells.LSTM(3), {"h": 0.4, "c": 0.3}))
 

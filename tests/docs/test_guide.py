@@ -17,6 +17,7 @@ PAGES = [DOCS / "index.md", *sorted((DOCS / "guide").glob("*.md"))]
 OTHERS = {"from_torch": "torch", "from_keras": "keras"}  # pages that import another library
 # What compiles most; tests of exports, reports and policies run their parts by default.
 SLOW = {*OTHERS, "own_data", "forecasting", "sweeps", "export", "recurrent_policies", "reports"}
+SLOW |= {"flax_models", "own_loop"}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # keras

@@ -23,6 +23,7 @@ from lstm_jax.runs.directory import GroupLog, RunDirectory
 from tests.compiling import CHEAP
 from tests.killing import Killed, mortal
 from tests.processes import LIMIT
+from tests.products import mostly_slow
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -104,7 +105,7 @@ def test_a_diverging_trial_is_isolated_and_last(whole):
     assert {line["status"] for line in lines} == {"finished", "diverged"}
 
 
-@pytest.mark.parametrize("moment", [1, 4, 5, 8])
+@pytest.mark.parametrize("moment", mostly_slow([1, 4, 5, 8], [1, 5]))
 def test_a_sweep_killed_between_or_within_rungs_ends_as_if_it_was_not(moment, whole, tmp_path):
     """Dies before or after one of the things that are written, then resumes."""
     path = tmp_path / "run"
@@ -116,7 +117,7 @@ def test_a_sweep_killed_between_or_within_rungs_ends_as_if_it_was_not(moment, wh
     assert outcome(path) == outcome(whole)
 
 
-@pytest.mark.parametrize("moment", [1, 3])
+@pytest.mark.parametrize("moment", mostly_slow([1, 3], [3]))
 def test_a_sweep_that_is_told_to_stop_saves_and_goes_on(moment, whole, tmp_path, capsys):
     """SIGTERM in the first rung, and in the second."""
     progress, count = GroupLog.progress, 0

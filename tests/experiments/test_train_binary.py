@@ -19,6 +19,7 @@ from lstm_jax.data import Split, Text
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from tests import processes
 from tests.killing import Killed
+from tests.products import slow
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -91,7 +92,8 @@ def test_a_run_leaves_a_model_and_a_report_with_a_verdict(folder):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(GroupLog, "progress"), (own_data, "save"), (RunDirectory, "finish")]
+    ("owner", "name"),
+    [(GroupLog, "progress"), (own_data, "save"), slow((RunDirectory, "finish"))],
 )
 def test_a_killed_run_ends_as_if_it_was_not(owner, name, folder, tmp_path, monkeypatch):
     original, calls = getattr(owner, name), []
