@@ -145,6 +145,13 @@ def _names_of(table: Any) -> tuple[str, ...]:
     return tuple(names) if all(isinstance(name, str) for name in names) else ()
 
 
+def names_in_step(x_t: Any) -> tuple[str, ...]:
+    """Returns the names of the features of a time step: of a table, or of a row of pandas."""
+    row = getattr(x_t, "index", ()) if getattr(x_t, "ndim", 0) == 1 else ()
+    named = len(row) and all(isinstance(name, str) for name in row)
+    return tuple(row) if named else names_of("x_t", x_t)
+
+
 def numbered(names: Sequence[str], width: int) -> tuple[str, ...]:
     """Returns the names of features; x0, x1, .. where they have none."""
     return tuple(names) or tuple(f"x{d}" for d in range(width))

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from lstm_jax.checks import check_size
-from lstm_jax.data import convert
+from lstm_jax.data import convert, frames
 from lstm_jax.data.series import to_forecast
 from lstm_jax.data.splits import SPLITS
 from lstm_jax.tasks.predicting import Block
@@ -137,6 +137,7 @@ class Predictor:
             x_t: Any, reset_t: Any = None, *, mask_t: Any = None, static: Any = None
         ) -> np.ndarray:
             nonlocal before
+            frames.check_names("x_t", task.known.names, frames.names_in_step(x_t))
             x_t = _one_step(x_t, batch, task.input_rank)
             arrays, outputs = task.encode_step(x_t, mask_t=mask_t, static=static), []
             reset = np.zeros(batch, bool)

@@ -3,7 +3,9 @@
 import functools
 import sys
 
+import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import lstm_jax as lj
@@ -49,6 +51,25 @@ def test_a_stream_of_answers_is_the_whole_row_and_starts_again_after_a_reset(sta
     starts = np.arange(5) == 0
     streamed = [step(np.stack(x_t), np.full(2, s)) for *x_t, s in zip(*x[:2], starts, strict=True)]
     np.testing.assert_array_equal(np.stack(streamed, 1), whole)
+
+
+@pytest.mark.parametrize("names", ["ba", "ac"])
+def test_a_time_step_of_other_names_is_refused(names, standard_promotion):
+    rows = pd.DataFrame(np.ones((4, 2)), columns=["a", "b"])  # pyright: ignore
+    data = lj.data.Sequences([rows] * 4, np.arange(4.0), static=np.ones(4))
+    task = lj.tasks.Regression(data.split(0.0, 0.0))
+    model = lj.nn.SequenceSpec(lj.cells.RNN(1)).sized(task)
+    params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 1))
+    step = lj.Predictor(task, model, params, lj.make_trials()).stream()
+    wrong = rows.set_axis(list(names), axis=1)
+    for x_t in (wrong.iloc[0], wrong.iloc[[0]]):
+        with pytest.raises(
+            ValueError, match=f"x_t must be a, b in this order, got {', '.join(names)}"
+        ):
+            step(x_t)
+    np.testing.assert_array_equal(
+        step(rows.iloc[0], [True], static=[[1.0]]), step(np.ones(2), [True], static=[[1.0]])
+    )
 
 
 def test_a_text_has_no_stream_of_rows(standard_promotion):
