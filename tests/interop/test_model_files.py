@@ -178,7 +178,7 @@ def zoned(depth: int) -> Any:
         (edited(depth="1"), "spec cannot be made: depth must be an integer of at least 1, got '1'"),
         (edited(dtype={"dtype": "floaty"}), r"spec\.dtype cannot be made: data type 'floaty'"),
         (edited(b={"class": "gate_bias", "values": 3}), r"spec\.b cannot be made"),
-        (edited(w_x=5), "not callable"),
+        (edited(w_x=5), "w_x must be an initialiser"),
     ],
 )
 def test_a_description_of_no_model_is_refused_in_one_line(
