@@ -4,12 +4,15 @@ Columns are read by name and by NumPy's protocol. A library of tables is importe
 """
 
 import importlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstm_jax.data import convert, times
+
+SHOWN = 8  # names in a message
 
 
 class Origin(NamedTuple):
@@ -160,7 +163,10 @@ def numbered(names: Sequence[str], width: int) -> tuple[str, ...]:
 def check_names(argument: str, names: Sequence[str], others: Sequence[str]) -> None:
     """Raises ValueError where both have names, and these are not the same in the same order."""
     if names and others and tuple(names) != tuple(others):
-        wanted, got = (", ".join(some[:8]) for some in (names, others))
+        pairs = enumerate(itertools.zip_longest(names, others))
+        start = next(n for n, (name, other) in pairs if name != other) // SHOWN * SHOWN
+        wanted, got = (", ".join(part[start:][:SHOWN]) for part in (names, others))
+        wanted, got = (f".., {part}" if start else part for part in (wanted, got or "none"))
         raise ValueError(f"{argument} must be {wanted} in this order, got {got}")
 
 

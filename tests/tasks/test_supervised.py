@@ -121,6 +121,9 @@ def test_tables_give_their_names_to_features() -> None:
     assert data.names == data.static_names == ("a", "b", "c")
     with pytest.raises(ValueError, match="features must be a, b, c in this order, got a, c, b"):
         Classification(data.split()).encode(tables("acb"))
+    ten, wrong = [*"abcdefghij"], [*"abcdefghxj"]
+    with pytest.raises(ValueError, match=r"features must be .., i, j in this order, got .., x, j"):
+        Sequences([pd.DataFrame(np.ones((2, 10)), columns=names) for names in (ten, wrong)])  # pyright: ignore
     with pytest.raises(ValueError, match="features must be a, b, c in this order, got c, b, a"):
         Sequences([pd.DataFrame(X[0], columns=list(names)) for names in ("abc", "cba")])  # pyright: ignore
 
