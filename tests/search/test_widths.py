@@ -15,6 +15,7 @@ from lstm_jax.search import widths
 from lstm_jax.tasks import Adding
 from lstm_jax.training import fresh
 from lstm_jax.training.trials import initial, keys
+from tests.products import slow
 
 
 def spec(cell, **settings) -> SequenceSpec:
@@ -34,7 +35,7 @@ def test_a_bucket_is_the_next_power_of_two():
     [
         spec(cells.LSTM(5), depth=2, bidirectional=True, learn_initial=True, dtype="float64"),
         spec(cells.GRU(5), front="dense", front_width=3, dtype="float64"),
-        spec(cells.odyssey("vanilla", 5), depth=2, dtype="float64"),
+        slow(spec(cells.odyssey("vanilla", 5), depth=2, dtype="float64")),
         spec(cells.odyssey("FGR", 5), depth=2, dtype="float64"),
     ],
     ids=["lstm", "gru", "peephole", "gate_recurrence"],
