@@ -158,14 +158,14 @@ def test_task_and_model_are_functions_of_a_structure_of_the_callers_own():
     cells = {"rnn": lj.cells.RNN, "gru": lj.cells.GRU}
     found = lj.search.sweep(
         lambda s: lj.tasks.make("recall", lag=s["lag"], symbols=2),
-        "lag=2 cell=rnn,gru learning_rate=0.01",
+        "lag=1,2 cell=rnn,gru learning_rate=0.01",
         lambda s, task: lj.nn.SequenceSpec(
             cells[s["cell"]](3), task.input_size, task.output_size, engine="reference"
         ),
         strategy="grid", structure={"cell": tuple(cells), "lag": range(1, 9)}, **SETTINGS,
     )  # fmt: skip
     groups = {r["group"] for r in found.records if "validation_n" in r}
-    assert groups == {f"search cell={c},lag=2 0" for c in cells}
+    assert groups == {f"search cell={c},lag={n} 0" for c in cells for n in (1, 2)}
     assert np.isfinite(found.best[0].validation)
 
 
