@@ -295,10 +295,12 @@ class Forecast(Fitted, base.Rows):
           ValueError: the series lack covariates or numbers, or have others than in training, or
             another time step.
         """
+        trained = series.trained if isinstance(series, Windows) else None
         series, ends = to_forecast(series, ends)
         series_arrays.check_alike(series, self._known(), self.form)
         series_arrays.check_ends(series, ends, self.form, self.scale)
-        unit = series_arrays.arrays_of(series, series.lengths)
+        trained = series.lengths if trained is None else trained
+        unit = series_arrays.arrays_of(series, trained, self.form.season)
         arrays = unit | {"windows": ends, "fitted": self._known().arrays["fitted"]}
         return arrays | {"scored": series_arrays.scored(arrays, np.arange(len(ends)))}
 

@@ -30,7 +30,7 @@ def fit(data: Windows, context: int) -> dict[str, Any]:
       ValueError: no training window has numbers.
     """
     series, counts = data.series, trains(data)
-    arrays = arrays_of(series, data.trained) | _rows_of(data, context)
+    arrays = arrays_of(series, data.trained, series.season) | _rows_of(data, context)
     factors = np.concatenate([scored(arrays, rows) for rows in arrays["splits"].values()])
     return arrays | {"fitted": _fitted(series, counts), "scored": factors}
 
@@ -66,11 +66,17 @@ def trains(data: Windows) -> np.ndarray:
     return step < np.repeat(data.trained, np.diff(offsets))
 
 
-def arrays_of(series: Series, trained: np.ndarray) -> dict[str, Any]:
-    """Returns the series as arrays, with the unit of errors of each series."""
+def arrays_of(series: Series, trained: np.ndarray, season: int) -> dict[str, Any]:
+    """Returns the series as arrays, with the unit of errors of each series.
+
+    Args:
+      series: the series.
+      trained: [N], the time steps of each series whose naive error is the unit.
+      season: time steps of a season in training.
+    """
     parts = {name: part for name, part in covariates(series).items() if part is not None}
     arrays = {name: part.astype(np.float32) for name, part in parts.items()}
-    units = [_unit(series[n][: trained[n]], series.season) for n in range(len(series))]
+    units = [_unit(series[n][: trained[n]], season) for n in range(len(series))]
     unit, changes = zip(*units, strict=True)
     return arrays | {
         "values": series.values.astype(np.float32),

@@ -15,6 +15,7 @@ from lstm_jax.checks import check_size
 from lstm_jax.data import convert, frames
 from lstm_jax.data.series import to_forecast
 from lstm_jax.data.splits import SPLITS
+from lstm_jax.data.windows import Windows
 from lstm_jax.tasks.predicting import Block
 from lstm_jax.training import saved
 from lstm_jax.training.step import run
@@ -85,7 +86,8 @@ class Predictor:
           ValueError: as in `predict`; TypeError: the task is no `Forecast`.
         """
         self._check("table", "predict_table needs a task that is a Forecast")
-        series, ends = to_forecast(series, ends)  # once for both
+        if not isinstance(series, Windows):
+            series, ends = to_forecast(series, ends)  # once for both
         values = self.predict(series, ends=ends, levels=levels)
         return self.task.table(values, series, ends=ends, levels=levels)
 

@@ -143,6 +143,15 @@ def test_a_series_that_is_constant_in_training_has_no_mase():
     assert np.isnan(found[2]).all() and np.isnan([none.chance, none.seasonal_naive()]).all()
 
 
+def test_windows_are_scored_in_the_unit_of_their_training_part_and_of_the_season_in_training():
+    task, series = task_of(), series_of()
+    own, given = task.rows("test"), task.encode(series.split(H))
+    for name in ("unit", "scored", "windows"):
+        np.testing.assert_array_equal(own[name], given[name])
+    plain = Series(VALUES, known=KNOWN, past=PAST, static=STATIC)  # without a season
+    np.testing.assert_array_equal(task.encode(series)["unit"], task.encode(plain)["unit"])
+
+
 def only(batch, n):
     weight = jnp.zeros_like(batch.y.weight).at[n].set(1)
     return batch._replace(y=batch.y._replace(weight=weight))
