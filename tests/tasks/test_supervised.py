@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import re
 from typing import Any, ClassVar
 
 import hypothesis
@@ -18,16 +17,19 @@ import lstm_jax as lj
 from lstm_jax.data import Sequences, Split
 from lstm_jax.tasks import Classification, Labelling, Regression, heads
 from lstm_jax.tasks.supervised import Supervised
-
-RNG = np.random.default_rng(0)
-N, T, D = 24, 6, 3
-X = 5 + 2 * RNG.normal(size=(N, T, D)).astype(np.float32)
-LENGTHS = RNG.integers(2, T + 1, N)
-LABELS = np.array(["cat", "dog", "eel"])[np.arange(N) % 3]
-NUMBERS = 100 + 10 * RNG.normal(size=N)
-MASK = (np.arange(T) < LENGTHS[:, None]) & ((RNG.uniform(size=(N, T)) > 0.2) | (np.arange(T) == 0))
-TAGS = [np.where(X[n, : LENGTHS[n], 0] > 5, "hi", "lo") for n in range(N)]
-RAGGED = [X[n, : LENGTHS[n]] for n in range(N)]
+from tests.tasks.supervised_rows import (
+    LABELS,
+    LENGTHS,
+    MASK,
+    NUMBERS,
+    RAGGED,
+    RNG,
+    TAGS,
+    D,
+    N,
+    T,
+    X,
+)
 
 
 def every_row(task: Supervised, arrays: Any = None, weight: Any = None) -> Any:
@@ -45,9 +47,6 @@ def outputs_of(task: Supervised, rows: int = N, seed: int = 0) -> jax.Array:
 
 def same(one: Any, other: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-# Inputs. ------------------------------------------------------------------------------------------
 
 
 def test_inputs_are_scaled_by_the_valid_steps_of_the_training_rows() -> None:
@@ -194,9 +193,6 @@ def test_a_missing_number_is_the_mean_and_has_an_indicator() -> None:
     np.testing.assert_array_equal(masked.x, batch.x[..., :D])
 
 
-# Losses and metrics. ------------------------------------------------------------------------------
-
-
 def test_loss_and_metric_are_weighted_means_in_numpy() -> None:
     weight, importance = RNG.uniform(0.1, 2, N), {"cat": 1, "dog": 4, "eel": 1}
     weight[3] = 0
@@ -289,9 +285,6 @@ def test_several_labels_apply_independently() -> None:
     np.testing.assert_allclose(task.metric(outputs, batch), np.mean((logits > 0) == y), rtol=1e-6)
 
 
-# Values and predictions. --------------------------------------------------------------------------
-
-
 def tasks_of_every_kind() -> list[Supervised]:
     static = RNG.normal(size=(N, 2))
     return [
@@ -345,127 +338,3 @@ def test_quantiles_come_in_the_units_of_the_targets() -> None:
     wanted = np.asarray(outputs) * NUMBERS.std() + NUMBERS.mean()
     np.testing.assert_allclose(task.quantiles(outputs, (0.1, 0.5, 0.9)), wanted, rtol=1e-5)
     np.testing.assert_allclose(task.decode(outputs), wanted[:, 1], rtol=1e-5)
-
-
-# Refusals. ----------------------------------------------------------------------------------------
-
-LATE = np.array(["cat"] * 23 + ["cow"])
-ONE = np.zeros((N, T, 1), np.float32)
-ROWS = {"train": np.arange(20), "validation": np.arange(20, 22), "test": np.arange(22, 24)}
-LIGHT = Split.of(Sequences(X, LABELS, weight=[0] * 20 + [1] * 4), ROWS)
-UNDIVIDED: Any = Sequences(X, LABELS)
-EVEN: Any = "even"
-UNNAMED: Any = [1, 2]
-BAD = [
-    (lambda: Classification(LIGHT), "weight must be above 0 for one training row at least"),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS, missing="indicator"))).encode(UNDIVIDED),
-        "missing must be 'indicator', as for training, got 'mask'",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS))).encode(X[0]),
-        "x must have the 3 features x0, x1, x2, got 1; one sequence alone is x[None]",
-    ),
-    (lambda: Classification(UNDIVIDED), "split must be a Split, such as"),
-    (
-        lambda: Classification(Split(Sequences(X))),
-        "y must be given: these Sequences have no targets",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, ["a"] * N))),
-        "y must have at least 2 classes in the training rows, got one, 'a'",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS), test=Sequences(X, LATE))),
-        "y of row 47 must be a class of the training rows, 'cat', 'dog', 'eel', got 'cow'",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, ["a", None] * 12))),
-        "y must have a target in every row, got none in row 1",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, np.eye(3)[np.arange(N) % 3]))),
-        "one class: use y.argmax(1), got one-hot rows of shape [24, 3]",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, X[..., 0]))),
-        "y must be [N] labels, or [N, K] zeros and ones, got float32 of shape [24, 6]",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS)), EVEN),
-        "class_weights must be None, 'balanced' or a dictionary from class to weight, got 'even'",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS)), UNNAMED),
-        "class_weights must be None, 'balanced' or a dictionary from class to weight, got [1, 2]",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS)), {"cat": 1}),
-        "class_weights must have a number above 0 for class 'dog', got None",
-    ),
-    (
-        lambda: Classification(
-            Split(Sequences(X, LABELS)), dict.fromkeys([*"abc", "cat", "dog", "eel"], 1)
-        ),
-        "class_weights must name classes alone, 'cat', 'dog', 'eel', got 'a'",
-    ),
-    (
-        lambda: Classification(Sequences(X, NUMBERS).split(0.2, 0.2)),
-        "; Regression predicts numbers",
-    ),
-    (
-        lambda: Regression(Split(Sequences(X, LABELS))),
-        "y must hold numbers, got strings such as 'cat'; Classification names classes",
-    ),
-    (
-        lambda: Regression(Split(Sequences(X, [np.nan, *NUMBERS[1:]]))),
-        "y must have a target in every row, got none in row 0",
-    ),
-    (
-        lambda: Regression(Split(Sequences(X, [np.inf, *NUMBERS[1:]]))),
-        "y of row 0 must be finite, got inf",
-    ),
-    (
-        lambda: Regression(Split(Sequences(X, [3.0] * N))),
-        "target 0 of y must differ between training rows, got 3.0 alone",
-    ),
-    (
-        lambda: Regression(Split(Sequences(X, NUMBERS)), heads.CrossEntropy(3)),
-        "head must be one of numbers, such as heads.Huber(), got CrossEntropy",
-    ),
-    (
-        lambda: Regression(Split(Sequences(X, -NUMBERS)), heads.NegativeBinomial()),
-        "y must hold counts 0, 1, 2, ... for NegativeBinomial(), got -",
-    ),
-    (
-        lambda: Labelling(Split(Sequences(X, LABELS))),
-        "y must be [N, T] = [24, 6] or [N, T, K], one answer a time step, got shape [24]",
-    ),
-    (
-        lambda: Labelling(Split(Sequences(X, X[..., 0])), class_weights="balanced"),
-        "class_weights must be None where a target is no single class",
-    ),
-    (
-        lambda: Regression(Split(Sequences(np.concatenate([X, np.nan * ONE], 2), NUMBERS))),
-        "feature x3 of x must have a number in the training rows, got NaN alone",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS))).encode(X[..., :2]),
-        "x must have the 3 features x0, x1, x2, got 2",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS))).encode([[1, 2]]),
-        "x must hold numbers [N, T, D], as the training rows do",
-    ),
-    (
-        lambda: Classification(Split(Sequences(X, LABELS))).encode(X, static=NUMBERS),
-        "static must have the 0 features of training, got 1",
-    ),
-]
-
-
-@pytest.mark.parametrize(("make", "words"), BAD, ids=range(len(BAD)))
-def test_bad_data_are_refused_in_one_sentence(make: Any, words: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=re.escape(words)) as refusal:
-        make()
-    assert "\n" not in str(refusal.value)
