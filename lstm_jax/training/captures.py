@@ -17,13 +17,11 @@ def fingerprint(function: Callable, *args: Any) -> str:
 
     A compiled function keeps the arrays that its trace captured. A cache with this checksum in its
     key never returns a function that captured other arrays. An inner `jax.jit` has a cache of its
-    own.
+    own. A warning names draws from `numpy.random` or `random`, which happen in the trace alone.
 
     Args:
       function: a pure function; this call traces it again.
       args: arrays or their shapes.
-
-    Warns of a draw from `numpy.random` or `random`, which happens in the trace alone.
     """
     before = _global_randomness()
     traced = jax.make_jaxpr(lambda *args: function(*args))(*args)
