@@ -78,9 +78,6 @@ def plan(config: Chorales, records: Sequence[Record]) -> list[Group]:
     return groups
 
 
-# A sampled chorale. -------------------------------------------------------------------------------
-
-
 def sampled(
     task: lj.tasks.Chorales, model: lj.nn.SequenceSpec, params: Any, trials: Any
 ) -> list[Record]:

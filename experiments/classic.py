@@ -24,7 +24,7 @@ from itertools import product
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.common import networks, runner
+from experiments.common import networks, runner, tuning
 from experiments.common.flags import BATCHINGS, Config, need, setting
 from experiments.common.plan import Claim, Experiment, Group, Picture, Record, Row
 from experiments.hochreiter1997.network import OnlineNetwork1997
@@ -40,7 +40,6 @@ from lstm_jax.training import make_trials
 SOURCE = "Hochreiter & Schmidhuber 1997"
 SOLVED, FACTOR = 0.8, 2.0  # the least share for "reproduces"
 HALF = 0.5  # the least share for "reproduces partly"
-CLIP = 1.0  # of today's networks
 BUDGET = (0.001, 1_000_000.0)
 GUESSED_FROM = 100.0  # guessed weights are uniform in plus and minus this
 GUESSABLE = ("3a", "3b")
@@ -129,7 +128,7 @@ def online(config: Classic, at: Setting, name: str) -> list[Group]:
 def today(config: Classic, at: Setting, name: str) -> list[Group]:
     """Returns the group of today's network with Adam on the same sequences."""
     model = networks.network(name, at.task, config.hidden, config.engine)
-    trials = make_trials(seed=config.reported, learning_rate=config.learning_rate, clip=CLIP)
+    trials = make_trials(seed=config.reported, learning_rate=config.learning_rate, clip=tuning.CLIP)
     return [group(config, at, name, model, trials, config.other_budget)]
 
 

@@ -47,10 +47,7 @@ WRITTEN = ("added to", "overwritten")
 PLACES = ("marked", "elsewhere")
 DECAY = "decay time in steps"
 MORE = "share of positions written", "marked minus other steps"
-HINT = (
-    "Choose a network, a sequence and a unit, or click on a unit; point at values. Units are in "
-    "the order of their memory, the longest first."
-)
+HINT = "Choose a network, a sequence and a unit. Units with the longest memory are on top."
 WITHIN = {DECAY: (0, np.inf), MORE[0]: (-1, 1)}  # others are shares
 GREFF = "the forget gate is one of the two most critical components (Greff et al. 2017)"
 TASKS: dict[str, Callable[[int], Task]] = {

@@ -319,12 +319,9 @@ def _picked(point: Point, results: Sequence[Record]) -> list[tuple[float, float]
     if point.model == EM:
         best = [max(some, key=lambda r: r["log_likelihood"]) for some in by_seed]
         return [(r["accuracy"], r["bits"]) for r in best]
-    best = [min(some, key=_training_loss) for some in by_seed]
+    loss = lambda r: math.inf if r["status"] == "diverged" else r["loss"]  # noqa: E731
+    best = [min(some, key=loss) for some in by_seed]
     return [(r["test_metric"], point.bits * (1 - r["test_loss"] / math.log(2))) for r in best]
-
-
-def _training_loss(result: Record) -> float:
-    return math.inf if result["status"] == "diverged" else result["loss"]
 
 
 def _interval(values: Sequence[float], most: float) -> statistics.Estimate:

@@ -29,7 +29,6 @@ from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import above
 from lstm_jax.tasks import Task
 
-RATES = (3e-3, 1e-2)
 NOISE = 0.1  # standard deviation of the noise on a pixel
 FAMILIES = {  # title of their learning curves -> network -> label
     "LSTMs": {
@@ -71,7 +70,7 @@ class SequentialMNIST(Config):
     hidden: int = setting(64, "hidden units")
     tasks: tuple[str, ...] = setting(("digits",), "images to read", choices=TASKS)
     networks: tuple[str, ...] = setting(DEFAULT, "networks to train", choices=CELLS)
-    learning_rates: tuple[float, ...] = setting(RATES, "the grid to choose from")
+    learning_rates: tuple[float, ...] = setting((3e-3, 1e-2), "the grid to choose from")
     tuning_seeds: int = setting(2, "seeds to choose on, before those that are reported")
     batch_size: int = setting(32, "images an update")
     data_dir: str = setting("", "folder of MNIST's four files; by default the user's cache")

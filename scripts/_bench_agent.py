@@ -139,9 +139,6 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['problem']}: " + "; ".join(each)
 
 
-# One update at a time. ----------------------------------------------------------------------------
-
-
 class Update:
     """A training that goes on: every call is one more rollout and update of the same program."""
 

@@ -80,9 +80,6 @@ EQUAL_TERMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-# Measurements: each function returns one row. ----------------------------------------------------
-
-
 def per_gate(shape: Shape, repeats: int, terms: str, engines: Iterable[str]) -> dict[str, Any]:
     """Returns the training step of user-defined cells: time per gate, relative to the LSTM's."""
     makers: dict[str, Make] = {
@@ -143,9 +140,6 @@ def relative_error(found: list[np.ndarray], truth: list[np.ndarray]) -> float:
     """Returns the largest |found - truth| / |truth| of the arrays, by their norms."""
     sizes = [(np.linalg.norm(f - t), np.linalg.norm(t)) for f, t in zip(found, truth, strict=True)]
     return float(max(error / size for error, size in sizes if size))
-
-
-# All parts. --------------------------------------------------------------------------------------
 
 
 def run(

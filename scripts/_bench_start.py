@@ -145,7 +145,12 @@ def of_children() -> float:
 
 def first_update() -> dict[str, Callable[[int], list[float]]]:
     """Returns calls that start Python, make a model and update it once, without a cache."""
-    return {name: _alone("-c", text) for name, text in FIRST_UPDATES.items()}
+
+    def alone(text, n):
+        python("-c", text)
+        return []
+
+    return {name: functools.partial(alone, text) for name, text in FIRST_UPDATES.items()}
 
 
 def first_result() -> dict[str, Callable[[int], list[float]]]:
@@ -159,11 +164,3 @@ def first_result() -> dict[str, Callable[[int], list[float]]]:
 
     run("warm", "first")
     return {"cold cache": lambda n: run(f"cold-{n}", n), "warm cache": lambda n: run("warm", n)}
-
-
-def _alone(*arguments: str) -> Callable[[int], list[float]]:
-    def call(n):
-        python(*arguments)
-        return []
-
-    return call

@@ -217,9 +217,6 @@ def without_recurrence(params: Any) -> Any:
     )
 
 
-# Both. --------------------------------------------------------------------------------------------
-
-
 def main() -> None:
     """Draws and writes all files of docs/figures."""
     jax.config.update("jax_platforms", "cpu")  # the text has the numbers of a CPU

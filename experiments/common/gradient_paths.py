@@ -24,9 +24,8 @@ MATRICES = 2  # of these, those whose Jacobians are decomposed
 WHOLE, ALONE, LARGEST = "every path", "along the cell", "largest"
 
 
-@dataclasses.dataclass(frozen=True)
-class CutLSTM(cells.LSTM):
-    """The LSTM with a gradient along the cell alone: h' = LSTM(x, constant h, c)."""
+class Cut:
+    """A cell with a gradient along its memory alone: what is fed back is a constant."""
 
     def feedback(self, state):
         """Returns h as a constant."""
@@ -34,12 +33,13 @@ class CutLSTM(cells.LSTM):
 
 
 @dataclasses.dataclass(frozen=True)
-class CutGRU(cells.GRU):
+class CutLSTM(Cut, cells.LSTM):
+    """The LSTM with a gradient through f * c alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CutGRU(Cut, cells.GRU):
     """The GRU with a gradient through z * h alone."""
-
-    def feedback(self, state):
-        """Returns h as a constant."""
-        return jax.lax.stop_gradient(state.h)
 
 
 class Network(NamedTuple):

@@ -35,9 +35,6 @@ def draw(found: Any, records: Sequence[Record]) -> list[Picture]:
     return [first, scatter(found)]
 
 
-# Learning curves. ---------------------------------------------------------------------------------
-
-
 def curves(found: Any, records: Sequence[Record]) -> Picture:
     """Draws the training loss and the least validation loss, the median over seeds."""
     points: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
@@ -145,6 +142,14 @@ def confusion(labels: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> 
     return Picture("confusion", caption, figure)
 
 
+def _diagonal(x: str, y: str) -> tuple[Any, Any]:
+    """Returns a figure of shares against probabilities, with the line where they are equal."""
+    figure, ((axes,),) = figures.canvas(1, 1, panel=PANEL)
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1.2, label="calibrated")
+    axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
+    return figure, axes
+
+
 def calibration(p: np.ndarray, target: np.ndarray) -> Picture:
     """Draws the share of right answers against the probability that the networks give them."""
     sure, right = p.max(-1), p.argmax(-1) == target
@@ -156,22 +161,16 @@ def calibration(p: np.ndarray, target: np.ndarray) -> Picture:
         for values in (sure, right.astype(float))
     )
     error = float(np.abs(mean - share) @ count[filled] / count.sum())
-    figure, ((axes,),) = figures.canvas(1, 1, panel=PANEL)
-    axes.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1.2, label="calibrated")
+    figure, axes = _diagonal("probability of the prediction", "share that is right")
     shares = [wilson(round(y * n), n) for y, n in zip(share, count[filled].tolist(), strict=True)]
     style = {"color": COLOURS[0], "marker": "o", "linestyle": "none"}
     figures.error_bars(axes, mean.tolist(), shares, style, "networks")
-    axes.set(xlabel="probability of the prediction", ylabel="share that is right")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="upper left")
     caption = (
         "Calibration of the seeds together: answers of similar probability, with 95 % intervals. "
         f"Points below the line are overconfident. Mean distance to it: {error:.3f}."
     )
     return Picture("calibration", caption, figure)
-
-
-# Numbers. -----------------------------------------------------------------------------------------
 
 
 def scatter(found: Any) -> Picture:
@@ -256,11 +255,8 @@ def coverage(y: np.ndarray, bands: np.ndarray, levels: np.ndarray) -> Picture:
     """Draws the share of targets below each quantile against its level."""
     there = np.isfinite(y)
     below = [float(np.mean(y[there] <= bands[..., q][there])) for q in range(len(levels))]
-    figure, ((axes,),) = figures.canvas(1, 1, panel=PANEL)
-    axes.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1.2, label="calibrated")
+    figure, axes = _diagonal("level of the quantile", "share of values below it")
     axes.plot(levels, below, "o-", color=COLOURS[0], clip_on=False, label="forecasts")
-    axes.set(xlabel="level of the quantile", ylabel="share of values below it")
-    axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="upper left")
     caption = (
         f"Calibration: of {there.sum()} values the share below each predicted quantile. Above the "

@@ -149,12 +149,10 @@ class OnlineNetwork1997(Network1997):
         *,
         mask: Array | None = None,
         reset: Array | None = None,
-        rates: Any = None,
-        key: Array | None = None,
+        **_: Any,
     ) -> tuple[Instant, Array]:
         """Returns the state after one time step, x [1, B, D], and the outputs [1, B, V]."""
         assert len(x) == 1 and reset is None, "one time step within a sequence"
-        del rates, key
         cell, blocks = self._blocks, mask_params(self._blocks, CellParams(**params["blocks"]))
         w_i, w_g = (w - lax.stop_gradient(w) for w in self._columns(blocks))  # zero
         past = jnp.einsum("bnh,nh->bh", state.d_i, w_i) + jnp.einsum("bnh,nh->bh", state.d_g, w_g)
