@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.hochreiter1997.tasks.criterion import Criterion, NamingTask
-from experiments.hochreiter1997.tasks.losses import logistic_errors
+from experiments.hochreiter1997.tasks.losses import half_squared_error, logistic_errors
 from lstm_jax.tasks import base
 from lstm_jax.types import Array, Batch
 
@@ -154,3 +154,7 @@ class RandomLag(NamingTask):
         mask = step <= last[None]
         x = jax.nn.one_hot(jnp.where(mask, string, -1), self.input_size, dtype=jnp.float32)
         return Batch(x, second, mask)
+
+    def loss(self, outputs: Array, batch: Batch) -> Array:
+        """Returns half the squared error of sigmoid(outputs), summed over both; outputs [B, 2]."""
+        return half_squared_error(jax.nn.sigmoid(outputs), self.targets(batch))
