@@ -8,7 +8,9 @@ from typing import Any
 def check_size(name: str, value: object, least: int = 1) -> None:
     """Raises ValueError unless `value` is an int of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        convertible = hasattr(value, "__index__") and not isinstance(value, int)
+        hint = f": write int({value!r})" if convertible else ""
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}{hint}")
 
 
 def check_is(name: str, value: object, kind: Any, right: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -99,6 +100,11 @@ def test_a_wrong_kind_is_named(call, words):
     [
         (lambda: SPEC.apply({"head": {}}, X), r"params must be those of `init` .*, got \['head'\]"),
         (lambda: lj.init(LSTM, KEY, HALF), "input_size must be an integer of at least 0, got 0.5"),
+        (
+            lambda: lj.init(LSTM, KEY, np.int64(3)),
+            r"least 0, got np.int64\(3\): write int\(np.int64",
+        ),
+        (lambda: cells.LSTM(True), "hidden must be an integer of at least 1, got True$"),
         (lambda: cells.parameter_count(LSTM, HALF), "input_size must be an integer of at least 0"),
         (lambda: SPEC.unroll(MODEL, X, STATE), "state must be .* of 1 layers, got LSTMState of 2"),
         (lambda: SPEC.unroll(MODEL, X, initial=HALF), "initial must be .* of 1 layers, got float"),
