@@ -2,27 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
+
+from lstm_jax.report.statistics import Estimate, Share
+
+Interval = Estimate | Share
 
 REPRODUCES, PARTLY, FAILS = "reproduces", "reproduces partly", "does not reproduce"
 UNDECIDED = "undecided"  # the run cannot tell: too few trials, or nothing learned in the budget
 NOT_RUN = "not run"
 TOO_SMALL = "too small to judge"  # every verdict at the quick scale
 VERDICTS = (REPRODUCES, PARTLY, FAILS, UNDECIDED, NOT_RUN, TOO_SMALL)
-
-
-class Interval(Protocol):
-    """A number with its interval: an `Estimate` or a `Share`."""
-
-    @property
-    def low(self) -> float:
-        """The lower end."""
-        ...
-
-    @property
-    def high(self) -> float:
-        """The upper end."""
-        ...
 
 
 class Claim(NamedTuple):

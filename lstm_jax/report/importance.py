@@ -124,13 +124,11 @@ class Surface(NamedTuple):
       parameters: the two.
       positions: [n] and [m] in [0, 1], along each parameter.
       response: [n, m].
-      error: half the width of its interval, [n, m].
     """
 
     parameters: tuple[Parameter, Parameter]
     positions: tuple[np.ndarray, np.ndarray]
     response: np.ndarray
-    error: np.ndarray
 
 
 class Searched(NamedTuple):
@@ -243,10 +241,12 @@ def surface(forest: Forest, first: str, second: str) -> Surface:
     if p == q:
         raise ValueError(f"{first!r} twice: a surface is over two parameters")
     at = forest.space[p].grid(SIDE), forest.space[q].grid(SIDE)
-    response = _surface(forest.trees, p, q, *at)
-    resampled = [_surface(trees, p, q, *at) for trees in forest.resampled]
-    error = _error(response, resampled)
-    return Surface((forest.space[p], forest.space[q]), at, response, error)
+    marginals = [
+        (tree.sides[p].holds(at[0]) * tree.integrated((p, q))[:, None]).T
+        @ tree.sides[q].holds(at[1])
+        for tree in forest.trees
+    ]
+    return Surface((forest.space[p], forest.space[q]), at, np.mean(marginals, axis=0))
 
 
 def _shares(trees: Sequence[Tree], sets: Sequence[tuple[int, ...]]) -> np.ndarray:
@@ -281,14 +281,6 @@ def _covariances(a: Tree, b: Tree, sets: Sequence[tuple[int, ...]]) -> np.ndarra
 
 def _curve(trees: Sequence[Tree], p: int, at: np.ndarray) -> np.ndarray:
     marginals = [tree.integrated((p,)) @ tree.sides[p].holds(at) for tree in trees]
-    return np.mean(marginals, axis=0)
-
-
-def _surface(trees: Sequence[Tree], p: int, q: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    marginals = [
-        (tree.sides[p].holds(x) * tree.integrated((p, q))[:, None]).T @ tree.sides[q].holds(y)
-        for tree in trees
-    ]
     return np.mean(marginals, axis=0)
 
 

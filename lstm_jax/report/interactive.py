@@ -1,4 +1,4 @@
-"""Interactive charts of a page: all trials side by side, each against its settings.
+"""Interactive charts of a page: every trial against its settings, and networks over sequences.
 
 Plotly draws them. Its script is in the page itself (4.8 MB), so that a report needs no network.
 """
@@ -14,7 +14,6 @@ import numpy as np
 from lstm_jax.report import html
 from lstm_jax.report import space as spaces
 from lstm_jax.report.charts import words
-from lstm_jax.report.importance import Surface
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import impute
@@ -28,7 +27,6 @@ except ImportError:
     raise ImportError("charts need plotly: pip install 'lstm_jax[experiments]'") from None
 
 TRACES = Path(__file__).with_name("traces.js")
-COLOURS = "Viridis"
 LAYOUT: dict[str, Any] = {
     "template": "simple_white",
     "font": {"family": "system-ui, sans-serif", "size": 15, "color": "#1a1a1a"},
@@ -43,38 +41,6 @@ def script() -> str:
     return f"<script>{get_plotlyjs()}</script>"
 
 
-def parallel(
-    name: str,
-    space: Sequence[Parameter],
-    records: Sequence[Record],
-    response: str,
-    caption: str,
-) -> str:
-    """Returns trials as lines across one axis for each parameter and, last, one for the response.
-
-    Dragging along an axis keeps the trials within; trials are coloured by their response.
-
-    Args:
-      name: unique within the page.
-      space: the parameters.
-      records: one for each trial.
-      response: the field that ranks trials, less is better; one that diverged counts as the worst.
-      caption: of the chart.
-    """
-    y = impute(spaces.column(records, response))
-    at = spaces.points(space, records)
-    axes = [_dimension(p, along) for p, along in zip(space, at.T, strict=True)]
-    low, high = np.quantile(y, (0.05, 0.95)).tolist()
-    line = {
-        "color": y.tolist(), "colorscale": COLOURS, "cmin": low, "cmax": high,
-        "showscale": True, "reversescale": True,
-    }  # fmt: skip
-    axes.append({"label": words(response), "values": y.tolist()})
-    fonts = {"labelfont": {"size": 15}, "tickfont": {"size": 14}, "rangefont": {"size": 1}}
-    figure = go.Figure(go.Parcoords(line=line, dimensions=axes, **fonts))
-    return _part(name, figure, caption)
-
-
 def scatter(
     name: str,
     space: Sequence[Parameter],
@@ -85,7 +51,13 @@ def scatter(
     """Returns every trial's response against one parameter at a time, its settings on hover.
 
     A menu chooses the parameter. Trials that diverged are crosses beyond the worst of the others.
-    The arguments are those of `parallel`.
+
+    Args:
+      name: unique within the page.
+      space: the parameters.
+      records: one for each trial.
+      response: the field that ranks trials, less is better.
+      caption: of the chart.
     """
     y = impute(spaces.column(records, response))
     spaces.points(space, records)  # refuses values that are none of their parameter
@@ -120,26 +92,6 @@ def scatter(
     figure.update_layout(
         updatemenus=[menu], xaxis=_axis(space[0]), yaxis={"title": {"text": words(response)}}
     )
-    return _part(name, figure, caption)
-
-
-def heat_map(name: str, marginal: Surface, response: str, caption: str) -> str:
-    """Returns a marginal surface of two parameters, half the width of its interval on hover."""
-    across, up = marginal.parameters
-    x, y = (p.values(at) for p, at in zip(marginal.parameters, marginal.positions, strict=True))
-    figure = go.Figure(
-        go.Heatmap(
-            x=x,
-            y=y,
-            z=marginal.response.T.tolist(),
-            customdata=marginal.error.T.tolist(),
-            colorscale=COLOURS,
-            colorbar={"title": {"text": words(response)}},
-            hovertemplate=f"{words(across.name)} %{{x:.3g}}<br>{words(up.name)} %{{y:.3g}}<br>"
-            f"{words(response)} %{{z:.3g}} ± %{{customdata:.2g}}<extra></extra>",
-        )
-    )
-    figure.update_layout(xaxis=_axis(across), yaxis=_axis(up))
     return _part(name, figure, caption)
 
 
@@ -184,24 +136,12 @@ def _part(name: str, figure: Any, caption: str) -> str:
     return f"<figure>{drawn}<figcaption>{html.words(caption)}</figcaption></figure>"
 
 
-def _dimension(parameter: Parameter, along: np.ndarray) -> dict[str, Any]:
-    """Returns an axis of parallel coordinates, by position, its ticks by value."""
-    ticks = parameter.positions(_ticks(parameter))
-    return {
-        "label": words(parameter.name),
-        "values": along.tolist(),
-        "range": [0, 1],
-        "tickvals": ticks.tolist(),
-        "ticktext": [cell(value) for value in _ticks(parameter)],
-    }
-
-
 def _ticks(parameter: Parameter) -> list[Any]:
     """Returns a few values of a parameter with its bounds; powers of ten on a long axis."""
     if parameter.choices:
         return list(parameter.choices)
     low, high = parameter.low, parameter.high
-    if parameter.kind == "log" and high / low >= 100:
+    if parameter.is_log and not parameter.is_whole and high / low >= 100:
         tens = np.arange(np.ceil(np.log10(low) - 1e-9), np.floor(np.log10(high) + 1e-9) + 1)
         return [min(max(10.0**ten, low), high) for ten in tens]
     inner = parameter.values(np.linspace(0, 1, 5)[1:-1])

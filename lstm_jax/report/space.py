@@ -9,7 +9,6 @@ import numpy as np
 
 from lstm_jax.report.ledger import Record
 
-KINDS = ("uniform", "log", "int", "log_int", "choice")
 ROUNDING = 1e-6  # records hold float32, which may lie as far (relatively) outside of the bounds
 
 
@@ -17,44 +16,39 @@ ROUNDING = 1e-6  # records hold float32, which may lie as far (relatively) outsi
 class Parameter:
     """One axis of a search space, and the measure that weighs the settings on it.
 
-    "uniform" and "log" are continuous and even in the value or in its logarithm. "int" has whole
-    numbers, all equally likely; "log_int" draws k with probability in proportion to
-    log((k + 1/2) / (k - 1/2)), a log-uniform number rounded. "choice" has names, equally likely.
-
     Attributes:
       name: the field of a trial's record.
-      kind: one of `KINDS`.
-      low: least value, included; not for a choice.
-      high: greatest value, included; not for a choice.
-      choices: the values of a choice.
-
-    Raises:
-      ValueError: an unknown kind, bounds that hold no interval, or no choices; it names which.
+      domain: its values, such as `lstm_jax.search.space.Log(1e-4, 1e-1)`: a range with `low`,
+        `high`, `logarithmic` and `whole`, or a choice with `values`.
     """
 
     name: str
-    kind: str
-    low: float = math.nan
-    high: float = math.nan
-    choices: tuple[Any, ...] = ()
+    domain: Any
 
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"{self.name}: kind {self.kind!r} is unknown, need one of {KINDS}")
-        if self.kind == "choice":
-            self._check_choices()
-        else:
-            self._check_bounds()
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of a choice; () for a range."""
+        return getattr(self.domain, "values", ())
+
+    @property
+    def low(self) -> float:
+        """The least value of a range."""
+        return self.domain.low
+
+    @property
+    def high(self) -> float:
+        """The greatest value of a range."""
+        return self.domain.high
 
     @property
     def is_log(self) -> bool:
         """Whether equal ratios are equally far apart."""
-        return self.kind in ("log", "log_int")
+        return self.domain.logarithmic
 
     @property
     def is_whole(self) -> bool:
         """Whether its values are whole numbers."""
-        return self.kind in ("int", "log_int")
+        return self.domain.whole
 
     def positions(self, values: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Returns values as the shares of the space below them, [n] in [0, 1].
@@ -64,14 +58,14 @@ class Parameter:
         Raises:
           ValueError: the parameter has no such value; the message names it.
         """
-        if self.kind == "choice":
+        if self.choices:
             return (np.array([self._index(value) for value in values]) + 0.5) / len(self.choices)
         numbers = np.array([self._number(value) for value in values], float)
         return np.clip(self._share_below(numbers), 0.0, 1.0)
 
     def values(self, positions: np.ndarray) -> list[Any]:
         """Returns the values at positions [n] in [0, 1], the inverse of `positions`."""
-        if self.kind == "choice":
+        if self.choices:
             indices = np.minimum(positions * len(self.choices), len(self.choices) - 1)
             return [self.choices[int(index)] for index in indices]
         numbers = self.numbers(positions).tolist()
@@ -96,7 +90,7 @@ class Parameter:
 
     def grid(self, most: int) -> np.ndarray:
         """Returns positions to draw at: of choices, of few whole numbers, else `most` of them."""
-        if self.kind == "choice":
+        if self.choices:
             return self.positions(self.choices)
         if self.is_whole and self.high - self.low < most:
             return self.positions(np.arange(self.low, self.high + 1))
@@ -130,25 +124,6 @@ class Parameter:
         if not inside or (self.is_whole and number != round(number)):
             raise ValueError(f"{self.name}: {value!r}, {right}")
         return min(max(number, self.low), self.high)
-
-    def _check_choices(self) -> None:
-        if not self.choices or len(set(self.choices)) < len(self.choices):
-            raise ValueError(f"{self.name}: choices {self.choices}, need one or more, different")
-        if not (math.isnan(self.low) and math.isnan(self.high)):
-            raise ValueError(
-                f"{self.name}: low {self.low}, high {self.high}: a choice has no bounds"
-            )
-
-    def _check_bounds(self) -> None:
-        bounds = f"{self.name}: low {self.low}, high {self.high}"
-        if self.choices:
-            raise ValueError(f"{self.name}: choices {self.choices} for {self.kind!r}, need none")
-        if not -math.inf < self.low < self.high < math.inf:
-            raise ValueError(f"{bounds}: need finite numbers, low below high")
-        if self.is_log and self.low <= 0:
-            raise ValueError(f"{bounds}: kind {self.kind!r} needs low above 0")
-        if self.is_whole and (self.low != round(self.low) or self.high != round(self.high)):
-            raise ValueError(f"{bounds}: kind {self.kind!r} needs whole numbers")
 
 
 def points(space: Sequence[Parameter], records: Iterable[Record]) -> np.ndarray:

@@ -71,7 +71,6 @@ def charts_of(searched: Searched) -> tuple[str, ...]:
     return (
         interactive.script(),
         interactive.scatter("trials", **about, caption="Every trial; point at one to read it."),
-        interactive.parallel("settings", **about, caption="Drag along an axis to keep a range."),
     )
 
 
@@ -112,9 +111,7 @@ def _surface(forest: Forest, effects: Sequence[Effect], searched: Searched) -> P
         f"Mean {charts.words(name)} over the two parameters that matter most, by the forest: the "
         "mean over all others. Dots are the trials, in the same colours."
     )
-    hint = "The two parameters that matter most; point at a place for its interval."
-    part = interactive.heat_map("surface", over, name, hint)
-    return Picture("two_that_matter", caption, figure, (part,))
+    return Picture("two_that_matter", caption, figure)
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:

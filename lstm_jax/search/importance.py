@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from lstm_jax.search import plans
 from lstm_jax.search.groups import Record
-from lstm_jax.search.space import Choice, Domain, Space
+from lstm_jax.search.space import Space
 
 if TYPE_CHECKING:
     from lstm_jax.report.importance import Searched
-    from lstm_jax.report.space import Parameter
-
-KINDS = {"Log": "log", "Uniform": "uniform", "Int": "int", "LogInt": "log_int"}
 
 
 def searched(space: Space, metric: str, records: Iterable[Record]) -> "Searched":
@@ -33,12 +30,8 @@ def searched(space: Space, metric: str, records: Iterable[Record]) -> "Searched"
         values = {name: result["values"][name] for name in space.free}
         known = {n: result[n] for n in ("configuration", "seed", "status", "step")}
         trials.append({**values, **known, score: response(plans.score(result, metric), metric)})
-    return report.Searched(parameters(space), trials, score)
-
-
-def parameters(space: Space) -> "list[Parameter]":
-    """Returns the free parameters as axes of a report's space."""
-    return [_parameter(name, space[name]) for name in space.free]
+    parameters = [report.Parameter(name, space[name]) for name in space.free]
+    return report.Searched(parameters, trials, score)
 
 
 def response(score: float, metric: str) -> float | None:
@@ -61,14 +54,6 @@ def shares(found: "Searched") -> dict[str, float]:
         raise ValueError(f"importance needs {right}, got {len(found.trials)} trials")
     effects = _report().effects(forest)
     return {e.parameters[0]: e.share.value for e in effects if len(e.parameters) == 1}
-
-
-def _parameter(name: str, domain: Domain) -> "Parameter":
-    from lstm_jax.report.space import Parameter  # late, as it imports scipy
-
-    if isinstance(domain, Choice):
-        return Parameter(name, "choice", choices=domain.values)
-    return Parameter(name, KINDS[type(domain).__name__], domain.low, domain.high)
 
 
 def _report() -> Any:

@@ -39,6 +39,7 @@ class Uniform:
     high: float
 
     logarithmic = False
+    whole = False
 
     def __post_init__(self):
         _check_range(self.low, self.high)
@@ -82,6 +83,8 @@ class Int(Uniform):
     low: int
     high: int
 
+    whole = True
+
     def sample(self, u: float) -> Value:
         """Returns the value at `u` of [0, 1)."""
         return self.low + math.floor(u * (self.high - self.low + 1))
@@ -123,7 +126,11 @@ class Choice:
 
     values: tuple[Value, ...]
 
-    logarithmic = False
+    logarithmic = whole = False
+
+    def __post_init__(self):
+        if len(set(self.values)) < len(self.values):
+            raise ValueError("need each value once")
 
     def sample(self, u: float) -> Value:
         """Returns the value at `u` of [0, 1)."""
@@ -353,17 +360,14 @@ def _domain(text: str, kind: Any) -> Domain:
         raise ValueError(f"need a choice of {', '.join(kind)}")
     if len(ends) != 2:
         raise ValueError(f"need {head}:low:high")
-    whole = issubclass(RANGES[head], Int)
-    return RANGES[head](*(_value(end, int if whole else float) for end in ends))
+    number = int if RANGES[head].whole else float
+    return RANGES[head](*(_value(end, number) for end in ends))
 
 
 def _choices(text: str, kind: Any) -> tuple[Value, ...]:
     if not text:
         raise ValueError("the choice is empty")
-    values = tuple(_value(part, kind) for part in text.split(","))
-    if len(set(values)) < len(values):
-        raise ValueError("need each value once")
-    return values
+    return tuple(_value(part, kind) for part in text.split(","))
 
 
 def _value(text: str, kind: Any) -> Value:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from lstm_jax.search.space import Choice, Int, Space, Values
+from lstm_jax.search.space import Choice, Space, Values
 
 NEEDS = {"tpe": ("optuna",), "multivariate_tpe": ("optuna",), "gp": ("optuna", "torch")}
 SAMPLERS = tuple(NEEDS)
@@ -64,5 +64,5 @@ def _distribution(optuna: Any, space: Space, name: str) -> Any:
     domain, kinds = space[name], optuna.distributions
     if isinstance(domain, Choice):
         return kinds.CategoricalDistribution(domain.values)
-    kind = kinds.IntDistribution if isinstance(domain, Int) else kinds.FloatDistribution
+    kind = kinds.IntDistribution if domain.whole else kinds.FloatDistribution
     return kind(domain.low, domain.high, log=domain.logarithmic)

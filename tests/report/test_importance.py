@@ -7,14 +7,15 @@ import pytest
 
 from lstm_jax.report import importance
 from lstm_jax.report.space import Parameter
+from lstm_jax.search.space import Choice, Int, Log, LogInt, Uniform
 
 MIXED = (
-    Parameter("rate", "log", 1e-4, 1e-1),
-    Parameter("layers", "int", 1, 4),
-    Parameter("cell", "choice", choices=("lstm", "gru", "rnn")),
-    Parameter("width", "log_int", 2, 4),
+    Parameter("rate", Log(1e-4, 1e-1)),
+    Parameter("layers", Int(1, 4)),
+    Parameter("cell", Choice(("lstm", "gru", "rnn"))),
+    Parameter("width", LogInt(2, 4)),
 )
-UNIT = tuple(Parameter(name, "uniform", 0, 1) for name in "xyz")
+UNIT = tuple(Parameter(name, Uniform(0, 1)) for name in "xyz")
 
 
 def drawn(space, n, f, seed=0):
@@ -40,7 +41,7 @@ def shares(forest):
 
 def cells(trees, p, parameter):
     """Positions and weights of the stretches along a parameter in which no tree changes."""
-    if parameter.kind == "choice":
+    if parameter.choices:
         return parameter.grid(9), np.full(3, 1 / 3)
     ends = np.unique(np.concatenate([np.concatenate(tree.sides[p]) for tree in trees]))
     return (ends[1:] + ends[:-1]) / 2, np.diff(ends)
@@ -97,13 +98,14 @@ def test_shares_and_marginals_are_those_of_brute_force_integration():
     layers = [np.searchsorted(np.cumsum(weights[1]), x) for x in surface.positions[0]]
     expected = marginal(mean, weights, (1, 2))[layers]
     np.testing.assert_allclose(surface.response, expected, rtol=1e-10)
-    others = [
-        importance.surface(forest._replace(trees=trees), "layers", "cell").response
-        for trees in forest.resampled
-    ]
+    curve, *others = (
+        importance.curve(forest._replace(trees=trees), "layers").response
+        for trees in (forest.trees, *forest.resampled)
+    )
+    values = np.array([[e.value for e in other] for other in (curve, *others)])
     t = 4.302653  # Student's, of 95 % and two resamples
-    error = t * np.sqrt(np.mean((np.array(others) - surface.response) ** 2, axis=0))
-    np.testing.assert_allclose(surface.error, error, rtol=1e-6)
+    error = t * np.sqrt(np.mean((values[1:] - values[0]) ** 2, axis=0))
+    np.testing.assert_allclose([e.high - e.value for e in curve], error, rtol=1e-6)
 
 
 def test_the_boxes_say_what_the_forest_says():
@@ -121,9 +123,9 @@ def test_the_boxes_say_what_the_forest_says():
 # Closed forms. ------------------------------------------------------------------------------------
 
 TWO = (
-    Parameter("a", "choice", choices=("no", "yes")),
-    Parameter("b", "int", 0, 1),
-    Parameter("c", "choice", choices=(1, 2, 3)),
+    Parameter("a", Choice(("no", "yes"))),
+    Parameter("b", Int(0, 1)),
+    Parameter("c", Choice((1, 2, 3))),
 )
 
 
