@@ -132,7 +132,7 @@ def plan(config: Formal, records: Sequence[Record]) -> list[Group]:
     """Returns for each task and network the tuning group, then the reported group."""
     groups, lengths = [], tuple(known(config) + beyond(config))
     for kind, cell in product(config.tasks, config.cells):
-        task = tasks.language(kind, 1, config.longest)
+        task = tasks.LANGUAGES[kind](1, config.longest)
         model = networks.network(cell, task, config.hidden, config.engine)
         steps = config.steps if task.longest_answer(config.longest) == 1 else config.long_steps
         asked = lengths, config.questions, config.batching
@@ -269,7 +269,7 @@ def _panel(
         means = [statistics.t_interval(some, (0, 1)) for some in zip(*rights, strict=True)]
         figures.band(axes, lengths, means, styles[CELLS[cell]], CELLS[cell])
     axes.axvline(config.longest, color="0.35", linewidth=1.2)
-    figures.level(axes, tasks.language(task, lengths[-1], lengths[-1]).chance, "chance")
+    figures.level(axes, tasks.LANGUAGES[task](lengths[-1], lengths[-1]).chance, "chance")
     axes.set(xlabel="length of the string", ylabel="symbols right", ylim=(0, 1.03))
     axes.set(title=f"{task.replace('_', ' ')} ({class_of(task)})", xlim=(0, lengths[-1] * 1.02))
 

@@ -51,8 +51,8 @@ HINT = "Choose a network, a sequence and a unit. Units with the longest memory a
 WITHIN = {DECAY: (0, np.inf), MORE[0]: (-1, 1)}  # others are shares
 GREFF = "the forget gate is one of the two most critical components (Greff et al. 2017)"
 TASKS: dict[str, Callable[[int], Task]] = {
-    "recall": lambda lag: tasks.make("recall", lag=lag, symbols=4),
-    "adding": lambda lag: tasks.make("adding", length=lag),
+    "recall": lambda lag: tasks.Recall(lag=lag, symbols=4),
+    "adding": lambda lag: tasks.Adding(length=lag),
 }
 ROWS = {"recall": ("0", "1", "2", "3", "mark"), "adding": ("value", "mark")}
 

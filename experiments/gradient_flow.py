@@ -77,7 +77,7 @@ class GradientFlow(Config):
     @property
     def task(self) -> Task:
         """Returns recall, with `lag` steps from the mark's successor to the last but one."""
-        return base.never_solved(tasks.make("recall", lag=self.lag + 1))
+        return base.never_solved(tasks.Recall(lag=self.lag + 1))
 
     @property
     def stages(self) -> tuple[int, ...]:

@@ -116,7 +116,7 @@ def contenders(config: Halving) -> dict[str, list[Candidate]]:
 
 def plan(config: Halving, records: Sequence[Record]) -> list[Group]:
     """Returns random search and the rungs of halving; repeats share groups."""
-    task = base.never_solved(tasks.make("adding", length=config.lag))
+    task = base.never_solved(tasks.Adding(length=config.lag))
     network = networks.network("lstm", task, config.hidden, config.engine)
     given = {"hidden": config.hidden, "batch_size": config.batch_size, "optimizer": "adam"}
     shared = Search(

@@ -304,7 +304,7 @@ def _group(config: Hmm, point: Point) -> Group | Computed:
         return Computed(point.group, functools.partial(by_hand, point.bits))
     if point.model == EM:
         return Computed(point.group, functools.partial(by_em, config, point.bits, point.size))
-    task = tasks.make("bits", count=point.bits, gap=GAP)
+    task = tasks.Bits(count=point.bits, gap=GAP)
     model = networks.network("lstm", task, point.size, config.engine)
     trials = tuning.trials(config.reported, config.learning_rates)
     return Group(point.group, task, model, config.steps, config.batch_size, trials, "test")

@@ -33,9 +33,9 @@ from lstm_jax.tasks import Task
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 OVER_LAGS: dict[str, Callable[[int], Task]] = {
-    "recall": lambda lag: tasks.make("recall", lag=lag),
-    "copy_memory": lambda lag: tasks.make("copy_memory", lag=lag),
-    "adding": lambda lag: tasks.make("adding", length=lag),
+    "recall": lambda lag: tasks.Recall(lag=lag),
+    "copy_memory": lambda lag: tasks.CopyMemory(lag=lag),
+    "adding": lambda lag: tasks.Adding(length=lag),
 }
 TASKS = (*OVER_LAGS, "digits")
 CELLS = tuple(networks.LABELS)
@@ -63,7 +63,7 @@ def problems(config: "LongMemory") -> list[Problem]:
     for name, lag in product([name for name in config.tasks if name in OVER_LAGS], config.lags):
         with naming("lags", lag):
             found.append(Problem(name, lag, OVER_LAGS[name](lag), config.steps))
-    digits = Problem("digits", None, tasks.make("digits"), config.digits_steps)
+    digits = Problem("digits", None, tasks.Digits(), config.digits_steps)
     return found + [digits] * ("digits" in config.tasks)
 
 
@@ -197,7 +197,7 @@ def on_digits(rows: Sequence[Row], styles: Mapping[str, Style]) -> Picture:
     """Draws the test accuracy of every network on the digits."""
     figure, ((axes,),) = figures.canvas(1, 1, panel=(8, 4))
     figures.named_bars(axes, {row["network"]: row["accuracy"] for row in rows}, styles)
-    figures.level(axes, tasks.make("digits").chance, "chance")
+    figures.level(axes, tasks.Digits().chance, "chance")
     axes.set(ylabel="test accuracy, mean", ylim=(0, 1.03))
     caption = "digits, pixel by pixel: mean test accuracy over seeds, with Student's 95 % interval."
     return Picture("digits", caption, figure)

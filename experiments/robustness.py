@@ -89,8 +89,8 @@ NETWORKS = {
 }
 STYLES = [{"color": colour, "marker": "o"} for colour in figures.COLOURS[: len(NETWORKS)]]
 TASKS: dict[str, Callable[[int], Task]] = {
-    "adding": lambda lag: tasks.make("adding", length=lag, form="1997"),
-    "recall": lambda lag: tasks.make("recall", lag=lag),
+    "adding": lambda lag: tasks.Adding1997(lag),
+    "recall": lambda lag: tasks.Recall(lag=lag),
 }
 
 

@@ -47,10 +47,10 @@ SPACE = "learning_rate=log:1e-4:1e-1 forget_bias=uniform:-2:6 clip=1"
 OPTIMIZERS = tuple(DIRECTIONS)
 NETWORKS = (*networks.LABELS, *networks.CATALOGUE)
 TASKS: Mapping[str, Callable[[int], Task]] = {
-    "adding": lambda lag: lj.tasks.make("adding", length=lag),
-    "recall": lambda lag: lj.tasks.make("recall", lag=lag),
-    "copy_memory": lambda lag: lj.tasks.make("copy_memory", lag=lag),
-    "digits": lambda lag: lj.tasks.make("digits"),
+    "adding": lambda lag: lj.tasks.Adding(length=lag),
+    "recall": lambda lag: lj.tasks.Recall(lag=lag),
+    "copy_memory": lambda lag: lj.tasks.CopyMemory(lag=lag),
+    "digits": lambda lag: lj.tasks.Digits(),
 }
 STRUCTURE = ("cell", "hidden", "depth", "optimizer", "batch_size", "lag")
 
@@ -299,7 +299,7 @@ def save(config: Sweep, run: RunDirectory) -> None:
     records, search = run.read(), search_of(config)
     found, groups = find(config, records)
     rows = lj.search.sweeps.ranked(search, found, 1, records)
-    for network in lj.search.sweeps.networks(search, search.task, rows, groups, run):
+    for network in lj.search.sweeps.networks(search, rows, groups, run):
         if network is not None and hosts.leads():
             own_data.save(config, network, run.path)
 

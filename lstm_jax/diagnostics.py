@@ -15,7 +15,6 @@ gradient norms; Karpathy, Johnson & Fei-Fei 2016 for saturation.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import Cell, initial_state
-from lstm_jax.engines import Reference, checks, unroll
+from lstm_jax.engines import checks, unroll
 from lstm_jax.engines.inputs import Inputs
 from lstm_jax.engines.reference import run_loop
 from lstm_jax.types import Array, ArrayLike, CellParams, Row, wide
@@ -95,8 +94,8 @@ def jacobians(cell: Cell, params: CellParams, x: Array, **options: Any) -> Array
     """Returns J_k = ds_{T-1} / ds_{T-1-k} by lag k and row, [T, B, S, S].
 
     S is the width of all states, concatenated in the cell's order. Row i of J_k is the gradient of
-    entry i of the final state. J_0 is the identity. The cost is S backward passes; for large H use
-    `largest_singular_value`. Arguments and errors are those of `state_gradients`.
+    entry i of the final state. J_0 is the identity. The cost is S backward passes. Arguments and
+    errors are those of `state_gradients`.
     """
     _, back = jax.vjp(
         lambda added: unroll(cell, params, x, engine=_Perturbed(added), **options)[0],
@@ -105,55 +104,6 @@ def jacobians(cell: Cell, params: CellParams, x: Array, **options: Any) -> Array
     one_hot = jnp.eye(sum(cell.width(name) for name in cell.states), dtype=x.dtype)
     gradients = jax.vmap(lambda e: back(_unpacked(cell, jnp.tile(e, (x.shape[1], 1))))[0])(one_hot)
     return jnp.moveaxis(_packed(gradients), 0, 2)[::-1]
-
-
-def largest_singular_value(
-    cell: Cell,
-    params: CellParams,
-    x: Array,
-    state: Row,
-    key: Array,
-    *,
-    iterations: int = 30,
-    **options: Any,
-) -> Array:
-    """Returns the largest singular value of ds_T / ds_0 of each row, [B].
-
-        u = J v / ||J v||,   v <- J' u / ||J' u||,   sigma = ||J v||
-
-    Power iteration costs one forward-mode and one backward pass per iteration, for any H. It
-    converges from below; each iteration multiplies the error by (sigma_2 / sigma_1)^2.
-
-    Args:
-      cell: the recurrent cell.
-      params: its parameters.
-      x: [T, B, D] inputs from s_0 on.
-      state: s_0, each [B, width].
-      key: PRNG key of the first v.
-      iterations: number of iterations.
-      **options: initial, mask, reset and noise as in `lj.unroll`.
-
-    Raises:
-      ValueError: a shape does not fit; TypeError: a dtype or the type of state does not.
-    """
-
-    def final(engine, state):
-        return unroll(cell, params, x, state, engine=engine, **options)[0]
-
-    _, forward = jax.linearize(functools.partial(final, Reference(forward=True)), state)
-    _, transposed = jax.vjp(functools.partial(final, Reference()), state)
-
-    def back(u):
-        return _packed(transposed(_unpacked(cell, u))[0])
-
-    def iterate(v, _):
-        u = _packed(forward(_unpacked(cell, v)))
-        return _unit(back(_unit(u))), None
-
-    flat = _packed(state)
-    v = _unit(jax.random.normal(key, flat.shape, flat.dtype))
-    v, _ = jax.lax.scan(iterate, v, length=iterations)
-    return _norm(_packed(forward(_unpacked(cell, v))))
 
 
 def log_slope(norms: Array) -> Line:
@@ -252,12 +202,6 @@ def _norm(v: Array) -> Array:
     largest = jnp.max(jnp.abs(v), axis=-1)
     scale = jnp.where(largest > 0, largest, 1)
     return scale * jnp.sqrt(jnp.sum((v / scale[..., None]) ** 2, axis=-1))
-
-
-def _unit(v: Array) -> Array:
-    """Returns v / ||v|| over the last axis, and zeros for zeros."""
-    norm = _norm(v)
-    return v / jnp.where(norm > 0, norm, 1)[..., None]
 
 
 def _mean(values: Array, mask: ArrayLike | None) -> Array:

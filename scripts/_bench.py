@@ -181,7 +181,7 @@ def linear() -> list[dict[str, Any]]:
 
 def trials() -> list[dict[str, Any]]:
     """Times a trial-step of R trials in one program, sampling and AdamW included."""
-    task = tasks.make("recall", lag=99)
+    task = tasks.Recall(lag=99)
     model = nn.SequenceSpec(lj.cells.LSTM(32), task.input_size, task.output_size)
     counts, steps = numbers_of_trials((1, 8, 32)), 100
 

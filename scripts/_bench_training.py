@@ -27,7 +27,7 @@ def throughput(counts: list[int], repeats: int, minutes: float) -> list[dict[str
     not timed. Programs that do not compile within half of `minutes` are left out.
     """
     clock = Clock(minutes / 2)
-    task = tasks.make("adding", length=LENGTH)
+    task = tasks.Adding(length=LENGTH)
     model = nn.SequenceSpec(lj.cells.LSTM(HIDDEN), task.input_size, task.output_size)
     cpu = jax.default_backend() == "cpu"
     alone = Together(task, model, 1, parallel.resolve("auto", parallel.everywhere()))
@@ -95,7 +95,7 @@ def precision(seeds: int = 8, steps: int = 1200, rate: float = 1e-2) -> list[dic
     biases of `long_memory`, which learns this task reliably. Rows have the mean difference of pairs
     of one seed, its standard error, and the standard deviation over seeds in float32.
     """
-    task = never_solved(tasks.make("recall", lag=LAG))
+    task = never_solved(tasks.Recall(lag=LAG))
     trials = lj.make_trials(seed=list(range(seeds)), learning_rate=rate, clip=1.0)
     marks = [steps * n // CHECKPOINTS for n in range(1, CHECKPOINTS + 1)]
     losses = {dtype: curve(task, trials, marks, dtype) for dtype in ("float32", "bfloat16")}

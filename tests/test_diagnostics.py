@@ -201,51 +201,14 @@ def test_along_the_cell_the_norm_falls_as_the_sigmoid_of_the_bias_to_the_lag():
 
 def test_singular_values_of_a_linear_network_are_those_of_powers_of_its_weights():
     cell, params, x = Linear(5), drawn(Linear(5)), inputs()
-    key, state = jax.random.key(0), lj.initial_state(cell, (B,), jnp.float64)
-    J, values, largest = jax.jit(
-        lambda: (
-            diagnostics.jacobians(cell, params, x),
-            singular_values(cell, params, x),
-            diagnostics.largest_singular_value(cell, params, x, state, key, iterations=100),
-        )
+    J, values = jax.jit(
+        lambda: (diagnostics.jacobians(cell, params, x), singular_values(cell, params, x))
     )()
     W = np.asarray(params.w_h)
     for k in range(T):
         power = np.linalg.matrix_power(W, k)
         assert_allclose(J[k], np.tile(power.T, (B, 1, 1)), atol=1e-12)
         assert_allclose(values[k, 0], np.linalg.svd(power, compute_uv=False), rtol=1e-9)
-    assert_allclose(largest, np.linalg.norm(np.linalg.matrix_power(W, T), 2), rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "cell",
-    [cells.LSTM(H), cells.GRU(H)],
-    ids=lambda cell: type(cell).__name__,
-)
-def test_power_iteration_finds_the_largest_of_the_exact_values(cell):
-    params, x = drawn(cell), inputs(rows=2)
-    mask = jnp.ones((T, 2), bool).at[4, 0].set(False)
-
-    @jax.jit
-    def both(params):
-        start, _ = lj.unroll(cell, params, x[:2], mask=mask[:2])
-        return (
-            singular_values(cell, params, x, mask=mask)[T - 2],
-            diagnostics.largest_singular_value(
-                cell, params, x[2:], start, jax.random.key(0), iterations=200, mask=mask[2:]
-            ),
-        )
-
-    exact, found = both(params)
-    assert_allclose(found, exact[:, 0], rtol=1e-6)
-
-
-def test_a_jacobian_of_zeros_has_singular_values_of_zero():
-    cell = Linear(3)
-    params = lj.CellParams(jnp.ones((D, 3)), jnp.zeros((3, 3)), jnp.zeros(3), cell.Theta({}))
-    state = lj.initial_state(cell, (B,), jnp.float64)
-    found = diagnostics.largest_singular_value(cell, params, inputs(), state, jax.random.key(0))
-    assert_array_equal(found, 0)
 
 
 # Invariances. -------------------------------------------------------------------------------------
@@ -290,15 +253,13 @@ def test_rows_are_independent():
 
     @jax.jit
     def of(x):
-        key, start = jax.random.key(0), lj.initial_state(cell, (B,), x.dtype)
         return (
             diagnostics.gradient_norms(cell, params, x, lambda h: jnp.sum(h[-1] ** 2)),
             singular_values(cell, params, x),
-            diagnostics.largest_singular_value(cell, params, x, start, key),
         )
 
-    (n, v, s), (m, w, r) = of(x), of(other)
-    for a, b in ((n.h.T, m.h.T), (jnp.swapaxes(v, 0, 1), jnp.swapaxes(w, 0, 1)), (s, r)):
+    (n, v), (m, w) = of(x), of(other)
+    for a, b in ((n.h.T, m.h.T), (jnp.swapaxes(v, 0, 1), jnp.swapaxes(w, 0, 1))):
         assert_allclose(a[0], b[0], rtol=1e-12)
         assert_allclose(a[2], b[2], rtol=1e-12)
         assert not np.allclose(a[1], b[1], rtol=1e-3)

@@ -16,6 +16,11 @@ def zoneout_name(state: str) -> str:
     return f"zoneout_{state}"
 
 
+def _of_the_cell(name: str) -> Any:
+    """Returns a property of `Zoneout`: the attribute or method of its wrapped cell."""
+    return property(lambda self: getattr(self.cell, name))
+
+
 @dataclasses.dataclass(frozen=True)
 class Zoneout(Cell):
     """A wrapped cell in which units hold their previous value at random.
@@ -101,67 +106,20 @@ class Zoneout(Cell):
             return self
         return dataclasses.replace(self, cell=self.cell.uniform())
 
-    def init_theta(self, key):
-        """Returns the small parameters of the wrapped cell."""
-        return self.cell.init_theta(key)
-
-    # Members of the wrapped cell. -----------------------------------------------------------------
-
-    @property
-    def gates(self):
-        """The gates of the wrapped cell."""
-        return self.cell.gates
-
-    @property
-    def states(self):
-        """The states of the wrapped cell."""
-        return self.cell.states
-
-    @property
-    def reads(self):
-        """The terms that the blocks of the wrapped cell read."""
-        return self.cell.reads
-
-    @property
-    def bias(self):
-        """The initial biases of the wrapped cell."""
-        return self.cell.bias
-
-    @property
-    def unbiased(self):
-        """The blocks of the wrapped cell without a bias."""
-        return self.cell.unbiased
-
-    @property
-    def ranges(self):
-        """The intervals of the wrapped cell: a mean of two values stays between them."""
-        return self.cell.ranges
-
-    @property
-    def Gates(self):
-        """The type of the gates of the wrapped cell."""
-        return self.cell.Gates
-
-    @property
-    def State(self):
-        """The type of the state of the wrapped cell."""
-        return self.cell.State
-
-    def widths(self):
-        """Returns the widths of the wrapped cell."""
-        return self.cell.widths()
-
-    def wiring(self, name):
-        """Returns the wiring of the wrapped cell."""
-        return self.cell.wiring(name)
-
-    def output(self, state):
-        """Returns the output of the wrapped cell."""
-        return self.cell.output(state)
-
-    def feedback(self, state):
-        """Returns the feedback of the wrapped cell."""
-        return self.cell.feedback(state)
+    # Members of the wrapped cell.
+    gates = _of_the_cell("gates")
+    states = _of_the_cell("states")
+    reads = _of_the_cell("reads")
+    bias = _of_the_cell("bias")
+    unbiased = _of_the_cell("unbiased")
+    ranges = _of_the_cell("ranges")
+    Gates = _of_the_cell("Gates")
+    State = _of_the_cell("State")
+    widths = _of_the_cell("widths")
+    wiring = _of_the_cell("wiring")
+    output = _of_the_cell("output")
+    feedback = _of_the_cell("feedback")
+    init_theta = _of_the_cell("init_theta")
 
 
 def _rate(theta, state, own):

@@ -135,12 +135,9 @@ def one_of_each_row(name: str, values: Any, rows: int) -> np.ndarray:
     """
     array = labels(name, values)
     if array.shape[:1] != (rows,):
-        raise ValueError(f"{name} must have an entry for each of {rows} rows, got {_size(array)}")
+        right = f"an entry for each of {rows} rows"
+        raise ValueError(f"{name} must have {right}, got shape {list(array.shape)}")
     return array
-
-
-def _size(array: np.ndarray) -> str:
-    return f"shape {list(array.shape)}"
 
 
 def padded(rows: list[np.ndarray], length: int, dtype: Any) -> np.ndarray:

@@ -211,7 +211,7 @@ def check_order(
     name: str, time: Any, rows: np.ndarray, hint: str = "", table: bool = False
 ) -> None:
     """Raises ValueError unless times increase; the message names the owner and row, and a hint."""
-    step = np.diff(ticks(time))
+    step = np.diff(_plain(time))
     if np.any(step <= 0):
         at = int(np.argmax(step <= 0))
         place = "is there twice" if step[at] == 0 else f"comes after {time[at]}"
@@ -219,8 +219,3 @@ def check_order(
         raise ValueError(
             f"time must increase within {name}: {time[at + 1]} in row {rows[at + 1]} {place}{hint}"
         )
-
-
-def ticks(time: np.ndarray) -> np.ndarray:
-    """Returns times as numbers."""
-    return time.astype(np.int64) if time.dtype.kind == "M" else time

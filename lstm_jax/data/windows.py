@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lstm_jax.checks import check_size
-from lstm_jax.data.digest import digest
 
 if TYPE_CHECKING:
     from lstm_jax.data.series import Series
@@ -38,11 +37,6 @@ class Windows:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={len(ends)}" for name, ends in self.ends.items())
         return f"Windows({self.series}, horizon {self.horizon}, {sizes})"
-
-    @property
-    def digest(self) -> str:
-        """The hash of the data and of their division."""
-        return digest([np.array(self.series.digest), np.array(self.horizon), self.ends])
 
 
 def split(series: "Series", horizon: int, validation: int, test: int) -> Windows:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from lstm_jax.cells import Cell, check_is_cell, feedback_width
+from lstm_jax.cells import Cell, feedback_width
+from lstm_jax.cells.base import check_is_cell
 from lstm_jax.types import Array, CellParams, Noise, Row, wide
 
 

@@ -51,16 +51,13 @@ def _scan(cell: Cell, platform: str) -> Scan:
     return Scan(product="hoisted", residuals="saved")
 
 
-def _scan_sqrt(cell: Cell, platform: str) -> Engine:
-    """Returns the `Scan` for the platform and width, with residuals="sqrt"."""
-    return dataclasses.replace(_scan(cell, platform), residuals="sqrt")
-
-
 ENGINES: dict[str, Callable[[Cell, str], Engine]] = {
     "auto": _scan,
     "reference": lambda cell, platform: Reference(),
     "scan": _scan,
-    "scan_sqrt": _scan_sqrt,
+    "scan_sqrt": lambda cell, platform: dataclasses.replace(
+        _scan(cell, platform), residuals="sqrt"
+    ),
     "associative": lambda cell, platform: Associative(),
     "pallas": lambda cell, platform: Pallas(platform),
     "mosaic": lambda cell, platform: Mosaic(platform),

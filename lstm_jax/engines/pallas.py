@@ -27,8 +27,8 @@ LANES = 128  # lanes of a TPU
 class Pallas:
     """One kernel for the whole loop: Triton on a GPU, Mosaic on a TPU.
 
-    The recurrent weights have the dtype of x, float32 or bfloat16, and must fit on chip in it (see
-    `fits`). Pre-activations pass to and from the kernel in the same dtype. Sums and states are
+    The recurrent weights have the dtype of x, float32 or bfloat16, and must fit on chip in it.
+    Pre-activations pass to and from the kernel in the same dtype. Sums and states are
     float32. Under `vmap` over parameters, trials are one more axis of the kernel's grid.
 
     Attributes:
@@ -60,18 +60,6 @@ class Pallas:
         cell = cell.uniform()
         return unsupported(cell, self.width(cell)) or self._too_large(cell, dtype)
 
-    def fits(self, cell: Cell, dtype: Any) -> bool:
-        """Returns whether the recurrent weights of `cell.uniform()` fit on chip in `dtype`.
-
-        They are square matrices, one for each pair of a block that reads the state and a vector of
-        the feedback. Their width is H rounded up: on a GPU to a power of two, 16 or more, on a TPU
-        to a multiple of 128. The limits are
-
-            GPU   128 KB in 16 bits (the LSTM's of H = 128), 48 KB in float32 (of H = 32)
-            TPU   4 MB (the LSTM's of H = 512 in float32)
-        """
-        return self._too_large(cell.uniform(), jnp.dtype(dtype)) is None
-
     def width(self, cell: Cell) -> int:
         """Returns H rounded up to the width of the kernel's matrices."""
         if self.platform == "gpu":
@@ -79,8 +67,17 @@ class Pallas:
         return -(-cell.hidden // LANES) * LANES
 
     def _too_large(self, cell: Cell, dtype: Any) -> str | None:
-        # The GPU limits were measured: they fit into the 227 KB of shared memory of one
-        # multiprocessor of an H100. The TPU limit leaves space for chunks in 16 MB of VMEM.
+        """Returns why the recurrent weights of a uniform cell do not fit on chip.
+
+        They are square matrices, one for each pair of a block that reads the state and a vector of
+        the feedback, of the width of the kernel. The limits are
+
+            GPU   128 KB in 16 bits (the LSTM's of H = 128), 48 KB in float32 (of H = 32)
+            TPU   4 MB (the LSTM's of H = 512 in float32)
+
+        Those of the GPU were measured: they fit into the 227 KB of shared memory of one
+        multiprocessor of an H100. That of the TPU leaves space for chunks in 16 MB of VMEM.
+        """
         vectors = feedback_width(cell) // cell.hidden
         count, width = len(cell.h_blocks) * vectors, self.width(cell)
         limit = {"gpu": 128 if dtype.itemsize == 2 else 48, "tpu": 4 * KB}[self.platform]

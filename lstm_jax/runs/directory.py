@@ -22,8 +22,6 @@ from lstm_jax.runs.ledger import Ledger
 from lstm_jax.runs.lock import Lock, lock_run
 from lstm_jax.runs.records import Damaged, Record, RecordLog, plain, temporaries
 
-SAVE_SECONDS = 15.0
-
 
 class RunDirectory:
     """A run on disk; a run consists of groups of trials, one call of `fit` each.
@@ -51,11 +49,12 @@ class RunDirectory:
       save_seconds: least time between two checkpoints.
     """
 
-    def __init__(self, path: str | os.PathLike, save_seconds: float = SAVE_SECONDS):
+    save_seconds = 15.0
+
+    def __init__(self, path: str | os.PathLike):
         self.path = hosts.lead(lambda: Path(path).absolute())
         self.settings = hosts.lead(lambda: read_config(self.path))["settings"]
         self.records = Ledger(self.path / "records.jsonl")
-        self.save_seconds = save_seconds
         self._lock: Lock | None = None
 
     @classmethod
@@ -64,7 +63,6 @@ class RunDirectory:
         path: str | os.PathLike,
         settings: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
-        save_seconds: float = SAVE_SECONDS,
     ) -> "RunDirectory":
         """Starts a run: makes the directory and writes config.json.
 
@@ -72,7 +70,6 @@ class RunDirectory:
           path: the directory.
           settings: JSON values that a resume must not change.
           about: other JSON values to record, such as versions, device and revision.
-          save_seconds: least time between two checkpoints.
 
         Raises:
           ValueError: the directory holds a run, another process uses it, or it cannot be written.
@@ -80,16 +77,13 @@ class RunDirectory:
         held: list[Lock] = []  # in process 0
         given = settings or {}, about or {}
         hosts.lead(lambda: held.append(begin_run(Path(path).absolute(), *given)))
-        run = cls(path, save_seconds)
+        run = cls(path)
         run._lock = held[0] if held else None
         return run
 
     @classmethod
     def resume(
-        cls,
-        path: str | os.PathLike,
-        settings: Mapping[str, Any] | None = None,
-        save_seconds: float = SAVE_SECONDS,
+        cls, path: str | os.PathLike, settings: Mapping[str, Any] | None = None
     ) -> "RunDirectory":
         """Opens an existing run; the given settings must equal those of the run.
 
@@ -99,7 +93,7 @@ class RunDirectory:
           ValueError: the directory has no run, a setting differs, or another process uses the run.
           Damaged: a file of the run has changed since it was written.
         """
-        run = cls(path, save_seconds)
+        run = cls(path)
         asked = run.settings | plain(settings or {})
         _refuse_difference(asked, run.settings, f"{run.path / CONFIG}")
         hosts.lead(run._reopen)

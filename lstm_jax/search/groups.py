@@ -10,7 +10,7 @@ from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import RunDirectory
 from lstm_jax.tasks.base import Task
 from lstm_jax.training import state_shapes
-from lstm_jax.training.evaluation import evaluate
+from lstm_jax.training.evaluation import SEQUENCES, evaluate
 from lstm_jax.training.fit import epoch_of, fit
 from lstm_jax.training.results import Result, result_records
 from lstm_jax.training.step import State
@@ -54,7 +54,7 @@ class Group(NamedTuple):
     batch_size: int
     trials: Trials | None
     split: str
-    sequences: int = 2000
+    sequences: int = SEQUENCES
     optimizer: str = "adam"
     initial_state: Callable[[RunDirectory], State] | None = None
     save_state: bool = False

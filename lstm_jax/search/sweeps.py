@@ -228,7 +228,7 @@ def sweep(
             if not left:
                 rows = ranked(search, found, best, records)
                 order = [candidate.configuration for candidate in found.ranking or []]
-                trained = networks(search, task, rows, groups, run)
+                trained = networks(search, rows, groups, run)
                 return SweepResult(rows, records, trained, search, order)
             train(left[0], run, batching=batching, progress=progress)
 
@@ -281,24 +281,19 @@ def _row(results: Sequence[Record], metric: str) -> dict[str, Any]:
 
 
 def networks(
-    search: Search,
-    task: Task | Callable[[Structure], Task],
-    rows: Sequence[Ranked],
-    groups: Sequence[Group],
-    run: RunDirectory,
+    search: Search, rows: Sequence[Ranked], groups: Sequence[Group], run: RunDirectory
 ) -> list[Predictor | None]:
     """Returns, of each of the best configurations, the networks of its fresh seeds.
 
     Args:
       search: the common settings.
-      task: the problem, or a function of the structure.
       rows: the best.
       groups: all groups of the sweep; those that test have the networks.
       run: where they are saved.
     """
     tested = [group for group in groups if group.split == "test"]
     sources, params = sources_of(tested), {group.name: _params(group, run) for group in tested}
-    return [_networks(search, task, row, sources, params) for row in rows]
+    return [_networks(search, row, sources, params) for row in rows]
 
 
 def _params(group: Group, run: RunDirectory) -> Any:
@@ -307,7 +302,7 @@ def _params(group: Group, run: RunDirectory) -> Any:
 
 
 def _networks(
-    search: Search, task: Any, row: Ranked, sources: Sources, params: Mapping[str, Any]
+    search: Search, row: Ranked, sources: Sources, params: Mapping[str, Any]
 ) -> Predictor | None:
     """Returns the networks of a configuration's fresh seeds, in their own width."""
     seeds = [r["seed"] for r in row.results if r["status"] != "diverged"]
@@ -322,8 +317,7 @@ def _networks(
 
     each = [trained(*sources[row.configuration, seed]) for seed in seeds]
     narrow, trials = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
-    problem = task if isinstance(task, Task) else task(search.structure(row.values))
-    return Predictor(problem, spec, narrow, trials)
+    return Predictor(search.task(search.structure(row.values)), spec, narrow, trials)
 
 
 def fitting(

@@ -98,7 +98,7 @@ class Adding1997(base.Task):
       shortest: T, the time steps of the shortest sequence, at least 11.
 
     Raises:
-      ValueError: shortest (the `length` of `adding`) is too small or not an integer.
+      ValueError: shortest is too small or not an integer.
 
     Source: Hochreiter & Schmidhuber 1997, experiment 4.
     """
@@ -113,7 +113,7 @@ class Adding1997(base.Task):
     output_size: ClassVar = 1
 
     def __post_init__(self):
-        base.check_size("length", self.shortest, 11)
+        base.check_size("shortest", self.shortest, 11)
 
     @property
     def length(self) -> int:
@@ -174,23 +174,6 @@ class Adding1997(base.Task):
     def solved(self, stats: base.Stats) -> Array:
         """Returns whether the running accuracy is at least 0.99."""
         return stats.metric >= 0.99
-
-
-FORMS = {"modern": Adding, "1997": Adding1997}
-
-
-def adding(length: int, form: str = "modern") -> Adding | Adding1997:
-    """Returns the adding problem in one of its forms.
-
-    Args:
-      length: time steps of a sequence; in the 1997 form those of the shortest.
-      form: "modern" (see `Adding`) or "1997" (see `Adding1997`).
-
-    Raises:
-      ValueError: form is unknown, or length is too small or not an integer.
-    """
-    base.check_choice("form", form, FORMS)
-    return FORMS[form](length)
 
 
 def _at(step: Array, length: int) -> Array:

@@ -319,10 +319,6 @@ class LanguageModel(Fitted, base.Stream):
     def _log_p(self, outputs: np.ndarray) -> np.ndarray:
         return np.asarray(self.log_probabilities(jnp.asarray(outputs)))
 
-    def decode(self, outputs: Any) -> list[str]:
-        """Returns the most probable next symbols of each row, for outputs [T, B, V]."""
-        return [self.vocabulary.decode(row) for row in np.argmax(np.asarray(outputs), -1).T]
-
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Returns the requirements of predictions as JSON values, without arrays."""
         description = {

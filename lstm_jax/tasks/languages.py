@@ -65,6 +65,7 @@ class Language(base.Task):
     metric_name: ClassVar = "accuracy of a symbol"
     symbols: ClassVar[int] = 2
     output_size: ClassVar[int] = 2
+    answers: ClassVar[tuple[int, int]] = 0, 1  # (a, b): an answer has at most a n + b symbols
 
     def __post_init__(self):
         base.check_size("shortest", self.shortest, 1)
@@ -91,11 +92,9 @@ class Language(base.Task):
         del length
         return np.full(self.output_size, 1 / self.output_size)
 
-    @staticmethod
-    def longest_answer(length: int) -> int:
+    def longest_answer(self, length: int) -> int:
         """Returns the length of the longest answer to strings of one length."""
-        del length
-        return 1
+        return self.answers[0] * length + self.answers[1]
 
     @abc.abstractmethod
     def draw(self, key: Array, lengths: Array) -> Problem:
@@ -256,11 +255,7 @@ class ReverseString(Language):
     """Repeat the bits in reverse order.  0 0 1 0 1 -> 1 0 1 0 0."""
 
     name: ClassVar = "reverse_string"
-
-    @staticmethod
-    def longest_answer(length: int) -> int:
-        """Returns the length of the string."""
-        return length
+    answers: ClassVar = 1, 0
 
     def draw(self, key: Array, lengths: Array) -> Problem:
         """Draws bits."""
@@ -281,11 +276,7 @@ class StackManipulation(Language):
     name: ClassVar = "stack_manipulation"
     symbols: ClassVar = 5
     output_size: ClassVar = 3
-
-    @staticmethod
-    def longest_answer(length: int) -> int:
-        """Returns the length of the string and the end."""
-        return length + 1
+    answers: ClassVar = 1, 1
 
     def draw(self, key: Array, lengths: Array) -> Problem:
         """Draws a stack and actions."""
@@ -337,11 +328,7 @@ class DuplicateString(Language):
     """Repeat the bits twice.  0 1 1 -> 0 1 1 0 1 1."""
 
     name: ClassVar = "duplicate_string"
-
-    @staticmethod
-    def longest_answer(length: int) -> int:
-        """Returns twice the length of the string."""
-        return 2 * length
+    answers: ClassVar = 2, 0
 
     def draw(self, key: Array, lengths: Array) -> Problem:
         """Draws bits."""
@@ -355,11 +342,7 @@ class OddsFirst(Language):
     """Repeat the bits at odd places, then the others.  0 1 0 1 1 -> 0 0 1 1 1."""
 
     name: ClassVar = "odds_first"
-
-    @staticmethod
-    def longest_answer(length: int) -> int:
-        """Returns the length of the string."""
-        return length
+    answers: ClassVar = 1, 0
 
     def draw(self, key: Array, lengths: Array) -> Problem:
         """Draws bits."""
@@ -379,11 +362,7 @@ class BucketSort(Language):
     name: ClassVar = "bucket_sort"
     symbols: ClassVar = 5
     output_size: ClassVar = 5
-
-    @staticmethod
-    def longest_answer(length: int) -> int:
-        """Returns the length of the string."""
-        return length
+    answers: ClassVar = 1, 0
 
     def draw(self, key: Array, lengths: Array) -> Problem:
         """Draws symbols."""
@@ -399,16 +378,6 @@ LANGUAGES: dict[str, type[Language]] = {
         DuplicateString, OddsFirst, BucketSort,
     )
 }  # fmt: skip
-
-
-def language(kind: str, shortest: int = 1, longest: int = 40) -> Language:
-    """Returns the task called `kind` in `LANGUAGES`.
-
-    Raises:
-      ValueError: the name is unknown, or a length is out of range.
-    """
-    base.check_choice("kind", kind, LANGUAGES)
-    return LANGUAGES[kind](shortest, longest)
 
 
 def _symbols(key: Array, task: Language, lengths: Array) -> Array:

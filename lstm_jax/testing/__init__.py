@@ -4,7 +4,8 @@ import functools
 
 import jax
 
-from lstm_jax.cells import Cell, LinearCell, check_is_cell
+from lstm_jax.cells import Cell, LinearCell
+from lstm_jax.cells.base import check_is_cell
 from lstm_jax.testing.laws import quick
 from lstm_jax.testing.one_step import (
     check_declarations,

@@ -19,7 +19,7 @@ def check_kinds(task: Task, model: Model, trials: Trials) -> None:
     Raises ValueError for a task with an unknown readout or kind of inputs.
     """
     if not isinstance(task, Task):
-        raise TypeError(f"task must be a Task, such as tasks.make makes, got {task!r}")
+        raise TypeError(f"task must be a Task, such as tasks.Recall, got {task!r}")
     check_choice(f"readout of {task.name}", task.readout, ("last", "every"))
     check_choice(f"input_kind of {task.name}", task.input_kind, ("numbers", "symbols"))
     if isinstance(model, type) or not (hasattr(model, "init") and hasattr(model, "apply")):

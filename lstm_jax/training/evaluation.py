@@ -18,6 +18,7 @@ from lstm_jax.training.trials import Trials, keys, rates
 from lstm_jax.types import Array, Batch, Model
 
 BATCH = 200  # sequences at a time
+SEQUENCES = 2000  # of an evaluation, where the split is sampled
 
 
 class Evaluation(NamedTuple):
@@ -43,7 +44,7 @@ def evaluate(
     trials: Trials,
     *,
     split: str = "test",
-    sequences: int = 2000,
+    sequences: int = SEQUENCES,
     batching: str = "auto",
 ) -> Evaluation:
     """Returns the scores of R trials on a split, without noise.

@@ -21,7 +21,7 @@ from lstm_jax.runs.progress import Quiet
 from lstm_jax.tasks.base import Task
 from lstm_jax.training import agreement, captures, divergence, feeds, optimizers, parallel
 from lstm_jax.training.divergence import RUNNING, STATUS
-from lstm_jax.training.evaluation import Asked
+from lstm_jax.training.evaluation import SEQUENCES, Asked
 from lstm_jax.training.results import Snapshot
 from lstm_jax.training.step import (
     Settings,
@@ -293,7 +293,7 @@ def _asked(task: Task, settings: Settings) -> Asked:
     """Returns which sequences validation asks."""
     rules = settings.validated
     count = task.split_size("validation") if rules else None
-    return Asked("validation", count, rules.sequences if rules else 1)
+    return Asked("validation", count, SEQUENCES)
 
 
 def _captured(task: Task, model: Model, settings: Settings, trials: Trials, arrays: Any) -> str:

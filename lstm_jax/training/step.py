@@ -81,14 +81,12 @@ class Validated(NamedTuple):
 
     Attributes:
       every: updates from one validation to the next.
-      sequences: sequences of a validation, where the split is sampled.
       patience: validations without a lower loss after which a trial stops; None for never.
       plateau: validations without a lower loss after which the learning rate falls; None for never.
       factor: the factor by which it falls.
     """
 
     every: int
-    sequences: int = 2000
     patience: int | None = None
     plateau: int | None = None
     factor: float = 0.5

@@ -159,9 +159,6 @@ def test_checked_and_diagnostics_do_not_see_what_is_hidden():
             diagnostics.saturation(kept.gates, mask),
             diagnostics.decay_time(kept.gates.f, mask),
             diagnostics.gradient_norms(cell, params, x, loss, state=state, **options),
-            diagnostics.largest_singular_value(
-                cell, params, x, state, jax.random.key(0), iterations=2, **options
-            ),
         )
 
     seen = chex.chexify(jax.jit(seen), async_check=False)

@@ -165,15 +165,19 @@ def test_without_triton_it_is_refused_on_a_gpu_by_name(monkeypatch):
 def test_where_it_fits_is_a_rule_of_width_blocks_and_dtype(monkeypatch):
     monkeypatch.setattr(mosaic, "OLDEST", (9,))
     gpu, tpu = Pallas("gpu"), Pallas("tpu")
-    half, full = jnp.bfloat16, jnp.float32
-    assert gpu.fits(C.LSTM(128), half) and not gpu.fits(C.LSTM(129), half)
-    assert gpu.fits(C.LSTM(32), full) and not gpu.fits(C.LSTM(33), full)
-    assert gpu.fits(C.RNN(256), half) and gpu.fits(C.GRU(64), full)
+    half, full = jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)
+
+    def fits(engine, cell, dtype):
+        return engine._too_large(cell.uniform(), dtype) is None
+
+    assert fits(gpu, C.LSTM(128), half) and not fits(gpu, C.LSTM(129), half)
+    assert fits(gpu, C.LSTM(32), full) and not fits(gpu, C.LSTM(33), full)
+    assert fits(gpu, C.RNN(256), half) and fits(gpu, C.GRU(64), full)
     blocks, gates = C.MemoryBlocks, functools.partial(C.odyssey, "FGR")  # 9 matrices, and 16
-    assert gpu.fits(blocks(64), half) and not gpu.fits(blocks(65), half)
-    assert gpu.fits(gates(64), half) and not gpu.fits(gates(17), full)
-    assert tpu.fits(gates(256), full) and not tpu.fits(gates(257), full)
-    assert tpu.fits(C.LSTM(512), full) and not tpu.fits(C.LSTM(513), full)
+    assert fits(gpu, blocks(64), half) and not fits(gpu, blocks(65), half)
+    assert fits(gpu, gates(64), half) and not fits(gpu, gates(17), full)
+    assert fits(tpu, gates(256), full) and not fits(tpu, gates(257), full)
+    assert fits(tpu, C.LSTM(512), full) and not fits(tpu, C.LSTM(513), full)
     assert lj.engines.resolve("pallas", C.LSTM(128), "gpu") == gpu
     cell = C.LSTM(64)
     params, x = lj.init(cell, jax.random.key(0), D), jnp.ones((T, B, D))

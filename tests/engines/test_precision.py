@@ -236,7 +236,7 @@ def test_layers_take_floats_of_any_width_and_put_out_their_own(kind) -> None:
 
 
 def test_training_keeps_parameters_and_moments_in_float32(standard_promotion) -> None:
-    task = tasks.make("recall", lag=4)
+    task = tasks.Recall(lag=4)
     trials = lj.make_trials(seed=[0, 1], learning_rate=1e-2)
 
     def fit(dtype):
@@ -263,7 +263,7 @@ def test_a_saved_model_keeps_both_dtypes(tmp_path) -> None:
     jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
-@pytest.mark.parametrize("task", [tasks.make("recall", lag=4), tasks.make("adding", length=12)])
+@pytest.mark.parametrize("task", [tasks.Recall(lag=4), tasks.Adding(length=12)])
 def test_losses_are_computed_in_float32(task) -> None:
     """A mean of 16 bits would be off by up to 2^-9; that of rounded outputs is exact."""
     batch = task.sample(jax.random.key(0), 64)

@@ -63,7 +63,7 @@ def at(rows, task: str, quantity: str, case: str):
 def test_each_task_is_one_group():
     recall, adding = gates.plan(CONFIG, [])
     assert (recall.name, adding.name) == ("recall", "adding")
-    assert recall.task == lj.tasks.make("recall", lag=6, symbols=4)
+    assert recall.task == lj.tasks.Recall(lag=6, symbols=4)
     assert adding.task.length == 6 and recall.measure is not None
     assert recall.trials is not None and recall.trials.seed.tolist() == [0, 1, 2, 3]
 
@@ -80,7 +80,7 @@ def test_a_position_is_kept_added_to_eliminated_overwritten_or_in_between():
 
 
 def test_a_gate_that_is_held_has_its_value_whatever_it_reads_and_the_others_are_as_before():
-    task = lj.tasks.make("recall", lag=4, symbols=3)
+    task = lj.tasks.Recall(lag=4, symbols=3)
     model = networks.network("lstm_chrono", task, 3, "reference")
     params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2))
     value = np.array([[0.2, 1.0, 0.0], [0.5, 0.9, 0.7]], np.float32)
@@ -105,7 +105,7 @@ def looked():
 
     Of 10 test sequences the second network has one right more, and every call one more.
     """
-    task = lj.tasks.make("adding", length=5)
+    task = lj.tasks.Adding(length=5)
     model = networks.network("lstm_chrono", task, 3, "reference")
     params = jax.device_get(jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2)))
     asked = []

@@ -1,12 +1,27 @@
 """TensorBoard curves: written as they come; their failure is a line and stops nothing."""
 
+import struct
 import sys
+from typing import Any
 
 import pytest
 from tensorboardX import record_writer
+from tensorboardX.proto import event_pb2
 
 from lstm_jax.runs.curves import Curves
-from tests.report.test_charts import events
+
+messages: Any = event_pb2
+
+
+def events(directory):
+    """The events of one file; TFRecord: length, its checksum, content, its checksum."""
+    (path,) = directory.glob("events*")
+    content, found = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        found.append(messages.Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return found
 
 
 def test_curves_are_on_the_disk_once_flushed_and_replace_those_from_their_step_on(tmp_path):

@@ -16,7 +16,7 @@ from lstm_jax.runs.checkpoints import load
 from lstm_jax.runs.directory import GroupLog, RunDirectory
 from lstm_jax.runs.records import Damaged
 from lstm_jax.training import loop, state_shapes
-from tests.toys import Line, Slope
+from tests.toys import Eager, Line, Slope
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -54,7 +54,7 @@ class Stop(BaseException):
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole")
     with jax.numpy_dtype_promotion("standard"):
-        carry_out(RunDirectory.create(path, {"who": "x", "steps": 40}, save_seconds=0))
+        carry_out(Eager.create(path, {"who": "x", "steps": 40}))
     return left(path)
 
 
@@ -74,7 +74,7 @@ def stopped(tmp_path_factory):
         patch.setattr(GroupLog, "checkpoint", interrupted)
         patch.setattr(loop, "PATIENCE", np.inf)  # the same strides on a slow machine
         with pytest.raises(Stop):
-            carry_out(RunDirectory.create(path, {"who": "x", "steps": 40}, save_seconds=0))
+            carry_out(Eager.create(path, {"who": "x", "steps": 40}))
     assert sorted(p.name[:3] for p in path.glob("checkpoints/b/*")) == ["24.", "28."]
     assert (path / "records.jsonl").read_bytes().count(b"\n") == 7 + 10 + 2  # a, b saved, b behind
     return path
@@ -235,7 +235,7 @@ def test_what_a_killed_write_leaves_is_cleared_away(name, whole, copy):
 
 @pytest.mark.parametrize("lost", ["records.jsonl", "."])
 def test_a_ledger_that_is_taken_away_under_a_run_stops_it(lost, copy, monkeypatch):
-    run, original, calls = RunDirectory.resume(copy, save_seconds=0), GroupLog.progress, 0
+    run, original, calls = Eager.resume(copy), GroupLog.progress, 0
 
     def robbed(self, records):
         nonlocal calls

@@ -21,7 +21,7 @@ from lstm_jax.tasks import Recall
 from lstm_jax.training import loop
 from tests import processes
 from tests.processes import wait_until
-from tests.toys import Elman, Line, Slope
+from tests.toys import Eager, Elman, Line, Slope
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -46,8 +46,8 @@ def train_group(name, **where):
 
 def begin_or_resume(path):
     if (path / "config.json").exists():
-        return RunDirectory.resume(path, {"who": "x"}, save_seconds=0)
-    return RunDirectory.create(path, {"who": "x"}, save_seconds=0)
+        return Eager.resume(path, {"who": "x"})
+    return Eager.create(path, {"who": "x"})
 
 
 def left(path):
@@ -175,7 +175,7 @@ def test_sigterm_saves_and_stops(undisturbed, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    run = RunDirectory.create(tmp_path, {"who": "x"}, save_seconds=3600)
+    run = RunDirectory.create(tmp_path, {"who": "x"})
     monkeypatch.setattr(GroupLog, "progress", terminated)
     with pytest.raises(Preempted, match="step 24 of 'lag=1, elman"):
         carry_out(run)

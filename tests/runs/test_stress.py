@@ -29,9 +29,7 @@ def process(limit: str, *arguments: str) -> None:
     """Runs the toy with a checkpoint at every chance; files have no more than `limit` bytes."""
     if int(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-    create, resume = RunDirectory.create, RunDirectory.resume
-    RunDirectory.create = lambda *given: create(*given, save_seconds=0)  # pyright: ignore
-    RunDirectory.resume = lambda path: resume(path, save_seconds=0)  # pyright: ignore
+    RunDirectory.save_seconds = 0
     sys.exit(runner.main(TOY, ["toy", *arguments]))
 
 

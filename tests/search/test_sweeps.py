@@ -12,7 +12,7 @@ from tests.experiments.common.test_runner import Killed
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
-TASK = lj.tasks.make("recall", lag=2, symbols=2)
+TASK = lj.tasks.Recall(lag=2, symbols=2)
 MODEL = lj.nn.SequenceSpec(lj.cells.RNN(3), TASK.input_size, TASK.output_size, engine="reference")
 SETTINGS = {"steps": 4, "batch_size": 4, "best": 1, "seeds": 2, "trials": 4, "progress": False}
 SPACE = "learning_rate=log:1e-3:1e-1 hidden=3,4 clip=1"
@@ -157,7 +157,7 @@ def test_halving_continues_survivors_and_a_killed_sweep_equals_one_that_was_not(
 def test_task_and_model_are_functions_of_a_structure_of_the_callers_own():
     cells = {"rnn": lj.cells.RNN, "gru": lj.cells.GRU}
     found = lj.search.sweep(
-        lambda s: lj.tasks.make("recall", lag=s["lag"], symbols=2),
+        lambda s: lj.tasks.Recall(lag=s["lag"], symbols=2),
         "lag=1,2 cell=rnn,gru learning_rate=0.01",
         lambda s, task: lj.nn.SequenceSpec(
             cells[s["cell"]](3), task.input_size, task.output_size, engine="reference"

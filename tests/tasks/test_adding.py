@@ -134,18 +134,18 @@ def test_1997_constant_answer_where_two_steps_are_marked_is_the_published_one():
     assert near((np.abs(error) < 0.04).sum(), 0.1536, n=both.sum())
 
 
-@pytest.mark.parametrize("form", ["modern", "1997"])
-def test_an_answer_is_correct_within_four_hundredths(form):
-    task = tasks.adding(30, form)
+@pytest.mark.parametrize("kind", [tasks.Adding, tasks.Adding1997])
+def test_an_answer_is_correct_within_four_hundredths(kind):
+    task = kind(30)
     batch = Batch(jnp.zeros((task.length, 4, 2)), jnp.full(4, 0.5))
     answers = 0.5 + jnp.array([0.039, -0.039, 0.041, -0.041])
-    outputs = answers if form == "modern" else jnp.log(answers / (1 - answers))
+    outputs = answers if kind is tasks.Adding else jnp.log(answers / (1 - answers))
     assert task.correct(outputs[:, None], batch).tolist() == [1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("form", ["modern", "1997"])
-def test_solved_at_a_running_accuracy_of_99_percent(form):
-    task = tasks.adding(30, form)
+@pytest.mark.parametrize("kind", [tasks.Adding, tasks.Adding1997])
+def test_solved_at_a_running_accuracy_of_99_percent(kind):
+    task = kind(30)
     metrics = jnp.array([0.98, 0.9899, 0.99, 1.0])
     solved = jax.vmap(task.solved)(tasks.Stats(jnp.zeros(4), metrics))
     assert solved.tolist() == [False, False, True, True]

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,7 +51,7 @@ def test_a_task_is_restored_without_its_text(level) -> None:
     numbers = again.encode("Grüße 👋")
     np.testing.assert_array_equal(numbers["numbers"], task.encode("Grüße 👋")["numbers"])
     alle = again.encode("alle")
-    x = again.batch(alle, np.arange(4)).x
+    x = again.batch(alle, jnp.arange(4)).x
     assert x.shape == (4, 1)
     assert all(block.arrays["numbers"][-1] == again.symbols for block in again.blocks(alle))
-    assert again.decode(jax.nn.one_hot(x, again.output_size)) == ["alle"]
+    assert again.vocabulary.decode(np.asarray(x)[:, 0]) == "alle"

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import tasks
-from lstm_jax.tasks import LANGUAGES, SPLITS, Stats, language
+from lstm_jax.tasks import LANGUAGES, SPLITS, Stats
 from lstm_jax.tasks.base import check_choice
 from tests.products import mostly_slow, slow
 
@@ -97,7 +96,7 @@ def test_every_language_has_a_reader():
 @every
 @pytest.mark.parametrize(("shortest", "longest"), [(1, 9), *map(slow, [(6, 6), (1, 1)])])
 def test_answers_are_those_of_a_reader_of_the_string(reader, shortest, longest):
-    task = language(reader.__name__, shortest, longest)
+    task = LANGUAGES[reader.__name__](shortest, longest)
     batch, seen = first(300, draw(task)), set()
     assert batch.x.shape == (task.length, 300, task.input_size)
     assert (batch.x.dtype, batch.y.dtype) == (np.float32, np.int32)
@@ -118,7 +117,7 @@ def test_answers_are_those_of_a_reader_of_the_string(reader, shortest, longest):
 @every
 def test_strings_are_uniform(reader):
     """Each length is as likely as any other, and each string of a length as any other."""
-    task = language(reader.__name__, 1, 4)
+    task = LANGUAGES[reader.__name__](1, 4)
     rows = [tuple(string) for string, _ in strings(draw(task))]
     counts = {  # of the strings of these lengths
         "modular_arithmetic": {1: 5, 3: 5 * 3 * 5},
@@ -136,7 +135,7 @@ def test_strings_are_uniform(reader):
 
 @every
 def test_a_constant_answer_is_right_as_often_as_said(reader):
-    task = language(reader.__name__, 1, 9)
+    task = LANGUAGES[reader.__name__](1, 9)
     batch = draw(task)
 
     def share_of(symbol):
@@ -152,19 +151,19 @@ def test_a_constant_answer_is_right_as_often_as_said(reader):
 
 
 def test_chance_of_long_strings():
-    chances = {kind: language(kind, 500, 500).chance for kind in LANGUAGES}
+    chances = {kind: LANGUAGES[kind](500, 500).chance for kind in LANGUAGES}
     stack = chances.pop("stack_manipulation")
     assert 0.49 < stack < 0.5  # of hundreds of bits half
     five = ("cycle_navigation", "modular_arithmetic", "bucket_sort")
     for kind, chance in chances.items():
         np.testing.assert_allclose(chance, 0.2 if kind in five else 0.5, rtol=1e-9)
-    np.testing.assert_allclose(language("even_pairs", 1, 40).chance, 0.5 + 0.5 / 40)
-    np.testing.assert_allclose(language("modular_arithmetic", 3, 3).chance, (2 / 5 + 9 / 25) / 3)
+    np.testing.assert_allclose(LANGUAGES["even_pairs"](1, 40).chance, 0.5 + 0.5 / 40)
+    np.testing.assert_allclose(LANGUAGES["modular_arithmetic"](3, 3).chance, (2 / 5 + 9 / 25) / 3)
 
 
 @every
 def test_loss_share_and_correct_against_float64_numpy(reader):
-    task = language(reader.__name__, 1, 9)
+    task = LANGUAGES[reader.__name__](1, 9)
     batch = first(50, draw(task))
     outputs = np.random.default_rng(0).normal(size=(task.length, 50, task.output_size))
     losses, shares = [], []
@@ -188,7 +187,7 @@ def test_loss_share_and_correct_against_float64_numpy(reader):
 
 @every
 def test_at_draws_the_lengths_it_is_given(reader):
-    task = language(reader.__name__, 1, 9)
+    task = LANGUAGES[reader.__name__](1, 9)
     lengths = jnp.array([9, 1, 5, 5, 3], jnp.int32)
     batch = jax.jit(task.at)(jax.random.key(1), lengths)
     assert [len(s) for s, _ in strings(jax.tree.map(np.asarray, batch))] == [9, 1, 5, 5, 3]
@@ -196,7 +195,7 @@ def test_at_draws_the_lengths_it_is_given(reader):
 
 @pytest.mark.parametrize("kind", mostly_slow(LANGUAGES, ["parity", "stack_manipulation"]))
 def test_splits_and_keys_draw_different_strings(kind):
-    task = language(kind, 1, 9)
+    task = LANGUAGES[kind](1, 9)
     keys = jax.random.split(jax.random.key(0), 2)
     draws = [(split, key) for split in ("train", "test") for key in keys]
     batches = jax.jit(lambda: [task.sample(key, 64, split) for split, key in draws])()
@@ -208,14 +207,14 @@ def test_splits_and_keys_draw_different_strings(kind):
 
 @every
 def test_data_are_of_32_bits_in_float64_programs(reader, x64):
-    task = language(reader.__name__, 1, 4)
+    task = LANGUAGES[reader.__name__](1, 4)
     batch = jax.eval_shape(lambda key: task.sample(key, 8), jax.random.key(0))
     assert (batch.x.dtype, batch.y.dtype) == (jnp.float32, jnp.int32)
 
 
 def test_solved_at_a_small_running_loss():
     def solved(loss):
-        return bool(language("parity").solved(Stats(jnp.array(loss), jnp.array(1.0))))
+        return bool(LANGUAGES["parity"]().solved(Stats(jnp.array(loss), jnp.array(1.0))))
 
     assert [solved(loss) for loss in (0.01, 0.0031, 0.003, 0.0)] == [False, False, True, True]
 
@@ -223,13 +222,11 @@ def test_solved_at_a_small_running_loss():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"kind": "party"}, "kind must be one of even_pairs, parity, .*, got 'party'"),
-        ({"kind": "parity", "shortest": 0}, "shortest must be an integer of at least 1, got 0"),
-        ({"kind": "parity", "longest": 3, "shortest": 4}, "longest must be .* at least 4, got 3"),
+        ({"shortest": 0}, "shortest must be an integer of at least 1, got 0"),
+        ({"longest": 3, "shortest": 4}, "longest must be .* at least 4, got 3"),
     ],
 )
 def test_bad_lengths_are_refused(sizes, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        tasks.make("language", **sizes)
-    assert tasks.make("language", kind="parity") == LANGUAGES["parity"](1, 40)
+        LANGUAGES["parity"](**sizes)
     check_choice("split", "test", SPLITS)

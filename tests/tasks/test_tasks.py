@@ -161,63 +161,44 @@ def test_only_sets_have_a_size():
     assert tasks.EmbeddedReber().split_size("test") == 256
 
 
-def test_make_finds_every_task_by_name():
-    assert tasks.make("recall", lag=30) == tasks.Recall(lag=30, symbols=8)
-    assert tasks.make("copy_memory", lag=30) == tasks.CopyMemory(lag=30, letters=10, symbols=8)
-    assert tasks.make("adding", length=30) == tasks.Adding(length=30)
-    assert tasks.make("adding", length=30, form="1997") == tasks.Adding1997(shortest=30)
-    assert tasks.make("digits", permuted=True) == tasks.Digits(seed=0, permuted=True)
-    assert tasks.make("embedded_reber", data_set=2) == tasks.EmbeddedReber(2)
-    assert tasks.make("continual_reber", strings=9) == tasks.ContinualReber(50, strings=9)
-    assert tasks.make("counting", letters=3) == tasks.Counting(letters=3, longest=10)
-    assert set(tasks.TASKS) == {
-        "recall", "copy_memory", "adding", "digits", "text", "chorales", "embedded_reber",
-        "continual_reber", "counting", "bits", "language",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    ("name", "sizes", "message"),
+    ("kind", "sizes", "message"),
     [
-        ("recal", {}, f"task must be one of {', '.join(tasks.TASKS)}, got 'recal'"),
+        (tasks.Recall, {"lag": 0}, "lag must be an integer of at least 1, got 0"),
+        (tasks.Recall, {"lag": -3}, "lag must be an integer of at least 1, got -3"),
+        (tasks.Recall, {"lag": 2.0}, "lag must be an integer of at least 1, got 2.0"),
+        (tasks.Recall, {"lag": "9"}, "lag must be an integer of at least 1, got '9'"),
+        (tasks.Recall, {"lag": True}, "lag must be an integer of at least 1, got True"),
+        (tasks.Recall, {"lag": 3, "symbols": 1}, "symbols must be an integer of at least 2, got 1"),
+        (tasks.CopyMemory, {"lag": 0}, "lag must be an integer of at least 1, got 0"),
         (
-            "recall",
-            {},
-            r"task recall takes \(lag: int, symbols: int = 8\), got {}: missing .*'lag'",
-        ),
-        ("digits", {"lag": 3}, r"task digits takes \(seed.*permuted.*\), got {'lag': 3}: .*'lag'"),
-        ("recall", {"lag": 0}, "lag must be an integer of at least 1, got 0"),
-        ("recall", {"lag": -3}, "lag must be an integer of at least 1, got -3"),
-        ("recall", {"lag": 2.0}, "lag must be an integer of at least 1, got 2.0"),
-        ("recall", {"lag": "9"}, "lag must be an integer of at least 1, got '9'"),
-        ("recall", {"lag": True}, "lag must be an integer of at least 1, got True"),
-        ("recall", {"lag": 3, "symbols": 1}, "symbols must be an integer of at least 2, got 1"),
-        ("copy_memory", {"lag": 0}, "lag must be an integer of at least 1, got 0"),
-        (
-            "copy_memory",
+            tasks.CopyMemory,
             {"lag": 1, "letters": 0},
             "letters must be an integer of at least 1, got 0",
         ),
         (
-            "copy_memory",
+            tasks.CopyMemory,
             {"lag": 1, "symbols": 1},
             "symbols must be an integer of at least 2, got 1",
         ),
-        ("adding", {"length": 1}, "length must be an integer of at least 2, got 1"),
+        (tasks.Adding, {"length": 1}, "length must be an integer of at least 2, got 1"),
         (
-            "adding",
-            {"length": 10, "form": "1997"},
-            "length must be an integer of at least 11, got 10",
+            tasks.Adding1997,
+            {"shortest": 10},
+            "shortest must be an integer of at least 11, got 10",
         ),
-        ("adding", {"length": 9, "form": "1998"}, "form must be one of modern, 1997, got '1998'"),
-        ("digits", {"seed": -1}, "seed must be an integer of at least 0, got -1"),
-        ("embedded_reber", {"data_set": -1}, "data_set must be an integer of at least 0, got -1"),
-        ("digits", {"permuted": "no"}, "permuted must be one of False, True, got 'no'"),
+        (tasks.Digits, {"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        (
+            tasks.EmbeddedReber,
+            {"data_set": -1},
+            "data_set must be an integer of at least 0, got -1",
+        ),
+        (tasks.Digits, {"permuted": "no"}, "permuted must be one of False, True, got 'no'"),
     ],
 )
-def test_bad_sizes_are_refused_by_name(name, sizes, message):
+def test_bad_sizes_are_refused_by_name(kind, sizes, message):
     with pytest.raises(ValueError, match=f"^{message}") as refusal:
-        tasks.make(name, **sizes)
+        kind(**sizes)
     assert "\n" not in str(refusal.value)
 
 

@@ -10,11 +10,11 @@ import pytest
 
 import lstm_jax as lj
 from lstm_jax.nn import SequenceSpec
-from lstm_jax.tasks import Recall, adding, base, heads
+from lstm_jax.tasks import Adding, Recall, base, heads
 from lstm_jax.training import fresh, lower
 from tests.toys import Line, Slope
 
-ADDING, RECALL = adding(6), Recall(lag=2, symbols=4)
+ADDING, RECALL = Adding(6), Recall(lag=2, symbols=4)
 TRIALS = lj.make_trials(seed=[0, 1])
 
 
@@ -78,7 +78,7 @@ class Dataset(Line):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task": Line}, "task must be a Task, such as tasks.make makes, got <class"),
+        ({"task": Line}, "task must be a Task, such as tasks.Recall, got <class"),
         ({"model": lj.cells.LSTM(3)}, r"model must have init and apply, .* got LSTM\(hidden=3\)"),
         ({"model": Slope}, "model must have init and apply"),
         ({"trials": 2}, "trials must be Trials, as make_trials makes them, got 2"),

@@ -12,7 +12,7 @@ import lstm_jax as lj
 from lstm_jax.tasks.base import Rows, Target, weighted_mean
 from lstm_jax.training import loop
 from lstm_jax.types import Batch
-from tests.toys import Slope
+from tests.toys import Eager, Slope
 from tests.training.own_data import MODEL, QUIET, TASK, sequences
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -96,8 +96,7 @@ def test_epochs_resume_to_the_same_bytes_and_other_data_are_refused(tmp_path, mo
     settings: dict[str, Any] = dict(epochs=4, seeds=2, learning_rate=1e-2, patience=9, **QUIET)
 
     def train(path, task=task):
-        make = lj.RunDirectory.resume if path.exists() else lj.RunDirectory.create
-        run = make(path, {}, save_seconds=0.0)
+        run = (Eager.resume if path.exists() else Eager.create)(path, {})
         return lj.fit(task, MODEL, run=run, **settings)
 
     straight = train(tmp_path / "a")
@@ -168,7 +167,7 @@ def test_what_does_not_fit_is_refused_by_name(given, error, words):
 
 def test_epochs_need_rows():
     with pytest.raises(ValueError, match="epochs need a task with rows of data, recall has none"):
-        lj.fit(lj.tasks.make("recall", lag=3), MODEL, epochs=1)
+        lj.fit(lj.tasks.Recall(lag=3), MODEL, epochs=1)
 
 
 @pytest.mark.parametrize(

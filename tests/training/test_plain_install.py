@@ -68,7 +68,7 @@ class Terminal(io.StringIO):
     def isatty(self):
         return True
 
-task = lj.tasks.make("recall", lag=2)
+task = lj.tasks.Recall(lag=2)
 model = lj.nn.SequenceSpec(lj.cells.LSTM(2), task.input_size, task.output_size)
 trials, sys.stderr = lj.make_trials(), Terminal()
 with tempfile.TemporaryDirectory() as path:
@@ -78,9 +78,9 @@ with tempfile.TemporaryDirectory() as path:
     interop.save_model(path + "/model", model, jax.tree.map(lambda leaf: leaf[0], result.params))
     assert interop.load_model(path + "/model")[0] == model
 print(*result.status, lj.evaluate(task, model, result.params, trials, sequences=2).n[0])
-for name in ("digits", "chorales"):
+for kind in (lj.tasks.Digits, lj.tasks.Chorales):
     try:
-        lj.tasks.make(name).sample(jax.random.key(0), 1)
+        kind().sample(jax.random.key(0), 1)
     except ImportError as error:
         print(error)
 """

@@ -10,6 +10,7 @@ import pytest
 import lstm_jax as lj
 from lstm_jax.training import loop
 from lstm_jax.training.trials import keys
+from tests.toys import Eager
 from tests.training.own_data import MODEL, QUIET, TASK, rows_of
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -70,8 +71,7 @@ def test_training_on_a_source_goes_on_at_the_next_batch(tmp_path, monkeypatch):
     settings: dict[str, Any] = dict(steps=70, seeds=2, learning_rate=1e-2, batch_size=4, **QUIET)
 
     def train(path, source):
-        make = lj.RunDirectory.resume if path.exists() else lj.RunDirectory.create
-        run = make(path, {}, save_seconds=0.0)
+        run = (Eager.resume if path.exists() else Eager.create)(path, {})
         return lj.fit(TASK, MODEL, source=source, run=run, **settings)
 
     straight = train(tmp_path / "a", files(8))
@@ -99,7 +99,7 @@ def test_training_on_a_source_goes_on_at_the_next_batch(tmp_path, monkeypatch):
         (TASK, 3, "source must have __len__ and __getitem__, got 3"),
         (TASK, [np.zeros((3, 2))], r"source must give pairs \(x, y\), got"),
         (TASK, [(np.zeros((9, 2)), "up")], "source must give rows of at most 6 time steps"),
-        (lj.tasks.make("recall", lag=3), [(np.zeros((3, 2)), "up")], "source needs a task over"),
+        (lj.tasks.Recall(lag=3), [(np.zeros((3, 2)), "up")], "source needs a task over"),
     ],
 )
 def test_a_source_that_does_not_fit_is_refused(task, source, words):

@@ -12,13 +12,13 @@ import pytest
 import lstm_jax as lj
 from lstm_jax import evaluate, fit, make_trials
 from lstm_jax.nn.initializers import identity
-from lstm_jax.runs.directory import GroupLog, RunDirectory
+from lstm_jax.runs.directory import GroupLog
 from lstm_jax.tasks import SPLITS, LanguageModel, language_model
 from lstm_jax.tasks.base import Task, weighted_mean
 from lstm_jax.training.loop import Job
 from lstm_jax.training.trials import keys
 from lstm_jax.types import Batch
-from tests.toys import Elman, Line
+from tests.toys import Eager, Elman, Line
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -94,7 +94,7 @@ def test_a_text_is_a_value_and_says_little() -> None:
     assert again == TASK and hash(again) == hash(TASK) and repr(again) == repr(TASK)
     assert repr(LanguageModel(WORDS + WORDS.upper(), 5)) != repr(TASK)
     assert len(repr(TASK)) < 80 and "cat" not in repr(TASK)
-    assert lj.tasks.make("text", text=2 * WORDS, window=5) == TASK
+    assert lj.tasks.LanguageModel(text=2 * WORDS, window=5) == TASK
 
 
 @pytest.mark.parametrize(
@@ -216,8 +216,8 @@ def test_a_stream_goes_on_from_a_checkpoint_to_the_same_bytes(tmp_path, monkeypa
 
     def train_in(path):
         begun = (path / "config.json").exists()
-        make = RunDirectory.resume if begun else RunDirectory.create
-        run = make(path, {"who": "x"}, save_seconds=0)
+        make = Eager.resume if begun else Eager.create
+        run = make(path, {"who": "x"})
         result = fit(TASK, MODEL, trials, 20, chunk=4, run=run, **SGD)
         return result, (path / "records.jsonl").read_bytes()
 

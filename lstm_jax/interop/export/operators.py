@@ -39,17 +39,13 @@ def operator(cell: Cell, directions: int) -> tuple[str, dict[str, Any]]:
     attributes |= {"direction": "bidirectional" if directions == 2 else "forward"}
     if affine := directions * activations.count("Affine"):  # the identity: 1 x + 0
         attributes |= {"activation_alpha": [1.0] * affine, "activation_beta": [0.0] * affine}
-    return _name(cell), attributes
+    return "LSTM" if isinstance(cell, PeepholeLSTM) else kind(cell), attributes
 
 
 def weights(cell: Cell, directions: tuple[CellParams, ...]) -> dict[str, np.ndarray]:
     """Returns the operator's tensors W, R, B and, with peepholes, P, by name."""
     each = [_weights(cell, params) for params in directions]
     return {name: np.stack([one[name] for one in each]) for name in each[0]}
-
-
-def _name(cell: Cell) -> str:
-    return "LSTM" if isinstance(cell, PeepholeLSTM) else kind(cell)
 
 
 def _own_attributes(cell: Cell) -> tuple[list[str], dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 from experiments.common import circumstances, networks
 from lstm_jax import tasks
 
-MODEL = networks.network("rnn", tasks.make("recall", lag=2), 3, "reference")
+MODEL = networks.network("rnn", tasks.Recall(lag=2), 3, "reference")
 
 
 def test_versions_devices_and_engines_are_told():

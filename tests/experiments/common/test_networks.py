@@ -10,7 +10,7 @@ from experiments.common import networks
 from lstm_jax import tasks
 
 H, LAG = 8, 20
-TASK = tasks.make("recall", lag=LAG, symbols=3)
+TASK = tasks.Recall(lag=LAG, symbols=3)
 
 
 def start(name: str) -> dict:

@@ -35,7 +35,7 @@ class Toy(Config):
 
 
 def plan(config, records):
-    task = tasks.make("recall", lag=config.lag, symbols=2)
+    task = tasks.Recall(lag=config.lag, symbols=2)
     shared = task, networks.network("rnn", task, config.hidden, config.engine), config.steps, 4
     rate = tuning.chosen(config.rates, ledger.results(ledger.group(records, "first")))
     later = None if rate is None else tuning.trials(range(1, 3), [rate], 1.0)
