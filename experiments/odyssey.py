@@ -35,8 +35,8 @@ from lstm_jax.report import charts, figures, importance, ledger, statistics
 from lstm_jax.report.importance import Forest
 from lstm_jax.report.space import Parameter
 from lstm_jax.runs import RunDirectory
+from lstm_jax.search import space as spaces
 from lstm_jax.search import widths
-from lstm_jax.search.space import Log, LogInt, Uniform
 from lstm_jax.tasks import Task
 from lstm_jax.training import State, make_trials
 
@@ -109,10 +109,10 @@ SCALES = {
 def space(config: Odyssey) -> list[Parameter]:
     """Returns the searched space."""
     return [
-        Parameter("learning_rate", Log(1e-3, 10.0)),
-        Parameter("hidden", LogInt(config.narrowest, config.hidden)),
-        Parameter("one_minus_momentum", Log(0.01, 1.0)),
-        Parameter("input_noise", Uniform(0.0, 1.0)),
+        Parameter("learning_rate", spaces.Log(1e-3, 10.0)),
+        Parameter("hidden", spaces.LogInt(config.narrowest, config.hidden)),
+        Parameter("one_minus_momentum", spaces.Log(0.01, 1.0)),
+        Parameter("input_noise", spaces.Uniform(0.0, 1.0)),
     ]
 
 
