@@ -48,15 +48,7 @@ class RNNCell(linen.RNNCellBase):
 
     @linen.compact
     def __call__(self, carry: Row, inputs: ArrayLike) -> tuple[Row, Array]:
-        """Advances a batch by one time step.
-
-        Args:
-          carry: the state, each [..., width].
-          inputs: [..., D] the input at this time step.
-
-        Returns:
-          The next state and the output [..., H].
-        """
+        """Returns the next state, each [..., width], and the output [..., H]; inputs [..., D]."""
         x = _cast(inputs, self.dtype)
         key = self.make_rng(NOISE) if _draws(self) else None
         return batched_step(self.cell, _params(self, x.shape[-1]), carry, x, key)

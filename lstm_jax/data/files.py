@@ -36,17 +36,12 @@ def read(path: str | Path, *, target: str | None = None, **columns: Any) -> Sequ
       ValueError: the file cannot be read or its contents do not fit; TypeError: a column does not
         hold numbers. Messages name the file, and its line and column.
     """
-    path = _existing(path, (".npz", *TABLES))
-    if path.suffix in TABLES:
-        table = read_table(path)
-        if columns.get("id") is None:
-            have = ", ".join(map(str, table))
-            raise ValueError(f"{path}: id must name the column of the sequences, one of {have}")
-        with located(path):
-            return Sequences.from_frame(table, target=target, **columns)
-    arrays = read_arrays(path)
+    found = _contents(path)
     with located(path):
-        return _from_arrays(arrays, target, **columns)
+        if Path(path).suffix == ".npz":
+            return _from_arrays(found, target, **columns)
+        _check_named("id", columns.get("id"), "the sequences", found)
+        return Sequences.from_frame(found, target=target, **columns)
 
 
 def read_series(path: str | Path, *, target: str | None = None, **columns: Any) -> Series:
@@ -62,17 +57,24 @@ def read_series(path: str | Path, *, target: str | None = None, **columns: Any) 
     Raises:
       as `read`.
     """
-    path = _existing(path, (".npz", *TABLES))
-    if path.suffix in TABLES:
-        table = read_table(path)
-        if target is None:
-            have = ", ".join(map(str, table))
-            raise ValueError(f"{path}: target must name the column of the values, one of {have}")
-        with located(path):
-            return Series.from_frame(table, target=target, **columns)
-    arrays = read_arrays(path)
+    found = _contents(path)
     with located(path):
-        return _series_of(arrays, target or "values", **columns)
+        if Path(path).suffix == ".npz":
+            return _series_of(found, target or "values", **columns)
+        _check_named("target", target, "the values", found)
+        return Series.from_frame(found, target=str(target), **columns)
+
+
+def _contents(path: str | Path) -> Any:
+    """Returns the columns of a table, or the arrays of an npz file, by name."""
+    path = _existing(path, (".npz", *TABLES))
+    return read_arrays(path) if path.suffix == ".npz" else read_table(path)
+
+
+def _check_named(argument: str, name: str | None, content: str, columns: Any) -> None:
+    if name is None:
+        have = ", ".join(map(str, columns))
+        raise ValueError(f"{argument} must name the column of {content}, one of {have}")
 
 
 def read_text(path: str | Path) -> str:

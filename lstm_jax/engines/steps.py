@@ -63,13 +63,8 @@ def step(
 ) -> Row:
     """Returns the state after a time step.
 
-    Args:
-      cell: the recurrent cell.
-      fixed: the values that all time steps share.
-      product: maps the vectors of the feedback to the terms of the blocks that read the state.
-      given: the inputs of the time step.
-      state: the state before it.
-      adapt: maps functions of arrays to equal ones that the chip's compiler has.
+    `product` maps the vectors of the feedback to the terms of the blocks that read the state, and
+    `adapt` functions of arrays to equal ones that the chip's compiler has.
     """
     start = state if given.reset is None else _where(given.reset, fixed.initial, state)
     gates = dict(zip(cell.gates, _widen(given.packed, start[0].dtype), strict=True))
@@ -90,17 +85,11 @@ def step_back(
     write: Callable[[Row], None],
     adapt: Callable[[Callable], Callable] = unchanged,
 ) -> tuple[Row, Row, Row | None]:
-    """Returns the carry before a time step.
+    """Returns the carry before a time step: gradients of state, theta and the initial state.
 
-    Args:
-      cell: the recurrent cell.
-      fixed: the values that all time steps share.
-      product: maps the gradients of the blocks that read the state to those of the feedback.
-      given: the inputs of the time step.
-      start: the state before it, after resets.
-      carry: gradients of the state after it, of theta and, with resets, of the initial state.
-      write: stores the gradients of the gates, before the product.
-      adapt: maps functions of arrays to equal ones that the chip's compiler has.
+    `product` maps the gradients of the blocks that read the state to those of the feedback, `start`
+    is the state before the time step, after resets, and `write` stores the gradients of the gates,
+    before the product.
     """
     d_state, d_theta, d_initial = carry
     mask, reset = given.mask, given.reset

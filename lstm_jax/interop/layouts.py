@@ -165,14 +165,8 @@ def write(
 ) -> dict[str, np.ndarray]:
     """Returns a library's tensors, as NumPy arrays, from our parameters.
 
-    Where they add two biases, the first holds ours and the second is zero.
-
-    Args:
-      target: the library's layer, for errors.
-      layout: what the library makes of the cell.
-      cell: the cell.
-      params: its parameters.
-      feedback: the rows of `w_h`; H by default.
+    Where they add two biases, the first holds ours and the second is zero. `target` is the
+    library's layer, for errors; other arguments are those of `read`.
 
     Raises:
       ValueError: a parameter is of another shape or dtype, `w_h` is a pair, or a bias that is not

@@ -77,20 +77,9 @@ class SequenceModel(nnx.Module):
         """Runs a part of a sequence from a state; returns the state after it, too.
 
         Without reversed layers, parts give the outputs of the whole sequence. The readout "last"
-        is that of this part: a row without valid time steps in it gives zeros.
-
-        Args:
-          x: the input of this part, as in the call.
-          state: the state before this part, one for each layer; `initial` by default.
-          initial: the state at sequence starts, one for each layer; learned states, or zeros, by
-            default.
-          mask: as in the call.
-          reset: as in the call.
-          key: as in the call.
-          rates: as in the call.
-
-        Returns:
-          The final states of the stack, and the outputs [B, V] or [T, B, V].
+        is that of this part: a row without valid time steps in it gives zeros. `state` is the state
+        before this part, by default `initial`, the state at sequence starts, by default learned
+        states or zeros; both have one entry for each layer. Other arguments are those of the call.
         """
         check_noise(rates, key)
         x, mask, reset = sequences(x, mask, reset)
@@ -127,20 +116,7 @@ class SequenceModel(nnx.Module):
         """Advances a stream by one time step, without noise.
 
         The outputs are those of the readout "every". At the last valid time step of a row they
-        equal that of "last".
-
-        Args:
-          state: the state before this time step; at first, `initial_state(batch)`.
-          x_t: the input of one time step: [B, D], or the input of the front.
-          initial: the state at sequence starts, one for each layer.
-          mask_t: [B] bool; where False the states are held.
-          reset_t: [B] bool; True where a sequence starts.
-
-        Returns:
-          The next state and the outputs [B, V].
-
-        Raises:
-          ValueError: a layer is reversed, or a shape does not fit; TypeError: a dtype does not.
+        equal that of "last". Arguments, results and errors are those of `SequenceSpec.stream`.
         """
         x_t, mask_t, reset_t = sequences(x_t, mask_t, reset_t, "_t")
         x_t = zero_unless(mask_t, x_t)

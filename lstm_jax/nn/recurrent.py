@@ -192,17 +192,7 @@ class Recurrent(nnx.Module):
         mask_t: ArrayLike | None = None,
         reset_t: ArrayLike | None = None,
     ) -> tuple[Row, Array]:
-        """Advances a stream by one time step: a call on a sequence of one.
-
-        Args:
-          state: the state before this time step, each [B, width].
-          x_t: [B, D] the input.
-          initial: as in the call.
-          mask_t: [B] bool; where False the state is held and the output is zero.
-          reset_t: [B] bool; True where a sequence starts.
-
-        Returns:
-          The next state, each [B, width], and the output [B, H].
+        """Advances a stream by one time step, with the arguments and results of `lj.step`.
 
         Raises:
           ValueError: the layer is reversed, or a shape does not fit; TypeError: a dtype does not.

@@ -39,19 +39,9 @@ class RNNCell(nnx.RNNCellBase):
         dtype: Any = "float32",
         param_dtype: Any = None,
     ):
-        """Draws the initial parameters; arguments that are not listed are those of `Recurrent`.
+        """Draws the initial parameters; arguments are those of `Recurrent`.
 
-        Args:
-          cell: the recurrent cell.
-          input_size: D, the width of the input.
-          rngs: source of the key `params`; a noisy cell keeps a fork of its stream `dropout`.
-          w_x: initialiser of the input weights.
-          w_h: initialiser of the recurrent weights.
-          b: initialiser of the biases.
-          projection: width of the outputs, which are fed back; None for outputs h.
-          deterministic: whether a noisy cell takes expectations.
-          dtype: dtype of inputs, which are cast to it, and of outputs.
-          param_dtype: dtype of the parameters.
+        A noisy cell keeps a fork of the stream `dropout` of `rngs`.
         """
         self.layer = Recurrent(
             cell, input_size, rngs=rngs, w_x=w_x, w_h=w_h, b=b, projection=projection,
@@ -61,15 +51,7 @@ class RNNCell(nnx.RNNCellBase):
         self.rngs = nnx.data(rngs.dropout.fork() if cell.noisy else None)
 
     def __call__(self, carry: Row, inputs: ArrayLike) -> tuple[Row, Array]:
-        """Advances a batch by one time step.
-
-        Args:
-          carry: the state, each [..., width].
-          inputs: [..., D] the input at this time step.
-
-        Returns:
-          The next state and the output [..., H].
-        """
+        """Returns the next state, each [..., width], and the output [..., H]; inputs [..., D]."""
         layer, x = self.layer, jnp.asarray(inputs, self.layer.dtype)
         key = None if self.rngs is None or self.deterministic else self.rngs()
         return batched_step(layer.cell, layer.params, carry, x, key)

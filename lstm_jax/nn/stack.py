@@ -135,19 +135,9 @@ class Stack(nnx.Module):
         key: Array | None = None,
         rates: Rates | None = None,
     ) -> tuple[tuple[State, ...], Array]:
-        """Runs the layers; each has its own state, all share `mask` and `reset`.
+        """Returns the final states and the outputs [T, B, H] of the last layer.
 
-        Args:
-          x: [T, B, D] inputs.
-          state: the state before the call, one for each layer; `initial` by default.
-          initial: the state at sequence starts, one for each layer.
-          mask: [T, B] bool; where False states are held and the output is zero.
-          reset: [T, B] bool; True where a sequence starts.
-          key: PRNG key of all noise; None for no noise.
-          rates: rates of dropout, between layers and in each layer.
-
-        Returns:
-          The final states and the outputs [T, B, H] of the last layer.
+        Arguments are those of `Recurrent`; `state` and `initial` have one entry for each layer.
         """
         count = len(self.layers)
         states, initials = _each("state", state, count), _each("initial", initial, count)

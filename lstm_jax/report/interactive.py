@@ -61,7 +61,7 @@ def scatter(
     """
     y = impute(spaces.column(records, response))
     spaces.points(space, records)  # refuses values that are none of their parameter
-    known = np.isfinite(np.array([_number(record[response]) for record in records]))
+    known = np.isfinite(np.array([record[response] for record in records], float))
     y = np.where(known, y, y + 0.06 * float(np.ptp(y)))
     groups = [("trials", "#0072B2", "circle", known), ("diverged", "#D55E00", "x", ~known)]
     groups = [group for group in groups if group[-1].any()]
@@ -167,7 +167,3 @@ def _note(record: Record) -> str:
 
 def _those(values: Sequence[Any], wanted: np.ndarray) -> list[Any]:
     return [value for value, one in zip(values, wanted, strict=True) if one]
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value

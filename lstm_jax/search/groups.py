@@ -70,13 +70,9 @@ class Group(NamedTuple):
 def train(
     group: Group, run: RunDirectory, *, batching: str = "auto", progress: bool = True
 ) -> None:
-    """Trains a ready group, evaluates it on its split, and records its results.
+    """Trains a ready group, evaluates it on its split, and records its results in the run.
 
-    Args:
-      group: with its trials.
-      run: the run; the same call continues a group in it.
-      batching: as in `fit`.
-      progress: as in `fit`.
+    The same call continues a group.
     """
     assert group.trials is not None
     initial = group.initial_state

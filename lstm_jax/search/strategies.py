@@ -65,12 +65,9 @@ class Strategy:
         return [Candidate(i, point, seeds) for i, point in enumerate(points)]
 
     def find(self, search: Search, seeds: tuple[int, ...], records: Iterable[Record]) -> Found:
-        """Returns the progress of a search.
+        """Returns the progress of a search, from the records of its finished groups.
 
-        Args:
-          search: the common settings.
-          seeds: of each configuration; the first also draws the points.
-          records: of the finished groups.
+        `seeds` are those of each configuration; the first also draws the points.
         """
         results = results_by_group(records)
         if self.name == "optuna":

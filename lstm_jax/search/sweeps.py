@@ -285,11 +285,7 @@ def networks(
 ) -> list[Predictor | None]:
     """Returns, of each of the best configurations, the networks of its fresh seeds.
 
-    Args:
-      search: the common settings.
-      rows: the best.
-      groups: all groups of the sweep; those that test have the networks.
-      run: where they are saved.
+    The networks are in the run, saved by those of the sweep's groups that test.
     """
     tested = [group for group in groups if group.split == "test"]
     sources, params = sources_of(tested), {group.name: _params(group, run) for group in tested}

@@ -74,16 +74,7 @@ def crop(
     weights whose law is that of every width (normal with one deviation); others start as those of
     the wide network do.
 
-    Args:
-      task: the problem.
-      hidden: R widths, at most that of `wide`.
-      wide: the network that is compiled.
-      trials: R settings.
-      batch_size: as in `fit`.
-      optimizer: as in `fit`.
-
-    Raises:
-      ValueError: the units of the cell are not independent, so that zeros about it change it.
+    `hidden` has R widths, at most that of `wide`; other arguments and errors are those of `begin`.
     """
     narrow = dataclasses.replace(wide, cell=dataclasses.replace(wide.cell, hidden=1))
     drawn = [_cropped(narrow, wide, width, pick(trials, i)) for i, width in enumerate(hidden)]
@@ -110,13 +101,9 @@ def widen(params: Any, shapes: Any, width: int, wide: int) -> Any:
 
 
 def narrow(params: Any, shapes: Any, width: int, wide: int) -> Any:
-    """Returns the first units of every block of a wide network: what `widen` undoes.
+    """Returns the first units of every block of a wide network: the inverse of `widen`.
 
-    Args:
-      params: of the wide network.
-      shapes: leaves with the shapes of the narrow one.
-      width: units of a block after.
-      wide: units of a block before.
+    `shapes` are leaves with the shapes of the narrow network.
     """
 
     def cut(leaf, axis):

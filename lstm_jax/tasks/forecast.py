@@ -333,11 +333,8 @@ class Forecast(Fitted, base.Rows):
     ) -> Any:
         """Returns forecasts as a table, one row for each window and time step ahead.
 
-        Args:
-          values: [W, H] points, or [W, H, levels] quantiles.
-          series: as in `encode`.
-          ends: as in `encode`.
-          levels: as in `decode`.
+        `values` are points [W, H], or quantiles [W, H, levels]. `series` and `ends` are those of
+        `encode`.
         """
         quantiles = [f"q{level:g}" for level in (self.head.levels if levels is None else levels)]
         names = ["prediction"] if values.ndim == 2 else quantiles

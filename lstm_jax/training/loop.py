@@ -122,12 +122,8 @@ class Job:
     ) -> State:
         """Takes all trials to the end; returns their state, NumPy leaves [R, ...].
 
-        Args:
-          steps: updates of each trial.
-          chunk: steps from one progress record to the next.
-          log: where records and checkpoints go.
-          bar: makes the progress bar, of the trial-steps done before.
-          begin_from: as in `fit`.
+        `bar` makes the progress bar, of the trial-steps done before. Other arguments are those of
+        `fit`.
         """
         placed, idle = self.layout.spread(self.trials), self.layout.idle
         whole = feeds.Whole(self.layout, self.task.arrays())

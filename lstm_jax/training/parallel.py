@@ -142,24 +142,20 @@ class Layout:
 
     def outline(self, tree: Any) -> Any:
         """Returns leaves as sharded shapes [places, ...]; the devices may be absent."""
-
-        def shape(leaf):
-            places = (len(self._idle), *leaf.shape[1:])
-            return jax.ShapeDtypeStruct(places, leaf.dtype, sharding=self._sharding)
-
-        return jax.tree.map(shape, tree)
+        places = (len(self._idle),)
+        return jax.tree.map(lambda a: _shape(places + a.shape[1:], a, self._sharding), tree)
 
     def outline_whole(self, tree: Any) -> Any:
         """Returns leaves as replicated shapes; the devices may be absent."""
-
-        def shape(leaf):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._everywhere)
-
-        return jax.tree.map(shape, tree)
+        return jax.tree.map(lambda a: _shape(a.shape, a, self._everywhere), tree)
 
     def gather(self, tree: Any) -> Any:
         """Returns leaves [places, ...] as NumPy leaves [R, ...] in every process."""
         return jax.tree.map(lambda leaf: hosts.fetch(leaf)[self._place], tree)
+
+
+def _shape(shape: tuple[int, ...], leaf: Any, sharding: NamedSharding) -> Any:
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
 
 
 def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:

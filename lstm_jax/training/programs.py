@@ -28,14 +28,8 @@ def lower(
     The devices may be absent, such as those of `jax.experimental.topologies`. "auto" batching
     resolves for these devices. A model's "auto" engine does not, see `SequenceSpec.on`.
 
-    Args:
-      task: the problem.
-      model: the network.
-      trials: R settings; only their number and their names matter.
-      devices: the devices of the programs, all of one platform.
-      batch_size: B, sequences of an update.
-      optimizer: as in `fit`.
-      batching: as in `fit`.
+    The devices are all of one platform. Of the trials only their number and their names matter.
+    Other arguments are those of `fit`.
 
     Raises:
       ValueError: an argument is out of range.
@@ -47,16 +41,10 @@ def fresh(
     task: Task, model: Model, params: Any, trials: Trials, *, batch_size: int = 16,
     optimizer: optimizers.Optimizer = "adam", epochs: bool = False,
 ) -> State:  # fmt: skip
-    """Returns R trials before their first step with given parameters, for `begin_from`.
+    """Returns R trials before their first step with parameters [R, ...], for `begin_from` of `fit`.
 
-    Args:
-      task: the problem.
-      model: the network.
-      params: leaves [R, ...].
-      trials: R settings.
-      batch_size: as in `fit`.
-      optimizer: as in `fit`.
-      epochs: whether `fit` takes `epochs`, with a validation after each.
+    `epochs` says whether `fit` takes `epochs`, with a validation after each. Other arguments are
+    those of `fit`.
     """
     agreement.check_kinds(task, model, trials)
     agreement.check_params(params, trials)

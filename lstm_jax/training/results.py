@@ -1,7 +1,6 @@
 """Results of R trials, at the end of training and between two calls of the loop."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,14 +16,10 @@ from lstm_jax.training.step import Best, State, current_params
 from lstm_jax.training.trials import Trials, describe_trials
 from lstm_jax.types import Model
 
+STATIC: Any = {"static": True}  # fields that are no arrays
 
-@functools.partial(
-    jax.tree_util.register_dataclass, meta_fields=("task", "model"),
-    data_fields=(
-        "trials", "params", "status", "step", "solved_at", "reason", "loss", "metric",
-        "validation_loss", "best_step", "state",
-    ),
-)  # fmt: skip
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """The result of training R trials; a pytree of NumPy arrays.
@@ -47,8 +42,8 @@ class Result:
       state: the training state, leaves [R, ...], to continue from with `begin_from`.
     """
 
-    task: Task
-    model: Model
+    task: Task = dataclasses.field(metadata=STATIC)
+    model: Model = dataclasses.field(metadata=STATIC)
     trials: Trials
     params: Any
     status: np.ndarray

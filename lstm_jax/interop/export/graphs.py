@@ -66,16 +66,7 @@ def onnx_step(model: Any, file: str | os.PathLike) -> None:
     sequence, whatever their state. The states [B, H] are `state.0.h`, ... before the time step and
     `next.0.h`, ... after it. The last output, `y`, is [B, V].
 
-    Args:
-      model: a pair `(spec, params)`, or a trained network, such as `result.best()`, which takes
-        inputs in the units of its data, NaN where one is missing.
-      file: the new file.
-
-    Raises:
-      FileExistsError: the file exists; it is left as it is.
-      ImportError: onnx is not installed.
-      TypeError: `model` is no model; ValueError: the model is bidirectional, ONNX has no operator
-        for the cell, or the dtype is not float32.
+    Arguments and errors are those of `onnx`; a bidirectional model raises a ValueError, too.
     """
     parts = _exportable(model)
     spec, params = parts.spec, parts.params
