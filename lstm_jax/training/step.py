@@ -27,7 +27,7 @@ class State(NamedTuple):
       stats: running means of the loss and metric of training batches, and the task's memory.
       status: int32, `RUNNING` or the code of `divergence` with which the trial stopped. A trial
         that stopped never changes again.
-      carried: the position in a stream or an epoch; () for other tasks.
+      carried: the position in a stream or an epoch.
       average: the moving average of the parameters; () without one.
       best: the best validation so far; () without validation.
     """
@@ -37,7 +37,7 @@ class State(NamedTuple):
     step: Array
     stats: Stats
     status: Array
-    carried: "Carried | tuple[()]"
+    carried: "Carried"
     average: Any = ()
     best: "Best | tuple[()]" = ()
 
@@ -68,12 +68,12 @@ class Carried(NamedTuple):
     """The position in a stream or an epoch, between two batches.
 
     Attributes:
-      cursor: the cursor of a stream; in epochs the order of the rows, [N] int32.
-      state: the model's state before the next window of a stream.
+      cursor: the cursor of a stream; in epochs the order of the rows, [N] int32; () for others.
+      state: the model's state before the next window of a stream; () for others.
     """
 
-    cursor: Any
-    state: Any
+    cursor: Any = ()
+    state: Any = ()
 
 
 class Validated(NamedTuple):
@@ -131,12 +131,12 @@ def begin_with(
 
 def _carried(
     task: Task, model: Any, settings: Settings, trial: Trials, params: Any, arrays: Any
-) -> Carried | tuple[()]:
-    """Returns the start of a stream or of the first epoch, or () for other tasks."""
+) -> Carried:
+    """Returns the start of a stream or of the first epoch; empty for other tasks."""
     if settings.epochs:
-        return Carried(jnp.zeros(len(arrays["splits"]["train"]), jnp.int32), ())
+        return Carried(jnp.zeros(len(arrays["splits"]["train"]), jnp.int32))
     if not isinstance(task, Stream):
-        return ()
+        return Carried()
     cursor = task.begin(keys(trial).data, settings.batch_size, **given(arrays))
     return Carried(cursor, model.initial_state(params, settings.batch_size))
 
@@ -150,10 +150,9 @@ def draw(
     task: Task, settings: Settings, trial: Trials, state: State, arrays: Any
 ) -> tuple[Any, Batch]:
     """Returns the next cursor and batch: of an epoch, of a stream, or a sample."""
-    if isinstance(state.carried, Carried):
-        if settings.epochs:
-            return _next_rows(task, settings, trial, state, arrays)
-        assert isinstance(task, Stream)
+    if settings.epochs:
+        return _next_rows(task, settings, trial, state, arrays)
+    if isinstance(task, Stream):
         return task.next(state.carried.cursor, **given(arrays))
     if settings.fed:
         return (), _fed_rows(task, settings, state, arrays)
@@ -224,8 +223,7 @@ def take_step(
     noise_key = parallel.own_key(mesh, jax.random.fold_in(keys(trial).noise, state.step))
     cursor, batch = draw(task, settings, trial, state, arrays)
     mine = parallel.share(mesh, batch._replace(y=None), axis=1)
-    before = state.carried.state if isinstance(state.carried, Carried) else ()
-    before = parallel.share(mesh, before, axis=0)
+    before = parallel.share(mesh, state.carried.state, axis=0)
 
     def objective(params):
         noise = {"rates": rates(trial), "key": noise_key}
@@ -240,8 +238,8 @@ def take_step(
     rate = state.best.rate if isinstance(state.best, Best) else None
     params, moments = _update(settings, trial, state.params, state.optimizer, grads, rate)
     after = parallel.unite(mesh, after, axis=0)
-    carried = Carried(cursor, after) if isinstance(state.carried, Carried) else ()
     average = _averaged(settings, state.average, params, state.step)
+    carried = Carried(cursor, after)
     learnt = state._replace(params=params, optimizer=moments, carried=carried, average=average)
     return _update_or_freeze(task, settings, state, learnt, seen, grads)
 
