@@ -34,6 +34,7 @@ from lstm_jax.report import figures, ledger, statistics
 from lstm_jax.report.claims import FAILS, REPRODUCES, UNDECIDED, exceeds, of_parts
 from lstm_jax.report.space import Parameter
 from lstm_jax.report.statistics import SOLVED, Estimate, Share, is_solved
+from lstm_jax.search import space as spaces
 from lstm_jax.tasks import Task
 from lstm_jax.training import Trials, make_trials
 
@@ -62,11 +63,11 @@ class Range(Parameter):
 
 
 RANGES = {  # by the name that records give the setting
-    "learning_rate": Range("learning rate", "log", 10**-3.5, 1.0, bins=7),
-    "gate_bias_i": Range("input-gate bias", "uniform", -6.0, 2.0),
-    "gate_bias_o": Range("output-gate bias", "uniform", -6.0, 2.0),
-    "gate_bias_f": Range("forget-gate bias", "uniform", 0.0, 6.0),
-    "init_scale": Range("scale of the start", "log", 0.5, 2.0),
+    "learning_rate": Range("learning rate", spaces.Log(10**-3.5, 1.0), bins=7),
+    "gate_bias_i": Range("input-gate bias", spaces.Uniform(-6.0, 2.0)),
+    "gate_bias_o": Range("output-gate bias", spaces.Uniform(-6.0, 2.0)),
+    "gate_bias_f": Range("forget-gate bias", spaces.Uniform(0.0, 6.0)),
+    "init_scale": Range("scale of the start", spaces.Log(0.5, 2.0)),
 }
 DECADES = math.log10(RANGES["learning_rate"].high / RANGES["learning_rate"].low)
 BROADLY = "no fine tuning is needed (Hochreiter & Schmidhuber 1997, section 6)"

@@ -3,6 +3,7 @@
 from lstm_jax.cells.activations import sigmoid
 from lstm_jax.cells.base import (
     Cell,
+    check_is_cell,
     feedback_parts,
     feedback_width,
     initial_state,
@@ -38,6 +39,7 @@ __all__ = [
     "MinLSTM",
     "PeepholeLSTM",
     "Zoneout",
+    "check_is_cell",
     "feedback_parts",
     "feedback_width",
     "initial_state",
