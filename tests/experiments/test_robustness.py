@@ -232,7 +232,7 @@ def test_a_bin_without_trials_is_blank_and_has_no_say():
     [
         ({"tasks": ("sums",)}, "--tasks=sums: need one of adding, recall"),
         ({"hidden": 5}, "--hidden=5: need an even number, for blocks of two"),
-        ({"lag": 10}, "--lag=10: length must be an integer of at least 11, got 10"),
+        ({"lag": 10}, "--lag=10: shortest must be an integer of at least 11, got 10"),
         (
             {"lag": 0, "tasks": ("recall",)},
             "--lag=0: need 1 to 1000000",
