@@ -181,8 +181,8 @@ def test_fit_learns_the_same_from_packed_rows(standard_promotion) -> None:
     spec = lj.nn.SequenceSpec(lj.cells.LSTM(H), D, D, readout="every", depth=2)
     trials = lj.make_trials(seed=[0, 1], learning_rate=0.1)
     packed, apart = (
-        lj.fit(RunningSums(flag), spec, trials, 5, optimizer="sgd", progress=False)
-        for flag in (True, False)
+        lj.fit(RunningSums(flag), spec, trials, 5, batch_size=rows, optimizer="sgd", progress=False)
+        for flag, rows in ((True, pack(sequences(D), ROOM).x.shape[1]), (False, len(LENGTHS)))
     )
     np.testing.assert_allclose(packed.loss, apart.loss, rtol=1e-5)
     for one, other in zip(
