@@ -62,13 +62,13 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000, 10, 10)
 
 
-resident_once_cleared = 6e8
+resident_once_cleared = 8e8
 
 
 def pytest_runtest_teardown() -> None:
     # Programs take megabytes, few tests share any, and what is freed is kept until it is trimmed.
     global resident_once_cleared
-    if resident() > resident_once_cleared + 6e8:
+    if resident() > resident_once_cleared + 1e9:
         jax.clear_caches()
         gc.collect()
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
