@@ -29,7 +29,7 @@ from experiments.common.own_data import Columns
 from experiments.common.own_figures import padded
 from lstm_jax.data import Sequences, Series
 from lstm_jax.runs import replace_file
-from lstm_jax.tasks import Forecast, Labelling, LanguageModel, heads
+from lstm_jax.tasks import Forecast, Labelling, LanguageModel
 
 NAME = "predict"
 OUT = (".csv", ".npz", ".parquet")
@@ -119,21 +119,19 @@ def predictions(
 
 def need_offered(config: Predict, task: Any, levels_given: bool) -> None:
     """Raises ValueError, with its flag, for predictions that a task does not make."""
-    head = getattr(task, "head", None)
-    is_text = isinstance(task, LanguageModel)
-    classes = is_text or isinstance(head, heads.CrossEntropy | heads.Bernoulli)
+    head = getattr(task, "head", None)  # a LanguageModel has none
+    classes = head is None or head.answers in ("class", "flags")
     right = f"{config.model} predicts no classes"
     need(classes or not config.probabilities, "probabilities", True, right)
-    quantiles = isinstance(head, heads.Quantiles | heads.Density)
+    quantiles = head is not None and bool(head.levels)
     right = f"{config.model} predicts no quantiles"
     need(quantiles or not levels_given, "levels", config.levels, right)
 
 
 def forecast_table(config: Predict, predictor: lj.Predictor, data: Series) -> dict[str, np.ndarray]:
     """Returns one line for each series and time ahead."""
-    task = predictor.task
-    quantiles = isinstance(task.head, heads.Quantiles | heads.Density)
-    levels: dict[str, Any] = {"levels": config.levels} if quantiles else {}
+    task: Any = predictor.task
+    levels: dict[str, Any] = {"levels": config.levels} if task.head.levels else {}
     return predictor.predict_table(data, **levels)
 
 

@@ -11,7 +11,6 @@ from lstm_jax.report import figures
 from lstm_jax.report.figures import COLOURS, Picture
 from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import wilson
-from lstm_jax.tasks import heads
 
 MOST_CURVES = len(COLOURS)
 MOST_POINTS = 5000
@@ -28,11 +27,10 @@ def draw(found: Any, records: Sequence[Record]) -> list[Picture]:
         return [first]
     if found.config.task == "forecast":
         return [first, *forecasts(found)]
-    if isinstance(found.task.head, heads.CrossEntropy):
+    answers = found.task.head.answers
+    if answers == "class":
         return [first, *classes(found)]
-    if isinstance(found.task.head, heads.Bernoulli):
-        return [first]
-    return [first, scatter(found)]
+    return [first] if answers == "flags" else [first, scatter(found)]
 
 
 def curves(found: Any, records: Sequence[Record]) -> Picture:
@@ -201,8 +199,8 @@ def forecasts(found: Any) -> list[Picture]:
     """Draws the bands of the best and of the worst series, and the coverage of quantiles."""
     arrays, windows = found.task.rows(found.split), found.data
     ends, head = arrays["windows"], found.task.head
-    point = not isinstance(head, heads.Quantiles | heads.Density)
-    levels = np.array((0.5,) if point else getattr(head, "levels", (0.1, 0.5, 0.9)))
+    point = not head.levels
+    levels = np.array(head.levels or (0.5,))
     asked = {} if point else {"levels": levels.tolist()}
     bands = found.together.predict(windows.series, ends=ends, **asked)
     bands = bands[..., None] if point else bands

@@ -13,7 +13,6 @@ from lstm_jax.report.ledger import Record
 from lstm_jax.report.statistics import wilson
 from lstm_jax.report.tables import Row
 from lstm_jax.runs import RunDirectory, read_config, replace_file
-from lstm_jax.tasks import heads
 
 # The first that a task has decides; True where larger is better.
 DECIDES = {"bits per character": False, "accuracy": True, "RMSE": False, "MASE": False}
@@ -84,10 +83,8 @@ def baseline_name(found: Found) -> str:
         return "seasonal naive" if found.data.series.season > 1 else "last value"
     if found.config.task == "text":
         return "frequencies of symbols"
-    if isinstance(found.task.head, heads.CrossEntropy):
-        return "most common class"
-    flags = isinstance(found.task.head, heads.Bernoulli)
-    return "most common answers" if flags else "mean of the targets"
+    names = {"class": "most common class", "flags": "most common answers"}
+    return names.get(found.task.head.answers, "mean of the targets")
 
 
 def baseline(found: Found) -> dict[str, float]:
@@ -109,9 +106,9 @@ def constant_outputs(task: Any) -> np.ndarray:
         counts = np.bincount(task.rows("train")["numbers"], minlength=task.symbols)
         return np.log(counts[: task.symbols])
     y = np.asarray(task.rows("train")["y"])
-    if isinstance(task.head, heads.CrossEntropy):
+    if task.head.answers == "class":
         return np.log(np.bincount(y[y >= 0], minlength=task.output_size) + 1e-9)
-    if isinstance(task.head, heads.Bernoulli):
+    if task.head.answers == "flags":
         return np.nanmean(y, axis=tuple(range(y.ndim - 1))) - 0.5
     return np.zeros(task.output_size)
 
