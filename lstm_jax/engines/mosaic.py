@@ -175,7 +175,8 @@ def _fits(plan: Plan, product: Product) -> bool:
 
 def _other_generation() -> str | None:
     """Returns the compute capability of the default GPU unless it is 9.0; None without a GPU."""
-    if jax.default_backend() != "gpu":
+    device = jax.local_devices()[0]
+    if device.platform != "gpu":
         return None
-    capability = jax.local_devices()[0].compute_capability
-    return None if str(capability) == "9.0" else str(capability)
+    capability = str(device.compute_capability)
+    return None if capability == "9.0" else capability

@@ -222,9 +222,8 @@ def test_full_products_of_float32_are_refused():
 @pytest.mark.usefixtures("_any_jax")
 def test_it_is_for_hopper_gpus(monkeypatch):
     class Device:
-        compute_capability = "10.0"
+        platform, compute_capability = "gpu", "10.0"
 
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     reason = "it needs a GPU of compute capability 9.0, not 10.0"
     assert Mosaic("gpu").refuses(C.LSTM(8)) == reason
