@@ -131,8 +131,12 @@ def fetch(path: Path) -> None:
 
 def download(url: str) -> bytes:
     """Returns the content of an address, with a progress bar."""
-    import pooch  # an extra
-
+    try:
+        import pooch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "fetching MNIST needs pooch: pip install 'lstm_jax[experiments]'"
+        ) from error
     content = io.BytesIO()
     pooch.HTTPDownloader(progressbar=True)(url, content, None)
     return content.getvalue()
