@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lstm_jax.checks import check_is
 from lstm_jax.data.digest import digest
 from lstm_jax.data.splits import SPLITS, check_shares
 
 UNSEEN = "\N{REPLACEMENT CHARACTER}"
+LONGEST_PATH = 1 << 15  # characters; no system has longer ones
 PIECE = 1 << 20  # symbols at a time: code points take four bytes each, numbers of most texts one
 
 
@@ -139,14 +141,13 @@ class Text:
 
 def _check(name: str, text: Any, level: str) -> None:
     """Raises TypeError unless a text is a string, or bytes for level="byte"."""
-    if not isinstance(text, str) and not (isinstance(text, bytes) and level == "byte"):
-        right = "a string or bytes" if level == "byte" else "a string"
-        raise TypeError(f"{name} must be {right} for level={level!r}, got {type(text).__name__}")
+    kind, right = (str | bytes, "a string or bytes") if level == "byte" else (str, "a string")
+    check_is(name, text, kind, f"{right} for level={level!r}")
 
 
 def check_no_path(name: str, text: str | bytes) -> None:
     """Raises ValueError where a text is the path of a file instead of its content."""
-    if os.path.isfile(text):
+    if len(text) <= LONGEST_PATH and os.path.isfile(text):  # which copies the text
         raise ValueError(f"{name} must be a text, got the path of a file: read_text({text!r})")
 
 
